@@ -1,0 +1,21 @@
+"""The hot pieces of masked image modeling: masks, token drop, attention, decoding. Needs torch alone."""
+
+from mage_kernels.attention import AttentionChoice, attention, choose_attention
+from mage_kernels.gumbel_topk import gumbel, remask, sample_tokens
+from mage_kernels.plan import MaskPlan, full_plan, make_plan
+from mage_kernels.token_drop import drop_tokens, embed_kept, pad_tokens
+
+__all__ = [
+    "AttentionChoice",
+    "MaskPlan",
+    "attention",
+    "choose_attention",
+    "drop_tokens",
+    "embed_kept",
+    "full_plan",
+    "gumbel",
+    "make_plan",
+    "pad_tokens",
+    "remask",
+    "sample_tokens",
+]

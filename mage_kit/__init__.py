@@ -1,0 +1,46 @@
+"""mage_kit: masked image modeling from interchangeable parts."""
+
+from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
+from mage_kit.decoders import DECODERS, Decoder, LinearDecoder, ViTDecoder
+from mage_kit.embedding import EmbeddingConfig
+from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
+from mage_kit.errors import MageKitError, PartsError, RecipeError, RegistrationError
+from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.generation import Generated, decode_tokens, generate
+from mage_kit.grid import TokenGrid, TokenSpec
+from mage_kit.losses import LOSSES, InfoNCE, Loss, MaskedCrossEntropy, MaskedMSE
+from mage_kit.mask_ratios import (
+    MASK_RATIOS,
+    ArccosRatio,
+    CosineRatio,
+    FixedRatio,
+    MaskRatio,
+    TruncatedNormalRatio,
+    UniformRatio,
+)
+from mage_kit.model import Decoding, Mage, Weighted
+from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
+from mage_kit.recipe import Recipe
+from mage_kit.registry import FAMILIES
+from mage_kit.schedules import (
+    SCHEDULES,
+    ArccosSchedule,
+    CosineSchedule,
+    LinearSchedule,
+    PowerSchedule,
+    Schedule,
+    SquareRootSchedule,
+)
+from mage_kit.selections import SELECTIONS, GumbelConfidence, Halton, RandomSelection, Selection, SelectionStep
+from mage_kit.storage import load, save
+from mage_kit.tokenizers import TOKENIZERS, VQGAN, Patches, Tokenizer
+from mage_kit.transforms import Augment
+
+__version__ = "0.1.0"
+
+__all__ = [name for name in dir() if not name.startswith("_") and name[0].isupper()] + [
+    "decode_tokens",
+    "generate",
+    "load",
+    "save",
+]

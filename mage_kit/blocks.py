@@ -1,0 +1,105 @@
+"""The pre-norm transformer block shared by encoders and decoders. Parameter names are those of published ViTs.
+
+Legend: B images, N positions, D width, H heads, d head width.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from mage_kernels.attention import Implementation, attention
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with dropout on the weights and on the output.
+
+    Args:
+        dim: Width D, a multiple of `heads`.
+        heads: Number of heads.
+        dropout: Probability for both dropouts.
+
+    Raises:
+        ValueError: If `dim` is not a multiple of `heads`.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim: {dim}, must be a multiple of heads ({heads})")
+        self.heads = heads
+        self.dropout = dropout
+        self.implementation: Implementation = "sdpa"
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        query, key, value = rearrange(self.qkv(x_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        dropout = self.dropout if self.training else 0.0
+        mixed = attention(query, key, value, dropout=dropout, implementation=self.implementation)
+        return drop(self.proj(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Linear, exact GELU, linear, each followed by dropout.
+
+    Args:
+        dim: Width D.
+        ratio: Hidden width as a multiple of D.
+        dropout: Probability for both dropouts.
+    """
+
+    def __init__(self, dim: int, ratio: float, dropout: float) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.dropout = dropout
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        hidden = drop(F.gelu(self.fc1(x_BND)), self.dropout, self.training)
+        return drop(self.fc2(hidden), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Args:
+        dim: Width D.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden width of the MLP as a multiple of D.
+        dropout: Probability on attention weights, attention output and twice in the MLP.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = SelfAttention(dim, heads, dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = MLP(dim, mlp_ratio, dropout)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        x_BND = x_BND + self.attn(self.norm1(x_BND))
+        return x_BND + self.mlp(self.norm2(x_BND))
+
+
+def drop(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Dropout that costs nothing where the probability is 0."""
+    return F.dropout(x, probability) if training and probability else x
+
+
+def initialise(module: nn.Module) -> None:
+    """Initialise linear layers (Xavier uniform, bias 0) and LayerNorms (1 / 0), as the published code does."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

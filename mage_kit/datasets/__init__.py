@@ -1,0 +1,7 @@
+"""Data sets: where images come from, by index, so that order, epochs and resuming belong to the engine."""
+
+from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
+from mage_kit.datasets.digits import Digits
+from mage_kit.datasets.image_folder import ImageFolder
+
+__all__ = ["DATASETS", "Dataset", "DatasetWires", "Digits", "ImageFolder", "Sample"]

@@ -1,0 +1,93 @@
+"""What a data set is: images by index; augmentation follows (seed, epoch, index, view)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mage_kit.draws import derive
+from mage_kit.registry import Registry
+from mage_kit.transforms import Augment, centre_view, convert, random_view, to_array
+
+
+@dataclass(frozen=True)
+class DatasetWires:
+    """What the recipe wires into a data set: the tokenizer's image size (height, width) and channels."""
+
+    image_size: tuple[int, int]
+    channels: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item.
+
+    Args:
+        views: uint8 arrays (C, H, W), one or two.
+        label: Class number, or None where the data has no labels.
+        index: Place in the data set.
+    """
+
+    views: tuple[NDArray[np.uint8], ...]
+    label: int | None
+    index: int
+
+
+class Dataset(ABC):
+    """Images by index.
+
+    Args:
+        image_size: Height and width of the views, in pixels.
+        channels: 1 grey, 3 RGB, 4 RGBA.
+        augment: How training views are made.
+
+    Attributes:
+        classes: Class names; empty where the data has no labels.
+    """
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, image_size: tuple[int, int], channels: int, augment: Augment) -> None:
+        self.image_size, self.channels, self.augment = image_size, channels, augment
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def image(self, index: int) -> Image.Image:
+        """Return the stored image."""
+
+    @abstractmethod
+    def label(self, index: int) -> int | None:
+        """Return the class number, or None."""
+
+    def sample(self, index: int, epoch: int, seed: int) -> Sample:
+        """Return the training views of an image; the same for the same (index, epoch, seed), whoever asks."""
+        image = convert(self.image(index), self.channels)
+        views = tuple(
+            to_array(random_view(image, self.image_size, self.augment, _random(seed, epoch, index, view)))
+            for view in range(self.augment.views)
+        )
+        return Sample(views, self.label(index), index)
+
+    def still(self, index: int) -> Sample:
+        """Return the evaluation view of an image: nothing random."""
+        image = convert(self.image(index), self.channels)
+        view = centre_view(image, self.image_size, self.augment.filter)
+        return Sample((to_array(view),), self.label(index), index)
+
+    def identity(self) -> dict[str, object]:
+        """Return what tells this data from other data, for fingerprints; no image is decoded."""
+        return {"images": len(self), "classes": list(self.classes)}
+
+
+def _random(seed: int, epoch: int, index: int, view: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(derive(seed, "augment", epoch, index, view)))
+
+
+DATASETS: Registry[Dataset, DatasetWires] = Registry("datasets", Dataset, DatasetWires)

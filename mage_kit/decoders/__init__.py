@@ -1,0 +1,7 @@
+"""Decoders: from the padded grid to features of every position."""
+
+from mage_kit.decoders.base import DECODERS, Decoder, DecoderWires
+from mage_kit.decoders.linear import LinearDecoder
+from mage_kit.decoders.vit import ViTDecoder
+
+__all__ = ["DECODERS", "Decoder", "DecoderWires", "LinearDecoder", "ViTDecoder"]

@@ -1,0 +1,31 @@
+"""The decoder without depth: MaskGIT's and SimMIM's form, where the encoder does all the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mage_kit.blocks import NORM_EPS, initialise
+from mage_kit.decoders.base import DECODERS, Decoder, refuse_condition
+from mage_kit.fields import Positive
+
+
+@DECODERS.register("linear")
+class LinearDecoder(Decoder):
+    """A linear layer and a LayerNorm; use it with an encoder that sees every position (drop 0).
+
+    Args:
+        dim: Width of its features.
+    """
+
+    def __init__(self, encoder_dim: int, num_tokens: int, *, dim: Positive = 768) -> None:
+        super().__init__(encoder_dim, num_tokens, dim)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        initialise(self)
+
+    def forward(self, padded_BNE: Tensor, condition: Any = None) -> Tensor:
+        """(B, N, E) -> (B, N, E)."""
+        refuse_condition(self, condition)
+        normed_BNE: Tensor = self.norm(padded_BNE)
+        return normed_BNE

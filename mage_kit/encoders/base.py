@@ -1,0 +1,28 @@
+"""What an encoder is. Legend: B images, S kept positions (class first), D width."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from mage_kit.registry import NoWires, Registry
+
+
+class Encoder(nn.Module, ABC):
+    """Turns embedded tokens into features.
+
+    Attributes:
+        dim: Width D.
+        norm: The final norm, between the last block and the decoder; features are taken before it.
+    """
+
+    dim: int
+    norm: nn.Module
+
+    @abstractmethod
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        """Return the last block's output (B, S, D), before the final norm."""
+
+
+ENCODERS: Registry[Encoder, NoWires] = Registry("encoders", Encoder, NoWires)

@@ -1,0 +1,66 @@
+"""Errors that name the place: a JSON path of the recipe, the value found there, and the rule it breaks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class MageKitError(ValueError):
+    """Anything that a user can cause and can mend. The command line prints it and exits with 2."""
+
+
+class RegistrationError(MageKitError):
+    """A component's declaration breaks the contract; raised at the decorator's line."""
+
+
+class RecipeError(MageKitError):
+    """A recipe that does not hold; carries every problem found, one a line.
+
+    Args:
+        problems: One message a problem, each starting with the JSON path.
+        source: The recipe's file or name, for the first line.
+    """
+
+    def __init__(self, problems: Sequence[str], source: str = "recipe") -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = f"{source}: {count} problem{'s' if count != 1 else ''}"
+        super().__init__("\n".join([head, *self.problems]))
+
+
+class PartsError(MageKitError):
+    """Two parts of a model that do not fit each other.
+
+    Args:
+        parts: Names of the slots concerned, as in the recipe's model section (``mask_ratio``, ``drop``).
+        message: What they demand of one another.
+    """
+
+    def __init__(self, parts: Sequence[str], message: str) -> None:
+        self.parts = tuple(parts)
+        self.message = message
+        super().__init__(f"{' and '.join(self.parts)}: {message}")
+
+
+class MissingExtraError(MageKitError):
+    """An optional dependency is not installed.
+
+    Args:
+        what: The thing that needs it.
+        extra: The extra of this package that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra '{extra}': pip install 'mage-kit[{extra}]'")
+
+
+def json_path(parts: Iterable[str | int]) -> str:
+    """Write a location as a JSON path: ``("losses", 1, "weight")`` gives ``$.losses[1].weight``."""
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``", did you mean 'x'?"`` for the closest known name, or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean '{match[0]}'?" if match else ""

@@ -1,0 +1,147 @@
+"""Iterative decoding: sample every unknown token, keep the best, mask the rest again.
+
+Paper: section 3.2 and supplement, "Generation". Legend: B images, L tokens, V codes. `True = masked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from mage_kernels import remask, sample_tokens
+from torch import Tensor
+
+from mage_kit.draws import keys, uniforms
+from mage_kit.errors import PartsError
+from mage_kit.model import Decoding, Mage
+from mage_kit.schedules import Schedule
+from mage_kit.selections import Selection, SelectionStep
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What decoding made.
+
+    Args:
+        images_BCHW: float32 images in [0, 1].
+        ids_BL: Their tokens, int64.
+    """
+
+    images_BCHW: Tensor
+    ids_BL: Tensor
+
+
+@torch.no_grad()
+def decode_tokens(
+    model: Mage,
+    known_BL: Tensor,
+    masked_BL: Tensor,
+    *,
+    decoding: Decoding | None = None,
+    seed: int = 0,
+    first_index: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Fill in unknown tokens; known ones come back bit for bit.
+
+    Args:
+        model: A model with codes, in evaluation mode.
+        known_BL: int64 tokens; what stands at masked places is not read.
+        masked_BL: bool, True where the token is unknown; may differ from row to row.
+        decoding: Schedule, selection and steps; None for the model's own.
+        seed: Noise of an image follows (seed, its index) alone, whatever the batch.
+        first_index: Index of the first image.
+        on_step: Called with (step, steps) after each step.
+
+    Returns:
+        int64 tokens (B, L).
+
+    Raises:
+        PartsError: If the tokenizer has no codes.
+        ValueError: If the model's logits are not finite.
+    """
+    if not model.spec.discrete:
+        raise PartsError(("generation", "tokenizer"), f"sampling needs codes, {type(model.tokenizer).__name__} has none")
+    plan = decoding or model.decoding
+    ids_BL, masked_BL = known_BL.clone(), masked_BL.clone()
+    unknown_B = masked_BL.sum(dim=1)
+    index_B = torch.arange(first_index, first_index + len(ids_BL), device=ids_BL.device)
+    length = ids_BL.shape[1]
+    for step in range(1, plan.steps + 1):
+        uniform_BL, noise_BL = uniforms(keys(seed, "decode", index_B, step), 2 * length).chunk(2, dim=1)
+        sampled_BL, log_p_BL = sample_tokens(model.logits(ids_BL, masked_BL), uniform_BL)
+        ids_BL = torch.where(masked_BL, sampled_BL, ids_BL)
+        count_B = plan.schedule.next_counts(unknown_B, masked_BL.sum(dim=1), step, plan.steps)
+        score_BL = plan.selection.score(SelectionStep(step, plan.steps, model.spec.grid, log_p_BL, noise_BL))
+        masked_BL = remask(score_BL, masked_BL, count_B)
+        if on_step is not None:
+            on_step(step, plan.steps)
+    return ids_BL
+
+
+@torch.no_grad()
+def generate(
+    model: Mage,
+    n: int,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    schedule: Schedule | None = None,
+    selection: Selection | None = None,
+    batch: int = 64,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Generated:
+    """Make images from nothing.
+
+    Args:
+        model: A model with codes.
+        n: How many.
+        seed: Image i follows (seed, i) alone.
+        steps: Decoding steps T; None for the model's own.
+        schedule: None for the model's own.
+        selection: None for the model's own.
+        batch: Images at once.
+        on_progress: Called with (images x steps done, all of them).
+
+    Raises:
+        ValueError: If a count is below 1, or the model's output is not finite: never a black picture in silence.
+    """
+    for name, value in (("n", n), ("steps", 1 if steps is None else steps), ("batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name}: {value}, must be at least 1")
+    own = model.decoding
+    plan = Decoding(schedule or own.schedule, selection or own.selection, steps or own.steps)
+    training, length = model.training, model.spec.grid.size
+    model.eval()
+    tokens, images = [], []
+    try:
+        for start in range(0, n, batch):
+            size = min(batch, n - start)
+            known_BL = torch.zeros(size, length, dtype=torch.int64, device=model.device)
+
+            def report(step: int, total: int, start: int = start, size: int = size) -> None:
+                if on_progress is not None:
+                    on_progress(start * total + size * step, n * total)
+
+            everything = torch.ones_like(known_BL, dtype=torch.bool)
+            ids_BL = decode_tokens(
+                model, known_BL, everything, decoding=plan, seed=seed, first_index=start, on_step=report
+            )
+            tokens.append(ids_BL)
+            images.append(to_images(model, ids_BL))
+    finally:
+        model.train(training)
+    return Generated(torch.cat(images), torch.cat(tokens))
+
+
+def to_images(model: Mage, tokens: Tensor) -> Tensor:
+    """Return the tokenizer's picture of tokens, float32 in [0, 1].
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    images: Tensor = model.tokenizer.decode(tokens).float()
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("images: not finite; the tokenizer's weights are damaged or its training diverged")
+    return images.clamp(0, 1)

@@ -1,0 +1,108 @@
+"""What a loss is: a sum over a batch, and the count to divide it by, known from the masks alone.
+
+Sum and count are kept apart, so that micro-batches and processes can be added up before dividing.
+Legend: B images (view after view), S kept positions, D encoder width, M loss rows, V codes, W token width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mage_kernels import MaskPlan
+from pydantic import Field
+from torch import Tensor, nn
+
+from mage_kit.fields import NonNegativeFloat
+from mage_kit.grid import TokenSpec
+from mage_kit.registry import Registry
+
+
+@dataclass(frozen=True)
+class LossWires:
+    """What the model wires into a loss: what the tokenizer produces, and the encoder's width."""
+
+    spec: TokenSpec
+    encoder_dim: int
+
+
+@dataclass(frozen=True)
+class BatchMasks:
+    """What is known of a batch's masks on the host, before any computation.
+
+    Args:
+        ratio_B: float64 CPU tensor, one ratio an image; views of an image share it.
+        masked_tokens: Masked tokens in the whole batch.
+        views: Views of each image in the batch, 1 or 2.
+    """
+
+    ratio_B: Tensor
+    masked_tokens: int
+    views: int
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What the model hands to each loss.
+
+    Args:
+        predictions_MX: float32 logits (M, V) or values (M, W) of the picked rows.
+        targets_M: Ids (M,), or values (M, W).
+        weight_M: 1 for a masked token, 0 for a padding row.
+        latents_BSD: Encoder outputs after the final norm, class first.
+        plan: The masks.
+        masks: The masks' host side.
+        gather: Concatenates a tensor over processes along dimension 0, with gradients; identity on one process.
+    """
+
+    predictions_MX: Tensor
+    targets_M: Tensor
+    weight_M: Tensor
+    latents_BSD: Tensor
+    plan: MaskPlan
+    masks: BatchMasks
+    gather: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A loss before division.
+
+    Args:
+        total: Sum, a scalar with a gradient; divide by the loss's `count`.
+        rows_M: Loss of each row, detached, for statistics by mask ratio; None where rows make no sense.
+        hits_M: 1 where a row's code was predicted, detached; None for continuous tokens.
+    """
+
+    total: Tensor
+    rows_M: Tensor | None = None
+    hits_M: Tensor | None = None
+
+
+class Loss(nn.Module, ABC):
+    """One term of the objective. May hold parameters: the model owns it and the optimiser sees it.
+
+    Attributes:
+        needs_codes: True where the tokenizer must have a codebook; False where it must not; None if either will do.
+        needs_views: Smallest number of views a batch must hold.
+    """
+
+    needs_codes: bool | None = None
+    needs_views: int = 1
+
+    @abstractmethod
+    def forward(self, inputs: LossInputs) -> LossTerm:
+        """Return the sum over the batch; no device synchronisation, every parameter gets a gradient."""
+
+    @abstractmethod
+    def count(self, masks: BatchMasks) -> float:
+        """Return what the sum is divided by; may be 0 where nothing counts."""
+
+
+LOSSES: Registry[Loss, LossWires] = Registry(
+    "losses",
+    Loss,
+    LossWires,
+    slot_fields={"weight": (NonNegativeFloat, Field(description="Factor of this loss in the total (lambda)."))},
+)

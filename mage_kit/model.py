@@ -1,0 +1,293 @@
+"""Mage: the only place where parts are wired together.
+
+Legend: B images, L tokens, N = 1 + L positions (class first), S kept positions, M loss rows, D encoder width,
+E decoder width, V codes. `True = masked`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from mage_kernels import MaskPlan, full_plan, make_plan
+from mage_kernels.attention import Implementation
+from torch import Tensor, nn
+
+from mage_kit.blocks import SelfAttention
+from mage_kit.decoders import Decoder, DecoderWires
+from mage_kit.embedding import EmbeddingConfig, TokenEmbedding
+from mage_kit.encoders import Encoder
+from mage_kit.errors import PartsError
+from mage_kit.head import make_head
+from mage_kit.losses import BatchMasks, Loss, LossInputs, LossTerm, LossWires
+from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio
+from mage_kit.paddings import ClassTokenPadding, Padding, PaddingWires
+from mage_kit.schedules import CosineSchedule, Schedule
+from mage_kit.selections import GumbelConfidence, Selection
+from mage_kit.tokenizers import Tokenizer
+
+ROW_STEPS = 16  # loss rows are padded to sixteenths of the batch's tokens: few shapes for compiled code
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A loss in its slot, with its factor in the total.
+
+    Args:
+        loss: The loss.
+        weight: Its factor, lambda.
+    """
+
+    loss: Loss
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model generates unless told otherwise: paper's cosine schedule, Gumbel confidence 6.0, 20 steps."""
+
+    schedule: Schedule
+    selection: Selection
+    steps: int = 20
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """One forward pass in training.
+
+    Args:
+        terms: One term a loss, before division, in the order of the model's losses.
+        picked_M: Flat indices (image * L + token) of the loss rows.
+        weight_M: 1 for a masked token, 0 for a padding row.
+    """
+
+    terms: list[LossTerm]
+    picked_M: Tensor
+    weight_M: Tensor
+
+
+class Mage(nn.Module):
+    """A masked image model made of parts; MAGE, MAGE-C, MaskGIT's and MAE's form are choices of parts.
+
+    Args:
+        tokenizer: Images to tokens; frozen here.
+        encoder: Kept tokens to features.
+        decoder: Padded grid to features; its wires must be the encoder's width and the grid's size.
+        losses: One or more; a bare loss weighs 1.
+        mask_ratio: Distribution of the training ratio.
+        padding: What fills the grid before the decoder.
+        drop: Share of tokens that the encoder never sees; "lowest" for the mask ratio's own lower bound.
+        ratio_group: Images that share one drawn ratio: 1 one an image (the paper's text), 64 what the published
+            script did, 0 one for the batch.
+        embedding: Positions, input norm and dropout.
+        decoding: How it generates by default.
+
+    Raises:
+        PartsError: If two parts do not fit; names both.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer,
+        encoder: Encoder,
+        decoder: Decoder,
+        losses: Sequence[Loss | Weighted],
+        mask_ratio: MaskRatio | None = None,
+        padding: Padding | None = None,
+        drop: float | Literal["lowest"] = 0.5,
+        ratio_group: int = 64,
+        embedding: EmbeddingConfig | None = None,
+        decoding: Decoding | None = None,
+    ) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer.requires_grad_(False)
+        self.spec = tokenizer.spec
+        self.mask_ratio = mask_ratio or TruncatedNormalRatio()
+        self.encoder, self.decoder = encoder, decoder
+        self.padding = padding or ClassTokenPadding()
+        weighted = [slot if isinstance(slot, Weighted) else Weighted(slot) for slot in losses]
+        self.losses = nn.ModuleList(slot.loss for slot in weighted)
+        self.loss_weights = [slot.weight for slot in weighted]
+        self.drop, self.ratio_group = drop, ratio_group
+        self.decoding = decoding or Decoding(CosineSchedule(), GumbelConfidence())
+        self.embedding = TokenEmbedding(self.spec, encoder.dim, embedding or EmbeddingConfig())
+        self.head = make_head(self.spec, decoder.dim, encoder.dim)
+        for linear in (self.head.fc, decoder.embed, getattr(self.embedding, "projection", None)):
+            if linear is not None:
+                nn.init.xavier_uniform_(linear.weight)
+                nn.init.zeros_(linear.bias)
+        self._check_parts()
+
+    # -- what the parts demand of one another ------------------------------------------------------------------
+
+    def _check_parts(self) -> None:
+        wires: list[tuple[str, str, Any, Any]] = [
+            ("decoder", "encoder_dim", DecoderWires(self.encoder.dim, self.spec.grid.size), self.decoder),
+            ("decoder", "num_tokens", DecoderWires(self.encoder.dim, self.spec.grid.size), self.decoder),
+            ("padding", "dim", PaddingWires(self.decoder.dim), self.padding),
+            *(("losses", "encoder_dim", LossWires(self.spec, self.encoder.dim), loss) for loss in self.losses),
+        ]
+        for part, name, wanted, holder in wires:
+            held = getattr(holder, name, getattr(wanted, name))
+            if held != getattr(wanted, name):
+                source = {"num_tokens": "tokenizer", "dim": "decoder"}.get(name, "encoder")
+                raise PartsError(
+                    (part, source), f"{type(holder).__name__} was made for {name} {held}, must be {getattr(wanted, name)}"
+                )
+        if not self.losses:
+            raise PartsError(("losses",), "none given, must be at least one")
+        for number, loss in enumerate(self.losses):
+            assert isinstance(loss, Loss)
+            if loss.needs_codes is not None and loss.needs_codes != self.spec.discrete:
+                has = "codes" if self.spec.discrete else "continuous tokens"
+                wants = "codes" if loss.needs_codes else "continuous tokens"
+                raise PartsError(
+                    (f"losses[{number}]", "tokenizer"),
+                    f"{type(loss).__name__} needs {wants}, {type(self.tokenizer).__name__} gives {has}",
+                )
+        if not (isinstance(self.drop, str) or 0 <= self.drop <= 1):
+            raise PartsError(("drop",), f"{self.drop}, must lie in [0, 1] or be 'lowest'")
+        if self.drop_share > self.mask_ratio.low:
+            raise PartsError(
+                ("mask_ratio", "drop"),
+                f"ratios go down to {self.mask_ratio.low:g}, but {self.drop_share:g} of the tokens are dropped: dropped tokens "
+                "must be masked ones, so the smallest ratio must be at least the drop (or set drop to 'lowest')",
+            )
+        if self.n_dropped >= self.spec.grid.size:
+            raise PartsError(("drop", "tokenizer"), f"all {self.spec.grid.size} tokens are dropped, must leave at least one")
+
+    @property
+    def drop_share(self) -> float:
+        """Share of tokens dropped before the encoder."""
+        return self.mask_ratio.low if self.drop == "lowest" else float(self.drop)
+
+    @property
+    def n_dropped(self) -> int:
+        """Tokens dropped from each image: ceil(drop L)."""
+        return math.ceil(self.drop_share * self.spec.grid.size)
+
+    @property
+    def views(self) -> int:
+        """Views of each image that the losses need."""
+        return max(loss.needs_views for loss in self.losses if isinstance(loss, Loss))
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Return names and parameters that training changes: all but the tokenizer's."""
+        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def set_attention(self, implementation: Implementation) -> None:
+        """Choose the attention form for all blocks."""
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.implementation = implementation
+
+    # -- masks -------------------------------------------------------------------------------------------------
+
+    def draw_ratios(self, groups: int, random: torch.Generator) -> Tensor:
+        """Draw `groups` mask ratios, float64 on the CPU.
+
+        Raises:
+            ValueError: If the mask ratio returns anything outside its own range: a plug-in's bug, named.
+        """
+        ratio = self.mask_ratio.sample(groups, random).to(torch.float64)
+        name, low, high = type(self.mask_ratio).__name__, self.mask_ratio.low, self.mask_ratio.high
+        if ratio.shape != (groups,) or not bool(((ratio >= low) & (ratio <= high)).all()):
+            raise ValueError(f"mask_ratio: {name} drew {tuple(ratio.shape)} in [{ratio.min()}, {ratio.max()}], must be ({groups},) in [{low}, {high}]")
+        return ratio
+
+    def plan(self, ratio_B: Tensor, noise_BL: Tensor) -> MaskPlan:
+        """Return the plan of a training batch.
+
+        Args:
+            ratio_B: float64 CPU tensor of mask ratios.
+            noise_BL: Floating noise on the model's device.
+        """
+        step = -(-len(ratio_B) * self.spec.grid.size // ROW_STEPS)
+        return make_plan(noise_BL, self.n_masked(ratio_B), self.n_dropped, rows_step=step)
+
+    def n_masked(self, ratio_B: Tensor) -> Tensor:
+        """Return ceil(ratio L) of each image, int64 on the CPU; at least one token."""
+        length = self.spec.grid.size
+        return (ratio_B * length).ceil().to(torch.int64).clamp(min=max(1, self.n_dropped), max=length)
+
+    # -- the model ---------------------------------------------------------------------------------------------
+
+    def encode(self, tokens: Tensor, plan: MaskPlan) -> Tensor:
+        """Return the encoder's last block output (B, S, D), before the final norm."""
+        hidden: Tensor = self.encoder(self.embedding(tokens, plan))
+        return hidden
+
+    def decode(self, latents_BSD: Tensor, plan: MaskPlan, condition: Any = None) -> Tensor:
+        """Return decoder features (B, L, E) of all tokens from normed encoder outputs."""
+        embedded_BSE = self.decoder.embed(latents_BSD)
+        padded_BNE = self.padding(embedded_BSE, plan, self.decoder.positions_NE)
+        features: Tensor = self.decoder(padded_BNE, condition)[:, 1:]
+        return features
+
+    def forward(
+        self,
+        tokens: Tensor,
+        plan: MaskPlan,
+        masks: BatchMasks,
+        gather: Callable[[Tensor], Tensor] | None = None,
+        condition: Any = None,
+    ) -> StepOutput:
+        """One training pass: losses on the masked tokens, nothing else is predicted.
+
+        Args:
+            tokens: Ids (B, L) int64 or continuous tokens (B, L, W); with two views, view after view.
+            plan: The masks on the device.
+            masks: The masks' host side.
+            gather: Concatenation over processes, with gradients; None on one process.
+            condition: For conditional decoders.
+        """
+        latents_BSD = self.encoder.norm(self.encode(tokens, plan))
+        features_BLE = self.decode(latents_BSD, plan, condition)
+        picked_ME = features_BLE.flatten(0, 1).index_select(0, plan.picked_M)
+        predictions_MX = self.head(picked_ME, self.embedding)
+        targets_M = tokens.flatten(0, 1).index_select(0, plan.picked_M)
+        inputs = LossInputs(
+            predictions_MX, targets_M, plan.weight_M, latents_BSD, plan, masks, gather or (lambda tensor: tensor)
+        )
+        return StepOutput([loss(inputs) for loss in self.losses], plan.picked_M, plan.weight_M)
+
+    def logits(self, ids_BL: Tensor, masked_BL: Tensor, condition: Any = None) -> Tensor:
+        """Return predictions for every token (B, L, V), nothing dropped: the generation pass.
+
+        Args:
+            ids_BL: Tokens; what stands at masked places is not read.
+            masked_BL: bool, True where the token is unknown.
+            condition: For conditional decoders.
+        """
+        plan = full_plan(masked_BL)
+        latents_BSD = self.encoder.norm(self.encode(ids_BL, plan))
+        predictions: Tensor = self.head(self.decode(latents_BSD, plan, condition), self.embedding)
+        return predictions
+
+    def token_features(self, tokens: Tensor) -> Tensor:
+        """Return mean features (B, D) of the patch positions of the last block, nothing masked, nothing dropped."""
+        nothing = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return self.encode(tokens, full_plan(nothing))[:, 1:].float().mean(dim=1)
+
+    @torch.no_grad()
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """Return features (B, D) of images: the representation of the linear probe (paper section 4.2).
+
+        Args:
+            images_BCHW: float images in [0, 1] of the tokenizer's size.
+        """
+        training = self.training
+        self.eval()
+        try:
+            return self.token_features(self.tokenizer.encode(images_BCHW))
+        finally:
+            self.train(training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.decoder.positions_NE.device

@@ -1,0 +1,57 @@
+"""Other people's components: named in a recipe, installed as an entry point, or simply imported."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+ENTRY_POINT_GROUP = "mage_kit.components"
+
+_loaded_entry_points: set[str] = set()
+
+
+def load_entry_points() -> list[str]:
+    """Import every installed package's components, once; return one problem a failure."""
+    found = []
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.value in _loaded_entry_points:
+            continue
+        try:
+            point.load()
+            _loaded_entry_points.add(point.value)
+        except Exception as error:  # a plug-in may raise anything, and must not take the program down
+            found.append(f"entry point {point.name} = {point.value}: {type(error).__name__}: {error}")
+    return found
+
+
+def load_plugins(names: Sequence[str], *folders: Path) -> list[str]:
+    """Import the modules that a recipe names; return one problem a failure.
+
+    Args:
+        names: Importable module names.
+        folders: Searched besides the installed packages: the current folder and the recipe's own.
+    """
+    found = []
+    with _on_path([Path.cwd(), *folders]):
+        for number, name in enumerate(names):
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # see above
+                found.append(f"$.plugins[{number}]: '{name}' cannot be imported ({type(error).__name__}: {error})")
+    return found
+
+
+@contextlib.contextmanager
+def _on_path(folders: Sequence[Path]) -> Iterator[None]:
+    added = [str(folder.resolve()) for folder in folders if str(folder.resolve()) not in sys.path]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for folder in added:
+            if folder in sys.path:
+                sys.path.remove(folder)

@@ -1,0 +1,7 @@
+"""Tokenizers: from images to tokens and back."""
+
+from mage_kit.tokenizers.base import TOKENIZERS, Tokenizer, TokenizerLosses
+from mage_kit.tokenizers.patches import Patches
+from mage_kit.tokenizers.vqgan import VQGAN
+
+__all__ = ["TOKENIZERS", "VQGAN", "Patches", "Tokenizer", "TokenizerLosses"]

@@ -1,0 +1,100 @@
+"""What a tokenizer is. Geometry and vocabulary of everything above it come from its TokenSpec.
+
+Legend: B images, C channels, H x W pixels, L tokens, V codes, W token width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mage_kit.errors import MageKitError
+from mage_kit.fields import Positive
+from mage_kit.grid import TokenSpec
+from mage_kit.registry import NoWires, Registry
+
+ImageSize = Annotated[tuple[Positive, Positive], Field(description="Height and width in pixels.")]
+Channels = Literal[1, 3, 4]
+
+
+@dataclass(frozen=True)
+class TokenizerLosses:
+    """One training step of a tokenizer.
+
+    Args:
+        total: Scalar to minimise.
+        parts: Named scalars for the log, detached.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Tokenizer(nn.Module, ABC):
+    """Turns images into tokens and tokens into images.
+
+    Attributes:
+        image_size: Height and width of its images.
+        channels: 1 grey, 3 RGB, 4 RGBA.
+        spec: Grid, codes and width of its tokens.
+        needs_training: False where there is nothing to learn.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    spec: TokenSpec
+    needs_training: ClassVar[bool] = True
+
+    @abstractmethod
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """Return tokens, without gradients.
+
+        Args:
+            images_BCHW: float images in [0, 1].
+
+        Returns:
+            Ids (B, L) int64, or continuous tokens (B, L, W).
+        """
+
+    @abstractmethod
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return float images (B, C, H, W), not clamped, from ids (B, L) or continuous tokens (B, L, W)."""
+
+    def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
+        """Return the training losses of a batch.
+
+        Args:
+            images_BCHW: float images in [0, 1].
+            progress: Share of the training done, in [0, 1).
+            random: Source of all draws, fresh in each step.
+
+        Raises:
+            MageKitError: If the tokenizer has nothing to train.
+        """
+        raise MageKitError(f"tokenizer: {type(self).__name__} has nothing to train")
+
+    def check_images(self, images_BCHW: Tensor) -> None:
+        """Raise ValueError unless the images have this tokenizer's channels and size."""
+        wanted = (self.channels, *self.image_size)
+        if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != wanted or not images_BCHW.is_floating_point():
+            raise ValueError(
+                f"images: {tuple(images_BCHW.shape)} {images_BCHW.dtype}, must be floating (B, {', '.join(map(str, wanted))})"
+            )
+
+
+TOKENIZERS: Registry[Tokenizer, NoWires] = Registry(
+    "tokenizers",
+    Tokenizer,
+    NoWires,
+    slot_fields={
+        "weights": (
+            str | None,
+            Field(None, description="Folder of a trained tokenizer that this program wrote; null: train it first."),
+        )
+    },
+)

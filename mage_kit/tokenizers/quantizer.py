@@ -1,0 +1,84 @@
+"""The codebook: nearest code, look-up, and the running-mean update with restart of dead codes.
+
+Legend: B images, L tokens, V codes, W code width, F = B x L features.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Quantizer(nn.Module):
+    """V codes of width W; squared Euclidean distance.
+
+    Args:
+        codes: V.
+        width: W.
+        learned: True if the codes follow a gradient, False if they follow running means.
+    """
+
+    counts_V: Tensor
+    sums_VW: Tensor
+    updates: Tensor
+
+    def __init__(self, codes: int, width: int, *, learned: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codes, width)
+        nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
+        self.embedding.weight.requires_grad_(learned)
+        if not learned:
+            self.register_buffer("counts_V", torch.ones(codes))
+            self.register_buffer("sums_VW", self.embedding.weight.detach().clone())
+            self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def nearest(self, features_BLW: Tensor) -> Tensor:
+        """Return the nearest codes' ids (B, L), int64; computed in float32."""
+        with torch.autocast(features_BLW.device.type, enabled=False):
+            features, codes_VW = features_BLW.detach().float(), self.embedding.weight.detach().float()
+            # |z|^2 is the same for every code and cannot change the choice, but keeps published rounding.
+            square = features.pow(2).sum(dim=-1, keepdim=True)
+            distance_BLV = square - 2 * features @ codes_VW.T + codes_VW.pow(2).sum(dim=-1)
+            return distance_BLV.argmin(dim=-1)
+
+    def lookup(self, ids_BL: Tensor) -> Tensor:
+        """Return the codes (B, L, W)."""
+        codes_BLW: Tensor = self.embedding(ids_BL)
+        return codes_BLW
+
+    @torch.no_grad()
+    def follow(self, features_BLW: Tensor, decay: float, restart: float, random: torch.Generator) -> None:
+        """Move the codes to the running mean of the features that they encode.
+
+        Args:
+            features_BLW: float32 encoder features.
+            decay: Of the running mean; the first updates use less, so that the start is forgotten soon.
+            restart: Codes used less than this share of the mean use are moved onto random features.
+            random: Source of the restarts.
+        """
+        with torch.autocast(features_BLW.device.type, enabled=False):
+            self._follow(features_BLW.float().reshape(-1, features_BLW.shape[-1]), decay, restart, random)
+
+    def _follow(self, features_FW: Tensor, decay: float, restart: float, random: torch.Generator) -> None:
+        codes = self.embedding.num_embeddings
+        if int(self.updates) == 0:
+            self._place(torch.ones(codes, dtype=torch.bool), features_FW, random)
+        one_hot_FV = F.one_hot(self.nearest(features_FW), codes).float()
+        done = int(self.updates)
+        keep = min(decay, (1 + done) / (10 + done))
+        self.counts_V.lerp_(one_hot_FV.sum(dim=0), 1 - keep)
+        self.sums_VW.lerp_(one_hot_FV.T @ features_FW, 1 - keep)
+        self.embedding.weight.copy_(self.sums_VW / self.counts_V.clamp_min(1e-3)[:, None])
+        if restart and done % 10 == 9:
+            self._place((self.counts_V < restart * len(features_FW) / codes).cpu(), features_FW, random)
+        self.updates += 1
+
+    def _place(self, which_V: Tensor, features_FW: Tensor, random: torch.Generator) -> None:
+        """Put the chosen codes onto random features, with the mean use as their count."""
+        chosen = which_V.nonzero()[:, 0].to(features_FW.device)
+        picks = torch.randint(len(features_FW), (len(chosen),), generator=random).to(features_FW.device)
+        count = len(features_FW) / self.embedding.num_embeddings
+        self.embedding.weight[chosen] = features_FW[picks]
+        self.counts_V[chosen] = count
+        self.sums_VW[chosen] = features_FW[picks] * count

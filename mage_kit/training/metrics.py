@@ -1,0 +1,106 @@
+"""metrics.jsonl always, TensorBoard where installed; a resumed run continues the same curve."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mage_kit.storage import write_text
+
+
+class MetricsLog:
+    """One JSON object a line.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "metrics.jsonl"
+        self._board = _tensorboard(folder)
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Drop lines of a stage after a step, as written by a run that was killed after its last checkpoint."""
+        if not self.file.is_file():
+            return
+        kept = [line for line in self.file.read_text().splitlines() if _is_before(line, stage, step)]
+        write_text(self.file, "".join(line + "\n" for line in kept))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record; it has `stage` and `step`."""
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._board is not None:
+            for name, value in record.items():
+                if isinstance(value, int | float) and name != "step":
+                    self._board.add_scalar(f"{record['stage']}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        """Flush TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(folder: Path, stage: str | None = None) -> list[dict[str, Any]]:
+    """Return the records of a run, of one stage or of all."""
+    file = folder / "metrics.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return [record for record in records if stage in (None, record["stage"])]
+
+
+def _is_before(line: str, stage: str, step: int) -> bool:
+    """False also for the torn last line of a killed process."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return record["stage"] != stage or record["step"] <= step
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+class RatioBins:
+    """Loss and accuracy of masked tokens by their image's mask ratio, summed on the device until read.
+
+    Args:
+        low: Smallest ratio.
+        high: Largest ratio.
+        device: Where the sums live.
+    """
+
+    def __init__(self, low: float, high: float, device: torch.device) -> None:
+        self.first = min(9, math.floor(low * 10 + 1e-9))
+        last = max(self.first + 1, math.ceil(high * 10 - 1e-9))
+        self.names = [f"{k / 10:.1f}-{(k + 1) / 10:.1f}" for k in range(self.first, last)]
+        self.sums_3K = torch.zeros(3, len(self.names), dtype=torch.float64, device=device)
+
+    def add(self, ratio_B: Tensor, image_M: Tensor, weight_M: Tensor, rows_M: Tensor, hits_M: Tensor | None) -> None:
+        """Add the rows of a batch; rows of weight 0 do not count."""
+        place_B = ((ratio_B * 10 + 1e-9).floor().to(torch.int64) - self.first).clamp(0, len(self.names) - 1)
+        place_M = place_B.to(image_M.device, non_blocking=True)[image_M]
+        hits = torch.zeros_like(rows_M) if hits_M is None else hits_M
+        for row, values_M in enumerate((rows_M * weight_M, hits * weight_M, weight_M)):
+            self.sums_3K[row].index_add_(0, place_M, values_M.to(torch.float64))
+
+    def read(self) -> dict[str, Any]:
+        """Return {"loss", "accuracy", "by_ratio"} and start again."""
+        losses, hits, counts = self.sums_3K.cpu().tolist()
+        self.sums_3K.zero_()
+        by_ratio = {
+            name: {"loss": losses[k] / counts[k], "accuracy": hits[k] / counts[k], "tokens": int(counts[k])}
+            for k, name in enumerate(self.names)
+            if counts[k]
+        }
+        total = max(1.0, sum(counts))
+        return {"masked_loss": sum(losses) / total, "accuracy": sum(hits) / total, "by_ratio": by_ratio}

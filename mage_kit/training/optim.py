@@ -1,0 +1,34 @@
+"""AdamW with the published decay rule, and the learning rate of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def make_optimizer(
+    parameters: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float, betas: tuple[float, float]
+) -> torch.optim.AdamW:
+    """Return AdamW (eps 1e-8) with decay on matrices, embeddings and positions, none on 1-D tensors and biases."""
+    decayed, plain = [], []
+    for name, parameter in parameters:
+        (plain if parameter.ndim <= 1 or name.endswith("bias") else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=1e-8, fused=True)
+
+
+def lr_at(step: int, steps: int, warmup: int, peak: float) -> float:
+    """Return the learning rate of a step (from 0): linear from 0 over `warmup` steps, then cosine to 0 at `steps`."""
+    if step < warmup:
+        return peak * step / warmup
+    share = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,63 @@
+"""Progress of long work: a bar in a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_LINE_SECONDS = 5.0
+
+
+class Reporter:
+    """Where a run tells what it does.
+
+    Args:
+        console: Rich's console; None makes one on standard error, so that results can be piped.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
+        """Show the progress of one piece of work."""
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(), TimeRemainingColumn(),
+            )  # fmt: skip
+            with Progress(*columns, console=self.console) as bar:
+                yield Task(self, name, total, bar, bar.add_task(name, total=total, completed=done, note=""))
+        else:
+            yield Task(self, name, total, None, None, done)
+
+
+class Task:
+    """One piece of work with a total; see `Reporter.task`."""
+
+    def __init__(
+        self, reporter: Reporter, name: str, total: int, bar: Progress | None, task: TaskID | None, done: int = 0
+    ) -> None:
+        self._reporter, self._name, self._total = reporter, name, total
+        self._bar, self._task = bar, task
+        self._start, self._first, self._last = time.monotonic(), done, 0.0
+
+    def update(self, done: int, note: str = "") -> None:
+        """Tell how much is done, with a short note (loss, images a second)."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, **({"note": note} if note else {}))
+            return
+        now = time.monotonic()
+        if now - self._last >= _LINE_SECONDS or done >= self._total:
+            self._last = now
+            rate = (now - self._start) / max(1, done - self._first)
+            left = rate * (self._total - done)
+            self._reporter.say(f"{self._name}: {done}/{self._total}  {note}  {left:.0f} s left".replace("    ", "  "))

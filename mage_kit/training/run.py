@@ -1,0 +1,193 @@
+"""A run: recipe in, run folder out. Tokenizer first where it is untrained, then the model.
+
+Folder: recipe.json, decisions.json, metrics.jsonl, checkpoints/STAGE/step-*, tokenizer/, model.safetensors (at the end).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from mage_kit.datasets import Dataset
+from mage_kit.errors import MageKitError, RecipeError
+from mage_kit.model import Mage
+from mage_kit.recipe import Recipe
+from mage_kit.storage import (
+    MODEL_FILE,
+    RECIPE_FILE,
+    TOKENIZER_FOLDER,
+    atomic_folder,
+    load_state,
+    read_tensors,
+    state_of,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.loop import run_loop
+from mage_kit.training.metrics import MetricsLog
+from mage_kit.training.model_stage import ModelStage, model_attention, model_precision
+from mage_kit.training.probe import Decisions, fabric_precision
+from mage_kit.training.progress import Reporter
+from mage_kit.training.tokenizer_stage import TokenizerStage, tokenizer_precision
+
+TOKENIZER_FILE = "tokenizer.safetensors"
+TOKENIZER_CARD = "tokenizer.json"
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter | None = None) -> Path:
+    """Train tokenizer and model as the recipe says.
+
+    Args:
+        recipe: A recipe with data and training.
+        out: The run folder; must be new or empty unless `resume`.
+        resume: Go on from the newest checkpoint; the recipe must be the one of the run.
+        reporter: Where progress goes.
+
+    Returns:
+        The run folder, with a model that `mage_kit.load` reads.
+
+    Raises:
+        MageKitError: If the folder holds something else, or the data cannot be read.
+    """
+    reporter = reporter or Reporter()
+    recipe.check()
+    if recipe.training is None:
+        raise RecipeError(["$.training: missing, training needs it"], recipe.name)
+    dataset = recipe.build_dataset()
+    _open_folder(recipe, out, resume)
+    decisions, log = Decisions(out), MetricsLog(out)
+    try:
+        tokenizer = _trained_tokenizer(recipe, dataset, out, decisions, log, reporter)
+        model = recipe.build_model(tokenizer)
+        if (out / MODEL_FILE).is_file():
+            reporter.say(f"{out} is complete; nothing to do")
+            return out
+        _train_model(recipe, dataset, model, out, decisions, log, reporter)
+    finally:
+        log.close()
+    write_tensors(out / MODEL_FILE, state_of(model))
+    reporter.say(f"model written to {out}")
+    return out
+
+
+def _open_folder(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Make the run folder, or make sure that it is this recipe's."""
+    stored = out / RECIPE_FILE
+    if resume and stored.is_file():
+        before, now = json.loads(stored.read_text()), json.loads(recipe.to_json())
+        changed = [f"$.{key}: differs from the run's recipe" for key in now if before.get(key) != now[key]]
+        if changed:
+            raise RecipeError(changed, f"--resume {out}")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MageKitError(f"out: '{out}', is not empty; choose another folder, or --resume a run of the same recipe")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(stored, recipe.to_json())
+
+
+# -- first stage -----------------------------------------------------------------------------------------------
+
+
+def tokenizer_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
+    """Return what a trained tokenizer depends on: its form, its training, the images and the seed."""
+    import hashlib
+
+    precision = recipe.training.precision if recipe.training else "auto"
+    text = recipe.fingerprint("tokenizer", "tokenizer_training", "data", "seed") + json.dumps(dataset.identity()) + precision
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _trained_tokenizer(
+    recipe: Recipe, dataset: Dataset, out: Path, decisions: Decisions, log: MetricsLog, reporter: Reporter
+) -> Tokenizer:
+    """Return a trained tokenizer: the given one, one trained before with the same fingerprint, or a new one."""
+    tokenizer = recipe.build_tokenizer()
+    weights: str | None = getattr(recipe.tokenizer, "weights")  # noqa: B009 (a field of every tokenizer slot)
+    if not tokenizer.needs_training:
+        return tokenizer
+    if weights is not None:
+        load_tokenizer(tokenizer, recipe, Path(weights))
+        return tokenizer
+    fingerprint = tokenizer_fingerprint(recipe, dataset)
+    own = out / TOKENIZER_FOLDER
+    for folder in [own, *sorted(out.resolve().parent.glob(f"*/{TOKENIZER_FOLDER}"))]:
+        if _card(folder).get("fingerprint") == fingerprint:
+            load_tokenizer(tokenizer, recipe, folder)
+            if folder != own:
+                reporter.say(f"reusing the tokenizer of {folder.parent} (fingerprint {fingerprint[:12]})")
+                with atomic_folder(own) as temporary:
+                    shutil.copytree(folder, temporary, dirs_exist_ok=True)
+            return tokenizer
+    _train_tokenizer(recipe, dataset, tokenizer, out, decisions, log, reporter)
+    with atomic_folder(own) as temporary:
+        write_tensors(temporary / TOKENIZER_FILE, state_of(tokenizer))
+        card = {"fingerprint": fingerprint, "tokenizer": recipe.tokenizer.model_dump(mode="json")}
+        write_json(temporary / TOKENIZER_CARD, card)
+    return tokenizer
+
+
+def _train_tokenizer(
+    recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer, out: Path, decisions: Decisions, log: MetricsLog, reporter: Reporter
+) -> None:
+    device = _device()
+    choice = decisions.get("tokenizer_precision", lambda: tokenizer_precision(recipe, tokenizer, device))
+    reporter.say(f"tokenizer in {choice.value}: {choice.reason}")
+    fabric = Fabric(accelerator=device.type, devices=1, precision=fabric_precision(choice.value))
+    stage = TokenizerStage(recipe, dataset, tokenizer, fabric)
+    run_loop(stage, stage.plan(), out, recipe.to_json(), log, reporter)
+    tokenizer.cpu().eval()
+
+
+def load_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
+    """Fill a tokenizer from a folder that training wrote (a run folder will do).
+
+    Raises:
+        RecipeError: If the folder holds no tokenizer, or one of another form.
+    """
+    inner = folder / TOKENIZER_FOLDER if (folder / TOKENIZER_FOLDER).is_dir() else folder
+    card = _card(inner)
+    if not card:
+        raise RecipeError([f"$.tokenizer.weights: '{folder}', must be a folder with a trained tokenizer"], recipe.name)
+    wanted, stored = recipe.tokenizer.model_dump(mode="json"), card["tokenizer"]
+    ignored = {"weights", "decay", "restart", "commitment", "reconstruction"}
+    differing = [f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}" for key in wanted if key not in ignored and wanted.get(key) != stored.get(key)]
+    if differing:
+        raise RecipeError(differing, str(inner))
+    load_state(tokenizer, read_tensors(inner / TOKENIZER_FILE), str(inner / TOKENIZER_FILE))
+    tokenizer.eval()
+
+
+def _card(folder: Path) -> dict[str, object]:
+    try:
+        card = json.loads((folder / TOKENIZER_CARD).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+# -- second stage ----------------------------------------------------------------------------------------------
+
+
+def _train_model(
+    recipe: Recipe, dataset: Dataset, model: Mage, out: Path, decisions: Decisions, log: MetricsLog, reporter: Reporter
+) -> None:
+    device = _device()
+    precision = decisions.get("precision", lambda: model_precision(recipe, model, device))
+    attention = decisions.get("attention", lambda: model_attention(recipe, model, device, precision.value))
+    reporter.say(f"model in {precision.value}: {precision.reason}")
+    reporter.say(f"attention by {attention.value}: {attention.reason}")
+    model.set_attention(attention.value)  # type: ignore[arg-type]  # a stored choice of choose_attention
+    fabric = Fabric(accelerator=device.type, devices=1, precision=fabric_precision(precision.value))
+    stage = ModelStage(recipe, dataset, model, fabric)
+    run_loop(stage, stage.plan(), out, recipe.to_json(), log, reporter)
+    model.cpu().eval()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,136 @@
+"""First stage: the tokenizer learns to reconstruct the data set's images."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from mage_kit.datasets import Dataset
+from mage_kit.draws import derive, generator
+from mage_kit.recipe import Recipe, TokenizerTraining
+from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.checkpoints import Checkpointed
+from mage_kit.training.loader import Batch, Order, batches
+from mage_kit.training.loop import LoopPlan, Stage
+from mage_kit.training.optim import make_optimizer
+from mage_kit.training.probe import Decision, choose_precision
+
+
+class _Objective(nn.Module):
+    """The tokenizer's objective as a forward pass, for wrappers that know only that.
+
+    Args:
+        tokenizer: What is trained.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total and its parts."""
+        losses = self.tokenizer.objective(images_BCHW, progress, random)
+        return losses.total, losses.parts
+
+
+class TokenizerStage(Stage):
+    """Trains a tokenizer.
+
+    Args:
+        recipe: The run's recipe.
+        dataset: Images.
+        tokenizer: Changed in place.
+        fabric: Device and precision.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer, fabric: Fabric) -> None:
+        assert recipe.tokenizer_training is not None
+        self.settings: TokenizerTraining = recipe.tokenizer_training
+        self.recipe, self.dataset, self.tokenizer, self.fabric = recipe, dataset, tokenizer, fabric
+        self.order = Order(len(dataset), min(self.settings.batch, len(dataset)), derive(recipe.seed, "tokenizer"))
+        tokenizer.requires_grad_(True)
+        if getattr(tokenizer, "codebook", None) == "ema":
+            tokenizer.get_submodule("quantize").requires_grad_(False)
+        tokenizer.train()
+        settings = self.settings
+        self.names = {name: parameter for name, parameter in tokenizer.named_parameters() if parameter.requires_grad}
+        optimizer = make_optimizer(self.names.items(), settings.lr, settings.weight_decay, settings.betas)
+        self.module, self.optimizer = fabric.setup(_Objective(tokenizer), optimizer)
+        self.sums: dict[str, Tensor] = {}
+
+    def plan(self) -> LoopPlan:
+        """Return the loop's numbers."""
+        settings, training = self.settings, self.recipe.training
+        assert training is not None
+        return LoopPlan(
+            name="tokenizer",
+            steps=settings.steps,
+            batch=self.order.batch,
+            steps_per_epoch=self.order.steps_per_epoch,
+            warmup=settings.warmup_steps,
+            lr=settings.lr,
+            log_every=training.log_every,
+            checkpoint_every=training.checkpoint_every,
+            keep=training.keep,
+            seed=self.recipe.seed,
+        )
+
+    def step(self, batch: Batch, step: int, progress: float) -> Tensor:
+        """One optimiser step."""
+        images = to_float(batch.images_TCHW, self.fabric.device)
+        total, parts = self.module(images, progress, generator(self.recipe.seed, "restart", step))
+        self.fabric.backward(total)
+        norm = self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for name, value in {"steps": torch.ones(()), **parts}.items():
+            self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64)).add_(value.double().cpu())
+        assert norm is not None
+        return norm
+
+    def read(self) -> dict[str, Any]:
+        """Return the mean of each part."""
+        steps = float(self.sums["steps"])
+        record = {name: float(value) / steps for name, value in self.sums.items() if name != "steps"}
+        for value in self.sums.values():
+            value.zero_()
+        return record
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """Yield first views only; a second one would be another sample of the same."""
+        training = self.recipe.training
+        assert training is not None
+        seed = derive(self.recipe.seed, "tokenizer-views")
+        for batch in batches(self.dataset, self.order, first, last, seed, training.workers):
+            yield Batch(batch.images_TCHW[: len(batch.index_B)], batch.index_B, batch.epoch, 1)
+
+    @property
+    def kept(self) -> Checkpointed:
+        """Weights, codebook statistics and optimiser."""
+        return Checkpointed(self.tokenizer, self.names, self.optimizer, self.sums)
+
+    def note(self, record: dict[str, Any]) -> str:
+        """Say loss and codes in use."""
+        return f"loss {record['loss']:.4f}  codes used {record.get('codes_used', 0):.0f}"
+
+
+def to_float(images_TCHW: Tensor, device: torch.device) -> Tensor:
+    """uint8 images to float32 in [0, 1] on the device."""
+    return images_TCHW.to(device, non_blocking=True).float().div_(255)
+
+
+def tokenizer_precision(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Decision:
+    """Probe which precision trains this tokenizer faster, on a copy."""
+    assert recipe.training is not None
+    probed = copy.deepcopy(tokenizer).to(device).train()
+    images = torch.rand(8, tokenizer.channels, *tokenizer.image_size, device=device)
+
+    def run() -> None:
+        probed.objective(images, 0.0, torch.Generator().manual_seed(0)).total.backward()
+
+    return choose_precision(recipe.training.precision, device, run)

@@ -1,0 +1,83 @@
+"""Images to arrays: random resized crop and flip for training, short side and centre crop for evaluation.
+
+Augmentation follows (seed, epoch, sample, view) alone. Pillow does crop and resize in one call.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field, model_validator
+
+from mage_kit.fields import Fraction
+from mage_kit.registry import Strict
+
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Aspect = Annotated[float, Field(gt=0.0, le=10.0)]
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class Augment(Strict):
+    """Random resized crop and horizontal flip. Paper: area (0.2, 1), weak (0.8, 1), flip 0.5; section 4 and Table 4."""
+
+    area: tuple[Share, Share] = Field((0.2, 1.0), description="Smallest and largest share of the image's area kept.")
+    aspect: tuple[Aspect, Aspect] = Field((3 / 4, 4 / 3), description="Smallest and largest width / height of the crop.")
+    flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
+    views: Literal[1, 2] = Field(1, description="Views of each image; MAGE-C contrasts two.")
+    filter: Literal["bilinear", "bicubic"] = Field("bilinear", description="Resampling filter.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augment:
+        for name, (low, high) in (("area", self.area), ("aspect", self.aspect)):
+            if low > high:
+                raise ValueError(f"{name}: ({low}, {high}), the first must not exceed the second")
+        return self
+
+
+def convert(image: Image.Image, channels: int) -> Image.Image:
+    """Return the image with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+    mode = _MODES[channels]
+    return image if image.mode == mode else image.convert(mode)
+
+
+def random_view(image: Image.Image, size: tuple[int, int], augment: Augment, random: np.random.Generator) -> Image.Image:
+    """Crop a random box of the given area and aspect, resize it, perhaps flip it.
+
+    Args:
+        image: Any mode that Pillow can resize.
+        size: Height and width of the result, in pixels.
+        augment: Ranges and filter.
+        random: Source of the draws; always six, so that later draws do not depend on the image.
+    """
+    draws = random.random(6)
+    width, height = image.size
+    target = width * height * (augment.area[0] + draws[0] * (augment.area[1] - augment.area[0]))
+    low, high = (math.log(value) for value in augment.aspect)
+    aspect = math.exp(low + draws[1] * (high - low))
+    crop_width, crop_height = min(math.sqrt(target * aspect), width), min(math.sqrt(target / aspect), height)
+    left, top = draws[2] * (width - crop_width), draws[3] * (height - crop_height)
+    box = (left, top, left + crop_width, top + crop_height)
+    view = image.resize((size[1], size[0]), _FILTERS[augment.filter], box=box, reducing_gap=2.0)
+    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws[4] < augment.flip else view
+
+
+def centre_view(image: Image.Image, size: tuple[int, int], filter: Literal["bilinear", "bicubic"] = "bicubic") -> Image.Image:
+    """Cut the largest centred box of the target's shape and resize it: the evaluation view."""
+    width, height = image.size
+    scale = min(width / size[1], height / size[0])
+    box_width, box_height = scale * size[1], scale * size[0]
+    left, top = (width - box_width) / 2, (height - box_height) / 2
+    box = (left, top, left + box_width, top + box_height)
+    return image.resize((size[1], size[0]), _FILTERS[filter], box=box, reducing_gap=2.0)
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """Return (C, H, W) uint8."""
+    array = np.asarray(image, dtype=np.uint8)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
