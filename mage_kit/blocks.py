@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from einops import rearrange
 from mage_kernels.attention import Implementation, attention
+from mage_kernels.dropout import dropout
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6
@@ -38,8 +39,8 @@ class SelfAttention(nn.Module):
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         query, key, value = rearrange(self.qkv(x_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        dropout = self.dropout if self.training else 0.0
-        mixed = attention(query, key, value, dropout=dropout, implementation=self.implementation)
+        rate = self.dropout if self.training else 0.0
+        mixed = attention(query, key, value, dropout=rate, implementation=self.implementation)
         return drop(self.proj(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
 
 
@@ -85,12 +86,13 @@ class Block(nn.Module):
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         x_BND = x_BND + self.attn(self.norm1(x_BND))
-        return x_BND + self.mlp(self.norm2(x_BND))
+        out_BND: Tensor = x_BND + self.mlp(self.norm2(x_BND))
+        return out_BND
 
 
 def drop(x: Tensor, probability: float, training: bool) -> Tensor:
     """Dropout that costs nothing where the probability is 0."""
-    return F.dropout(x, probability) if training and probability else x
+    return dropout(x, probability) if training and probability else x
 
 
 def initialise(module: nn.Module) -> None:

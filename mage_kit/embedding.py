@@ -22,7 +22,9 @@ from mage_kit.registry import Strict
 class EmbeddingConfig(Strict):
     """How tokens enter the encoder. MAGE: learned positions, norm, dropout 0.1. MAE: sine-cosine, neither."""
 
-    positions: Literal["learned", "sine_cosine"] = Field("learned", description="Learned table, or fixed 2-D sine-cosine.")
+    positions: Literal["learned", "sine_cosine"] = Field(
+        "learned", description="Learned table, or fixed 2-D sine-cosine."
+    )
     norm: bool = Field(True, description="LayerNorm after adding positions (eps 1e-6).")
     dropout: Probability = Field(0.1, description="Dropout after the norm.")
 

@@ -136,7 +136,8 @@ class Mage(nn.Module):
             if held != getattr(wanted, name):
                 source = {"num_tokens": "tokenizer", "dim": "decoder"}.get(name, "encoder")
                 raise PartsError(
-                    (part, source), f"{type(holder).__name__} was made for {name} {held}, must be {getattr(wanted, name)}"
+                    (part, source),
+                    f"{type(holder).__name__} was made for {name} {held}, must be {getattr(wanted, name)}",
                 )
         if not self.losses:
             raise PartsError(("losses",), "none given, must be at least one")
@@ -154,11 +155,14 @@ class Mage(nn.Module):
         if self.drop_share > self.mask_ratio.low:
             raise PartsError(
                 ("mask_ratio", "drop"),
-                f"ratios go down to {self.mask_ratio.low:g}, but {self.drop_share:g} of the tokens are dropped: dropped tokens "
-                "must be masked ones, so the smallest ratio must be at least the drop (or set drop to 'lowest')",
+                f"ratios go down to {self.mask_ratio.low:g}, but {self.drop_share:g} of the tokens are dropped: "
+                "dropped tokens must be masked ones, so the smallest ratio must be at least the drop (or set drop to 'lowest')",
             )
         if self.n_dropped >= self.spec.grid.size:
-            raise PartsError(("drop", "tokenizer"), f"all {self.spec.grid.size} tokens are dropped, must leave at least one")
+            raise PartsError(
+                ("drop", "tokenizer"),
+                f"all {self.spec.grid.size} tokens are dropped, must leave at least one",
+            )
 
     @property
     def drop_share(self) -> float:
@@ -196,7 +200,8 @@ class Mage(nn.Module):
         ratio = self.mask_ratio.sample(groups, random).to(torch.float64)
         name, low, high = type(self.mask_ratio).__name__, self.mask_ratio.low, self.mask_ratio.high
         if ratio.shape != (groups,) or not bool(((ratio >= low) & (ratio <= high)).all()):
-            raise ValueError(f"mask_ratio: {name} drew {tuple(ratio.shape)} in [{ratio.min()}, {ratio.max()}], must be ({groups},) in [{low}, {high}]")
+            drew = f"{tuple(ratio.shape)} in [{ratio.min()}, {ratio.max()}]"
+            raise ValueError(f"mask_ratio: {name} drew {drew}, must be ({groups},) in [{low}, {high}]")
         return ratio
 
     def plan(self, ratio_B: Tensor, noise_BL: Tensor) -> MaskPlan:
@@ -251,7 +256,13 @@ class Mage(nn.Module):
         predictions_MX = self.head(picked_ME, self.embedding)
         targets_M = tokens.flatten(0, 1).index_select(0, plan.picked_M)
         inputs = LossInputs(
-            predictions_MX, targets_M, plan.weight_M, latents_BSD, plan, masks, gather or (lambda tensor: tensor)
+            predictions_MX,
+            targets_M,
+            plan.weight_M,
+            latents_BSD,
+            plan,
+            masks,
+            gather or (lambda tensor: tensor),
         )
         return StepOutput([loss(inputs) for loss in self.losses], plan.picked_M, plan.weight_M)
 

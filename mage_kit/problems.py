@@ -39,10 +39,7 @@ def problems(error: ValidationError, root: type[BaseModel], data: Any) -> list[s
         root: The model that was validated against, to name what is known at a place.
         data: The JSON data that was validated.
     """
-    return [
-        f"{json_path(item['loc'])}: {_explain(item, root, data)}"
-        for item in error.errors(include_url=False)
-    ]
+    return [f"{json_path(item['loc'])}: {_explain(item, root, data)}" for item in error.errors(include_url=False)]
 
 
 def _explain(item: Any, root: type[BaseModel], data: Any) -> str:
@@ -52,7 +49,9 @@ def _explain(item: Any, root: type[BaseModel], data: Any) -> str:
         return "missing"
     if kind == "extra_forbidden":
         known = _known_at(root, data, item["loc"][:-1])
-        return f"unknown{nearest(str(item['loc'][-1]), known)}" + ("" if nearest(str(item["loc"][-1]), known) else f" (known: {', '.join(known)})")
+        return f"unknown{nearest(str(item['loc'][-1]), known)}" + (
+            "" if nearest(str(item["loc"][-1]), known) else f" (known: {', '.join(known)})"
+        )
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         return f"{value}, must be {words} {context[name]:g}"
@@ -61,7 +60,8 @@ def _explain(item: Any, root: type[BaseModel], data: Any) -> str:
     if kind == "literal_error":
         return f"{value}, must be {context['expected']}"
     if kind in ("too_short", "too_long"):
-        return f"{value}, must hold {'at least' if kind == 'too_short' else 'at most'} {context.get('min_length', context.get('max_length'))}"
+        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return f"{value}, must hold {bound}"
     if kind == "value_error":
         return str(context["error"])
     return str(item["msg"])
@@ -87,7 +87,10 @@ def _known_at(model: type[BaseModel] | None, data: Any, path: Iterable[str | int
         if slot is not None and isinstance(data, dict):
             model = slot.registry.get(data["kind"]).config
         elif slot is None:
-            model = next((kind for kind in _flatten(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+            model = next(
+                (kind for kind in _flatten(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)),
+                None,
+            )
     return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -98,4 +101,8 @@ def _slot_in(items: Iterable[Any]) -> Slot | None:
 def _flatten(annotation: Any) -> list[Any]:
     """An annotation and all that stands inside it, `Annotated` metadata included."""
     metadata = list(getattr(annotation, "__metadata__", ()))
-    return [annotation, *metadata, *(inner for argument in get_args(annotation) for inner in _flatten(argument))]
+    return [
+        annotation,
+        *metadata,
+        *(inner for argument in get_args(annotation) for inner in _flatten(argument)),
+    ]

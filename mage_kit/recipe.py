@@ -1,4 +1,4 @@
-"""Recipe: the JSON form of a run. One file, one run; every problem at once, with its path; nothing built to validate."""
+"""Recipe: the JSON form of a run. One file, one run; every problem at once, with its path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field, PlainValidator, ValidationError, WithJsonSchema
@@ -20,8 +20,8 @@ from mage_kit.draws import derive
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS
 from mage_kit.errors import MageKitError, PartsError, RecipeError
-from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
-from mage_kit.losses import LOSSES, LossWires
+from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.losses import LOSSES, Loss, LossWires
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.model import Decoding, Mage, Weighted
 from mage_kit.paddings import PADDINGS, PaddingWires
@@ -51,7 +51,8 @@ class ModelConfig(Strict):
 
     mask_ratio: Annotated[ComponentConfig, MASK_RATIOS.slot()]
     ratio_group: NonNegative = Field(
-        64, description="Consecutive images that share a drawn ratio: 1 one each, 64 the published script, 0 the batch."
+        64,
+        description="Consecutive images that share a drawn ratio: 1 one each, 64 the published script, 0 the batch.",
     )
     drop: Drop = Field(0.5, description="Share of tokens the encoder never sees; 'lowest': the ratio's lower bound.")
     embedding: EmbeddingConfig = Field(EmbeddingConfig(), description="How tokens enter the encoder.")
@@ -103,7 +104,9 @@ class Evaluation(Strict):
 
     folds: Annotated[int, Field(ge=2)] = Field(5, description="Stratified folds of the linear probe.")
     strengths: tuple[PositiveFloat, ...] = Field(
-        (0.01, 0.1, 1.0), min_length=1, description="Inverse regularisation strengths tried; the best is reported."
+        (0.01, 0.1, 1.0),
+        min_length=1,
+        description="Inverse regularisation strengths tried; the best is reported.",
     )
     samples: Positive = Field(1000, description="Generated images for the Fréchet distance.")
 
@@ -155,7 +158,9 @@ class Recipe(Strict):
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError([f"cannot be read ({error})"], str(file)) from None
         except json.JSONDecodeError as error:
-            raise RecipeError([f"line {error.lineno}, column {error.colno}: not JSON ({error.msg})"], str(file)) from None
+            raise RecipeError(
+                [f"line {error.lineno}, column {error.colno}: not JSON ({error.msg})"], str(file)
+            ) from None
         return cls.parse(data, overrides, source=str(file), folder=file.resolve().parent)
 
     @classmethod
@@ -201,7 +206,8 @@ class Recipe(Strict):
             "decoder": DECODERS.describe(model.decoder),
         }
         losses = [
-            LOSSES.describe(loss, weight=weight) for loss, weight in zip(model.losses, model.loss_weights, strict=True)
+            LOSSES.describe(cast(Loss, loss), weight=weight)
+            for loss, weight in zip(model.losses, model.loss_weights, strict=True)
         ]
         generation = {
             "schedule": SCHEDULES.describe(model.decoding.schedule),
@@ -235,9 +241,9 @@ class Recipe(Strict):
         """
         if self.data is None:
             raise RecipeError(["$.data: missing, this needs images"], self.name)
-        image_size: tuple[int, int] = getattr(self.tokenizer, "image_size")  # noqa: B009 (every tokenizer has it)
+        image_size: tuple[int, int] = self.tokenizer.get("image_size")
         with _at("$.data"):
-            return DATASETS.build(self.data, DatasetWires(image_size, getattr(self.tokenizer, "channels")))  # noqa: B009
+            return DATASETS.build(self.data, DatasetWires(image_size, self.tokenizer.get("channels")))
 
     def build_model(self, tokenizer: Tokenizer | None = None) -> Mage:
         """Return the model with weights initialised from the seed.
@@ -262,7 +268,7 @@ class Recipe(Strict):
             losses = []
             for number, config in enumerate(self.losses):
                 with _at(f"$.losses[{number}]"):
-                    losses.append(Weighted(LOSSES.build(config, LossWires(spec, encoder.dim)), getattr(config, "weight")))  # noqa: B009
+                    losses.append(Weighted(LOSSES.build(config, LossWires(spec, encoder.dim)), config.get("weight")))
             with _at("$.model"):
                 return Mage(
                     tokenizer=tokenizer,
@@ -298,9 +304,10 @@ class Recipe(Strict):
         if augment is not None and augment.views < model.views:
             number = next(i for i, loss in enumerate(model.losses) if getattr(loss, "needs_views", 1) > augment.views)
             found.append(
-                f"$.losses[{number}] and $.data.augment.views: the loss needs {model.views} views, the data gives {augment.views}"
+                f"$.losses[{number}] and $.data.augment.views: the loss needs {model.views} views, "
+                f"the data gives {augment.views}"
             )
-        untrained = model.tokenizer.needs_training and getattr(self.tokenizer, "weights", None) is None
+        untrained = model.tokenizer.needs_training and self.tokenizer.get("weights") is None
         if untrained and self.training is not None and self.tokenizer_training is None:
             found.append("$.tokenizer.weights and $.tokenizer_training: both null, the tokenizer would stay untrained")
         if self.training is not None:
@@ -344,9 +351,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    parts: list[str | int] = []
-    for word in path.removeprefix("$.").replace("[", ".").replace("]", "").split("."):
-        parts.append(int(word) if word.isdigit() else word)
+    words = path.removeprefix("$.").replace("[", ".").replace("]", "").split(".")
+    parts: list[str | int] = [int(word) if word.isdigit() else word for word in words]
     place: Any = data
     for part in parts[:-1]:
         if isinstance(place, dict) and place.get(str(part)) is None:
@@ -376,7 +382,9 @@ def _at(path: str) -> Iterator[None]:
         yield
     except PartsError as error:
         places = {"tokenizer": "$.tokenizer"}
-        named = [places.get(part, f"$.{part}" if part.startswith("losses") else f"$.model.{part}") for part in error.parts]
+        named = [
+            places.get(part, f"$.{part}" if part.startswith("losses") else f"$.model.{part}") for part in error.parts
+        ]
         raise RecipeError([f"{' and '.join(named)}: {error.message}"]) from None
     except RecipeError:
         raise

@@ -13,7 +13,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -34,6 +42,10 @@ class ComponentConfig(Strict):
     """The recipe form of a component: its kind and its keywords."""
 
     kind: str
+
+    def get(self, name: str) -> Any:
+        """Return a keyword or slot field of the concrete component."""
+        return getattr(self, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +98,9 @@ class Registry(Generic[T, W]):
 
         def decorate(cls: C) -> C:
             if kind in self._entries:
-                raise RegistrationError(f"{self.family}: kind '{kind}' is taken by {self._entries[kind].cls.__qualname__}")
+                raise RegistrationError(
+                    f"{self.family}: kind '{kind}' is taken by {self._entries[kind].cls.__qualname__}"
+                )
             if any(entry.cls is cls for entry in self._entries.values()):
                 raise RegistrationError(f"{self.family}: {cls.__qualname__} is registered already under another kind")
             self._entries[kind] = _read(cls, kind, self)
@@ -114,7 +128,7 @@ class Registry(Generic[T, W]):
 
     def parse(self, value: Mapping[str, Any]) -> ComponentConfig:
         """Validate a mapping with a `kind` against that component's schema."""
-        kind = value["kind"] if "kind" in value else None
+        kind = value.get("kind")
         if not isinstance(kind, str):
             raise MageKitError(f"kind: {kind!r}, must be one of {', '.join(self.kinds())}")
         return self.get(kind).config.model_validate_json(json.dumps(value))
@@ -195,12 +209,17 @@ class Slot:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
             self.validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda config: config.model_dump(mode="json")),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda config: config.model_dump(mode="json")
+            ),
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         forms = [handler(entry.config.__pydantic_core_schema__) for entry in self.registry]
-        return {"oneOf": forms, "description": f"One of the registered {self.registry.family.replace('_', ' ')}."}
+        return {
+            "oneOf": forms,
+            "description": f"One of the registered {self.registry.family.replace('_', ' ')}.",
+        }
 
 
 def _read(cls: type[Any], kind: str, registry: Registry[Any, Any]) -> Entry[Any]:
@@ -226,8 +245,7 @@ def _read(cls: type[Any], kind: str, registry: Registry[Any, Any]) -> Entry[Any]
         else:
             _check_wire(where, name, registry)
             wires.append(name)
-    for name, field in registry.slot_fields.items():
-        fields[name] = field
+    fields |= registry.slot_fields
     config = create_model(f"{cls.__name__}Config", __base__=ComponentConfig, **fields)
     config.__doc__ = summary = (inspect.getdoc(cls) or cls.__name__).strip().split("\n")[0]
     return Entry(kind, cls, tuple(wires), config, summary)
@@ -254,7 +272,7 @@ def _field(
     registry: Registry[Any, Any],
 ) -> tuple[Any, Any]:
     """The pydantic field of one keyword."""
-    if name == "kind" or name in registry.slot_fields or hasattr(BaseModel, name) or name.startswith("_"):
+    if name == "kind" or name in registry.slot_fields or hasattr(ComponentConfig, name) or name.startswith("_"):
         raise RegistrationError(f"{where}: parameter name '{name}' is reserved")
     if prose is not None and name not in prose:
         raise RegistrationError(f"{where}: parameter '{name}' has no line under 'Args:' in the class docstring")
@@ -262,10 +280,14 @@ def _field(
     if parameter.default is parameter.empty:
         return hint, Field(description=description)
     try:
-        TypeAdapter(hint, config=None if _is_model(hint) else ConfigDict(strict=True)).validate_python(parameter.default)
+        TypeAdapter(hint, config=None if _is_model(hint) else ConfigDict(strict=True)).validate_python(
+            parameter.default
+        )
     except ValidationError as error:
         rule = error.errors()[0]["msg"]
-        raise RegistrationError(f"{where}: default of '{name}', {parameter.default!r}, breaks its own type: {rule}") from None
+        raise RegistrationError(
+            f"{where}: default of '{name}', {parameter.default!r}, breaks its own type: {rule}"
+        ) from None
     return hint, Field(default=parameter.default, description=description)
 
 

@@ -79,13 +79,21 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
         MageKitError: Naming up to five tensors of each kind of misfit.
     """
     wanted = module.state_dict()
-    shapes = [f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}" for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
+    ]
     misfits = {
         "missing": sorted(wanted.keys() - tensors.keys()),
         "unexpected": sorted(tensors.keys() - wanted.keys()),
         "of another shape": shapes,
     }
-    lines = [f"  {len(names)} {kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" for kind, names in misfits.items() if names]
+    lines = [
+        f"  {len(names)} {kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        for kind, names in misfits.items()
+        if names
+    ]
     if lines:
         raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
     module.load_state_dict(tensors)

@@ -27,7 +27,9 @@ class Augment(Strict):
     """Random resized crop and horizontal flip. Paper: area (0.2, 1), weak (0.8, 1), flip 0.5; section 4 and Table 4."""
 
     area: tuple[Share, Share] = Field((0.2, 1.0), description="Smallest and largest share of the image's area kept.")
-    aspect: tuple[Aspect, Aspect] = Field((3 / 4, 4 / 3), description="Smallest and largest width / height of the crop.")
+    aspect: tuple[Aspect, Aspect] = Field(
+        (3 / 4, 4 / 3), description="Smallest and largest width / height of the crop."
+    )
     flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
     views: Literal[1, 2] = Field(1, description="Views of each image; MAGE-C contrasts two.")
     filter: Literal["bilinear", "bicubic"] = Field("bilinear", description="Resampling filter.")
@@ -46,7 +48,9 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def random_view(image: Image.Image, size: tuple[int, int], augment: Augment, random: np.random.Generator) -> Image.Image:
+def random_view(
+    image: Image.Image, size: tuple[int, int], augment: Augment, random: np.random.Generator
+) -> Image.Image:
     """Crop a random box of the given area and aspect, resize it, perhaps flip it.
 
     Args:
@@ -67,7 +71,9 @@ def random_view(image: Image.Image, size: tuple[int, int], augment: Augment, ran
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws[4] < augment.flip else view
 
 
-def centre_view(image: Image.Image, size: tuple[int, int], filter: Literal["bilinear", "bicubic"] = "bicubic") -> Image.Image:
+def centre_view(
+    image: Image.Image, size: tuple[int, int], filter: Literal["bilinear", "bicubic"] = "bicubic"
+) -> Image.Image:
     """Cut the largest centred box of the target's shape and resize it: the evaluation view."""
     width, height = image.size
     scale = min(width / size[1], height / size[0])

@@ -1,6 +1,7 @@
 """The hot pieces of masked image modeling: masks, token drop, attention, decoding. Needs torch alone."""
 
 from mage_kernels.attention import AttentionChoice, attention, choose_attention
+from mage_kernels.dropout import dropout
 from mage_kernels.gumbel_topk import gumbel, remask, sample_tokens
 from mage_kernels.plan import MaskPlan, full_plan, make_plan
 from mage_kernels.token_drop import drop_tokens, embed_kept, pad_tokens
@@ -11,6 +12,7 @@ __all__ = [
     "attention",
     "choose_attention",
     "drop_tokens",
+    "dropout",
     "embed_kept",
     "full_plan",
     "gumbel",

@@ -65,5 +65,7 @@ def _from_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except (OSError, ValueError) as error:
         raise MageKitError(f"path: {path}, must be a readable CSV file of numbers ({error})") from None
     if table.shape[1] != 65 or len(table) == 0 or table[:, :64].min() < 0 or table[:, :64].max() > 16:
-        raise MageKitError(f"path: {path}, must hold 64 values from 0 to 16 and a label a line, has shape {table.shape}")
+        raise MageKitError(
+            f"path: {path}, must hold 64 values from 0 to 16 and a label a line, has shape {table.shape}"
+        )
     return table[:, :64], table[:, 64]

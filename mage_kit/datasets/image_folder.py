@@ -68,7 +68,13 @@ class ImageFolder(Dataset):
                 if opened.mode == "P":
                     return opened.convert("RGBA" if "transparency" in opened.info else "RGB")
                 return opened.copy()
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        except (
+            OSError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+            SyntaxError,
+            ValueError,
+        ) as error:
             raise MageKitError(f"image: '{file}', cannot be decoded ({error})") from None
 
     def label(self, index: int) -> int | None:

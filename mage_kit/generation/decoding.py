@@ -62,7 +62,9 @@ def decode_tokens(
         ValueError: If the model's logits are not finite.
     """
     if not model.spec.discrete:
-        raise PartsError(("generation", "tokenizer"), f"sampling needs codes, {type(model.tokenizer).__name__} has none")
+        raise PartsError(
+            ("generation", "tokenizer"), f"sampling needs codes, {type(model.tokenizer).__name__} has none"
+        )
     plan = decoding or model.decoding
     ids_BL, masked_BL = known_BL.clone(), masked_BL.clone()
     unknown_B = masked_BL.sum(dim=1)

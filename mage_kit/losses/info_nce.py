@@ -48,7 +48,13 @@ class InfoNCE(Loss):
     ) -> None:
         super().__init__()
         self.encoder_dim = encoder_dim
-        self.temperature, self.gate, self.hidden, self.output, self.negatives = temperature, gate, hidden, output, negatives
+        self.temperature, self.gate, self.hidden, self.output, self.negatives = (
+            temperature,
+            gate,
+            hidden,
+            output,
+            negatives,
+        )
         self.projection = nn.Sequential(
             nn.Linear(encoder_dim, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, output)
         )

@@ -30,7 +30,9 @@ class TruncatedNormalRatio(MaskRatio):
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ratios by inverting the truncated distribution function."""
-        first, last = (0.5 * (1 + math.erf((edge - self.mode) / (self.std * math.sqrt(2)))) for edge in (self.low, self.high))
+        first, last = (
+            0.5 * (1 + math.erf((edge - self.mode) / (self.std * math.sqrt(2)))) for edge in (self.low, self.high)
+        )
         share = first + uniform01(count, generator) * (last - first)
         ratio = self.mode + self.std * math.sqrt(2) * torch.erfinv(2 * share - 1)
         return ratio.clamp(self.low, self.high)

@@ -10,7 +10,7 @@ from mage_kit.paddings.base import PADDINGS, Padding, slots
 
 @PADDINGS.register("class_token")
 class ClassTokenPadding(Padding):
-    """Fills with the image's class-token feature [C], so that the decoder sees its global features (paper 3.1, Table 3).
+    """Fills with the image's class-token feature [C]: the decoder sees its global features (paper 3.1, Table 3).
 
     Args:
         replace_seen: Also replace masked tokens that the encoder did see, as MAGE does; false keeps what the

@@ -48,7 +48,7 @@ class PowerSchedule(Schedule):
 
     def remaining(self, progress: float) -> float:
         """Return 1 - r^exponent."""
-        return 1.0 - progress**self.exponent
+        return 1.0 - math.pow(progress, self.exponent)
 
 
 @SCHEDULES.register("square_root")

@@ -1,4 +1,4 @@
-"""Selection by a low-discrepancy sequence: tokens of one step lie far apart, so that they depend little on each other."""
+"""Selection by a low-discrepancy sequence: tokens of one step lie far apart and depend little on each other."""
 
 from __future__ import annotations
 

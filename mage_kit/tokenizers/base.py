@@ -83,7 +83,8 @@ class Tokenizer(nn.Module, ABC):
         wanted = (self.channels, *self.image_size)
         if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != wanted or not images_BCHW.is_floating_point():
             raise ValueError(
-                f"images: {tuple(images_BCHW.shape)} {images_BCHW.dtype}, must be floating (B, {', '.join(map(str, wanted))})"
+                f"images: {tuple(images_BCHW.shape)} {images_BCHW.dtype}, "
+                f"must be floating (B, {', '.join(map(str, wanted))})"
             )
 
 
@@ -94,7 +95,10 @@ TOKENIZERS: Registry[Tokenizer, NoWires] = Registry(
     slot_fields={
         "weights": (
             str | None,
-            Field(None, description="Folder of a trained tokenizer that this program wrote; null: train it first."),
+            Field(
+                None,
+                description="Folder of a trained tokenizer that this program wrote; null: train it first.",
+            ),
         )
     },
 )

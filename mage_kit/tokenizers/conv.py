@@ -27,7 +27,9 @@ class ResBlock(nn.Module):
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
         branch = self.conv1(F.silu(self.norm1(x)))
         branch = self.conv2(F.silu(self.norm2(branch)))
-        return branch + (x if self.nin_shortcut is None else self.nin_shortcut(branch))
+        shortcut: Tensor = x if self.nin_shortcut is None else self.nin_shortcut(branch)
+        out: Tensor = branch + shortcut
+        return out
 
 
 class Level(nn.Module):
@@ -38,8 +40,7 @@ class Level(nn.Module):
         widths = [inputs] + [outputs] * blocks
         self.block = nn.ModuleList(ResBlock(widths[i], widths[i + 1], groups) for i in range(blocks))
         if upsample:
-            self.upsample = nn.Module()
-            self.upsample.conv = nn.Conv2d(outputs, outputs, 3, padding=1)
+            self.upsample = nn.ModuleDict({"conv": nn.Conv2d(outputs, outputs, 3, padding=1)})
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
@@ -49,7 +50,7 @@ class Level(nn.Module):
 
     def enlarge(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W)."""
-        enlarged: Tensor = self.upsample.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        enlarged: Tensor = self.upsample["conv"](F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return enlarged
 
 

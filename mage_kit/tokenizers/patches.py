@@ -37,7 +37,13 @@ class Patches(Tokenizer):
         std: tuple[float, ...] = (0.25,),
     ) -> None:
         super().__init__()
-        self.image_size, self.channels, self.patch, self.mean, self.std = image_size, channels, patch, mean, std
+        self.image_size, self.channels, self.patch, self.mean, self.std = (
+            image_size,
+            channels,
+            patch,
+            mean,
+            std,
+        )
         height, width = image_size
         if height % patch or width % patch:
             raise ValueError(f"image_size: {height}x{width}, must be multiples of patch ({patch})")

@@ -63,7 +63,12 @@ class VQGAN(Tokenizer):
         self.image_size, self.channels, self.base_channels = image_size, channels, base_channels
         self.multipliers, self.res_blocks, self.norm_groups = multipliers, res_blocks, norm_groups
         self.codebook_size, self.codebook_dim, self.codebook = codebook_size, codebook_dim, codebook
-        self.decay, self.restart, self.commitment, self.reconstruction = decay, restart, commitment, reconstruction
+        self.decay, self.restart, self.commitment, self.reconstruction = (
+            decay,
+            restart,
+            commitment,
+            reconstruction,
+        )
         self.spec = TokenSpec(_grid(image_size, multipliers), codebook_size, codebook_dim)
         widths = [base_channels * multiplier for multiplier in multipliers]
         if not widths or any(width % norm_groups for width in widths):
@@ -112,7 +117,8 @@ class VQGAN(Tokenizer):
 
     def _features(self, images_BCHW: Tensor) -> Tensor:
         """Encoder features (B, L, W) in float32: distances in half precision would pick other codes."""
-        return rearrange(self.encoder(images_BCHW), "b w h x -> b (h x) w").float()
+        features_BLW: Tensor = rearrange(self.encoder(images_BCHW), "b w h x -> b (h x) w")
+        return features_BLW.float()
 
     def _image(self, codes_BLW: Tensor) -> Tensor:
         grid = self.spec.grid
@@ -125,6 +131,7 @@ def _grid(image_size: tuple[int, int], multipliers: tuple[int, ...]) -> TokenGri
     height, width = image_size
     if height % factor or width % factor:
         raise ValueError(
-            f"image_size: {height}x{width}, must be multiples of {factor} (2^({len(multipliers)} - 1) for {len(multipliers)} multipliers)"
+            f"image_size: {height}x{width}, must be multiples of {factor} "
+            f"(2^({len(multipliers)} - 1) for {len(multipliers)} multipliers)"
         )
     return TokenGrid(height // factor, width // factor)

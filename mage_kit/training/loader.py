@@ -104,7 +104,7 @@ def batches(dataset: Dataset, order: Order, first: int, last: int, seed: int, wo
     """
     loader: DataLoader[Sample] = DataLoader(
         _Views(dataset, seed),
-        batch_sampler=_Steps(order, first, last),  # type: ignore[arg-type]  # yields (epoch, index) pairs
+        batch_sampler=_Steps(order, first, last),
         num_workers=workers,
         collate_fn=_as_they_are,
         generator=torch.Generator().manual_seed(0),

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from mage_kit.draws import derive
 from mage_kit.errors import MageKitError
+from mage_kit.progress import Reporter
 from mage_kit.training.checkpoints import Checkpointed, list_checkpoints, load_checkpoint, save_checkpoint
 from mage_kit.training.loader import Batch
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.optim import lr_at, set_lr
-from mage_kit.training.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,12 @@ def run_loop(stage: Stage, plan: LoopPlan, folder: Path, recipe_json: str, log: 
             done = step + 1
             note = ""
             if done % plan.log_every == 0 or done == plan.steps:
-                record = {"stage": plan.name, "step": done, "epoch": done / plan.steps_per_epoch, **stage.read()}
+                record = {
+                    "stage": plan.name,
+                    "step": done,
+                    "epoch": done / plan.steps_per_epoch,
+                    **stage.read(),
+                }
                 _refuse_non_finite(record, plan.name)
                 rate = (done - since) * plan.batch / (time.monotonic() - clock)
                 record |= {"lr": lr, "grad_norm": float(norm), "images_per_s": round(rate, 1)}

@@ -59,7 +59,7 @@ def _is_before(line: str, stage: str, step: int) -> bool:
         record = json.loads(line)
     except json.JSONDecodeError:
         return False
-    return record["stage"] != stage or record["step"] <= step
+    return bool(record["stage"] != stage or record["step"] <= step)
 
 
 def _tensorboard(folder: Path) -> Any:

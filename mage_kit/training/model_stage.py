@@ -73,10 +73,13 @@ class ModelStage(Stage):
         self.settings: Training = recipe.training
         self.recipe, self.dataset, self.model, self.fabric = recipe, dataset, model, fabric
         if dataset.augment.views < model.views:
-            raise RecipeError([f"$.data.augment.views: {dataset.augment.views}, the losses need {model.views}"], recipe.name)
+            raise RecipeError(
+                [f"$.data.augment.views: {dataset.augment.views}, the losses need {model.views}"], recipe.name
+            )
         self.order = Order(len(dataset), self.settings.batch, derive(recipe.seed, "model"))
         model.train()
         model.tokenizer.eval()
+        model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions run faster so
         self.names = dict(model.trainable())
         settings = self.settings
         optimizer = make_optimizer(self.names.items(), self.peak_lr, settings.weight_decay, settings.betas)
@@ -137,7 +140,10 @@ class ModelStage(Stage):
         ratio_B = self.ratios(step, size)
         noise_VBL = torch.stack(
             [
-                uniforms(keys(self.recipe.seed, "mask", batch.index_B, batch.epoch, view), self.model.spec.grid.size)
+                uniforms(
+                    keys(self.recipe.seed, "mask", batch.index_B, batch.epoch, view),
+                    self.model.spec.grid.size,
+                )
                 for view in range(views)
             ]
         )
@@ -207,7 +213,12 @@ def model_attention(recipe: Recipe, model: Mage, device: torch.device, precision
     if block is None:
         return Decision("sdpa", "no attention in this model")
     batch = recipe.training.micro_batch or recipe.training.batch
-    shape = (batch, block.heads, 1 + model.spec.grid.size - model.n_dropped, block.qkv.in_features // block.heads)
+    shape = (
+        batch,
+        block.heads,
+        1 + model.spec.grid.size - model.n_dropped,
+        block.qkv.in_features // block.heads,
+    )
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     choice = choose_attention(recipe.kernels.backend, device, dtype, shape, block.dropout)
     return Decision(choice.implementation, choice.reason)

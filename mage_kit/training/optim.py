@@ -13,7 +13,8 @@ def make_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:
     """Return AdamW (eps 1e-8) with decay on matrices, embeddings and positions, none on 1-D tensors and biases."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in parameters:
         (plain if parameter.ndim <= 1 or name.endswith("bias") else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

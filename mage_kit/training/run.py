@@ -1,6 +1,6 @@
 """A run: recipe in, run folder out. Tokenizer first where it is untrained, then the model.
 
-Folder: recipe.json, decisions.json, metrics.jsonl, checkpoints/STAGE/step-*, tokenizer/, model.safetensors (at the end).
+Folder: recipe.json, decisions.json, metrics.jsonl, checkpoints/STAGE/step-*, tokenizer/, at the end model.safetensors.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +16,7 @@ from lightning_fabric import Fabric
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.model import Mage
+from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.storage import (
     MODEL_FILE,
@@ -33,7 +35,6 @@ from mage_kit.training.loop import run_loop
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.model_stage import ModelStage, model_attention, model_precision
 from mage_kit.training.probe import Decisions, fabric_precision
-from mage_kit.training.progress import Reporter
 from mage_kit.training.tokenizer_stage import TokenizerStage, tokenizer_precision
 
 TOKENIZER_FILE = "tokenizer.safetensors"
@@ -99,7 +100,11 @@ def tokenizer_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
     import hashlib
 
     precision = recipe.training.precision if recipe.training else "auto"
-    text = recipe.fingerprint("tokenizer", "tokenizer_training", "data", "seed") + json.dumps(dataset.identity()) + precision
+    text = (
+        recipe.fingerprint("tokenizer", "tokenizer_training", "data", "seed")
+        + json.dumps(dataset.identity())
+        + precision
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -108,7 +113,7 @@ def _trained_tokenizer(
 ) -> Tokenizer:
     """Return a trained tokenizer: the given one, one trained before with the same fingerprint, or a new one."""
     tokenizer = recipe.build_tokenizer()
-    weights: str | None = getattr(recipe.tokenizer, "weights")  # noqa: B009 (a field of every tokenizer slot)
+    weights: str | None = recipe.tokenizer.get("weights")
     if not tokenizer.needs_training:
         return tokenizer
     if weights is not None:
@@ -133,7 +138,13 @@ def _trained_tokenizer(
 
 
 def _train_tokenizer(
-    recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer, out: Path, decisions: Decisions, log: MetricsLog, reporter: Reporter
+    recipe: Recipe,
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    out: Path,
+    decisions: Decisions,
+    log: MetricsLog,
+    reporter: Reporter,
 ) -> None:
     device = _device()
     choice = decisions.get("tokenizer_precision", lambda: tokenizer_precision(recipe, tokenizer, device))
@@ -156,14 +167,18 @@ def load_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
         raise RecipeError([f"$.tokenizer.weights: '{folder}', must be a folder with a trained tokenizer"], recipe.name)
     wanted, stored = recipe.tokenizer.model_dump(mode="json"), card["tokenizer"]
     ignored = {"weights", "decay", "restart", "commitment", "reconstruction"}
-    differing = [f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}" for key in wanted if key not in ignored and wanted.get(key) != stored.get(key)]
+    differing = [
+        f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"
+        for key in wanted
+        if key not in ignored and wanted.get(key) != stored.get(key)
+    ]
     if differing:
         raise RecipeError(differing, str(inner))
     load_state(tokenizer, read_tensors(inner / TOKENIZER_FILE), str(inner / TOKENIZER_FILE))
     tokenizer.eval()
 
 
-def _card(folder: Path) -> dict[str, object]:
+def _card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads((folder / TOKENIZER_CARD).read_text())
     except (OSError, json.JSONDecodeError):
@@ -175,7 +190,13 @@ def _card(folder: Path) -> dict[str, object]:
 
 
 def _train_model(
-    recipe: Recipe, dataset: Dataset, model: Mage, out: Path, decisions: Decisions, log: MetricsLog, reporter: Reporter
+    recipe: Recipe,
+    dataset: Dataset,
+    model: Mage,
+    out: Path,
+    decisions: Decisions,
+    log: MetricsLog,
+    reporter: Reporter,
 ) -> None:
     device = _device()
     precision = decisions.get("precision", lambda: model_precision(recipe, model, device))

@@ -32,7 +32,9 @@ class _Objective(nn.Module):
         super().__init__()
         self.tokenizer = tokenizer
 
-    def forward(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, images_BCHW: Tensor, progress: float, random: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total and its parts."""
         losses = self.tokenizer.objective(images_BCHW, progress, random)
         return losses.total, losses.parts
@@ -85,7 +87,9 @@ class TokenizerStage(Stage):
         images = to_float(batch.images_TCHW, self.fabric.device)
         total, parts = self.module(images, progress, generator(self.recipe.seed, "restart", step))
         self.fabric.backward(total)
-        norm = self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False)
+        norm = self.fabric.clip_gradients(
+            self.module, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
+        )
         self.optimizer.step()
         self.optimizer.zero_grad()
         for name, value in {"steps": torch.ones(()), **parts}.items():

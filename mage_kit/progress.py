@@ -7,7 +7,15 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 _LINE_SECONDS = 5.0
 
@@ -44,7 +52,13 @@ class Task:
     """One piece of work with a total; see `Reporter.task`."""
 
     def __init__(
-        self, reporter: Reporter, name: str, total: int, bar: Progress | None, task: TaskID | None, done: int = 0
+        self,
+        reporter: Reporter,
+        name: str,
+        total: int,
+        bar: Progress | None,
+        task: TaskID | None,
+        done: int = 0,
     ) -> None:
         self._reporter, self._name, self._total = reporter, name, total
         self._bar, self._task = bar, task
@@ -53,7 +67,9 @@ class Task:
     def update(self, done: int, note: str = "") -> None:
         """Tell how much is done, with a short note (loss, images a second)."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, **({"note": note} if note else {}))
+            self._bar.update(self._task, completed=done)
+            if note:
+                self._bar.update(self._task, note=note)
             return
         now = time.monotonic()
         if now - self._last >= _LINE_SECONDS or done >= self._total:

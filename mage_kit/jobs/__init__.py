@@ -1,0 +1,1 @@
+"""Jobs: what the command line runs, joining training, generation and evaluation."""

@@ -1,0 +1,87 @@
+"""Generated images as files, with the settings that made them in each PNG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from mage_kit.errors import MageKitError
+from mage_kit.evaluation.pictures import grid_picture
+from mage_kit.generation import generate
+from mage_kit.progress import Reporter
+from mage_kit.recipe import Recipe
+from mage_kit.schedules import SCHEDULES
+from mage_kit.selections import SELECTIONS
+from mage_kit.storage import RECIPE_FILE, atomic, load
+
+_COLUMNS = 8
+_SMALL = 64  # sheets of smaller images are enlarged, for people to look at
+
+
+def generate_files(
+    run: Path,
+    n: int,
+    *,
+    seed: int,
+    steps: int | None,
+    batch: int,
+    out: Path | None,
+    separate: bool,
+    overwrite: bool,
+    reporter: Reporter,
+) -> Path:
+    """Generate images and write them.
+
+    Args:
+        run: Run or model folder.
+        n: How many.
+        seed: Image i follows (seed, i) alone.
+        steps: Decoding steps; None for the recipe's.
+        batch: Images at once.
+        out: PNG, or folder with `separate`; None names one inside the run folder.
+        separate: One PNG an image, at its own size, instead of one sheet.
+        overwrite: Replace files.
+        reporter: Where progress goes.
+
+    Returns:
+        The file or folder written.
+
+    Raises:
+        MageKitError: If something would be overwritten unasked.
+    """
+    target = out or run / f"generated-seed{seed}-n{n}{'' if separate else '.png'}"
+    taken = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))
+    if taken and not overwrite:
+        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
+    if target.exists() and target.is_dir() != separate:
+        raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
+    model = load(run)
+    with reporter.task(f"generating {n} images", n * (steps or model.decoding.steps)) as task:
+        made = generate(model, n, seed=seed, steps=steps, batch=batch, on_progress=lambda done, _: task.update(done))
+    settings = {
+        "run": Recipe.load(run / RECIPE_FILE).name,
+        "seed": seed,
+        "steps": steps or model.decoding.steps,
+        "schedule": SCHEDULES.describe(model.decoding.schedule),
+        "selection": SELECTIONS.describe(model.decoding.selection),
+    }
+    if separate:
+        target.mkdir(parents=True, exist_ok=True)
+        for index in range(n):
+            picture = grid_picture(made.images_BCHW[index : index + 1], 1)
+            _write(picture, target / f"{index:06d}.png", {**settings, "index": index})
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scale = 2 if max(made.images_BCHW.shape[-2:]) <= _SMALL else 1
+        _write(grid_picture(made.images_BCHW, min(_COLUMNS, n), scale=scale), target, {**settings, "images": n})
+    return target
+
+
+def _write(picture: Image.Image, path: Path, settings: dict[str, object]) -> None:
+    info = PngInfo()
+    info.add_text("mage_kit", json.dumps(settings))
+    with atomic(path) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=info)
