@@ -156,7 +156,15 @@ class Mage(nn.Module):
             raise PartsError(
                 ("mask_ratio", "drop"),
                 f"ratios go down to {self.mask_ratio.low:g}, but {self.drop_share:g} of the tokens are dropped: "
-                "dropped tokens must be masked ones, so the smallest ratio must be at least the drop (or set drop to 'lowest')",
+                "dropped tokens must be masked ones, so let the smallest ratio be at least the drop, or drop 'lowest'",
+            )
+        blind = self.n_dropped > 0 or self.padding.replace_seen
+        if blind and not self.decoder.mixes and not self.padding.informed:
+            raise PartsError(
+                ("decoder", "padding"),
+                f"{type(self.decoder).__name__} looks at one position at a time and {type(self.padding).__name__} "
+                "fills masked ones with the same vector for every image: nothing of the image would reach the "
+                "predictions; use drop 0 with replace_seen false, or another decoder",
             )
         if self.n_dropped >= self.spec.grid.size:
             raise PartsError(

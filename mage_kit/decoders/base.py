@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,10 @@ class Decoder(nn.Module, ABC):
     Attributes:
         embed: Linear layer D -> E on the encoder's outputs, applied before padding.
         positions_NE: Learned positions, added by the padding.
+        mixes: False where a position's output follows from its own input alone.
     """
+
+    mixes: ClassVar[bool] = True
 
     def __init__(self, encoder_dim: int, num_tokens: int, dim: int) -> None:
         super().__init__()

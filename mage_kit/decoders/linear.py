@@ -19,6 +19,8 @@ class LinearDecoder(Decoder):
         dim: Width of its features.
     """
 
+    mixes = False
+
     def __init__(self, encoder_dim: int, num_tokens: int, *, dim: Positive = 768) -> None:
         super().__init__(encoder_dim, num_tokens, dim)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from mage_kernels import MaskPlan
@@ -23,7 +24,15 @@ class PaddingWires:
 
 
 class Padding(nn.Module, ABC):
-    """Places the kept tokens on the grid and fills the rest; adds the decoder's positions."""
+    """Places the kept tokens on the grid and fills the rest; adds the decoder's positions.
+
+    Attributes:
+        replace_seen: Whether masked tokens that the encoder did see are filled too.
+        informed: True where the filling tells something of the image.
+    """
+
+    replace_seen: bool
+    informed: ClassVar[bool]
 
     @abstractmethod
     def forward(self, latents_BSE: Tensor, plan: MaskPlan, positions_NE: Tensor) -> Tensor:

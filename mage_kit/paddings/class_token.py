@@ -17,6 +17,8 @@ class ClassTokenPadding(Padding):
             encoder made of them, which a decoder without depth (MaskGIT's form) depends on.
     """
 
+    informed = True
+
     def __init__(self, *, replace_seen: bool = True) -> None:
         super().__init__()
         self.replace_seen = replace_seen

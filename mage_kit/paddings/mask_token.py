@@ -17,6 +17,8 @@ class MaskTokenPadding(Padding):
         replace_seen: Also replace masked tokens that the encoder did see.
     """
 
+    informed = False
+
     def __init__(self, dim: int, *, replace_seen: bool = True) -> None:
         super().__init__()
         self.dim = dim

@@ -1,0 +1,33 @@
+"""Shared fixtures. Set before any kernel is decorated: Triton reads it then."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from collections.abc import Iterator
+
+import pytest
+
+import mage_kit as mk
+from mage_kit.registry import FAMILIES
+from tests import build
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """Forget what a test registered, so that no test sees another's components."""
+    before = {family: dict(registry._entries) for family, registry in FAMILIES.items()}
+    yield
+    for family, entries in before.items():
+        FAMILIES[family]._entries = entries
+
+
+@pytest.fixture
+def tiny() -> mk.Mage:
+    """A small MAGE in evaluation mode: 4 x 4 tokens of 16 x 16 grey images, 32 codes."""
+    return build.mage().eval()

@@ -1,0 +1,183 @@
+"""The contract suite over every registered component: a new one is covered as soon as it is registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mage_kit as mk
+from mage_kit.datasets import DatasetWires
+from mage_kit.decoders import DecoderWires
+from mage_kit.draws import keys, uniforms
+from mage_kit.losses import LossWires
+from mage_kit.paddings import PaddingWires
+from mage_kit.registry import FAMILIES, NoWires
+from tests import build
+from tests.contracts import checks
+
+SMALL: dict[str, dict[str, Any]] = {
+    "vqgan": {
+        "image_size": [16, 16], "channels": 1, "base_channels": 8, "multipliers": [1, 1, 2], "res_blocks": 1,
+        "norm_groups": 4, "codebook_size": 32, "codebook_dim": 4,
+    },
+    "patches": {"image_size": [16, 16], "channels": 1, "patch": 4},
+    "vit": {"dim": 32, "depth": 1, "heads": 4},
+    "linear": {"dim": 32},
+    "info_nce": {"hidden": 32, "output": 16},
+}  # fmt: skip
+
+
+def make(family: str, kind: str, **settings: Any) -> Any:
+    """Build a component of any family at a small size."""
+    registry = FAMILIES[family]
+    known = registry.get(kind).config.model_fields
+    wanted = {key: value for key, value in {**SMALL.get(kind, {}), **settings}.items() if key in known}
+    slots = {"weight": 1.0} if "weight" in registry.slot_fields else {}
+    spec = mk.TokenSpec(mk.TokenGrid(4, 4), 32, 4)
+    wires = {
+        NoWires: NoWires(),
+        PaddingWires: PaddingWires(24),
+        DecoderWires: DecoderWires(32, 16),
+        LossWires: LossWires(spec, 32),
+        DatasetWires: DatasetWires((16, 16), 1),
+    }[registry.wires]
+    return registry.build(registry.parse({"kind": kind, **wanted, **slots}), wires)
+
+
+def kinds(family: str) -> list[str]:
+    return FAMILIES[family].kinds()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two classes with images of several modes and sizes."""
+    random = np.random.default_rng(0)
+    for label in ("cats", "dogs"):
+        (tmp_path / label).mkdir()
+        for number, mode in enumerate(["RGB", "L", "P", "RGBA", "CMYK", "1"]):
+            pixels = random.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
+            picture = Image.fromarray(pixels).convert(mode if mode not in ("CMYK",) else "CMYK")
+            picture.save(tmp_path / label / f"{number}.{'tiff' if mode == 'CMYK' else 'png'}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"datasets"}))
+def test_every_keyword_is_an_attribute(family: str) -> None:
+    for kind in kinds(family):
+        checks.attributes(FAMILIES[family], make(family, kind))
+
+
+@pytest.mark.parametrize("kind", kinds("mask_ratios"))
+def test_mask_ratios(kind: str) -> None:
+    checks.mask_ratio(make("mask_ratios", kind))
+
+
+@pytest.mark.parametrize("kind", kinds("schedules"))
+def test_schedules(kind: str) -> None:
+    checks.schedule(make("schedules", kind))
+
+
+@pytest.mark.parametrize("kind", kinds("selections"))
+@pytest.mark.parametrize("grid", [(4, 4), (5, 7)])
+def test_selections(kind: str, grid: tuple[int, int]) -> None:
+    checks.selection(make("selections", kind), build.mage(build.vqgan(grid=grid)).eval())
+
+
+@pytest.mark.parametrize("kind", kinds("paddings"))
+@pytest.mark.parametrize("replace_seen", [True, False])
+def test_paddings(kind: str, replace_seen: bool) -> None:
+    checks.padding(make("paddings", kind, replace_seen=replace_seen))
+
+
+@pytest.mark.parametrize("tokenizer", kinds("tokenizers"))
+@pytest.mark.parametrize("padding", kinds("paddings"))
+@pytest.mark.parametrize("decoder", kinds("decoders"))
+@pytest.mark.parametrize("encoder", kinds("encoders"))
+@pytest.mark.parametrize("drop", [0.5, 0.0])
+def test_no_combination_leaks_or_looks_at_visible_tokens(
+    tokenizer: str, padding: str, decoder: str, encoder: str, drop: float
+) -> None:
+    if drop > 0 and decoder == "linear" and padding == "mask_token":
+        with pytest.raises(mk.PartsError, match="decoder and padding"):
+            build.mage(decoder=make("decoders", "linear"), padding=mk.MaskTokenPadding(32))
+        return
+    made = make("tokenizers", tokenizer)
+    decoded = make("decoders", decoder)
+    parts = {
+        "encoder": make("encoders", encoder),
+        "decoder": decoded,
+        "padding": FAMILIES["paddings"].build(
+            FAMILIES["paddings"].parse({"kind": padding, "replace_seen": drop > 0}), PaddingWires(decoded.dim)
+        ),
+    }
+    model = build.mage(made, drop=drop, **parts)
+    checks.no_leak(model)
+    checks.masked_only(model)
+
+
+@pytest.mark.parametrize("kind", kinds("losses"))
+def test_losses_are_finite_and_reach_every_parameter(kind: str) -> None:
+    loss = make("losses", kind)
+    tokenizer = make("tokenizers", "patches" if loss.needs_codes is False else "vqgan")
+    base = mk.MaskedMSE() if loss.needs_codes is False else mk.MaskedCrossEntropy()
+    losses = [loss] if loss.needs_views == 1 else [base, loss]
+    model = build.mage(tokenizer, losses=losses, mask_ratio=mk.UniformRatio(low=0.5, high=0.6))
+    checks.masked_only(model)
+
+
+@pytest.mark.parametrize("kind", kinds("tokenizers"))
+def test_tokenizers(kind: str) -> None:
+    tokenizer = make("tokenizers", kind).eval()
+    images = torch.rand(3, tokenizer.channels, *tokenizer.image_size, generator=torch.Generator().manual_seed(0))
+    tokens = tokenizer.encode(images)
+    spec = tokenizer.spec
+    assert tokens.shape[:2] == (3, spec.grid.size) and not tokens.requires_grad
+    assert torch.equal(tokens, tokenizer.encode(images))
+    assert torch.equal(tokens[1:2], tokenizer.encode(images[1:2])), "an image's tokens depend on its batch"
+    if spec.discrete:
+        assert tokens.dtype == torch.int64 and 0 <= int(tokens.min()) <= int(tokens.max()) < spec.codes
+    else:
+        assert tokens.shape[2] == spec.width
+        torch.testing.assert_close(tokenizer.decode(tokens), images)
+    assert tokenizer.decode(tokens).shape == images.shape
+    with pytest.raises(ValueError, match="images: "):
+        tokenizer.encode(images[:, :, :-1])
+    if tokenizer.needs_training:
+        tokenizer.requires_grad_(True).train()
+        losses = tokenizer.objective(images, 0.0, torch.Generator().manual_seed(0))
+        losses.total.backward()
+        assert bool(torch.isfinite(losses.total))
+        assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in tokenizer.encoder.parameters())
+
+
+@pytest.mark.parametrize("kind", kinds("datasets"))
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_datasets(kind: str, channels: int, folder: Path) -> None:
+    path = str(folder) if kind == "image_folder" else None
+    registry = FAMILIES["datasets"]
+    config = registry.parse({"kind": kind, "path": path, "augment": {"views": 2, "flip": 0.5}})
+    dataset = registry.build(config, DatasetWires((12, 20), channels))
+    checks.attributes(registry, dataset)
+    for index in range(min(len(dataset), 12)):
+        sample, again, later = dataset.sample(index, 3, 7), dataset.sample(index, 3, 7), dataset.sample(index, 4, 7)
+        assert [view.shape for view in sample.views] == [(channels, 12, 20)] * 2
+        assert all(view.dtype == np.uint8 for view in sample.views)
+        assert all(np.array_equal(a, b) for a, b in zip(sample.views, again.views, strict=True))
+        assert not np.array_equal(sample.views[0], later.views[0])
+        assert not np.array_equal(*sample.views), "both views are the same crop"
+        assert sample.label == dataset.label(index) and sample.index == index
+        assert np.array_equal(dataset.still(index).views[0], dataset.still(index).views[0])
+    assert len(dataset.classes) in (2, 10)
+
+
+def test_masks_are_fresh_and_repeatable(tiny: mk.Mage) -> None:
+    def draw(epoch: int) -> torch.Tensor:
+        noise = uniforms(keys(0, "mask", torch.arange(8), epoch, 0), tiny.spec.grid.size)
+        return tiny.plan(torch.full((8,), 0.6, dtype=torch.float64), noise).masked_BL
+
+    checks.fresh_masks(tiny, draw)
