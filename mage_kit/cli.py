@@ -235,9 +235,6 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; go on with --resume", markup=False)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ LAYERS: dict[str, int] = {
     "jobs": 7,
     "cli": 8,
 }
-BESIDE = {("storage", "recipe"), ("plugins", "errors"), ("registry", "errors"), ("problems", "errors")}
 HEAVY = ("triton", "xformers", "lightning_fabric", "sklearn", "matplotlib", "tensorboard")
 
 
@@ -57,8 +56,6 @@ def test_imports_run_downwards(part: str, path: Path) -> None:
         used = words[1]
         if LAYERS[part] == 1 and LAYERS[used] == 1:
             continue  # layer 1 is one room
-        if part == "evaluation" and name.startswith("mage_kit.training.metrics"):
-            continue
         below = LAYERS[used] < LAYERS[part] or (LAYERS[part], LAYERS[used]) in ((2, 2), (5, 5))
         assert below, f"{path}: layer {LAYERS[part]} imports {name} of layer {LAYERS[used]}"
 

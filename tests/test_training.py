@@ -237,14 +237,15 @@ def test_ratio_groups_follow_the_global_batch() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        ['model.mask_ratio={"kind": "cosine"}', "model.drop=0.0", 'model.padding={"kind": "class_token", "replace_seen": false}',
+        ["model.mask_ratio=cosine", "model.drop=0.0", "model.padding.replace_seen=false",
          'model.decoder={"kind": "linear", "dim": 32}'],
         ['tokenizer={"kind": "patches", "image_size": [32, 32], "channels": 1, "patch": 8}', "tokenizer_training=null",
          'model.mask_ratio={"kind": "fixed", "ratio": 0.75}', 'model.drop="lowest"', "model.padding=mask_token",
          'model.embedding={"positions": "sine_cosine", "norm": false, "dropout": 0.0}',
          'losses=[{"kind": "masked_mse", "weight": 1.0}]'],
         ["model.mask_ratio.high=0.6", "data.augment.views=2",
-         'losses=[{"kind": "masked_cross_entropy", "weight": 1.0}, {"kind": "info_nce", "weight": 0.1, "hidden": 32, "output": 16}]'],
+         'losses=[{"kind": "masked_cross_entropy", "weight": 1.0},'
+         ' {"kind": "info_nce", "weight": 0.1, "hidden": 32, "output": 16}]'],
         ['tokenizer.codebook="gradient"', "data.augment.flip=0.5", "tokenizer.channels=3"],
     ],
     ids=["maskgit", "mae", "mage_c", "gradient-codebook-rgb"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -83,8 +84,6 @@ class ImageFolder(Dataset):
 
     def identity(self) -> dict[str, object]:
         """Return the number of files and the classes, with names and sizes of all files hashed."""
-        import hashlib
-
         digest = hashlib.sha256()
         for file, _ in self._items:
             digest.update(f"{file.name}\0{file.stat().st_size}\n".encode())

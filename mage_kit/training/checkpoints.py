@@ -73,6 +73,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d{8}", path.name))
 
 
+def drop_unfinished(folder: Path) -> None:
+    """Remove what a killed run left half-written."""
+    if folder.is_dir():
+        for path in folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def load_checkpoint(path: Path, parts: Checkpointed) -> int:
     """Fill module, optimiser and sums from a checkpoint; return the steps done.
 

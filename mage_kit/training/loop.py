@@ -16,7 +16,13 @@ from torch import Tensor
 from mage_kit.draws import derive
 from mage_kit.errors import MageKitError
 from mage_kit.progress import Reporter
-from mage_kit.training.checkpoints import Checkpointed, list_checkpoints, load_checkpoint, save_checkpoint
+from mage_kit.training.checkpoints import (
+    Checkpointed,
+    drop_unfinished,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from mage_kit.training.loader import Batch
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.optim import lr_at, set_lr
@@ -127,6 +133,7 @@ def resume(stage: Stage, checkpoints: Path, reporter: Reporter) -> int:
 
     A damaged one is told and passed over for the one before.
     """
+    drop_unfinished(checkpoints)
     for path in reversed(list_checkpoints(checkpoints)):
         try:
             step = load_checkpoint(path, stage.kept)

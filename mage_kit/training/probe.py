@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -33,8 +34,6 @@ class Decisions:
     """
 
     def __init__(self, folder: Path) -> None:
-        import json
-
         self._file = folder / "decisions.json"
         stored = json.loads(self._file.read_text()) if self._file.is_file() else {}
         self._made = {name: Decision(**item) for name, item in stored.items()}

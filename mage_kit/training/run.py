@@ -5,6 +5,7 @@ Folder: recipe.json, decisions.json, metrics.jsonl, checkpoints/STAGE/step-*, to
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -97,8 +98,6 @@ def _open_folder(recipe: Recipe, out: Path, resume: bool) -> None:
 
 def tokenizer_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
     """Return what a trained tokenizer depends on: its form, its training, the images and the seed."""
-    import hashlib
-
     precision = recipe.training.precision if recipe.training else "auto"
     text = (
         recipe.fingerprint("tokenizer", "tokenizer_training", "data", "seed")
