@@ -8,6 +8,7 @@ from mage_kit.errors import MageKitError, PartsError, RecipeError, RegistrationE
 from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.generation import Generated, decode_tokens, generate
 from mage_kit.grid import TokenGrid, TokenSpec
+from mage_kit.jobs.train import train
 from mage_kit.losses import LOSSES, InfoNCE, Loss, MaskedCrossEntropy, MaskedMSE
 from mage_kit.mask_ratios import (
     MASK_RATIOS,
@@ -115,4 +116,5 @@ __all__ = [
     "generate",
     "load",
     "save",
+    "train",
 ]

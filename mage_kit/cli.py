@@ -88,8 +88,8 @@ def probe(
 ) -> None:
     """Linear probe on frozen features, beside raw pixels and the untrained encoder."""
     from mage_kit.evaluation.probe import probe_run
+    from mage_kit.files import write_json
     from mage_kit.progress import Reporter
-    from mage_kit.storage import write_json
 
     result = probe_run(run, Reporter())
     write_json(run / "probe.json", result)
@@ -129,8 +129,8 @@ def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; default standard output.")] = None,
 ) -> None:
     """Print the JSON Schema of recipes, with every registered component."""
+    from mage_kit.files import write_text
     from mage_kit.recipe import json_schema
-    from mage_kit.storage import write_text
 
     text = json.dumps(json_schema(), indent=2) + "\n"
     if out is None:

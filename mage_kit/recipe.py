@@ -226,6 +226,14 @@ class Recipe(Strict):
             }
         )
 
+    def extended(self, **sections: Any) -> Recipe:
+        """Return this recipe with whole sections replaced, as `data={"kind": "image_folder", "path": "photos"}`.
+
+        Raises:
+            RecipeError: With every problem of the result.
+        """
+        return self.parse({**self.model_dump(mode="json", by_alias=True), **sections}, source=self.name)
+
     # -- building ----------------------------------------------------------------------------------------------
 
     def build_tokenizer(self) -> Tokenizer:

@@ -12,8 +12,8 @@ FAMILIES = (
     "tokenizers", "mask_ratios", "paddings", "encoders", "decoders", "losses", "schedules", "selections", "datasets",
 )  # fmt: skip
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "grid", "fields", "draws", "registry", "plugins", "problems", "progress"), 1),
-    **dict.fromkeys(("blocks", "embedding", "head", "transforms"), 2),
+    **dict.fromkeys(("errors", "files", "grid", "fields", "draws", "registry", "plugins", "problems", "progress"), 1),
+    **dict.fromkeys(("blocks", "embedding", "head", "pictures", "transforms"), 2),
     **dict.fromkeys(FAMILIES, 3),
     "model": 4,
     **dict.fromkeys(("recipe", "storage"), 5),

@@ -5,16 +5,19 @@ Paper: section 3.2 and supplement, "Generation". Legend: B images, L tokens, V c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from mage_kernels import remask, sample_tokens
 from torch import Tensor
 
 from mage_kit.draws import keys, uniforms
-from mage_kit.errors import PartsError
+from mage_kit.errors import MageKitError, PartsError
 from mage_kit.model import Decoding, Mage
+from mage_kit.pictures import grid_picture, save_picture
 from mage_kit.schedules import Schedule
 from mage_kit.selections import Selection, SelectionStep
 
@@ -30,6 +33,17 @@ class Generated:
 
     images_BCHW: Tensor
     ids_BL: Tensor
+
+    def save(self, path: str | os.PathLike[str], columns: int = 8, overwrite: bool = False) -> None:
+        """Write the images as one PNG, `columns` a row.
+
+        Raises:
+            MageKitError: If the file exists and `overwrite` is false.
+        """
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise MageKitError(f"path: '{target}', exists; nothing is overwritten unless asked (overwrite=True)")
+        save_picture(grid_picture(self.images_BCHW, min(columns, len(self.images_BCHW))), target)
 
 
 @torch.no_grad()

@@ -10,10 +10,11 @@ from typing import Any
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.judgement import make_reference
 from mage_kit.evaluation.probe import probe_run
+from mage_kit.files import write_json
 from mage_kit.jobs.demo import loss_by_ratio, measure_samples
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import load, write_json
+from mage_kit.storage import load
 from mage_kit.training import train
 
 

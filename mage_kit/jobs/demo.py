@@ -15,13 +15,15 @@ from mage_kit.evaluation.judgement import (
     nearest_real,
     reconstruction_psnr,
 )
-from mage_kit.evaluation.pictures import grid_picture, labelled_rows, plot_curves, save_picture
+from mage_kit.evaluation.plots import plot_curves
 from mage_kit.evaluation.probe import probe_run
+from mage_kit.files import write_json
 from mage_kit.generation import generate
 from mage_kit.model import Mage
+from mage_kit.pictures import grid_picture, labelled_rows, save_picture
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import load, write_json
+from mage_kit.storage import load
 from mage_kit.training import train
 from mage_kit.training.metrics import read_metrics
 

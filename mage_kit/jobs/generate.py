@@ -9,13 +9,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mage_kit.errors import MageKitError
-from mage_kit.evaluation.pictures import grid_picture
+from mage_kit.files import atomic
 from mage_kit.generation import generate
+from mage_kit.pictures import grid_picture
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
-from mage_kit.storage import RECIPE_FILE, atomic, load
+from mage_kit.storage import RECIPE_FILE, load
 
 _COLUMNS = 8
 _SMALL = 64  # sheets of smaller images are enlarged, for people to look at

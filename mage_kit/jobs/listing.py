@@ -14,7 +14,7 @@ from rich.table import Table
 
 import mage_kit.recipe  # noqa: F401  # imports every family
 from mage_kit.errors import MageKitError, RecipeError, nearest
-from mage_kit.evaluation.pictures import bars, plot_line
+from mage_kit.evaluation.plots import bars, plot_line
 from mage_kit.mask_ratios import MASK_RATIOS, MaskRatio
 from mage_kit.plugins import load_entry_points, load_plugins
 from mage_kit.problems import problems

@@ -16,15 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mage_kit.errors import MageKitError
-from mage_kit.storage import (
-    atomic_folder,
-    load_state,
-    read_tensors,
-    state_of,
-    write_json,
-    write_tensors,
-    write_text,
-)
+from mage_kit.files import atomic_folder, read_tensors, write_json, write_tensors, write_text
+from mage_kit.storage import load_state, state_of
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage_kit.storage import write_text
+from mage_kit.files import write_text
 
 
 class MetricsLog:

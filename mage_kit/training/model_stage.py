@@ -85,6 +85,7 @@ class ModelStage(Stage):
         optimizer = make_optimizer(self.names.items(), self.peak_lr, settings.weight_decay, settings.betas)
         self.module, self.optimizer = fabric.setup(TrainStep(model), optimizer)
         self.bins = RatioBins(model.mask_ratio.low, model.mask_ratio.high, fabric.device)
+        self.weights = torch.tensor(model.loss_weights, device=fabric.device)
         losses = torch.zeros(1 + len(model.losses), dtype=torch.float64, device=fabric.device)
         self.sums = {"bins": self.bins.sums_3K, "losses": losses}
 
@@ -121,9 +122,7 @@ class ModelStage(Stage):
             plan = self.model.plan(masks.ratio_B, noise_TL)
             totals, rows = self.module(tokens, Work(plan, masks))
             parts = torch.stack([total / count for total, count in zip(totals, counts, strict=True)])
-            weights = torch.tensor(self.model.loss_weights, device=parts.device)
-            total = (parts * weights).sum()
-            self.fabric.backward(total)
+            self.fabric.backward((parts * self.weights).sum())
             self.sums["losses"] += torch.cat([torch.zeros_like(parts[:1]), parts]).detach().double()
             self._count_rows(plan, masks, rows)
         self.sums["losses"][0] += 1

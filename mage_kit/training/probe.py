@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from mage_kit.storage import write_json
+from mage_kit.files import write_json
 
 Precision = Literal["float32", "bfloat16"]
 

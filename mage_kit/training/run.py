@@ -16,21 +16,11 @@ from lightning_fabric import Fabric
 
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError, RecipeError
+from mage_kit.files import atomic_folder, read_tensors, write_json, write_tensors, write_text
 from mage_kit.model import Mage
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import (
-    MODEL_FILE,
-    RECIPE_FILE,
-    TOKENIZER_FOLDER,
-    atomic_folder,
-    load_state,
-    read_tensors,
-    state_of,
-    write_json,
-    write_tensors,
-    write_text,
-)
+from mage_kit.storage import MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER, load_state, state_of
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.loop import run_loop
 from mage_kit.training.metrics import MetricsLog

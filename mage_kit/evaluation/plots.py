@@ -1,4 +1,4 @@
-"""Pictures of results: grids of images with labels, curves, terminal bars."""
+"""Plots: a run's curves, a distribution, text bars for the terminal."""
 
 from __future__ import annotations
 
@@ -6,53 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from einops import rearrange
-from PIL import Image, ImageDraw
-from torch import Tensor
-
 from mage_kit.errors import MissingExtraError
-from mage_kit.storage import atomic
-
-GAP = 2
-
-
-def grid_picture(images_BCHW: Tensor, columns: int, *, scale: int = 1) -> Image.Image:
-    """Lay images out row by row, white lines between them.
-
-    Args:
-        images_BCHW: float images in [0, 1], 1, 3 or 4 channels.
-        columns: Images a row.
-        scale: Whole factor by which pixels are enlarged.
-    """
-    array = (images_BCHW.detach().cpu().float().clamp(0, 1) * 255).byte().numpy()
-    count, channels, height, width = array.shape
-    rows = -(-count // columns)
-    missing = np.full((rows * columns - count, channels, height, width), 255, dtype=np.uint8)
-    cells = np.concatenate([array, missing]).repeat(scale, axis=2).repeat(scale, axis=3)
-    padded = np.pad(cells, ((0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=255)
-    sheet = rearrange(padded, "(r c) k h w -> (r h) (c w) k", r=rows)[:-GAP, :-GAP]
-    return Image.fromarray(np.ascontiguousarray(sheet[:, :, 0] if channels == 1 else sheet))
-
-
-def labelled_rows(rows: Sequence[tuple[str, Tensor]], *, scale: int = 1) -> Image.Image:
-    """Stack rows of images, each with a line of text above it."""
-    sheets = [(text, grid_picture(images, len(images), scale=scale).convert("RGB")) for text, images in rows]
-    line = 16
-    height = sum(sheet.height + line + GAP for _, sheet in sheets)
-    canvas = Image.new("RGB", (max(sheet.width for _, sheet in sheets), height), "white")
-    draw, top = ImageDraw.Draw(canvas), 0
-    for text, sheet in sheets:
-        draw.text((2, top + 2), text, fill="black")
-        canvas.paste(sheet, (0, top + line))
-        top += sheet.height + line + GAP
-    return canvas
-
-
-def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    with atomic(path) as temporary:
-        image.save(temporary, format="PNG")
+from mage_kit.files import atomic
 
 
 def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:

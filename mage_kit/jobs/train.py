@@ -1,0 +1,26 @@
+"""Training from Python, by one call, as the command line does it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mage_kit.recipe import Recipe
+
+
+def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False) -> Path:
+    """Train tokenizer and model as a recipe says.
+
+    Args:
+        recipe: With data and training; `Recipe.of(model).extended(...)` makes one of a model composed in Python.
+        out: The run folder; new or empty, unless `resume`.
+        resume: Go on from the newest checkpoint.
+
+    Returns:
+        The run folder, for `mage_kit.load`.
+    """
+    from mage_kit.training import train as run  # brings lightning, which importing mage_kit must not
+
+    return run(recipe, Path(out), resume=resume)
