@@ -5,6 +5,9 @@ Legend: B images, N positions, D width, H heads, d head width.
 
 from __future__ import annotations
 
+import contextlib
+
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from mage_kernels.attention import Implementation, attention
@@ -88,6 +91,12 @@ class Block(nn.Module):
         x_BND = x_BND + self.attn(self.norm1(x_BND))
         out_BND: Tensor = x_BND + self.mlp(self.norm2(x_BND))
         return out_BND
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which products of float32 tensors stay float32, whatever autocast says outside."""
+    device = x.device.type
+    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def drop(x: Tensor, probability: float, training: bool) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from mage_kit.errors import MageKitError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 140)  # a log or a pipe has no width of its own
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (JSON).")]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder, as written by train.")]
@@ -203,7 +203,8 @@ def compare(
 
     rows = run(recipe, set_ or [], vary, out, Reporter())
     bins = sorted({name for row in rows for name in row["loss_by_ratio"]})
-    table = Table(vary.partition("=")[0], "probe top-1", "Fréchet", "(real halves)", *(f"loss {name}" for name in bins))
+    first = Column(vary.partition("=")[0], no_wrap=True)
+    table = Table(first, "probe top-1", "Fréchet", "(real halves)", *(f"loss {name}" for name in bins))
     for row in rows:
         losses = [f"{row['loss_by_ratio'][name]:.3f}" if name in row["loss_by_ratio"] else "-" for name in bins]
         numbers = (

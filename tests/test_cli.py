@@ -76,7 +76,7 @@ def test_a_fixed_drop_with_cosine_ratios_is_refused() -> None:
         (["show", "power", "--set", "exponent=-1"], "$.exponent: -1, must be above 0"),
         (["demo", "--out", "recipes", "--overwrite"], "only run folders are overwritten"),
         (["compare", "recipes/digits.json", "--vary", "model.mask_ratio=uniform"], "at least two values"),
-        (["generate", "x", "-n", "0"], "0 is not in the range"),
+        (["generate", "x", "-n", "0"], "Invalid value for '-n'"),
         (["nonsense"], "No such command"),
     ],
 )  # fmt: skip
@@ -142,7 +142,9 @@ def test_one_table_of_variants_with_a_plugin(tmp_path: Path) -> None:
 def test_demo_leaves_pictures_and_metrics(tmp_path: Path) -> None:
     from tests.test_training import SMALL
 
-    options = [part for change in [*SMALL, "evaluation.samples=70"] for part in ("--set", change)]
+    options = [
+        part for change in [*SMALL, "evaluation.samples=70", "evaluation.strengths=[0.1]"] for part in ("--set", change)
+    ]
     done = run("demo", "--out", str(tmp_path / "d"), *options)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "d" / "metrics.json").read_text())

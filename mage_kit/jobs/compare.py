@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit.errors import MageKitError
+from mage_kit.evaluation.features import extract_features
 from mage_kit.evaluation.judgement import make_reference
-from mage_kit.evaluation.probe import probe_run
+from mage_kit.evaluation.probe import linear_probe
 from mage_kit.files import write_json
 from mage_kit.jobs.demo import loss_by_ratio, measure_samples
 from mage_kit.progress import Reporter
@@ -58,11 +59,15 @@ def compare(source: Path, overrides: Sequence[str], vary: str, out: Path, report
         reporter.say(f"variant {number + 1} of {len(values)}: {path} = {value}")
         train(recipe, folder, resume=folder.exists(), reporter=reporter)
         reference = reference or make_reference(recipe, reporter)
-        _, judged = measure_samples(load(folder), reference, recipe, reporter, "generating")
+        model = load(folder)
+        _, judged = measure_samples(model, reference, recipe, reporter, "generating")
+        features = extract_features(model, recipe.build_dataset(), reporter=reporter)
+        settings = recipe.evaluation
+        probe = linear_probe(features, folds=settings.folds, strengths=settings.strengths, seed=recipe.seed)
         rows.append(
             {
                 "variant": value,
-                "linear_probe_top1": probe_run(folder, reporter)["linear_probe"]["top1"],
+                "linear_probe_top1": probe.top1,
                 "frechet_generated": judged["frechet"],
                 "frechet_real": reference.frechet_real(),
                 "loss_by_ratio": loss_by_ratio(folder),

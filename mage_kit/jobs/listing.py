@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 import mage_kit.recipe  # noqa: F401  # imports every family
 from mage_kit.errors import MageKitError, RecipeError, nearest
@@ -38,7 +38,15 @@ def component_tables(family: str | None, plugins: Sequence[str]) -> list[Table]:
 
 
 def _table(registry: Registry[Any, Any]) -> Table:
-    table = Table("kind", "parameter", "type", "default", "what it is", title=registry.family, title_justify="left")
+    table = Table(
+        Column("kind", no_wrap=True),
+        Column("parameter", no_wrap=True),
+        "type",
+        "default",
+        "what it is",
+        title=registry.family,
+        title_justify="left",
+    )
     for entry in registry:
         table.add_row(f"[bold]{escape(entry.kind)}[/bold]", "", "", "", escape(entry.summary))
         for row in _parameters(entry):

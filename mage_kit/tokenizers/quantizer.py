@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mage_kit.blocks import full_precision
+
 
 class Quantizer(nn.Module):
     """V codes of width W; squared Euclidean distance.
@@ -35,7 +37,7 @@ class Quantizer(nn.Module):
 
     def nearest(self, features_BLW: Tensor) -> Tensor:
         """Return the nearest codes' ids (B, L), int64; computed in float32."""
-        with torch.autocast(features_BLW.device.type, enabled=False):
+        with full_precision(features_BLW):
             features, codes_VW = features_BLW.detach().float(), self.embedding.weight.detach().float()
             # |z|^2 is the same for every code and cannot change the choice, but keeps published rounding.
             square = features.pow(2).sum(dim=-1, keepdim=True)
@@ -57,7 +59,7 @@ class Quantizer(nn.Module):
             restart: Codes used less than this share of the mean use are moved onto random features.
             random: Source of the restarts.
         """
-        with torch.autocast(features_BLW.device.type, enabled=False):
+        with full_precision(features_BLW):
             self._follow(features_BLW.float().reshape(-1, features_BLW.shape[-1]), decay, restart, random)
 
     def _follow(self, features_FW: Tensor, decay: float, restart: float, random: torch.Generator) -> None:
