@@ -43,12 +43,11 @@ def train(
     ] = False,
 ) -> None:
     """Train tokenizer and model as a recipe says."""
-    from mage_kit.progress import Reporter
+    from mage_kit.jobs.train import train as run
     from mage_kit.recipe import Recipe
-    from mage_kit.training import train as run
 
     loaded = Recipe.load(recipe, set_ or [])
-    folder = run(loaded, out or Path("runs") / loaded.name, resume=resume, reporter=Reporter())
+    folder = run(loaded, out or Path("runs") / loaded.name, resume=resume)
     console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
 
 
@@ -127,6 +126,7 @@ def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
 @app.command()
 def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; default standard output.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Print the JSON Schema of recipes, with every registered component."""
     from mage_kit.files import write_text
@@ -135,8 +135,10 @@ def schema(
     text = json.dumps(json_schema(), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
+        return
+    if out.exists() and not overwrite:
+        raise MageKitError(f"out: '{out}', exists; choose another or give --overwrite")
+    write_text(out, text)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from mage_kernels import MaskPlan, drop_tokens, embed_kept
 from pydantic import Field
 from torch import Tensor, nn
 
-from mage_kit.blocks import NORM_EPS, drop
+from mage_kit.blocks import NORM_EPS, drop, initialise
 from mage_kit.fields import Probability
 from mage_kit.grid import TokenGrid, TokenSpec
 from mage_kit.registry import Strict
@@ -67,6 +67,7 @@ class TokenEmbedding(nn.Module):
             self.table = nn.Parameter(torch.empty(spec.codes + 2, dim).normal_(std=0.02))
         else:
             self.projection = nn.Linear(spec.width, dim)
+            initialise(self.projection)
             self.mask_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
             self.class_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS) if config.norm else None

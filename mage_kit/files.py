@@ -41,11 +41,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o755)
+        aside = path.with_name(f".{path.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, aside)  # the old one stays whole until the new one has its name
         os.replace(temporary, path)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def drop_temporaries(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder: `.NAME.xxxxxxxx` of `atomic`."""
+    for path in folder.glob(".*.????????"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mage_kit.blocks import initialise
 from mage_kit.embedding import TokenEmbedding
 from mage_kit.grid import TokenSpec
 
@@ -31,6 +32,7 @@ class CodeHead(nn.Module):
         self.fc = nn.Linear(decoder_dim, encoder_dim)
         self.ln = nn.LayerNorm(encoder_dim)
         self.bias = nn.Parameter(torch.zeros(spec.codes))
+        initialise(self)
 
     def forward(self, hidden_ME: Tensor, embedding: TokenEmbedding) -> Tensor:
         """(M, E) -> logits (M, V)."""
@@ -49,6 +51,7 @@ class ValueHead(nn.Module):
     def __init__(self, spec: TokenSpec, decoder_dim: int) -> None:
         super().__init__()
         self.fc = nn.Linear(decoder_dim, spec.width)
+        initialise(self)
 
     def forward(self, hidden_ME: Tensor, embedding: TokenEmbedding) -> Tensor:
         """(M, E) -> values (M, W)."""

@@ -6,6 +6,7 @@ E decoder width, V codes. `True = masked`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,10 @@ class Decoding:
     schedule: Schedule
     selection: Selection
     steps: int = 20
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps: {self.steps}, must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,11 @@ class Mage(nn.Module):
         self.loss_weights = [slot.weight for slot in weighted]
         self.drop, self.ratio_group = drop, ratio_group
         self.decoding = decoding or Decoding(CosineSchedule(), GumbelConfidence())
-        self.embedding = TokenEmbedding(self.spec, encoder.dim, embedding or EmbeddingConfig())
+        config = embedding or EmbeddingConfig()
+        if config.positions == "sine_cosine" and encoder.dim % 4:
+            raise PartsError(("embedding", "encoder"), f"sine-cosine positions need a width of 4k, not {encoder.dim}")
+        self.embedding = TokenEmbedding(self.spec, encoder.dim, config)
         self.head = make_head(self.spec, decoder.dim, encoder.dim)
-        for linear in (self.head.fc, decoder.embed, getattr(self.embedding, "projection", None)):
-            if linear is not None:
-                nn.init.xavier_uniform_(linear.weight)
-                nn.init.zeros_(linear.bias)
         self._check_parts()
 
     # -- what the parts demand of one another ------------------------------------------------------------------
@@ -180,12 +184,18 @@ class Mage(nn.Module):
     @property
     def n_dropped(self) -> int:
         """Tokens dropped from each image: ceil(drop L)."""
-        return math.ceil(self.drop_share * self.spec.grid.size)
+        return math.ceil(self.drop_share * self.spec.grid.size - 1e-9)
 
     @property
     def views(self) -> int:
         """Views of each image that the losses need."""
         return max(loss.needs_views for loss in self.losses if isinstance(loss, Loss))
+
+    def train(self, mode: bool = True) -> Mage:
+        """Set the training mode of all parts but the tokenizer, which stays as it is trained."""
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Return names and parameters that training changes: all but the tokenizer's."""
@@ -225,7 +235,9 @@ class Mage(nn.Module):
     def n_masked(self, ratio_B: Tensor) -> Tensor:
         """Return ceil(ratio L) of each image, int64 on the CPU; at least one token."""
         length = self.spec.grid.size
-        return (ratio_B * length).ceil().to(torch.int64).clamp(min=max(1, self.n_dropped), max=length)
+        # 1e-9: in binary 0.55 x 100 lies a rounding error above 55, whose ceiling would be one token too many.
+        n_masked_B = (ratio_B.to(torch.float64) * length - 1e-9).ceil().to(torch.int64)
+        return n_masked_B.clamp(min=max(1, self.n_dropped), max=length)
 
     # -- the model ---------------------------------------------------------------------------------------------
 
@@ -261,7 +273,7 @@ class Mage(nn.Module):
         latents_BSD = self.encoder.norm(self.encode(tokens, plan))
         features_BLE = self.decode(latents_BSD, plan, condition)
         picked_ME = features_BLE.flatten(0, 1).index_select(0, plan.picked_M)
-        predictions_MX = self.head(picked_ME, self.embedding)
+        predictions_MX = self.head(picked_ME, self.embedding).float()
         targets_M = tokens.flatten(0, 1).index_select(0, plan.picked_M)
         inputs = LossInputs(
             predictions_MX,
@@ -272,7 +284,11 @@ class Mage(nn.Module):
             masks,
             gather or (lambda tensor: tensor),
         )
-        return StepOutput([loss(inputs) for loss in self.losses], plan.picked_M, plan.weight_M)
+        terms = [loss(inputs) for loss in self.losses]
+        if not any(loss.reads_predictions for loss in self.losses if isinstance(loss, Loss)):
+            # Decoder and head would get no gradient at all, which wrappers and optimisers trip over: give them zeros.
+            terms[0] = dataclasses.replace(terms[0], total=terms[0].total + 0.0 * predictions_MX.sum())
+        return StepOutput(terms, plan.picked_M, plan.weight_M)
 
     def logits(self, ids_BL: Tensor, masked_BL: Tensor, condition: Any = None) -> Tensor:
         """Return predictions for every token (B, L, V), nothing dropped: the generation pass.

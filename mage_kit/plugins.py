@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
+PLUGINS_FILE = "plugins.json"  # beside a run's recipe: the folders that its plug-ins came from
 ENTRY_POINT_GROUP = "mage_kit.components"
 
 _loaded_entry_points: set[str] = set()
@@ -43,6 +45,26 @@ def load_plugins(names: Sequence[str], *folders: Path) -> list[str]:
             except Exception as error:  # see above
                 found.append(f"$.plugins[{number}]: '{name}' cannot be imported ({type(error).__name__}: {error})")
     return found
+
+
+def plugin_folders(names: Sequence[str]) -> dict[str, str]:
+    """Return the folder on the import path that each imported plug-in came from, so that a run finds it again."""
+    folders = {}
+    for name in names:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file:
+            levels = name.count(".") + (1 if Path(file).name == "__init__.py" else 0)
+            folders[name] = str(Path(file).resolve().parents[levels])
+    return folders
+
+
+def stored_folders(folder: Path) -> list[Path]:
+    """Return the plug-in folders written beside a run's recipe; none where there is no such file."""
+    try:
+        stored = json.loads((folder / PLUGINS_FILE).read_text())
+    except (OSError, json.JSONDecodeError):
+        return []
+    return [Path(place) for place in stored.values()] if isinstance(stored, dict) else []
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import torch
 from pydantic import Field, PlainValidator, ValidationError, WithJsonSchema
@@ -25,12 +25,15 @@ from mage_kit.losses import LOSSES, Loss, LossWires
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.model import Decoding, Mage, Weighted
 from mage_kit.paddings import PADDINGS, PaddingWires
-from mage_kit.plugins import load_entry_points, load_plugins
+from mage_kit.plugins import load_entry_points, load_plugins, stored_folders
 from mage_kit.problems import problems
-from mage_kit.registry import ComponentConfig, NoWires, Strict
+from mage_kit.registry import ComponentConfig, NoWires, Registry, Strict
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
+
+T = TypeVar("T")
+W = TypeVar("W")
 
 
 def _drop(value: Any) -> Any:
@@ -173,14 +176,15 @@ class Recipe(Strict):
         data = json.loads(json.dumps(data))
         for override in overrides:
             apply_override(data, override)
-        found = load_entry_points()
+        broken, found = load_entry_points(), []
         names = data.get("plugins", [])
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            found += load_plugins(names, *([] if folder is None else [folder]))
+            found = load_plugins(names, *([] if folder is None else [folder, *stored_folders(folder)]))
         try:
             recipe = cls.model_validate_json(json.dumps(data))
         except ValidationError as error:
-            raise RecipeError(found + problems(error, cls, data), source) from None
+            # A broken package that is installed matters only where something is missing.
+            raise RecipeError(found + problems(error, cls, data) + broken, source) from None
         if found:
             raise RecipeError(found, source)
         return recipe
@@ -238,7 +242,7 @@ class Recipe(Strict):
 
     def build_tokenizer(self) -> Tokenizer:
         """Return the tokenizer with weights initialised from the seed."""
-        with _at("$.tokenizer"), _seeded(self.seed, "tokenizer"):
+        with _at("$.tokenizer", self.tokenizer), _seeded(self.seed, "tokenizer"):
             return TOKENIZERS.build(self.tokenizer, NoWires())
 
     def build_dataset(self) -> Dataset:
@@ -249,9 +253,10 @@ class Recipe(Strict):
         """
         if self.data is None:
             raise RecipeError(["$.data: missing, this needs images"], self.name)
-        image_size: tuple[int, int] = self.tokenizer.get("image_size")
-        with _at("$.data"):
-            return DATASETS.build(self.data, DatasetWires(image_size, self.tokenizer.get("channels")))
+        with torch.device("meta"):
+            tokenizer = self.build_tokenizer()
+        with _at("$.data", self.data):
+            return DATASETS.build(self.data, DatasetWires(tokenizer.image_size, tokenizer.channels))
 
     def build_model(self, tokenizer: Tokenizer | None = None) -> Mage:
         """Return the model with weights initialised from the seed.
@@ -262,21 +267,26 @@ class Recipe(Strict):
         Raises:
             RecipeError: If parts do not fit; names the paths of both.
         """
-        tokenizer = tokenizer or self.build_tokenizer()
-        spec, parts = tokenizer.spec, self.model
+        collected = _Collected()
+        tokenizer = tokenizer or collected.attempt("$.tokenizer", None, self.build_tokenizer)
+        parts = self.model
         with _seeded(self.seed, "model"):
-            with _at("$.model.mask_ratio"):
-                mask_ratio = MASK_RATIOS.build(parts.mask_ratio, NoWires())
-            with _at("$.model.encoder"):
-                encoder = ENCODERS.build(parts.encoder, NoWires())
-            with _at("$.model.decoder"):
-                decoder = DECODERS.build(parts.decoder, DecoderWires(encoder.dim, spec.grid.size))
-            with _at("$.model.padding"):
-                padding = PADDINGS.build(parts.padding, PaddingWires(decoder.dim))
-            losses = []
-            for number, config in enumerate(self.losses):
-                with _at(f"$.losses[{number}]"):
-                    losses.append(Weighted(LOSSES.build(config, LossWires(spec, encoder.dim)), config.get("weight")))
+            mask_ratio = collected.build("$.model.mask_ratio", MASK_RATIOS, parts.mask_ratio, NoWires())
+            encoder = collected.build("$.model.encoder", ENCODERS, parts.encoder, NoWires())
+            decoding = collected.attempt("$.generation", None, self.decoding)
+            decoder = padding = None
+            losses: list[Weighted] = []
+            if tokenizer is not None and encoder is not None:
+                wires = DecoderWires(encoder.dim, tokenizer.spec.grid.size)
+                decoder = collected.build("$.model.decoder", DECODERS, parts.decoder, wires)
+                for number, config in enumerate(self.losses):
+                    wired = LossWires(tokenizer.spec, encoder.dim)
+                    loss = collected.build(f"$.losses[{number}]", LOSSES, config, wired)
+                    losses += [] if loss is None else [Weighted(loss, config.get("weight"))]
+            if decoder is not None:
+                padding = collected.build("$.model.padding", PADDINGS, parts.padding, PaddingWires(decoder.dim))
+            collected.raise_if_any(self.name)
+            assert tokenizer and encoder and decoder and padding and mask_ratio and decoding
             with _at("$.model"):
                 return Mage(
                     tokenizer=tokenizer,
@@ -288,14 +298,14 @@ class Recipe(Strict):
                     drop=parts.drop,  # type: ignore[arg-type]  # "lowest" is checked by the validator
                     ratio_group=parts.ratio_group,
                     embedding=parts.embedding,
-                    decoding=self.decoding(),
+                    decoding=decoding,
                 )
 
     def decoding(self) -> Decoding:
         """Return the default way to generate."""
-        with _at("$.generation.schedule"):
+        with _at("$.generation.schedule", self.generation.schedule):
             schedule = SCHEDULES.build(self.generation.schedule, NoWires())
-        with _at("$.generation.selection"):
+        with _at("$.generation.selection", self.generation.selection):
             selection = SELECTIONS.build(self.generation.selection, NoWires())
         return Decoding(schedule, selection, self.generation.steps)
 
@@ -316,6 +326,8 @@ class Recipe(Strict):
                 f"the data gives {augment.views}"
             )
         untrained = model.tokenizer.needs_training and self.tokenizer.get("weights") is None
+        if not model.tokenizer.needs_training and self.tokenizer.get("weights") is not None:
+            found.append("$.tokenizer.weights: given, but this tokenizer has nothing to load; must be null")
         if untrained and self.training is not None and self.tokenizer_training is None:
             found.append("$.tokenizer.weights and $.tokenizer_training: both null, the tokenizer would stay untrained")
         if self.training is not None:
@@ -343,7 +355,10 @@ def _plugins_of(model: Mage) -> list[str]:
     parts = [model.tokenizer, model.mask_ratio, model.encoder, model.padding, model.decoder, *model.losses]
     parts += [model.decoding.schedule, model.decoding.selection]
     names = {type(part).__module__ for part in parts}
-    return sorted(name for name in names if name.split(".")[0] != "mage_kit" and name != "__main__")
+    if "__main__" in names:
+        mine = sorted(type(part).__name__ for part in parts if type(part).__module__ == "__main__")
+        raise MageKitError(f"{', '.join(mine)}: defined in the running script, loading could not find it; use a module")
+    return sorted(name for name in names if name.split(".")[0] != "mage_kit")
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -384,27 +399,55 @@ def _step(place: Any, part: str | int, override: str) -> Any:
 
 
 @contextlib.contextmanager
-def _at(path: str) -> Iterator[None]:
-    """Say where in the recipe a value that does not hold stands."""
+def _at(path: str, config: ComponentConfig | None = None) -> Iterator[None]:
+    """Say where in the recipe a value that does not hold stands; `config` tells which names are keywords there."""
     try:
         yield
     except PartsError as error:
-        places = {"tokenizer": "$.tokenizer"}
-        named = [
-            places.get(part, f"$.{part}" if part.startswith("losses") else f"$.model.{part}") for part in error.parts
-        ]
-        raise RecipeError([f"{' and '.join(named)}: {error.message}"]) from None
+        raise RecipeError([f"{' and '.join(_place(part) for part in error.parts)}: {error.message}"]) from None
     except RecipeError:
         raise
     except ValueError as error:
-        raise RecipeError([f"{path}.{error}"]) from None
+        keyword = str(error).partition(":")[0]
+        inside = config is not None and keyword in type(config).model_fields
+        raise RecipeError([f"{path}.{error}" if inside else f"{path}: {error}"]) from None
+
+
+def _place(part: str) -> str:
+    """JSON path of a part that the model names."""
+    return f"$.{part}" if part in ("tokenizer", "losses") or part.startswith("losses[") else f"$.model.{part}"
+
+
+class _Collected:
+    """Gathers the problems of several parts, so that one message holds them all."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def attempt(self, path: str, config: ComponentConfig | None, make: Callable[[], T]) -> T | None:
+        """Return what `make` makes, or None and keep the problem."""
+        try:
+            with _at(path, config):
+                return make()
+        except RecipeError as error:
+            self.problems += error.problems
+            return None
+
+    def build(self, path: str, registry: Registry[T, W], config: ComponentConfig, wires: W) -> T | None:
+        """Build one part; see `attempt`."""
+        return self.attempt(path, config, lambda: registry.build(config, wires))
+
+    def raise_if_any(self, source: str) -> None:
+        """Raise RecipeError with all problems kept."""
+        if self.problems:
+            raise RecipeError(self.problems, source)
 
 
 @contextlib.contextmanager
 def _seeded(seed: int, purpose: str) -> Iterator[None]:
     """Initialise weights from (seed, purpose), leaving torch's global generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "init-" + purpose))
+        torch.default_generator.manual_seed(derive(seed, "init-" + purpose))
         yield
 
 

@@ -229,14 +229,14 @@ def _read(cls: type[Any], kind: str, registry: Registry[Any, Any]) -> Entry[Any]
         raise RegistrationError(f"{where}: must derive from {registry.base.__name__}")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise RegistrationError(f"{where}: leaves {', '.join(missing)} of {registry.base.__name__} unwritten")
-    hints = get_type_hints(cls.__init__, include_extras=True) if "__init__" in vars(cls) or _inherits_init(cls) else {}
+    own = _has_own_init(cls, registry.base)
+    hints = get_type_hints(cls.__init__, include_extras=True) if own else {}
     prose = _argument_prose(cls)
     wires: list[str] = []
     fields: dict[str, Any] = {"kind": (Literal[kind], Field(description=f"Selects {cls.__name__}."))}
-    for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
+    parameters = list(inspect.signature(cls.__init__).parameters.items())[1:] if own else []
+    for name, parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            if cls.__init__ is object.__init__:
-                continue
             raise RegistrationError(f"{where}: *args and **kwargs hide the schema; name every parameter")
         if name not in hints:
             raise RegistrationError(f"{where}: parameter '{name}' has no type")
@@ -251,8 +251,10 @@ def _read(cls: type[Any], kind: str, registry: Registry[Any, Any]) -> Entry[Any]
     return Entry(kind, cls, tuple(wires), config, summary)
 
 
-def _inherits_init(cls: type[Any]) -> bool:
-    return cls.__init__ is not object.__init__
+def _has_own_init(cls: type[Any], base: type[Any]) -> bool:
+    """True if `__init__` comes from the family; object's and torch's own declare no parameters."""
+    owner = next(part for part in cls.__mro__ if "__init__" in vars(part))
+    return issubclass(owner, base)
 
 
 def _check_wire(where: str, name: str, registry: Registry[Any, Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mage_kit.errors import MageKitError
-from mage_kit.files import read_tensors, write_tensors, write_text
+from mage_kit.files import atomic_folder, read_tensors, write_tensors, write_text
 from mage_kit.model import Mage
 from mage_kit.recipe import Recipe
 
@@ -32,11 +32,14 @@ def save(model: Mage, folder: str | os.PathLike[str], recipe: Recipe | None = No
     """
     target = Path(folder)
     text = (recipe or Recipe.of(model, name=target.name)).to_json()
-    if target.exists() and not overwrite and any(target.iterdir()):
+    held = {path.name for path in target.iterdir()} if target.is_dir() else {target.name} if target.exists() else set()
+    if held and not overwrite:
         raise MageKitError(f"folder: '{target}', is not empty; nothing is overwritten unless asked (overwrite=True)")
-    target.mkdir(parents=True, exist_ok=True)
-    write_tensors(target / MODEL_FILE, state_of(model))
-    write_text(target / RECIPE_FILE, text)
+    if not held <= {MODEL_FILE, RECIPE_FILE}:
+        raise MageKitError(f"folder: '{target}', is no bare model folder; only those are overwritten")
+    with atomic_folder(target) as temporary:  # both files or none: a mixed pair would load as something else
+        write_tensors(temporary / MODEL_FILE, state_of(model))
+        write_text(temporary / RECIPE_FILE, text)
     return target
 
 
@@ -59,6 +62,11 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     model = recipe.build_model()
     load_state(model, read_tensors(source / MODEL_FILE), str(source / MODEL_FILE))
     return model.to(device).eval()
+
+
+def best_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:

@@ -30,14 +30,18 @@ def test_attention_forms_agree_forward_and_backward(width: int, length: int, for
     attention(*wide, implementation="reference").square().sum().backward()
     torch_error = _errors("reference", inputs, wide, dtype)
     for ours, theirs in zip(_errors(form, inputs, wide, dtype), torch_error, strict=True):
-        assert ours <= max(3 * theirs, 3e-5)
+        assert ours <= max(2 * theirs, 2e-5)  # the floor is for gradients that are 0 but for rounding
 
 
 def _errors(form: str, inputs: list[torch.Tensor], wide: list[torch.Tensor], dtype: torch.dtype) -> list[float]:
+    """Errors of output and gradients, relative to their norm (gradients that cancel: to the inputs' size)."""
     cast = [value.to(dtype).requires_grad_() for value in inputs]
-    attention(*cast, implementation=form).square().sum().backward()  # type: ignore[arg-type]
-    pairs = zip(cast, wide, strict=True)
-    return [float((ours.grad.double() - ref.grad).norm() / ref.grad.norm().clamp_min(1.0)) for ours, ref in pairs]  # type: ignore[union-attr]
+    output = attention(*cast, implementation=form)  # type: ignore[arg-type]
+    output.square().sum().backward()
+    wanted = attention(*wide, implementation="reference").detach()
+    pairs = [(output.detach(), wanted), *((ours.grad, ref.grad) for ours, ref in zip(cast, wide, strict=True))]
+    scale = inputs[0].norm()
+    return [float((a.double() - b).norm() / torch.maximum(b.norm(), 0.1 * scale)) for a, b in pairs]  # type: ignore[union-attr]
 
 
 def test_attention_refuses_an_unknown_form() -> None:
@@ -129,10 +133,11 @@ def test_draws_are_uniform_independent_and_follow_their_key() -> None:
         assert not torch.equal(values, uniforms(other, 50))
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_dropout_keeps_the_mean_and_the_rate(rate: float) -> None:
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_the_mean_and_the_rate(rate: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    x = torch.ones(401, 1001, requires_grad=True)
+    x = torch.ones(401, 1001, requires_grad=True, dtype=dtype)
     y = dropout(x, rate)
     assert abs(float((y == 0).double().mean()) - rate) < 0.005
     assert abs(float(y.detach().double().mean()) - 1) < 0.01

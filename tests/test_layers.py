@@ -66,6 +66,7 @@ def test_kernels_know_nothing_of_the_toolkit() -> None:
         assert roots <= {
             "__future__",
             "collections",
+            "contextlib",
             "dataclasses",
             "time",
             "typing",

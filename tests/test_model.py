@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
+from mage_kernels import attention
 
 import mage_kit as mk
 from mage_kit.losses import BatchMasks
@@ -145,3 +148,41 @@ def test_decay_rule_and_learning_rate() -> None:
     assert not any(name.startswith("tokenizer") for name in names)
     assert [lr_at(step, 100, 10, 1.0) for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
     assert lr_at(55, 100, 10, 1.0) == pytest.approx(0.5) and lr_at(100, 100, 10, 1.0) == pytest.approx(0.0)
+
+
+def test_parts_keep_the_weights_they_come_with() -> None:
+    first = build.mage(seed=1)
+    encoder, decoder = first.encoder.state_dict(), {k: v.clone() for k, v in first.decoder.state_dict().items()}
+    second = build.mage(encoder=first.encoder, decoder=first.decoder, seed=2)
+    assert all(torch.equal(value, encoder[name]) for name, value in second.encoder.state_dict().items())
+    assert all(torch.equal(value, decoder[name]) for name, value in second.decoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("ratio", "length", "masked"), [("0.55", 100, 55), ("0.28", 25, 7), ("0.7", 256, 180), ("1", 7, 7)]
+)
+def test_decimal_ratios_mask_the_exact_ceiling(ratio: str, length: int, masked: int) -> None:
+    assert masked == -(-Fraction(ratio) * length // 1)
+    model = build.mage(
+        build.vqgan(grid=(1, length)), mask_ratio=mk.FixedRatio(ratio=float(ratio)), drop="lowest" if length != 7 else 0
+    )
+    assert model.n_masked(model.draw_ratios(2, torch.Generator())).tolist() == [masked] * 2
+
+
+def test_float32_islands_hold_under_autocast() -> None:
+    model = build.mage()
+    ratio = torch.tensor([0.5, 0.8], dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        plan = model.plan(ratio, torch.rand(2, 16))
+        output = model(build.tokens(model, 2), plan, BatchMasks(ratio, plan.total, 1))
+        query = torch.randn(1, 1, 50, 16)
+        forms = [attention(query, query, query, implementation=form) for form in ("matmul", "reference")]
+    assert output.terms[0].total.dtype == output.terms[0].rows_M.dtype == torch.float32
+    exact = attention(query.double(), query.double(), query.double(), implementation="reference")
+    assert float((forms[1].double() - exact).norm() / exact.norm()) < 1e-6
+    assert float((forms[0].double() - exact).norm() / exact.norm()) < 1e-2
+
+
+def test_the_tokenizer_stays_as_it_is_trained() -> None:
+    model = build.mage().train()
+    assert model.training and model.encoder.training and not model.tokenizer.training

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from safetensors.torch import load_file
 import mage_kit as mk
 from mage_kit.draws import derive
 from mage_kit.progress import Reporter
-from mage_kit.training import train
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import RatioBins, read_metrics
+from mage_kit.training.run import train
 from tests.test_recipe import RECIPES, digits
 
 SMALL = [
@@ -81,7 +82,7 @@ import os, signal, sys
 from pathlib import Path
 from mage_kit.training import loop
 from mage_kit.recipe import Recipe
-from mage_kit.training import train
+from mage_kit.training.run import train
 steps, run = 0, loop.lr_at
 def counting(*args):
     global steps
@@ -131,11 +132,12 @@ def test_sigkill_at_a_random_moment_leaves_a_run_that_resumes(tmp_path: Path) ->
     command = [sys.executable, "-m", "mage_kit.cli", "train", str(recipe), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list_checkpoints(out / "checkpoints" / "model") and process.poll() is None:
+    while not (out / "metrics.jsonl").exists():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.01)
+    time.sleep(random.random() * 0.5)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it had ended before it was killed"
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     steps = [record["step"] for record in read_metrics(out, "model")]
@@ -143,8 +145,6 @@ def test_sigkill_at_a_random_moment_leaves_a_run_that_resumes(tmp_path: Path) ->
 
 
 def test_a_damaged_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> None:
-    import shutil
-
     out = tmp_path / "run"
     shutil.copytree(unbroken, out)
     (out / "model.safetensors").unlink()
@@ -285,17 +285,65 @@ def test_ratio_bins_count_by_image() -> None:
     assert record["masked_loss"] == 5.0 and bins.read()["by_ratio"] == {}
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_message(tmp_path: Path, unbroken: Path) -> None:
-    with pytest.raises(mk.MageKitError, match="training the model: the loss is"):
-        train(
-            small(
-                f'tokenizer.weights="{unbroken}"',
-                "training.base_lr=1e30",
-                "training.warmup_epochs=0",
-                "training.clip=null",
-            ),
-            tmp_path / "run",
-        )
+def test_a_gradient_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path, unbroken: Path) -> None:
+    """Checkpoints are more frequent than lines of the log here: none may hold what a NaN left."""
+    wild = ["training.base_lr=1e30", "training.warmup_epochs=0", "training.clip=null"]
+    often = ["training.checkpoint_every=1", "training.log_every=28", "training.keep=1"]
+    with pytest.raises(mk.MageKitError, match="training the model: loss or gradient not finite"):
+        train(small(f'tokenizer.weights="{unbroken}"', *wild, *often), tmp_path / "run")
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints" / "model"):
+        tensors = load_file(path / "weights.safetensors")
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
+
+
+def test_checkpoints_that_cannot_be_read_are_never_started_over(unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    (out / "model.safetensors").unlink()
+    for path in list_checkpoints(out / "checkpoints" / "model"):
+        (path / "optimizer.safetensors").write_bytes(b"torn")
+    before = (out / "metrics.jsonl").read_text()
+    with pytest.raises(mk.MageKitError, match="can be read; remove that folder"):
+        train(small(), out, resume=True)
+    assert (out / "metrics.jsonl").read_text() == before
+
+
+def test_resume_wants_the_same_images(tmp_path: Path) -> None:
+    dataset = small().build_dataset()
+    data = tmp_path / "data"
+    data.mkdir()
+    for index in range(140):
+        dataset.image(index).save(data / f"{index}.png")
+    recipe = small(f'data={{"kind": "image_folder", "path": "{data}"}}', "training.epochs=1")
+    train(recipe, tmp_path / "run")
+    dataset.image(0).save(data / "another.png")
+    with pytest.raises(mk.MageKitError, match="the images are not those of the run"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_broken_image_is_named_also_from_a_worker(tmp_path: Path) -> None:
+    dataset = small().build_dataset()
+    for index in range(130):
+        dataset.image(index).save(tmp_path / f"{index}.png")
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    recipe = small(f'data={{"kind": "image_folder", "path": "{tmp_path}"}}', "training.workers=2")
+    order = Order(131, 131, 0)
+    with pytest.raises(mk.MageKitError, match=r"^image: '.*broken\.png', cannot be decoded"):
+        list(batches(recipe.build_dataset(), order, 0, 1, 0, 2))
+
+
+def test_mistakes_show_before_the_first_stage(tmp_path: Path) -> None:
+    with pytest.raises(mk.MageKitError, match="batch: 4096, must be at most the number of images"):
+        train(small("training.batch=4096"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_small_contrastive_batch_is_told(tmp_path: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contrast = {"kind": "info_nce", "weight": 0.1, "hidden": 8, "output": 8}
+    losses = json.dumps([{"kind": "masked_cross_entropy", "weight": 1.0}, contrast])
+    views = ["data.augment.views=2", f"losses={losses}", "training.micro_batch=32", "training.epochs=0.2"]
+    train(small(f'tokenizer.weights="{unbroken}"', *views), tmp_path / "run")
+    assert "accumulation is no larger contrastive batch" in capsys.readouterr().err
 
 
 def test_image_folders_train_too(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Multi-head attention in three forms with one signature, and the probe that chooses between them.
 
 Legend: B images, H heads, N positions, d head width. Layout (B, H, N, d), scale d^-0.5, no mask.
-`sdpa` calls torch's scaled_dot_product_attention; `matmul` writes the two products out, which is several
-times faster in bfloat16 on a CPU (SDPA's backward there is slow); `reference` keeps logits and softmax in float32
-whatever the input: slow, and what the others are tested against.
+`sdpa` calls torch's scaled_dot_product_attention; `matmul` writes the two products out, logits and softmax in float32,
+which is several times faster in bfloat16 on a CPU (SDPA's backward there is slow); `reference` keeps everything in
+float32, whatever the input: slow, and what the others are tested against.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,16 +53,24 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
 
 
 def _matmul(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(value.dtype)
+    with _full_precision(query):  # logits rounded to bfloat16 would be off by a hundredth and more
+        logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
+        weights = torch.softmax(logits, dim=-1).to(value.dtype)
     return (cheap_dropout(weights, dropout) if dropout else weights) @ value
 
 
 def _reference(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    logits = (query.to(wide) @ key.to(wide).transpose(-1, -2)) * query.shape[-1] ** -0.5
-    weights = torch.softmax(logits, dim=-1)
-    return (F.dropout(weights, dropout) @ value.to(wide)).to(value.dtype)
+    with _full_precision(query):
+        logits = (query.to(wide) @ key.to(wide).transpose(-1, -2)) * query.shape[-1] ** -0.5
+        weights = torch.softmax(logits, dim=-1)
+        return (F.dropout(weights, dropout) @ value.to(wide)).to(value.dtype)
+
+
+def _full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """A context in which products of float32 tensors stay float32, whatever autocast says outside."""
+    device = x.device.type
+    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 _FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {

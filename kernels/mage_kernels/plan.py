@@ -79,18 +79,20 @@ def make_plan(noise_BL: Tensor, n_masked_B: Tensor, n_dropped: int, *, rows_step
 def full_plan(masked_BL: Tensor) -> MaskPlan:
     """Build the plan that drops nothing, for decoding: every position is seen, the masked ones as mask tokens.
 
+    All tokens stand in `picked_M`, in order, with weight 1 where they are masked; `total` is their number.
+
     Args:
         masked_BL: bool, True where the token is unknown.
     """
     batch, length = masked_BL.shape
     device = masked_BL.device
-    place_BL = torch.arange(length, device=device).expand(batch, length)
-    kept_BS, slot_BN = _keep(torch.ones_like(masked_BL), length)
+    place_BN = torch.arange(1 + length, device=device).expand(batch, -1)
     n_masked_B = masked_BL.sum(dim=1)
-    rank_BL = (~masked_BL).to(torch.uint8).argsort(dim=1, stable=True).argsort(dim=1)
-    picked_M = (torch.arange(batch, device=device)[:, None] * length + place_BL).flatten()
+    after_BL = n_masked_B[:, None] + (~masked_BL).cumsum(dim=1) - 1
+    rank_BL = torch.where(masked_BL, masked_BL.cumsum(dim=1) - 1, after_BL)
+    picked_M = torch.arange(batch * length, device=device)
     weight_M = masked_BL.flatten().to(torch.float32)
-    return MaskPlan(rank_BL, masked_BL, kept_BS, slot_BN, n_masked_B, picked_M, weight_M, batch * length)
+    return MaskPlan(rank_BL, masked_BL, place_BN, place_BN, n_masked_B, picked_M, weight_M, batch * length)
 
 
 def _keep(keep_BL: Tensor, n_kept: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,11 @@ class Digits(Dataset):
     def image(self, index: int) -> Image.Image:
         """Return the 8 x 8 grey image."""
         return Image.fromarray(self._pixels[index])
+
+    def identity(self) -> dict[str, object]:
+        """Return the number of digits and a hash of their pixels and labels."""
+        content = hashlib.sha256(self._pixels.tobytes() + self._labels.tobytes()).hexdigest()
+        return {**super().identity(), "content_sha256": content}
 
     def label(self, index: int) -> int:
         """Return the digit."""

@@ -36,7 +36,7 @@ class ImageFolder(Dataset):
         self.path = path
         if path is None:
             raise MageKitError("path: null, must name a folder of images (--set data.path=DIR)")
-        root = Path(path)
+        self._root = root = Path(path)
         if not root.is_dir():
             raise MageKitError(f"path: '{path}', must be a folder")
         folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
@@ -83,11 +83,11 @@ class ImageFolder(Dataset):
         return self._items[index][1]
 
     def identity(self) -> dict[str, object]:
-        """Return the number of files and the classes, with names and sizes of all files hashed."""
+        """Return the number of files and the classes, with relative paths and sizes of all files hashed."""
         digest = hashlib.sha256()
         for file, _ in self._items:
-            digest.update(f"{file.name}\0{file.stat().st_size}\n".encode())
-        return {**super().identity(), "files_sha256": digest.hexdigest()}
+            digest.update(f"{file.relative_to(self._root).as_posix()}\0{file.stat().st_size}\n".encode())
+        return {**super().identity(), "names_and_sizes_sha256": digest.hexdigest()}
 
 
 def _images(folder: Path, deep: bool = False) -> list[Path]:

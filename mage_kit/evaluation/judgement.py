@@ -72,9 +72,8 @@ def judge_samples(images_BCHW: Tensor, reference: Reference) -> dict[str, Any]:
 def reconstruction_psnr(model: Mage, images_ICHW: Tensor) -> tuple[float, Tensor]:
     """Return the mean peak signal-to-noise ratio in dB of the tokenizer's reconstructions, and these."""
     with torch.no_grad():
-        rebuilt = torch.cat(
-            [model.tokenizer.decode(model.tokenizer.encode(part)).clamp(0, 1) for part in images_ICHW.split(256)]
-        )
+        parts = (part.to(model.device) for part in images_ICHW.split(256))
+        rebuilt = torch.cat([model.tokenizer.decode(model.tokenizer.encode(part)).clamp(0, 1).cpu() for part in parts])
     error = (rebuilt - images_ICHW).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return float((-10 * error.log10()).mean()), rebuilt
 

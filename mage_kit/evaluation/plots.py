@@ -11,7 +11,7 @@ from mage_kit.files import atomic
 
 
 def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw a run's curves: loss against chance, by mask ratio, accuracy, the tokenizer's error, the learning rate.
+    """Draw a run's curves: loss against chance, by mask ratio, accuracy, the tokenizer's error.
 
     Args:
         records: Lines of metrics.jsonl.
@@ -32,7 +32,10 @@ def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
         for name in sorted({name for record in model for name in record["by_ratio"]}):
             found = [(record["step"], record["by_ratio"][name]) for record in model if name in record["by_ratio"]]
             by_ratio.plot([step for step, _ in found], [item["loss"] for _, item in found], label=f"ratio {name}")
-            accuracy.plot([step for step, _ in found], [item["accuracy"] for _, item in found], label=f"ratio {name}")
+            if all("accuracy" in item for _, item in found):
+                accuracy.plot(
+                    [step for step, _ in found], [item["accuracy"] for _, item in found], label=f"ratio {name}"
+                )
     if tokenizer:
         codes.plot(
             [record["step"] for record in tokenizer],

@@ -14,7 +14,7 @@ from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.evaluation.features import Features, extract_features, labels_of, still_images
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import RECIPE_FILE, load
+from mage_kit.storage import RECIPE_FILE, best_device, load
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def linear_probe(
         )
     if not np.isfinite(features.values_ID).all():
         raise MageKitError("features: not finite; the model's weights are damaged or its training diverged")
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features.values_ID, features.labels_I))
+    splits = list(
+        StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32).split(features.values_ID, features.labels_I)
+    )
     results = []
     for strength in strengths:
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
@@ -88,11 +90,11 @@ def probe_run(folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
         {"linear_probe": ..., "untrained": ..., "raw_pixels": ...}, each a `Probe` as a dict, and "note".
     """
     reporter = reporter or Reporter()
-    model = load(folder)
+    model = load(folder, best_device())
     recipe = Recipe.load(folder / RECIPE_FILE)
     dataset = recipe.build_dataset()
     settings = recipe.evaluation
-    untrained = recipe.build_model(model.tokenizer).eval()
+    untrained = recipe.build_model(model.tokenizer).to(model.device).eval()
     pixels = still_images(dataset).flatten(1).numpy().astype(np.float32) / 255
     sources = {
         "linear_probe": extract_features(model, dataset, reporter=reporter),

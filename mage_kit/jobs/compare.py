@@ -9,14 +9,14 @@ from typing import Any
 
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.features import extract_features
-from mage_kit.evaluation.judgement import make_reference
+from mage_kit.evaluation.judgement import Reference, make_reference
 from mage_kit.evaluation.probe import linear_probe
 from mage_kit.files import write_json
 from mage_kit.jobs.demo import loss_by_ratio, measure_samples
+from mage_kit.jobs.train import train
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import load
-from mage_kit.training import train
+from mage_kit.storage import best_device, load
 
 
 def variants(vary: str) -> tuple[str, list[str]]:
@@ -53,13 +53,18 @@ def compare(source: Path, overrides: Sequence[str], vary: str, out: Path, report
     recipes = [Recipe.load(source, [*overrides, f"{path}={value}"]) for value in values]
     for recipe in recipes:
         recipe.check()
-    reference, rows = None, []
+    references: dict[str, Reference] = {}
+    rows = []
     for number, (value, recipe) in enumerate(zip(values, recipes, strict=True)):
         folder = out / f"{number}-{_slug(value)}"
         reporter.say(f"variant {number + 1} of {len(values)}: {path} = {value}")
-        train(recipe, folder, resume=folder.exists(), reporter=reporter)
-        reference = reference or make_reference(recipe, reporter)
-        model = load(folder)
+        train(recipe, folder, resume=folder.exists())
+        # The real images follow from data and tokenizer: variants of either are judged against their own.
+        key = recipe.fingerprint("data", "tokenizer", "seed")
+        if key not in references:
+            references[key] = make_reference(recipe, reporter)
+        reference = references[key]
+        model = load(folder, best_device())
         _, judged = measure_samples(model, reference, recipe, reporter, "generating")
         features = extract_features(model, recipe.build_dataset(), reporter=reporter)
         settings = recipe.evaluation

@@ -19,12 +19,12 @@ from mage_kit.evaluation.plots import plot_curves
 from mage_kit.evaluation.probe import probe_run
 from mage_kit.files import write_json
 from mage_kit.generation import generate
+from mage_kit.jobs.train import train
 from mage_kit.model import Mage
 from mage_kit.pictures import grid_picture, labelled_rows, save_picture
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import load
-from mage_kit.training import train
+from mage_kit.storage import best_device, load
 from mage_kit.training.metrics import read_metrics
 
 SHOWN = 64
@@ -42,7 +42,7 @@ def run_demo(recipe: Recipe, out: Path, reporter: Reporter) -> dict[str, Any]:
         The contents of metrics.json.
     """
     start = time.monotonic()
-    train(recipe, out, reporter=reporter)
+    train(recipe, out)
     trained = time.monotonic()
     result = measure_run(out, recipe, reporter)
     result["seconds"] = {
@@ -55,10 +55,10 @@ def run_demo(recipe: Recipe, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 def measure_run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Measure a trained run and draw its pictures: samples, reconstructions, nearest real images, curves."""
-    model = load(folder)
+    model = load(folder, best_device())
     reference = make_reference(recipe, reporter)
     images, generated = measure_samples(model, reference, recipe, reporter, "generating")
-    untrained = recipe.build_model(model.tokenizer).eval()
+    untrained = recipe.build_model(model.tokenizer).to(model.device).eval()
     _, before = measure_samples(untrained, reference, recipe, reporter, "generating with the untrained model")
     psnr, rebuilt = reconstruction_psnr(model, reference.images_ICHW)
     probes = probe_run(folder, reporter)
@@ -67,6 +67,7 @@ def measure_run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, A
         "linear_probe_top1": probes["linear_probe"]["top1"],
         "untrained_probe_top1": probes["untrained"]["top1"],
         "raw_pixel_top1": probes["raw_pixels"]["top1"],
+        "probe_winner": "features" if probes["linear_probe"]["top1"] > probes["raw_pixels"]["top1"] else "raw pixels",
         "probe_note": probes["note"],
         "reconstruction_psnr": psnr,
         "frechet_generated": generated["frechet"],
@@ -90,7 +91,8 @@ def measure_samples(
     count = recipe.evaluation.samples
     with reporter.task(f"{what} {count} images", count * model.decoding.steps) as task:
         made = generate(model, count, seed=recipe.seed, batch=250, on_progress=lambda done, _: task.update(done))
-    return made.images_BCHW, judge_samples(made.images_BCHW, reference)
+    images = made.images_BCHW.cpu()
+    return images, judge_samples(images, reference)
 
 
 def loss_by_ratio(folder: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Where results go: a new folder, or one that the user said may be replaced."""
+"""Where results go: a new folder, or a run folder that the user said may be replaced."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ import shutil
 from pathlib import Path
 
 from mage_kit.errors import MageKitError
-from mage_kit.storage import RECIPE_FILE
+
+_FILES = "recipe.json decisions.json data.json plugins.json metrics.jsonl metrics.json probe.json model.safetensors"
+_WRITTEN = frozenset([*_FILES.split(), "checkpoints", "tokenizer", "tensorboard"])
 
 
 def clear_run(folder: Path, overwrite: bool) -> None:
-    """Make sure that a run can start in a folder.
-
-    Only what this program wrote is ever removed: a folder with a recipe.json in it.
+    """Make sure that a run can start in a folder; what no run writes is never removed.
 
     Raises:
-        MageKitError: If the folder holds something and `overwrite` was not given, or it is no run folder.
+        MageKitError: If the folder holds something and `overwrite` was not given, or something that is not of a run.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not overwrite:
+    if not overwrite or not folder.is_dir():
         raise MageKitError(f"out: '{folder}', is not empty; choose another folder or give --overwrite")
-    if not (folder / RECIPE_FILE).is_file():
+    foreign = sorted(path.name for path in folder.iterdir() if not _is_of_a_run(path))
+    if foreign:
         raise MageKitError(
-            f"out: '{folder}', is not empty and holds no {RECIPE_FILE}; only run folders are overwritten"
+            f"out: '{folder}', holds {foreign[0]}, which no run writes; only run folders are overwritten"
         )
     shutil.rmtree(folder)
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """True for what training, demo, probe and generate leave, half-written files among it."""
+    temporary = any(path.name.startswith(f".{name}.") for name in _WRITTEN)
+    return path.name in _WRITTEN or path.suffix == ".png" or temporary

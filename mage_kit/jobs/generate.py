@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mage_kit.errors import MageKitError
-from mage_kit.files import atomic
+from mage_kit.files import atomic, atomic_folder
 from mage_kit.generation import generate
 from mage_kit.pictures import grid_picture
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
-from mage_kit.storage import RECIPE_FILE, load
+from mage_kit.storage import RECIPE_FILE, best_device, load
 
 _COLUMNS = 8
+_NUMBERED = re.compile(r"\d{6}\.png")
 _SMALL = 64  # sheets of smaller images are enlarged, for people to look at
 
 
@@ -59,7 +61,9 @@ def generate_files(
         raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
     if target.exists() and target.is_dir() != separate:
         raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
-    model = load(run)
+    if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
+        raise MageKitError(f"out: '{target}', holds other files than generated images; choose another folder")
+    model = load(run, best_device())
     with reporter.task(f"generating {n} images", n * (steps or model.decoding.steps)) as task:
         made = generate(model, n, seed=seed, steps=steps, batch=batch, on_progress=lambda done, _: task.update(done))
     settings = {
@@ -70,10 +74,10 @@ def generate_files(
         "selection": SELECTIONS.describe(model.decoding.selection),
     }
     if separate:
-        target.mkdir(parents=True, exist_ok=True)
-        for index in range(n):
-            picture = grid_picture(made.images_BCHW[index : index + 1], 1)
-            _write(picture, target / f"{index:06d}.png", {**settings, "index": index})
+        with atomic_folder(target) as temporary:  # no picture of an earlier, larger call stays among the new ones
+            for index in range(n):
+                picture = grid_picture(made.images_BCHW[index : index + 1], 1)
+                _write(picture, temporary / f"{index:06d}.png", {**settings, "index": index})
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         scale = 2 if max(made.images_BCHW.shape[-2:]) <= _SMALL else 1

@@ -100,16 +100,18 @@ def show_component(
         raise MageKitError(
             f"kind: '{kind}'{nearest(kind, known)} (mask ratios and schedules: {', '.join(sorted(set(known)))})"
         )
-    lines = []
-    for number, registry in enumerate(families):
-        component = _make(registry, kind, settings, strict=len(families) == 1)
+    lines: list[str] = []
+    drawn = False
+    for registry in families:
+        component = _make(registry, kind, settings, strict=not lines and registry is families[-1])
         if component is None:
             continue
         names, values, title, labels = (
             _distribution(component, tokens) if isinstance(component, MaskRatio) else _counts(component, tokens, steps)
         )
         lines += [f"{registry.family}: {kind} {title}", *bars([name for name, _ in names], values), ""]
-        if out is not None and number == 0:
+        if out is not None and not drawn:
+            drawn = True
             plot_line([x for _, x in names], values, f"{kind} {title}", labels, out)
     return lines
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mage_kit.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from mage_kit.recipe import Recipe
 
@@ -21,6 +23,10 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False) 
     Returns:
         The run folder, for `mage_kit.load`.
     """
-    from mage_kit.training import train as run  # brings lightning, which importing mage_kit must not
-
+    try:
+        from mage_kit.training.run import train as run  # brings lightning, which importing mage_kit must not
+    except ImportError as error:
+        if not (error.name or "").startswith("lightning"):
+            raise
+        raise MissingExtraError("training", "train") from None
     return run(recipe, Path(out), resume=resume)

@@ -86,10 +86,14 @@ class Loss(nn.Module, ABC):
     Attributes:
         needs_codes: True where the tokenizer must have a codebook; False where it must not; None if either will do.
         needs_views: Smallest number of views a batch must hold.
+        reads_predictions: False where the loss looks at features alone.
+        contrasts_batch: True where images of a batch are each other's negatives, so that its size matters.
     """
 
     needs_codes: bool | None = None
     needs_views: int = 1
+    reads_predictions: bool = True
+    contrasts_batch: bool = False
 
     @abstractmethod
     def forward(self, inputs: LossInputs) -> LossTerm:

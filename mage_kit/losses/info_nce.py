@@ -35,6 +35,8 @@ class InfoNCE(Loss):
     """
 
     needs_views = 2
+    reads_predictions = False
+    contrasts_batch = True
 
     def __init__(
         self,
@@ -62,10 +64,11 @@ class InfoNCE(Loss):
 
     def forward(self, inputs: LossInputs) -> LossTerm:
         """Sum over both views' anchors; an image above the gate is multiplied by 0, never skipped."""
+        assert inputs.masks.views == 2, "InfoNCE contrasts two views"
         pooled_BD = inputs.latents_BSD[:, 1:].float().mean(dim=1)
         projected_BP = F.normalize(self.projection(pooled_BD).float(), dim=-1)
         first_IP, second_IP = (inputs.gather(view) for view in projected_BP.chunk(2))
-        gate_I = inputs.gather(self._gate(inputs.masks).to(first_IP))
+        gate_I = inputs.gather(self._gate(inputs.masks).to(projected_BP.device, non_blocking=True))
         with full_precision(first_IP):  # similarities / 0.2 need float32
             logits = self._logits(first_IP, second_IP)
         labels = torch.arange(len(gate_I), device=logits[0].device)

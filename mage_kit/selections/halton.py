@@ -20,8 +20,13 @@ class Halton(Selection):
 
     def score(self, step: SelectionStep) -> Tensor:
         """Return minus the place in the sequence (B, L)."""
-        order_L = torch.tensor(halton_places(step.grid), dtype=torch.float32, device=step.log_p_BL.device)
-        return (-order_L).expand_as(step.log_p_BL)
+        return _scores(step.grid, step.log_p_BL.device).expand_as(step.log_p_BL)
+
+
+@lru_cache(maxsize=32)
+def _scores(grid: TokenGrid, device: torch.device) -> Tensor:
+    """Minus each token's place, on the device once."""
+    return -torch.tensor(halton_places(grid), dtype=torch.float32, device=device)
 
 
 @lru_cache(maxsize=32)

@@ -43,12 +43,14 @@ class Tokenizer(nn.Module, ABC):
         channels: 1 grey, 3 RGB, 4 RGBA.
         spec: Grid, codes and width of its tokens.
         needs_training: False where there is nothing to learn.
+        training_only: Keywords that do not matter to a trained one: weights fit whatever they say.
     """
 
     image_size: tuple[int, int]
     channels: int
     spec: TokenSpec
     needs_training: ClassVar[bool] = True
+    training_only: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def encode(self, images_BCHW: Tensor) -> Tensor:
@@ -64,6 +66,10 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
         """Return float images (B, C, H, W), not clamped, from ids (B, L) or continuous tokens (B, L, W)."""
+
+    def start_training(self) -> None:
+        """Enter training mode and let gradients reach what they should train."""
+        self.requires_grad_(True).train()
 
     def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
         """Return the training losses of a batch.

@@ -42,6 +42,8 @@ class VQGAN(Tokenizer):
         reconstruction: Pixel loss: "l2" mean squared, "l1" mean absolute error.
     """
 
+    training_only = frozenset({"decay", "restart", "commitment", "reconstruction"})
+
     def __init__(
         self,
         *,
@@ -87,6 +89,11 @@ class VQGAN(Tokenizer):
         """Ids (B, L) -> images (B, C, H, W), not clamped."""
         codes_BLW = self.quantize.lookup(tokens)
         return self._image(codes_BLW)
+
+    def start_training(self) -> None:
+        """Train all but a codebook that follows running means."""
+        super().start_training()
+        self.quantize.embedding.requires_grad_(self.codebook == "gradient")
 
     def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
         """Reconstruction + codebook terms; with "ema" also moves the codebook."""

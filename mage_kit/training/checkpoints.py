@@ -74,27 +74,28 @@ def drop_unfinished(folder: Path) -> None:
 
 
 def load_checkpoint(path: Path, parts: Checkpointed) -> int:
-    """Fill module, optimiser and sums from a checkpoint; return the steps done.
+    """Fill module, optimiser and sums from a checkpoint; return the steps done. Nothing is changed unless all is read.
 
     Raises:
         MageKitError: If it is damaged or belongs to another model.
     """
-    load_state(parts.module, read_tensors(path / "weights.safetensors"), str(path))
-    stored = read_tensors(path / "optimizer.safetensors")
+    weights, moments, sums = (read_tensors(path / f"{name}.safetensors") for name in ("weights", "optimizer", "sums"))
+    step: int = json.loads((path / "state.json").read_text())["step"]
+    fields = ("step", "exp_avg", "exp_avg_sq")
+    missing = [f"{name}/{field}" for name in parts.names for field in fields if f"{name}/{field}" not in moments]
+    if missing:
+        raise MageKitError(f"{path}: optimizer.safetensors has no {', '.join(missing[:5])}")
+    load_state(parts.module, weights, str(path))
     for name, parameter in parts.names.items():
         state = parts.optimizer.state[parameter]
         state.clear()
-        for field in ("step", "exp_avg", "exp_avg_sq"):
-            if f"{name}/{field}" not in stored:
-                raise MageKitError(f"{path}: optimizer.safetensors has no {name}/{field}")
-            tensor = stored[f"{name}/{field}"]
-            state[field] = tensor if field == "step" and parameter.device.type == "cpu" else tensor.to(parameter.device)
-    for name, tensor in read_tensors(path / "sums.safetensors").items():
+        for field in fields:
+            state[field] = moments[f"{name}/{field}"].to(parameter.device)
+    for name, tensor in sums.items():
         if name in parts.sums:
             parts.sums[name].copy_(tensor)
         else:
             parts.sums[name] = tensor
-    step: int = json.loads((path / "state.json").read_text())["step"]
     return step
 
 

@@ -65,15 +65,19 @@ class Order:
         return epoch, chosen
 
 
-class _Views(TorchDataset[Sample]):
+class _Views(TorchDataset["Sample | MageKitError"]):
     """A data set addressed by (epoch, index), so that a worker needs to know nothing else."""
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
-    def __getitem__(self, item: tuple[int, int]) -> Sample:
+    def __getitem__(self, item: tuple[int, int]) -> Sample | MageKitError:
+        """Return the sample, or the error: raised in a worker it would reach the user as a traceback."""
         epoch, index = item
-        return self.dataset.sample(index, epoch, self.seed)
+        try:
+            return self.dataset.sample(index, epoch, self.seed)
+        except MageKitError as error:
+            return error
 
 
 class _Steps:
@@ -102,7 +106,7 @@ def batches(dataset: Dataset, order: Order, first: int, last: int, seed: int, wo
         seed: Seed of the augmentation.
         workers: Loading processes; 0 loads in this one.
     """
-    loader: DataLoader[Sample] = DataLoader(
+    loader: DataLoader[Sample | MageKitError] = DataLoader(
         _Views(dataset, seed),
         batch_sampler=_Steps(order, first, last),
         num_workers=workers,
@@ -110,6 +114,9 @@ def batches(dataset: Dataset, order: Order, first: int, last: int, seed: int, wo
         generator=torch.Generator().manual_seed(0),
     )
     for step, samples in enumerate(loader, start=first):
+        failed = next((sample for sample in samples if isinstance(sample, MageKitError)), None)
+        if failed is not None:
+            raise failed
         yield collate(samples, order.indices(step)[0])
 
 
@@ -121,5 +128,5 @@ def collate(samples: list[Sample], epoch: int) -> Batch:
     return Batch(torch.from_numpy(stacked), index_B, epoch, views)
 
 
-def _as_they_are(samples: list[Sample]) -> list[Sample]:
+def _as_they_are(samples: list[Sample | MageKitError]) -> list[Sample | MageKitError]:
     return samples

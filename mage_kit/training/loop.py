@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -100,6 +99,7 @@ def run_loop(stage: Stage, plan: LoopPlan, folder: Path, recipe_json: str, log: 
     first = resume(stage, checkpoints, reporter)
     log.rewind(plan.name, first)
     clock, since = time.monotonic(), first
+    healthy: Tensor | None = None
     with reporter.task(f"training the {plan.name}", plan.steps, first) as task:
         for step, batch in enumerate(stage.batches(first, plan.steps), start=first):
             # Dropout follows (seed, step): exact on resume without storing the generator's state.
@@ -107,22 +107,27 @@ def run_loop(stage: Stage, plan: LoopPlan, folder: Path, recipe_json: str, log: 
             lr = lr_at(step, plan.steps, plan.warmup, plan.lr)
             set_lr(stage.kept.optimizer, lr)
             norm = stage.step(batch, step, step / plan.steps)
+            healthy = torch.isfinite(norm) if healthy is None else healthy & torch.isfinite(norm)
             done = step + 1
             note = ""
-            if done % plan.log_every == 0 or done == plan.steps:
+            log_now, save_now = (
+                done % every == 0 or done == plan.steps for every in (plan.log_every, plan.checkpoint_every)
+            )
+            if log_now or save_now:  # read back here only; a step waits for nothing
+                _refuse_non_finite(bool(healthy), done, plan.name)
+            if log_now:
                 record = {
                     "stage": plan.name,
                     "step": done,
                     "epoch": done / plan.steps_per_epoch,
                     **stage.read(),
                 }
-                _refuse_non_finite(record, plan.name)
                 rate = (done - since) * plan.batch / (time.monotonic() - clock)
                 record |= {"lr": lr, "grad_norm": float(norm), "images_per_s": round(rate, 1)}
                 clock, since = time.monotonic(), done
                 log.write(record)
                 note = f"{stage.note(record)}  {rate:.0f} images/s"
-            if done % plan.checkpoint_every == 0 or done == plan.steps:
+            if save_now:
                 save_checkpoint(checkpoints, done, stage.kept, recipe_json, plan.keep)
             if note:
                 task.update(done, note)
@@ -132,6 +137,9 @@ def resume(stage: Stage, checkpoints: Path, reporter: Reporter) -> int:
     """Load the newest checkpoint that verifies; return the steps done, 0 without any.
 
     A damaged one is told and passed over for the one before.
+
+    Raises:
+        MageKitError: If there are checkpoints, but none verifies: to start over is the user's decision.
     """
     drop_unfinished(checkpoints)
     for path in reversed(list_checkpoints(checkpoints)):
@@ -142,12 +150,17 @@ def resume(stage: Stage, checkpoints: Path, reporter: Reporter) -> int:
             continue
         reporter.say(f"resuming from {path}")
         return step
+    if list_checkpoints(checkpoints):
+        raise MageKitError(
+            f"checkpoints: none in '{checkpoints}' can be read; remove that folder to start the stage over"
+        )
     return 0
 
 
-def _refuse_non_finite(record: dict[str, Any], name: str) -> None:
-    if not math.isfinite(record["loss"]):
+def _refuse_non_finite(healthy: bool, step: int, name: str) -> None:
+    """Raise before anything is written, so that no checkpoint holds what a non-finite gradient left."""
+    if not healthy:
         raise MageKitError(
-            f"training the {name}: the loss is {record['loss']} at step {record['step']}, must be finite; "
-            "the last checkpoint is intact: lower the learning rate, or set training.precision to float32"
+            f"training the {name}: loss or gradient not finite at or before step {step}, must be; the last checkpoint"
+            " is intact; start a new run with a lower learning rate, or with training.precision float32"
         )

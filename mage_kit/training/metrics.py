@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,22 @@ class MetricsLog:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._board is not None:
-            for name, value in record.items():
-                if isinstance(value, int | float) and name != "step":
-                    self._board.add_scalar(f"{record['stage']}/{name}", value, record["step"])
+            for name, value in _flat(record):
+                self._board.add_scalar(f"{record['stage']}/{name}", value, record["step"])
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
         if self._board is not None:
             self._board.close()
+
+
+def _flat(record: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
+    """Yield numbers with their names; those inside objects as a/b/c."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}/")
+        elif isinstance(value, int | float) and name != "step":
+            yield before + name, value
 
 
 def read_metrics(folder: Path, stage: str | None = None) -> list[dict[str, Any]]:
@@ -77,9 +86,11 @@ class RatioBins:
         low: Smallest ratio.
         high: Largest ratio.
         device: Where the sums live.
+        codes: Whether tokens are codes, so that accuracy means something.
     """
 
-    def __init__(self, low: float, high: float, device: torch.device) -> None:
+    def __init__(self, low: float, high: float, device: torch.device, codes: bool = True) -> None:
+        self.codes = codes
         self.first = min(9, math.floor(low * 10 + 1e-9))
         last = max(self.first + 1, math.ceil(high * 10 - 1e-9))
         self.names = [f"{k / 10:.1f}-{(k + 1) / 10:.1f}" for k in range(self.first, last)]
@@ -98,9 +109,12 @@ class RatioBins:
         losses, hits, counts = self.sums_3K.cpu().tolist()
         self.sums_3K.zero_()
         by_ratio = {
-            name: {"loss": losses[k] / counts[k], "accuracy": hits[k] / counts[k], "tokens": int(counts[k])}
+            name: {"loss": losses[k] / counts[k], **self._accuracy(hits[k], counts[k]), "tokens": int(counts[k])}
             for k, name in enumerate(self.names)
             if counts[k]
         }
         total = max(1.0, sum(counts))
-        return {"masked_loss": sum(losses) / total, "accuracy": sum(hits) / total, "by_ratio": by_ratio}
+        return {"masked_loss": sum(losses) / total, **self._accuracy(sum(hits), total), "by_ratio": by_ratio}
+
+    def _accuracy(self, hits: float, count: float) -> dict[str, float]:
+        return {"accuracy": hits / count} if self.codes else {}

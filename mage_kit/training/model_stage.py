@@ -29,6 +29,8 @@ from mage_kit.training.optim import make_optimizer
 from mage_kit.training.probe import Decision, choose_precision
 from mage_kit.training.tokenizer_stage import to_float
 
+AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
+
 
 class Work:
     """The masks of one micro-batch; a plain class, so that engine wrappers hand it on untouched."""
@@ -63,13 +65,17 @@ class ModelStage(Stage):
         dataset: Images.
         model: Changed in place, its tokenizer excepted.
         fabric: Device and precision.
+        tokenization: "float32" or "bfloat16", what the frozen tokenizer computes in.
 
     Raises:
         RecipeError: If the data gives fewer views than the losses need.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, model: Mage, fabric: Fabric) -> None:
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, model: Mage, fabric: Fabric, tokenization: str = "float32"
+    ) -> None:
         assert recipe.training is not None
+        self.fast_tokens = tokenization == "bfloat16"
         self.settings: Training = recipe.training
         self.recipe, self.dataset, self.model, self.fabric = recipe, dataset, model, fabric
         if dataset.augment.views < model.views:
@@ -78,13 +84,12 @@ class ModelStage(Stage):
             )
         self.order = Order(len(dataset), self.settings.batch, derive(recipe.seed, "model"))
         model.train()
-        model.tokenizer.eval()
         model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions run faster so
         self.names = dict(model.trainable())
         settings = self.settings
         optimizer = make_optimizer(self.names.items(), self.peak_lr, settings.weight_decay, settings.betas)
         self.module, self.optimizer = fabric.setup(TrainStep(model), optimizer)
-        self.bins = RatioBins(model.mask_ratio.low, model.mask_ratio.high, fabric.device)
+        self.bins = RatioBins(model.mask_ratio.low, model.mask_ratio.high, fabric.device, model.spec.discrete)
         self.weights = torch.tensor(model.loss_weights, device=fabric.device)
         losses = torch.zeros(1 + len(model.losses), dtype=torch.float64, device=fabric.device)
         self.sums = {"bins": self.bins.sums_3K, "losses": losses}
@@ -117,7 +122,7 @@ class ModelStage(Stage):
         losses = [loss for loss in self.model.losses if isinstance(loss, Loss)]
         counts = [max(1.0, sum(loss.count(masks) for _, masks, _ in micros)) for loss in losses]
         for images, masks, noise_TL in micros:
-            with torch.no_grad(), self.fabric.autocast():
+            with torch.no_grad(), torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.fast_tokens):
                 tokens = self.model.tokenizer.encode(to_float(images, self.fabric.device))
             plan = self.model.plan(masks.ratio_B, noise_TL)
             totals, rows = self.module(tokens, Work(plan, masks))
@@ -177,8 +182,8 @@ class ModelStage(Stage):
         self.sums["losses"].zero_()
         means = [value / steps for value in sums]
         record: dict[str, Any] = {"loss": sum(w * m for w, m in zip(self.model.loss_weights, means, strict=True))}
-        for config, mean in zip(self.recipe.losses, means, strict=True):
-            record[config.kind] = mean
+        for number, (config, mean) in enumerate(zip(self.recipe.losses, means, strict=True)):
+            record[config.kind if config.kind not in record else f"{config.kind}_{number}"] = mean
         if self.model.spec.codes:
             record["chance"] = math.log(self.model.spec.codes)
         return record | self.bins.read()
@@ -221,6 +226,22 @@ def model_attention(recipe: Recipe, model: Mage, device: torch.device, precision
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     choice = choose_attention(recipe.kernels.backend, device, dtype, shape, block.dropout)
     return Decision(choice.implementation, choice.reason)
+
+
+def tokenization_precision(model: Mage, dataset: Dataset, device: torch.device, precision: str) -> Decision:
+    """Let the frozen tokenizer run in bfloat16 only where it gives nearly the same ids as in float32."""
+    if precision == "float32":
+        return Decision("float32", "the model runs in float32")
+    if not model.spec.discrete:
+        return Decision("float32", "continuous tokens")
+    tokenizer = model.tokenizer.to(device)
+    stills = [torch.from_numpy(dataset.still(index).views[0]) for index in range(min(64, len(dataset)))]
+    images = to_float(torch.stack(stills), device)
+    with torch.autocast(device.type, torch.bfloat16):
+        fast = tokenizer.encode(images)
+    share = float((fast == tokenizer.encode(images)).double().mean())
+    value = "bfloat16" if share >= AGREEMENT else "float32"
+    return Decision(value, f"ids in bfloat16 agree with float32's in {share:.1%} of tokens (needed: {AGREEMENT:.0%})")
 
 
 def _probe_run(model: Mage, device: torch.device, batch: int) -> Callable[[], None]:

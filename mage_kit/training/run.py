@@ -11,23 +11,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.files import atomic_folder, read_tensors, write_json, write_tensors, write_text
+from mage_kit.files import atomic_folder, drop_temporaries, read_tensors, write_json, write_tensors, write_text
 from mage_kit.model import Mage
+from mage_kit.plugins import PLUGINS_FILE, plugin_folders
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER, load_state, state_of
+from mage_kit.storage import MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER, best_device, load_state, state_of
 from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.loader import Order
 from mage_kit.training.loop import run_loop
 from mage_kit.training.metrics import MetricsLog
-from mage_kit.training.model_stage import ModelStage, model_attention, model_precision
+from mage_kit.training.model_stage import ModelStage, model_attention, model_precision, tokenization_precision
 from mage_kit.training.probe import Decisions, fabric_precision
 from mage_kit.training.tokenizer_stage import TokenizerStage, tokenizer_precision
 
+DATA_FILE = "data.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
 TOKENIZER_CARD = "tokenizer.json"
 
@@ -52,7 +54,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
     dataset = recipe.build_dataset()
-    _open_folder(recipe, out, resume)
+    Order(
+        len(dataset), recipe.training.batch, recipe.seed
+    )  # refuses a batch that the data cannot fill, before stage one
+    _open_folder(recipe, dataset, out, resume)
     decisions, log = Decisions(out), MetricsLog(out)
     try:
         tokenizer = _trained_tokenizer(recipe, dataset, out, decisions, log, reporter)
@@ -68,18 +73,23 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
     return out
 
 
-def _open_folder(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Make the run folder, or make sure that it is this recipe's."""
-    stored = out / RECIPE_FILE
+def _open_folder(recipe: Recipe, dataset: Dataset, out: Path, resume: bool) -> None:
+    """Make the run folder, or make sure that it is this recipe's, on the same images."""
+    stored, identity = out / RECIPE_FILE, out / DATA_FILE
     if resume and stored.is_file():
         before, now = json.loads(stored.read_text()), json.loads(recipe.to_json())
         changed = [f"$.{key}: differs from the run's recipe" for key in now if before.get(key) != now[key]]
         if changed:
             raise RecipeError(changed, f"--resume {out}")
+        if identity.is_file() and json.loads(identity.read_text()) != dataset.identity():
+            raise MageKitError(f"--resume {out}: the images are not those of the run ({identity}); start a new run")
+        drop_temporaries(out)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MageKitError(f"out: '{out}', is not empty; choose another folder, or --resume a run of the same recipe")
     out.mkdir(parents=True, exist_ok=True)
+    write_json(identity, dataset.identity())
+    write_json(out / PLUGINS_FILE, plugin_folders(recipe.plugins))
     write_text(stored, recipe.to_json())
 
 
@@ -112,7 +122,11 @@ def _trained_tokenizer(
     own = out / TOKENIZER_FOLDER
     for folder in [own, *sorted(out.resolve().parent.glob(f"*/{TOKENIZER_FOLDER}"))]:
         if _card(folder).get("fingerprint") == fingerprint:
-            load_tokenizer(tokenizer, recipe, folder)
+            try:
+                load_tokenizer(tokenizer, recipe, folder)
+            except MageKitError as error:
+                reporter.say(f"tokenizer {folder} is damaged and passed over: {error}")
+                continue
             if folder != own:
                 reporter.say(f"reusing the tokenizer of {folder.parent} (fingerprint {fingerprint[:12]})")
                 with atomic_folder(own) as temporary:
@@ -135,7 +149,7 @@ def _train_tokenizer(
     log: MetricsLog,
     reporter: Reporter,
 ) -> None:
-    device = _device()
+    device = best_device()
     choice = decisions.get("tokenizer_precision", lambda: tokenizer_precision(recipe, tokenizer, device))
     reporter.say(f"tokenizer in {choice.value}: {choice.reason}")
     fabric = Fabric(accelerator=device.type, devices=1, precision=fabric_precision(choice.value))
@@ -155,7 +169,7 @@ def load_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
     if not card:
         raise RecipeError([f"$.tokenizer.weights: '{folder}', must be a folder with a trained tokenizer"], recipe.name)
     wanted, stored = recipe.tokenizer.model_dump(mode="json"), card["tokenizer"]
-    ignored = {"weights", "decay", "restart", "commitment", "reconstruction"}
+    ignored = {"weights", *tokenizer.training_only}
     differing = [
         f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"
         for key in wanted
@@ -187,17 +201,27 @@ def _train_model(
     log: MetricsLog,
     reporter: Reporter,
 ) -> None:
-    device = _device()
+    device = best_device()
     precision = decisions.get("precision", lambda: model_precision(recipe, model, device))
     attention = decisions.get("attention", lambda: model_attention(recipe, model, device, precision.value))
+    tokens = decisions.get("tokenization", lambda: tokenization_precision(model, dataset, device, precision.value))
     reporter.say(f"model in {precision.value}: {precision.reason}")
+    reporter.say(f"tokenizing in {tokens.value}: {tokens.reason}")
+    _warn_of_small_contrast(recipe, model, reporter)
     reporter.say(f"attention by {attention.value}: {attention.reason}")
     model.set_attention(attention.value)  # type: ignore[arg-type]  # a stored choice of choose_attention
     fabric = Fabric(accelerator=device.type, devices=1, precision=fabric_precision(precision.value))
-    stage = ModelStage(recipe, dataset, model, fabric)
+    stage = ModelStage(recipe, dataset, model, fabric, tokens.value)
     run_loop(stage, stage.plan(), out, recipe.to_json(), log, reporter)
     model.cpu().eval()
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _warn_of_small_contrast(recipe: Recipe, model: Mage, reporter: Reporter) -> None:
+    """Say where accumulation leaves a contrastive loss fewer negatives than the batch has."""
+    assert recipe.training is not None
+    micro, batch = recipe.training.micro_batch, recipe.training.batch
+    if micro is not None and micro < batch and any(getattr(loss, "contrasts_batch", False) for loss in model.losses):
+        reporter.say(
+            f"warning: training.micro_batch {micro} of batch {batch}: a contrastive loss sees the negatives of {micro} "
+            "images only; accumulation is no larger contrastive batch"
+        )

@@ -54,11 +54,8 @@ class TokenizerStage(Stage):
         assert recipe.tokenizer_training is not None
         self.settings: TokenizerTraining = recipe.tokenizer_training
         self.recipe, self.dataset, self.tokenizer, self.fabric = recipe, dataset, tokenizer, fabric
-        self.order = Order(len(dataset), min(self.settings.batch, len(dataset)), derive(recipe.seed, "tokenizer"))
-        tokenizer.requires_grad_(True)
-        if getattr(tokenizer, "codebook", None) == "ema":
-            tokenizer.get_submodule("quantize").requires_grad_(False)
-        tokenizer.train()
+        self.order = Order(len(dataset), self.settings.batch, derive(recipe.seed, "tokenizer"))
+        tokenizer.start_training()
         settings = self.settings
         self.names = {name: parameter for name, parameter in tokenizer.named_parameters() if parameter.requires_grad}
         optimizer = make_optimizer(self.names.items(), settings.lr, settings.weight_decay, settings.betas)
@@ -92,8 +89,8 @@ class TokenizerStage(Stage):
         )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        for name, value in {"steps": torch.ones(()), **parts}.items():
-            self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64)).add_(value.double().cpu())
+        for name, value in {"steps": torch.ones((), device=images.device), **parts}.items():
+            self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64, device=images.device)).add_(value.double())
         assert norm is not None
         return norm
 
@@ -131,7 +128,8 @@ def to_float(images_TCHW: Tensor, device: torch.device) -> Tensor:
 def tokenizer_precision(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Decision:
     """Probe which precision trains this tokenizer faster, on a copy."""
     assert recipe.training is not None
-    probed = copy.deepcopy(tokenizer).to(device).train()
+    probed = copy.deepcopy(tokenizer).to(device)
+    probed.start_training()
     images = torch.rand(8, tokenizer.channels, *tokenizer.image_size, device=device)
 
     def run() -> None:

@@ -16,6 +16,7 @@ import mage_kit as mk
 from mage_kit.generation import decode_tokens
 from mage_kit.model import Decoding
 from mage_kit.registry import Registry
+from mage_kit.selections import SelectionStep
 from tests import build
 
 
@@ -162,9 +163,37 @@ def masked_only(model: mk.Mage) -> None:
             torch.testing.assert_close(term.total.detach() / count, mean)
 
 
-def fresh_masks(model: mk.Mage, draw: Any) -> None:
-    """Masks differ between epochs and images, and repeat for the same (seed, epoch, index)."""
-    first, again, later = draw(epoch=0), draw(epoch=0), draw(epoch=1)
+def confidence(choice: mk.Selection) -> None:
+    """In the last step scores rank tokens as their probabilities do; in the first, noise has its say."""
+    log_p = torch.linspace(-5, 0, 16)[torch.randperm(16, generator=torch.Generator().manual_seed(1))].repeat(2, 1)
+    noise = torch.rand(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    last = choice.score(SelectionStep(8, 8, mk.TokenGrid(4, 4), log_p, noise))
+    order = last.argsort(dim=1, descending=True, stable=True)
+    assert torch.equal(order, log_p.argsort(dim=1, descending=True)), "scores do not rank the tokens"
+    first = choice.score(SelectionStep(1, 8, mk.TokenGrid(4, 4), log_p, noise))
+    assert not torch.equal(first, last), "no noise in the first step"
+
+
+def training_masks(epoch: int, views: int = 2) -> Tensor:
+    """The masks that training gives the first 16 digits in an epoch: (views x 16, L), view after view."""
+    from lightning_fabric import Fabric
+
+    from mage_kit.training.loader import Batch
+    from mage_kit.training.model_stage import ModelStage
+    from tests.test_training import small
+
+    recipe = small()
+    stage = ModelStage(recipe, recipe.build_dataset(), recipe.build_model(), Fabric(accelerator="cpu", devices=1))
+    size = recipe.build_tokenizer().image_size
+    batch = Batch(torch.zeros(views * 16, 1, *size, dtype=torch.uint8), torch.arange(16), epoch, views)
+    (_, masks, noise) = stage._micros(batch, 5)[0]
+    return stage.model.plan(masks.ratio_B, noise).masked_BL
+
+
+def fresh_masks() -> None:
+    """Masks differ between epochs, images and views, and repeat for the same (seed, epoch, index, view)."""
+    first, again, later = training_masks(0), training_masks(0), training_masks(1)
     assert torch.equal(first, again)
     assert not torch.equal(first, later), "the same masks in each epoch"
-    assert not torch.equal(first[0], first[1]), "the same mask for each image"
+    assert not torch.equal(first[:16], first[16:]), "the same masks in both views"
+    assert len({tuple(row) for row in first[:16].tolist()}) > 8, "the same mask for each image"

@@ -13,7 +13,6 @@ from PIL import Image
 import mage_kit as mk
 from mage_kit.datasets import DatasetWires
 from mage_kit.decoders import DecoderWires
-from mage_kit.draws import keys, uniforms
 from mage_kit.losses import LossWires
 from mage_kit.paddings import PaddingWires
 from mage_kit.registry import FAMILIES, NoWires
@@ -125,9 +124,8 @@ def test_losses_are_finite_and_reach_every_parameter(kind: str) -> None:
     loss = make("losses", kind)
     tokenizer = make("tokenizers", "patches" if loss.needs_codes is False else "vqgan")
     base = mk.MaskedMSE() if loss.needs_codes is False else mk.MaskedCrossEntropy()
-    losses = [loss] if loss.needs_views == 1 else [base, loss]
-    model = build.mage(tokenizer, losses=losses, mask_ratio=mk.UniformRatio(low=0.5, high=0.6))
-    checks.masked_only(model)
+    for losses in ([loss], [base, loss]):
+        checks.masked_only(build.mage(tokenizer, losses=losses, mask_ratio=mk.UniformRatio(low=0.5, high=0.6)))
 
 
 @pytest.mark.parametrize("kind", kinds("tokenizers"))
@@ -175,9 +173,9 @@ def test_datasets(kind: str, channels: int, folder: Path) -> None:
     assert len(dataset.classes) in (2, 10)
 
 
-def test_masks_are_fresh_and_repeatable(tiny: mk.Mage) -> None:
-    def draw(epoch: int) -> torch.Tensor:
-        noise = uniforms(keys(0, "mask", torch.arange(8), epoch, 0), tiny.spec.grid.size)
-        return tiny.plan(torch.full((8,), 0.6, dtype=torch.float64), noise).masked_BL
+def test_masks_of_training_are_fresh_and_repeatable() -> None:
+    checks.fresh_masks()
 
-    checks.fresh_masks(tiny, draw)
+
+def test_confidence_ranks_the_sampled_tokens() -> None:
+    checks.confidence(mk.GumbelConfidence(temperature=6.0))
