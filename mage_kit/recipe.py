@@ -6,118 +6,32 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, cast
 
 import torch
-from pydantic import Field, PlainValidator, ValidationError, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError
 
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.decoders import DECODERS, DecoderWires
 from mage_kit.draws import derive
-from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS
-from mage_kit.errors import MageKitError, PartsError, RecipeError
-from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.errors import MageKitError, RecipeError
+from mage_kit.fields import NonNegative
 from mage_kit.losses import LOSSES, Loss, LossWires
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.model import Decoding, Mage, Weighted
+from mage_kit.overrides import apply_override
 from mage_kit.paddings import PADDINGS, PaddingWires
+from mage_kit.places import Collected, at
 from mage_kit.plugins import load_entry_points, load_plugins, stored_folders
 from mage_kit.problems import problems
-from mage_kit.registry import ComponentConfig, NoWires, Registry, Strict
+from mage_kit.registry import ComponentConfig, NoWires, Strict
 from mage_kit.schedules import SCHEDULES
+from mage_kit.sections import Evaluation, Generation, Kernels, ModelConfig, TokenizerTraining, Training
 from mage_kit.selections import SELECTIONS
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
-
-T = TypeVar("T")
-W = TypeVar("W")
-
-
-def _drop(value: Any) -> Any:
-    if value == "lowest" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
-        return value
-    raise PydanticCustomError("drop", "{value}, must lie in [0, 1] or be 'lowest'", {"value": json.dumps(value)})
-
-
-Drop = Annotated[
-    float | str,
-    PlainValidator(_drop),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"const": "lowest"}]}),
-]
-
-
-class ModelConfig(Strict):
-    """The parts of the model and how they are masked."""
-
-    mask_ratio: Annotated[ComponentConfig, MASK_RATIOS.slot()]
-    ratio_group: NonNegative = Field(
-        64,
-        description="Consecutive images that share a drawn ratio: 1 one each, 64 the published script, 0 the batch.",
-    )
-    drop: Drop = Field(0.5, description="Share of tokens the encoder never sees; 'lowest': the ratio's lower bound.")
-    embedding: EmbeddingConfig = Field(EmbeddingConfig(), description="How tokens enter the encoder.")
-    encoder: Annotated[ComponentConfig, ENCODERS.slot()]
-    padding: Annotated[ComponentConfig, PADDINGS.slot()]
-    decoder: Annotated[ComponentConfig, DECODERS.slot()]
-
-
-class TokenizerTraining(Strict):
-    """First stage: training the tokenizer on the same images. AdamW, warm-up, cosine to 0."""
-
-    steps: Positive = Field(description="Optimiser steps.")
-    batch: Positive = Field(64, description="Images a step.")
-    lr: PositiveFloat = Field(1e-3, description="Peak learning rate.")
-    warmup_steps: NonNegative = Field(50, description="Steps of linear warm-up.")
-    weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay.")
-    betas: tuple[Probability, Probability] = Field((0.9, 0.95), description="AdamW's betas.")
-    clip: PositiveFloat = Field(1.0, description="Largest global gradient norm.")
-
-
-class Training(Strict):
-    """Second stage: training the model. AdamW, lr = base_lr x batch / 256, warm-up and cosine to 0 per step."""
-
-    batch: Positive = Field(description="Images a step over all processes; decides the learning rate.")
-    micro_batch: Positive | None = Field(None, description="Images at once in a process; null: the whole share.")
-    epochs: PositiveFloat = Field(description="Passes over the data.")
-    warmup_epochs: NonNegativeFloat = Field(description="Epochs of linear warm-up.")
-    base_lr: PositiveFloat = Field(1.5e-4, description="Learning rate at a batch of 256.")
-    weight_decay: NonNegativeFloat = Field(0.05, description="None on 1-D tensors and biases.")
-    betas: tuple[Probability, Probability] = Field((0.9, 0.95), description="AdamW's betas.")
-    clip: PositiveFloat | None = Field(3.0, description="Largest global gradient norm; null: no clipping.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is faster.")
-    workers: NonNegative = Field(0, description="Processes that load images; 0: the training process itself.")
-    log_every: Positive = Field(50, description="Steps between two lines of metrics.")
-    checkpoint_every: Positive = Field(500, description="Steps between two checkpoints; both stages.")
-    keep: Positive = Field(2, description="Checkpoints kept.")
-
-
-class Generation(Strict):
-    """How the model makes images by default."""
-
-    schedule: Annotated[ComponentConfig, SCHEDULES.slot()]
-    selection: Annotated[ComponentConfig, SELECTIONS.slot()]
-    steps: Positive = Field(20, description="Decoding steps, T.")
-
-
-class Evaluation(Strict):
-    """How a run is measured."""
-
-    folds: Annotated[int, Field(ge=2)] = Field(5, description="Stratified folds of the linear probe.")
-    strengths: tuple[PositiveFloat, ...] = Field(
-        (0.01, 0.1, 1.0),
-        min_length=1,
-        description="Inverse regularisation strengths tried; the best is reported.",
-    )
-    samples: Positive = Field(1000, description="Generated images for the Fréchet distance.")
-
-
-class Kernels(Strict):
-    """Which implementations run."""
-
-    backend: Literal["auto", "torch"] = Field("auto", description="auto: measured once at the start of a run.")
 
 
 class Recipe(Strict):
@@ -242,7 +156,7 @@ class Recipe(Strict):
 
     def build_tokenizer(self) -> Tokenizer:
         """Return the tokenizer with weights initialised from the seed."""
-        with _at("$.tokenizer", self.tokenizer), _seeded(self.seed, "tokenizer"):
+        with at("$.tokenizer", self.tokenizer), _seeded(self.seed, "tokenizer"):
             return TOKENIZERS.build(self.tokenizer, NoWires())
 
     def build_dataset(self) -> Dataset:
@@ -255,7 +169,7 @@ class Recipe(Strict):
             raise RecipeError(["$.data: missing, this needs images"], self.name)
         with torch.device("meta"):
             tokenizer = self.build_tokenizer()
-        with _at("$.data", self.data):
+        with at("$.data", self.data):
             return DATASETS.build(self.data, DatasetWires(tokenizer.image_size, tokenizer.channels))
 
     def build_model(self, tokenizer: Tokenizer | None = None) -> Mage:
@@ -267,7 +181,7 @@ class Recipe(Strict):
         Raises:
             RecipeError: If parts do not fit; names the paths of both.
         """
-        collected = _Collected()
+        collected = Collected()
         tokenizer = tokenizer or collected.attempt("$.tokenizer", None, self.build_tokenizer)
         parts = self.model
         with _seeded(self.seed, "model"):
@@ -287,7 +201,7 @@ class Recipe(Strict):
                 padding = collected.build("$.model.padding", PADDINGS, parts.padding, PaddingWires(decoder.dim))
             collected.raise_if_any(self.name)
             assert tokenizer and encoder and decoder and padding and mask_ratio and decoding
-            with _at("$.model"):
+            with at("$.model"):
                 return Mage(
                     tokenizer=tokenizer,
                     encoder=encoder,
@@ -303,9 +217,9 @@ class Recipe(Strict):
 
     def decoding(self) -> Decoding:
         """Return the default way to generate."""
-        with _at("$.generation.schedule", self.generation.schedule):
+        with at("$.generation.schedule", self.generation.schedule):
             schedule = SCHEDULES.build(self.generation.schedule, NoWires())
-        with _at("$.generation.selection", self.generation.selection):
+        with at("$.generation.selection", self.generation.selection):
             selection = SELECTIONS.build(self.generation.selection, NoWires())
         return Decoding(schedule, selection, self.generation.steps)
 
@@ -359,88 +273,6 @@ def _plugins_of(model: Mage) -> list[str]:
         mine = sorted(type(part).__name__ for part in parts if type(part).__module__ == "__main__")
         raise MageKitError(f"{', '.join(mine)}: defined in the running script, loading could not find it; use a module")
     return sorted(name for name in names if name.split(".")[0] != "mage_kit")
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Change JSON data in place by `a.b=VALUE` or `losses[0].weight=VALUE`.
-
-    Raises:
-        MageKitError: If the text has no '=', or a place on the way does not exist.
-    """
-    path, sign, text = override.partition("=")
-    if not sign or not path:
-        raise MageKitError(f"--set {override}: must have the form path=value, as in training.epochs=10")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    words = path.removeprefix("$.").replace("[", ".").replace("]", "").split(".")
-    parts: list[str | int] = [int(word) if word.isdigit() else word for word in words]
-    place: Any = data
-    for part in parts[:-1]:
-        if isinstance(place, dict) and place.get(str(part)) is None:
-            place[str(part)] = {}
-        place = _step(place, part, override)
-    last = parts[-1]
-    if isinstance(place, dict):
-        old = place.get(str(last))
-        named = isinstance(value, str) and isinstance(old, dict) and "kind" in old
-        place[str(last)] = {"kind": value} if named else value
-    else:
-        _step(place, last, override)
-        place[last] = value
-
-
-def _step(place: Any, part: str | int, override: str) -> Any:
-    try:
-        return place[str(part)] if isinstance(place, dict) else place[part]
-    except (KeyError, IndexError, TypeError):
-        raise MageKitError(f"--set {override}: no place '{part}' in the recipe") from None
-
-
-@contextlib.contextmanager
-def _at(path: str, config: ComponentConfig | None = None) -> Iterator[None]:
-    """Say where in the recipe a value that does not hold stands; `config` tells which names are keywords there."""
-    try:
-        yield
-    except PartsError as error:
-        raise RecipeError([f"{' and '.join(_place(part) for part in error.parts)}: {error.message}"]) from None
-    except RecipeError:
-        raise
-    except ValueError as error:
-        keyword = str(error).partition(":")[0]
-        inside = config is not None and keyword in type(config).model_fields
-        raise RecipeError([f"{path}.{error}" if inside else f"{path}: {error}"]) from None
-
-
-def _place(part: str) -> str:
-    """JSON path of a part that the model names."""
-    return f"$.{part}" if part in ("tokenizer", "losses") or part.startswith("losses[") else f"$.model.{part}"
-
-
-class _Collected:
-    """Gathers the problems of several parts, so that one message holds them all."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def attempt(self, path: str, config: ComponentConfig | None, make: Callable[[], T]) -> T | None:
-        """Return what `make` makes, or None and keep the problem."""
-        try:
-            with _at(path, config):
-                return make()
-        except RecipeError as error:
-            self.problems += error.problems
-            return None
-
-    def build(self, path: str, registry: Registry[T, W], config: ComponentConfig, wires: W) -> T | None:
-        """Build one part; see `attempt`."""
-        return self.attempt(path, config, lambda: registry.build(config, wires))
-
-    def raise_if_any(self, source: str) -> None:
-        """Raise RecipeError with all problems kept."""
-        if self.problems:
-            raise RecipeError(self.problems, source)
 
 
 @contextlib.contextmanager

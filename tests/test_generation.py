@@ -27,7 +27,7 @@ def test_settings_given_win_over_the_models_own(tiny: mk.Mage) -> None:
     own = mk.generate(tiny, 4)
     assert torch.equal(own.ids_BL, mk.generate(tiny, 4, steps=6, schedule=mk.CosineSchedule()).ids_BL)
     for change in ({"steps": 3}, {"selection": mk.Halton()}, {"schedule": mk.LinearSchedule()}):
-        assert not torch.equal(own.ids_BL, mk.generate(tiny, 4, **change).ids_BL)  # type: ignore[arg-type]
+        assert not torch.equal(own.ids_BL, mk.generate(tiny, 4, **change).ids_BL)
 
 
 def test_training_mode_is_left_as_it_was() -> None:

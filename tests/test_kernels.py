@@ -36,18 +36,18 @@ def test_attention_forms_agree_forward_and_backward(width: int, length: int, for
 def _errors(form: str, inputs: list[torch.Tensor], wide: list[torch.Tensor], dtype: torch.dtype) -> list[float]:
     """Errors of output and gradients, relative to their norm (gradients that cancel: to the inputs' size)."""
     cast = [value.to(dtype).requires_grad_() for value in inputs]
-    output = attention(*cast, implementation=form)  # type: ignore[arg-type]
+    output = attention(*cast, implementation=form)
     output.square().sum().backward()
     wanted = attention(*wide, implementation="reference").detach()
     pairs = [(output.detach(), wanted), *((ours.grad, ref.grad) for ours, ref in zip(cast, wide, strict=True))]
     scale = inputs[0].norm()
-    return [float((a.double() - b).norm() / torch.maximum(b.norm(), 0.1 * scale)) for a, b in pairs]  # type: ignore[union-attr]
+    return [float((a.double() - b).norm() / torch.maximum(b.norm(), 0.1 * scale)) for a, b in pairs]
 
 
 def test_attention_refuses_an_unknown_form() -> None:
     q = torch.zeros(1, 1, 1, 1)
     with pytest.raises(ValueError, match="implementation: 'flash9'"):
-        attention(q, q, q, implementation="flash9")  # type: ignore[arg-type]
+        attention(q, q, q, implementation="flash9")
     with pytest.raises(ValueError, match="backend: 'cuda'"):
         choose_attention("cuda", torch.device("cpu"), torch.float32, (1, 1, 4, 4), 0.0)
 

@@ -12,10 +12,25 @@ FAMILIES = (
     "tokenizers", "mask_ratios", "paddings", "encoders", "decoders", "losses", "schedules", "selections", "datasets",
 )  # fmt: skip
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "files", "grid", "fields", "draws", "registry", "plugins", "problems", "progress"), 1),
+    **dict.fromkeys(
+        (
+            "errors",
+            "files",
+            "grid",
+            "fields",
+            "draws",
+            "registry",
+            "overrides",
+            "places",
+            "plugins",
+            "problems",
+            "progress",
+        ),
+        1,
+    ),
     **dict.fromkeys(("blocks", "embedding", "head", "pictures", "transforms"), 2),
     **dict.fromkeys(FAMILIES, 3),
-    "model": 4,
+    **dict.fromkeys(("model", "sections"), 4),
     **dict.fromkeys(("recipe", "storage"), 5),
     **dict.fromkeys(("training", "generation", "evaluation"), 6),
     "jobs": 7,

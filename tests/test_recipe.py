@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import mage_kit as mk
-from mage_kit.recipe import apply_override, json_schema
+from mage_kit.overrides import apply_override
+from mage_kit.recipe import json_schema
 from tests import build
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -52,7 +53,7 @@ def test_the_papers_settings() -> None:
 
 def test_the_schema_beside_the_recipes_is_fresh() -> None:
     stored = json.loads((RECIPES / "recipe.schema.json").read_text())
-    assert stored == json_schema(), "run: mage-kit schema --out recipes/recipe.schema.json"
+    assert stored == json_schema(), "run: mage-kit schema --out recipes/recipe.schema.json --overwrite"
     text = json.dumps(stored)
     assert '"minimum"' in text and '"default"' in text and "Symmetric" not in text
 

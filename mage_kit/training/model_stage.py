@@ -20,7 +20,8 @@ from mage_kit.draws import derive, generator, keys, uniforms
 from mage_kit.errors import RecipeError
 from mage_kit.losses import BatchMasks, Loss
 from mage_kit.model import Mage
-from mage_kit.recipe import Recipe, Training
+from mage_kit.recipe import Recipe
+from mage_kit.sections import Training
 from mage_kit.training.checkpoints import Checkpointed
 from mage_kit.training.loader import Batch, Order, batches
 from mage_kit.training.loop import LoopPlan, Stage

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mage_kit.datasets import Dataset
 from mage_kit.draws import derive, generator
-from mage_kit.recipe import Recipe, TokenizerTraining
+from mage_kit.recipe import Recipe
+from mage_kit.sections import TokenizerTraining
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.checkpoints import Checkpointed
 from mage_kit.training.loader import Batch, Order, batches

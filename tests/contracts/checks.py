@@ -76,11 +76,11 @@ def selection(choice: mk.Selection, model: mk.Mage) -> None:
         seen.append(mask.clone())
         return logits(self, ids, mask, condition)
 
-    type(model).logits = spy  # type: ignore[method-assign]
+    type(model).logits = spy
     try:
         filled = decode_tokens(model, known, masked, decoding=decoding, seed=1)
     finally:
-        type(model).logits = logits  # type: ignore[method-assign]
+        type(model).logits = logits
     assert torch.equal(filled[~masked], known[~masked]), "known tokens changed"
     expected = [decoding.schedule.counts(int(count), 6) for count in masked.sum(1)]
     for step, mask in enumerate(seen[1:]):

@@ -73,7 +73,7 @@ def test_cross_entropy() -> None:
 
 @pytest.mark.parametrize("negatives", ["all", "cross_view"])
 def test_info_nce(negatives: str) -> None:
-    loss = mk.InfoNCE(8, hidden=16, output=4, negatives=negatives, gate=0.6)  # type: ignore[arg-type]
+    loss = mk.InfoNCE(8, hidden=16, output=4, negatives=negatives, gate=0.6)
     latents = torch.randn(10, 9, 8, generator=torch.Generator().manual_seed(0))
     ratio = torch.tensor([0.5, 0.6, 0.61, 0.59, 0.9] * 2, dtype=torch.float64)
     masks = BatchMasks(ratio, 40, 2)

@@ -1,0 +1,45 @@
+"""`--set path=value`: one change to a recipe's JSON before it is validated."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mage_kit.errors import MageKitError
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Change JSON data in place by `a.b=VALUE` or `losses[0].weight=VALUE`.
+
+    Raises:
+        MageKitError: If the text has no '=', or a place on the way does not exist.
+    """
+    path, sign, text = override.partition("=")
+    if not sign or not path:
+        raise MageKitError(f"--set {override}: must have the form path=value, as in training.epochs=10")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    words = path.removeprefix("$.").replace("[", ".").replace("]", "").split(".")
+    parts: list[str | int] = [int(word) if word.isdigit() else word for word in words]
+    place: Any = data
+    for part in parts[:-1]:
+        if isinstance(place, dict) and place.get(str(part)) is None:
+            place[str(part)] = {}
+        place = _step(place, part, override)
+    last = parts[-1]
+    if isinstance(place, dict):
+        old = place.get(str(last))
+        named = isinstance(value, str) and isinstance(old, dict) and "kind" in old
+        place[str(last)] = {"kind": value} if named else value
+    else:
+        _step(place, last, override)
+        place[last] = value
+
+
+def _step(place: Any, part: str | int, override: str) -> Any:
+    try:
+        return place[str(part)] if isinstance(place, dict) else place[part]
+    except (KeyError, IndexError, TypeError):
+        raise MageKitError(f"--set {override}: no place '{part}' in the recipe") from None

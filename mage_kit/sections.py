@@ -1,0 +1,103 @@
+"""Sections of a recipe: what stands under model, training, generation and the rest, with bounds and prose."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from mage_kit.decoders import DECODERS
+from mage_kit.embedding import EmbeddingConfig
+from mage_kit.encoders import ENCODERS
+from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.mask_ratios import MASK_RATIOS
+from mage_kit.paddings import PADDINGS
+from mage_kit.registry import ComponentConfig, Strict
+from mage_kit.schedules import SCHEDULES
+from mage_kit.selections import SELECTIONS
+
+
+def _drop(value: Any) -> Any:
+    if value == "lowest" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
+        return value
+    raise PydanticCustomError("drop", "{value}, must lie in [0, 1] or be 'lowest'", {"value": json.dumps(value)})
+
+
+Drop = Annotated[
+    float | str,
+    PlainValidator(_drop),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"const": "lowest"}]}),
+]
+
+
+class ModelConfig(Strict):
+    """The parts of the model and how they are masked."""
+
+    mask_ratio: Annotated[ComponentConfig, MASK_RATIOS.slot()]
+    ratio_group: NonNegative = Field(
+        64,
+        description="Consecutive images that share a drawn ratio: 1 one each, 64 the published script, 0 the batch.",
+    )
+    drop: Drop = Field(0.5, description="Share of tokens the encoder never sees; 'lowest': the ratio's lower bound.")
+    embedding: EmbeddingConfig = Field(EmbeddingConfig(), description="How tokens enter the encoder.")
+    encoder: Annotated[ComponentConfig, ENCODERS.slot()]
+    padding: Annotated[ComponentConfig, PADDINGS.slot()]
+    decoder: Annotated[ComponentConfig, DECODERS.slot()]
+
+
+class TokenizerTraining(Strict):
+    """First stage: training the tokenizer on the same images. AdamW, warm-up, cosine to 0."""
+
+    steps: Positive = Field(description="Optimiser steps.")
+    batch: Positive = Field(64, description="Images a step.")
+    lr: PositiveFloat = Field(1e-3, description="Peak learning rate.")
+    warmup_steps: NonNegative = Field(50, description="Steps of linear warm-up.")
+    weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay.")
+    betas: tuple[Probability, Probability] = Field((0.9, 0.95), description="AdamW's betas.")
+    clip: PositiveFloat = Field(1.0, description="Largest global gradient norm.")
+
+
+class Training(Strict):
+    """Second stage: training the model. AdamW, lr = base_lr x batch / 256, warm-up and cosine to 0 per step."""
+
+    batch: Positive = Field(description="Images a step over all processes; decides the learning rate.")
+    micro_batch: Positive | None = Field(None, description="Images at once in a process; null: the whole share.")
+    epochs: PositiveFloat = Field(description="Passes over the data.")
+    warmup_epochs: NonNegativeFloat = Field(description="Epochs of linear warm-up.")
+    base_lr: PositiveFloat = Field(1.5e-4, description="Learning rate at a batch of 256.")
+    weight_decay: NonNegativeFloat = Field(0.05, description="None on 1-D tensors and biases.")
+    betas: tuple[Probability, Probability] = Field((0.9, 0.95), description="AdamW's betas.")
+    clip: PositiveFloat | None = Field(3.0, description="Largest global gradient norm; null: no clipping.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is faster.")
+    workers: NonNegative = Field(0, description="Processes that load images; 0: the training process itself.")
+    log_every: Positive = Field(50, description="Steps between two lines of metrics.")
+    checkpoint_every: Positive = Field(500, description="Steps between two checkpoints; both stages.")
+    keep: Positive = Field(2, description="Checkpoints kept.")
+
+
+class Generation(Strict):
+    """How the model makes images by default."""
+
+    schedule: Annotated[ComponentConfig, SCHEDULES.slot()]
+    selection: Annotated[ComponentConfig, SELECTIONS.slot()]
+    steps: Positive = Field(20, description="Decoding steps, T.")
+
+
+class Evaluation(Strict):
+    """How a run is measured."""
+
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="Stratified folds of the linear probe.")
+    strengths: tuple[PositiveFloat, ...] = Field(
+        (0.01, 0.1, 1.0),
+        min_length=1,
+        description="Inverse regularisation strengths tried; the best is reported.",
+    )
+    samples: Positive = Field(1000, description="Generated images for the Fréchet distance.")
+
+
+class Kernels(Strict):
+    """Which implementations run."""
+
+    backend: Literal["auto", "torch"] = Field("auto", description="auto: measured once at the start of a run.")
