@@ -16,8 +16,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	touch $@ $(VENV)/.demo
 
+# Again: make demo DEMO_FLAGS=--overwrite
 demo: $(VENV)/.demo
-	$(BIN)/mage-kit demo --out runs/demo --overwrite
+	$(BIN)/mage-kit demo --out runs/demo $(DEMO_FLAGS)
 
 # The quick part: format, lint, types.
 check: $(VENV)/.dev

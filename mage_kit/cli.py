@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -236,8 +238,19 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, ImportError) as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
-        sys.exit(2)
+        _stop(str(error))
+    except Exception as error:
+        # Somebody's plug-in, or a bug of ours: one line that says where; the traceback on request.
+        if os.environ.get("MAGE_TRACEBACK"):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename}:{last.lineno}, in {last.name}"
+        _stop(f"{type(error).__name__}: {error} ({where}; MAGE_TRACEBACK=1 shows the whole traceback)")
+
+
+def _stop(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True, style="red")
+    sys.exit(2)
 
 
 if __name__ == "__main__":

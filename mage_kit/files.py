@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -62,6 +63,21 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        MageKitError: If the file is missing, damaged, or holds something else; names it.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MageKitError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(value, dict):
+        raise MageKitError(f"{path}: must hold a JSON object")
+    return value
 
 
 def write_json(path: Path, value: object) -> None:

@@ -24,7 +24,7 @@ from mage_kit.encoders import Encoder
 from mage_kit.errors import PartsError
 from mage_kit.head import make_head
 from mage_kit.losses import BatchMasks, Loss, LossInputs, LossTerm, LossWires
-from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio
+from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio, draw
 from mage_kit.paddings import ClassTokenPadding, Padding, PaddingWires
 from mage_kit.schedules import CosineSchedule, Schedule
 from mage_kit.selections import GumbelConfidence, Selection
@@ -215,12 +215,7 @@ class Mage(nn.Module):
         Raises:
             ValueError: If the mask ratio returns anything outside its own range: a plug-in's bug, named.
         """
-        ratio = self.mask_ratio.sample(groups, random).to(torch.float64)
-        name, low, high = type(self.mask_ratio).__name__, self.mask_ratio.low, self.mask_ratio.high
-        if ratio.shape != (groups,) or not bool(((ratio >= low) & (ratio <= high)).all()):
-            drew = f"{tuple(ratio.shape)} in [{ratio.min()}, {ratio.max()}]"
-            raise ValueError(f"mask_ratio: {name} drew {drew}, must be ({groups},) in [{low}, {high}]")
-        return ratio
+        return draw(self.mask_ratio, groups, random)
 
     def plan(self, ratio_B: Tensor, noise_BL: Tensor) -> MaskPlan:
         """Return the plan of a training batch.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from mage_kit.errors import MageKitError
+
+_PATH = re.compile(r"(\$\.)?\$?\w+(\[[0-9]+\]|\.\w+)*")
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -21,6 +24,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
+    if not _PATH.fullmatch(path):
+        raise MageKitError(f"--set {override}: '{path}' is no path; it has the form a.b or a[0].b")
     words = path.removeprefix("$.").replace("[", ".").replace("]", "").split(".")
     parts: list[str | int] = [int(word) if word.isdigit() else word for word in words]
     place: Any = data
@@ -34,8 +39,10 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         named = isinstance(value, str) and isinstance(old, dict) and "kind" in old
         place[str(last)] = {"kind": value} if named else value
     else:
+        if not isinstance(place, list):
+            raise MageKitError(f"--set {override}: no place '{last}' in the recipe")
         _step(place, last, override)
-        place[last] = value
+        place[int(last)] = value
 
 
 def _step(place: Any, part: str | int, override: str) -> Any:

@@ -25,7 +25,7 @@ def load_entry_points() -> list[str]:
         try:
             point.load()
             _loaded_entry_points.add(point.value)
-        except Exception as error:  # a plug-in may raise anything, and must not take the program down
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything, and must not take the program down
             found.append(f"entry point {point.name} = {point.value}: {type(error).__name__}: {error}")
     return found
 
@@ -42,8 +42,11 @@ def load_plugins(names: Sequence[str], *folders: Path) -> list[str]:
         for number, name in enumerate(names):
             try:
                 importlib.import_module(name)
-            except Exception as error:  # see above
-                found.append(f"$.plugins[{number}]: '{name}' cannot be imported ({type(error).__name__}: {error})")
+            except (Exception, SystemExit) as error:  # see above
+                found.append(
+                    f"$.plugins[{number}]: '{name}' cannot be imported from the current folder, the recipe's or "
+                    f"the installed packages ({type(error).__name__}: {error})"
+                )
     return found
 
 

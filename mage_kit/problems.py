@@ -59,6 +59,8 @@ def _explain(item: Any, root: type[BaseModel], data: Any) -> str:
         return f"{value}, must be {_TYPES[kind]}"
     if kind == "literal_error":
         return f"{value}, must be {context['expected']}"
+    if kind == "string_pattern_mismatch":
+        return f"{value}, must match {context['pattern']}"
     if kind in ("too_short", "too_long"):
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return f"{value}, must hold {bound}"

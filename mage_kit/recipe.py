@@ -41,7 +41,7 @@ class Recipe(Strict):
     """
 
     schema_: str | None = Field(None, alias="$schema", description="Where editors find the schema.")
-    name: str = Field(min_length=1, description="Name of the run.")
+    name: str = Field(pattern=r"^\w[\w .-]*$", description="Name of the run, and of its folder in runs/.")
     plugins: tuple[str, ...] = Field((), description="Modules to import first; they may register components.")
     seed: NonNegative = Field(0, description="Every random draw of the run follows from it.")
     data: Annotated[ComponentConfig, DATASETS.slot()] | None = Field(None, description="Images; null for a bare model.")
@@ -74,7 +74,9 @@ class Recipe(Strict):
             raise RecipeError(["no such file"], str(file)) from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError([f"cannot be read ({error})"], str(file)) from None
-        except json.JSONDecodeError as error:
+        except (RecursionError, ValueError) as error:
+            if not isinstance(error, json.JSONDecodeError):
+                raise RecipeError([f"not readable as JSON ({error})"], str(file)) from None
             raise RecipeError(
                 [f"line {error.lineno}, column {error.colno}: not JSON ({error.msg})"], str(file)
             ) from None
@@ -232,6 +234,14 @@ class Recipe(Strict):
         with torch.device("meta"):
             model = self.build_model()
         found = []
+        for path, test in (
+            ("$.model.mask_ratio", lambda: model.draw_ratios(4, torch.Generator().manual_seed(0))),
+            ("$.generation.schedule", lambda: model.decoding.schedule.check(model.decoding.steps)),
+        ):
+            try:
+                test()
+            except ValueError as error:
+                found.append(f"{path}: {error}")
         augment = getattr(self.data, "augment", None)
         if augment is not None and augment.views < model.views:
             number = next(i for i, loss in enumerate(model.losses) if getattr(loss, "needs_views", 1) > augment.views)

@@ -137,7 +137,11 @@ class Registry(Generic[T, W]):
         """Make the component that a validated config describes, with the values wired into it."""
         entry = self.get(config.kind)
         wired = [getattr(wires, name) for name in entry.wires]
-        return entry.cls(*wired, **{name: getattr(config, name) for name in self.parameters(entry)})
+        made = entry.cls(*wired, **{name: getattr(config, name) for name in self.parameters(entry)})
+        lost = [name for name in self.parameters(entry) if not hasattr(made, name)]
+        if lost:
+            raise MageKitError(f"{entry.cls.__name__} keeps no attribute '{lost[0]}'; its recipe could not be written")
+        return made
 
     def parameters(self, entry: Entry[T]) -> list[str]:
         """Return the names of a component's keywords, without kind and slot fields."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ def save(model: Mage, folder: str | os.PathLike[str], recipe: Recipe | None = No
         MageKitError: If the folder holds something, or a part's class is not registered.
     """
     target = Path(folder)
-    text = (recipe or Recipe.of(model, name=target.name)).to_json()
+    text = (recipe or Recipe.of(model, name=re.sub(r"[^\w .-]", "_", target.resolve().name) or "model")).to_json()
     held = {path.name for path in target.iterdir()} if target.is_dir() else {target.name} if target.exists() else set()
     if held and not overwrite:
         raise MageKitError(f"folder: '{target}', is not empty; nothing is overwritten unless asked (overwrite=True)")

@@ -75,6 +75,12 @@ def test_a_fixed_drop_with_cosine_ratios_is_refused() -> None:
         (["show", "cosin"], "did you mean 'cosine'"),
         (["show", "power", "--set", "exponent=-1"], "$.exponent: -1, must be above 0"),
         (["demo", "--out", "recipes", "--overwrite"], "only run folders are overwritten"),
+        (["schema", "--out", "README.md"], "exists"),
+        (["show", "cosine", "--set", "bogus=1"], "$.bogus: unknown"),
+        (["check", "recipes/digits.json", "--set", "name[0]=x"], "no place '0'"),
+        (["check", "recipes/digits.json", "--set", "losses[0.weight=3"], "is no path"),
+        (["check", "recipes/digits.json", "--set", "name=../up"], "$.name"),
+        (["train", "recipes/digits.json", "--resume", "--out", "{tmp}/none"], "no run there"),
         (["compare", "recipes/digits.json", "--vary", "model.mask_ratio=uniform"], "at least two values"),
         (["generate", "x", "-n", "0"], "Invalid value for '-n'"),
         (["nonsense"], "No such command"),
@@ -82,6 +88,74 @@ def test_a_fixed_drop_with_cosine_ratios_is_refused() -> None:
 )  # fmt: skip
 def test_mistakes_are_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
     refused(*(argument.replace("{tmp}", str(tmp_path)) for argument in arguments), says=says)
+
+
+BROKEN = """
+import torch
+from mage_kit import MASK_RATIOS, SCHEDULES, SELECTIONS, MaskRatio, Schedule, Selection
+
+@MASK_RATIOS.register("bad_ratio")
+class BadRatio(MaskRatio):
+    "A ratio."
+    low, high = 0.5, 1.0
+    def sample(self, count, generator):
+        return {draw}
+
+@SCHEDULES.register("bad_curve")
+class BadCurve(Schedule):
+    "A curve."
+    def remaining(self, progress):
+        return {share}
+"""
+
+
+@pytest.mark.parametrize(
+    ("draw", "share", "override", "says"),
+    [
+        ("None", "1 - progress", "model.mask_ratio=bad_ratio", "BadRatio drew NoneType"),
+        ("torch.full((count,), 0.6)", "1 - progress", "model.mask_ratio=bad_ratio", "BadRatio drew float32"),
+        ("torch.zeros(count).double()", "1 - progress", "model.mask_ratio=bad_ratio", "must be (4,) in [0.5, 1]"),
+        ("{}['x']", "1 - progress", "model.mask_ratio=bad_ratio", "KeyError: 'x'"),
+        ("None", "(0.5 - progress) ** 0.5", "generation.schedule=bad_curve", "BadCurve gives"),
+        ("None", "1 + progress", "generation.schedule=bad_curve", "BadCurve gives"),
+        ("None", "float('nan')", "generation.schedule=bad_curve", "BadCurve gives nan"),
+    ],
+)
+def test_a_plugins_bug_is_named(draw: str, share: str, override: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "bad_lab.py").write_text(BROKEN.replace("{draw}", draw).replace("{share}", share))
+    recipe = str(RECIPES / "digits.json")
+    refused("check", recipe, "--set", 'plugins=["bad_lab"]', "--set", override, says=says, cwd=tmp_path)
+
+
+def test_a_plugin_that_exits_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "leaver.py").write_text("import sys; sys.exit(0)")
+    refused(
+        "check", str(RECIPES / "digits.json"), "--set", 'plugins=["leaver"]', says="cannot be imported", cwd=tmp_path
+    )
+
+
+def test_overwriting_spares_what_no_run_writes(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text((RECIPES / "digits.json").read_text())
+    (tmp_path / "thesis.txt").write_text("mine")
+    refused("demo", "--out", str(tmp_path), "--overwrite", says="holds thesis.txt, which no run writes")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_run_with_a_plugin_is_read_from_anywhere(tmp_path: Path) -> None:
+    from tests.test_recipe import PLUGIN
+    from tests.test_training import SMALL
+
+    lab, elsewhere = tmp_path / "lab", tmp_path / "elsewhere"
+    lab.mkdir()
+    elsewhere.mkdir()
+    (lab / "my_ratio.py").write_text(PLUGIN.format(kind="mine"))
+    changes = [*SMALL, 'plugins=["my_ratio"]', 'model.mask_ratio={"kind": "mine"}', "training.epochs=0.5"]
+    data = json.loads(mk.Recipe.load(RECIPES / "digits.json", SMALL).to_json())
+    (lab / "r.json").write_text(json.dumps(data))
+    options = [part for change in changes[len(SMALL) :] for part in ("--set", change)]
+    trained = run("train", str(lab / "r.json"), *options, "--out", "run", cwd=elsewhere)
+    assert trained.returncode == 0, trained.stderr
+    assert run("generate", "elsewhere/run", "-n", "2", cwd=tmp_path).returncode == 0
 
 
 def test_ls_shows_every_component_with_its_parameters() -> None:

@@ -333,9 +333,15 @@ def test_a_broken_image_is_named_also_from_a_worker(tmp_path: Path) -> None:
 
 
 def test_mistakes_show_before_the_first_stage(tmp_path: Path) -> None:
-    with pytest.raises(mk.MageKitError, match="batch: 4096, must be at most the number of images"):
-        train(small("training.batch=4096"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    with pytest.raises(mk.RecipeError) as caught:
+        train(small("training.batch=4096", "tokenizer_training.batch=2000"), tmp_path / "run")
+    assert [line.split(",")[0] for line in caught.value.problems] == [
+        "$.training.batch: 4096",
+        "$.tokenizer_training.batch: 2000",
+    ]
+    with pytest.raises(mk.MageKitError, match="no run there"):
+        train(small(), tmp_path / "mistyped", resume=True)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "mistyped").exists()
 
 
 def test_a_small_contrastive_batch_is_told(tmp_path: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,8 @@ class Generated:
             MageKitError: If the file exists and `overwrite` is false.
         """
         target = Path(path)
+        if columns < 1:
+            raise ValueError(f"columns: {columns}, must be at least 1")
         if target.exists() and not overwrite:
             raise MageKitError(f"path: '{target}', exists; nothing is overwritten unless asked (overwrite=True)")
         save_picture(grid_picture(self.images_BCHW, min(columns, len(self.images_BCHW))), target)
@@ -80,6 +82,7 @@ def decode_tokens(
             ("generation", "tokenizer"), f"sampling needs codes, {type(model.tokenizer).__name__} has none"
         )
     plan = decoding or model.decoding
+    plan.schedule.check(plan.steps)
     ids_BL, masked_BL = known_BL.clone(), masked_BL.clone()
     unknown_B = masked_BL.sum(dim=1)
     index_B = torch.arange(first_index, first_index + len(ids_BL), device=ids_BL.device)
@@ -90,10 +93,21 @@ def decode_tokens(
         ids_BL = torch.where(masked_BL, sampled_BL, ids_BL)
         count_B = plan.schedule.next_counts(unknown_B, masked_BL.sum(dim=1), step, plan.steps)
         score_BL = plan.selection.score(SelectionStep(step, plan.steps, model.spec.grid, log_p_BL, noise_BL))
+        _check_score(score_BL, masked_BL, plan.selection)
         masked_BL = remask(score_BL, masked_BL, count_B)
         if on_step is not None:
             on_step(step, plan.steps)
     return ids_BL
+
+
+def _check_score(score_BL: Tensor, masked_BL: Tensor, selection: Selection) -> None:
+    """Hold a selection to its contract: a plug-in's bug is named, not decoded with."""
+    name = type(selection).__name__
+    if not isinstance(score_BL, Tensor) or score_BL.shape != masked_BL.shape:
+        shape = tuple(score_BL.shape) if isinstance(score_BL, Tensor) else type(score_BL).__name__
+        raise ValueError(f"selection: {name} returned {shape}, must be a tensor of shape {tuple(masked_BL.shape)}")
+    if bool(torch.isnan(score_BL[masked_BL]).any()):
+        raise ValueError(f"selection: {name} returned NaN, must be numbers")
 
 
 @torch.no_grad()
@@ -126,6 +140,8 @@ def generate(
     for name, value in (("n", n), ("steps", 1 if steps is None else steps), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name}: {value}, must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed: {seed}, must be at least 0")
     own = model.decoding
     plan = Decoding(schedule or own.schedule, selection or own.selection, steps or own.steps)
     training, length = model.training, model.spec.grid.size

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit.errors import MageKitError
-from mage_kit.evaluation.features import extract_features
+from mage_kit.evaluation.features import extract_features, labels_of
 from mage_kit.evaluation.judgement import Reference, make_reference
 from mage_kit.evaluation.probe import linear_probe
 from mage_kit.files import write_json
@@ -53,6 +53,7 @@ def compare(source: Path, overrides: Sequence[str], vary: str, out: Path, report
     recipes = [Recipe.load(source, [*overrides, f"{path}={value}"]) for value in values]
     for recipe in recipes:
         recipe.check()
+        labels_of(recipe.build_dataset())  # the table needs them: say so before any training
     references: dict[str, Reference] = {}
     rows = []
     for number, (value, recipe) in enumerate(zip(values, recipes, strict=True)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mage_kit.evaluation.features import labels_of
 from mage_kit.evaluation.judgement import (
     Reference,
     judge_samples,
@@ -41,6 +42,7 @@ def run_demo(recipe: Recipe, out: Path, reporter: Reporter) -> dict[str, Any]:
     Returns:
         The contents of metrics.json.
     """
+    labels_of(recipe.build_dataset())  # measuring needs them: say so before any training
     start = time.monotonic()
     train(recipe, out)
     trained = time.monotonic()

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 import mage_kit.recipe  # noqa: F401  # imports every family
 from mage_kit.errors import MageKitError, RecipeError, nearest
 from mage_kit.evaluation.plots import bars, plot_line
-from mage_kit.mask_ratios import MASK_RATIOS, MaskRatio
+from mage_kit.mask_ratios import MASK_RATIOS, MaskRatio, draw
 from mage_kit.plugins import load_entry_points, load_plugins
 from mage_kit.problems import problems
 from mage_kit.registry import FAMILIES, Entry, NoWires, Registry
@@ -120,7 +120,7 @@ _Shape = tuple[list[tuple[str, float]], list[float], str, tuple[str, str]]
 
 
 def _distribution(ratio: MaskRatio, tokens: int) -> _Shape:
-    draws = ratio.sample(_DRAWS, torch.Generator().manual_seed(0))
+    draws = draw(ratio, _DRAWS, torch.Generator().manual_seed(0))
     counts = torch.histc(draws.float(), bins=_BINS, min=0.0, max=1.0) / _DRAWS
     masked = (draws * tokens).ceil()
     spread = f"{masked.mean():.1f} masked on average, {masked.min():.0f} to {masked.max():.0f}"

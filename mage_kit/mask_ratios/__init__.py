@@ -2,7 +2,7 @@
 
 from mage_kit.mask_ratios import angular, fixed, truncated_normal, uniform
 from mage_kit.mask_ratios.angular import ArccosRatio, CosineRatio
-from mage_kit.mask_ratios.base import MASK_RATIOS, MaskRatio
+from mage_kit.mask_ratios.base import MASK_RATIOS, MaskRatio, draw
 from mage_kit.mask_ratios.fixed import FixedRatio
 from mage_kit.mask_ratios.truncated_normal import TruncatedNormalRatio
 from mage_kit.mask_ratios.uniform import UniformRatio
@@ -16,6 +16,7 @@ __all__ = [
     "TruncatedNormalRatio",
     "UniformRatio",
     "angular",
+    "draw",
     "fixed",
     "truncated_normal",
     "uniform",

@@ -38,10 +38,29 @@ class MaskRatio(ABC):
 MASK_RATIOS: Registry[MaskRatio, NoWires] = Registry("mask_ratios", MaskRatio, NoWires)
 
 
+def draw(ratio: MaskRatio, count: int, generator: torch.Generator) -> Tensor:
+    """Draw ratios and hold them to the contract: a plug-in's bug is named, not trained on.
+
+    Raises:
+        ValueError: If the draws have another type or shape, or leave the stated range.
+    """
+    name, drawn = type(ratio).__name__, ratio.sample(count, generator)
+    if not isinstance(drawn, Tensor) or drawn.dtype != torch.float64:
+        kind = str(drawn.dtype)[6:] if isinstance(drawn, Tensor) else type(drawn).__name__
+        raise ValueError(f"mask_ratio: {name} drew {kind}, must be a float64 tensor")
+    if drawn.shape != (count,) or not bool(((drawn >= ratio.low) & (drawn <= ratio.high)).all()):
+        span = f"[{drawn.min():g}, {drawn.max():g}]" if drawn.numel() else "nothing"
+        wanted = f"({count},) in [{ratio.low:g}, {ratio.high:g}]"
+        raise ValueError(f"mask_ratio: {name} drew {tuple(drawn.shape)} in {span}, must be {wanted}")
+    return drawn
+
+
 def check_range(low: float, high: float) -> None:
-    """Raise ValueError unless low <= high."""
+    """Raise ValueError unless 0 <= low <= high <= 1: in Python, no recipe has checked the bounds."""
     if low > high:
         raise ValueError(f"low: {low}, must not exceed high ({high})")
+    if low < 0 or high > 1:
+        raise ValueError(f"low: {low}, and high: {high}, must lie in [0, 1]")
 
 
 def uniform01(count: int, generator: torch.Generator) -> Tensor:

@@ -18,6 +18,8 @@ class FixedRatio(MaskRatio):
     """
 
     def __init__(self, *, ratio: Fraction = 0.75) -> None:
+        if not 0 <= ratio <= 1:
+            raise ValueError(f"ratio: {ratio}, must lie in [0, 1]")
         self.ratio = ratio
         self.low = self.high = ratio
 

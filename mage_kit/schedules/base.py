@@ -18,6 +18,22 @@ class Schedule(ABC):
     def remaining(self, progress: float) -> float:
         """Return the share still masked, in [0, 1], at a progress t / T in [0, 1]; 1 at 0, 0 at 1, never rising."""
 
+    def check(self, steps: int) -> None:
+        """Hold the curve to the contract at the steps used.
+
+        Raises:
+            ValueError: If a share is no number in [0, 1], or the curve rises.
+        """
+        before = 1.0
+        for step in range(1, steps + 1):
+            share = self.remaining(step / steps)
+            if not isinstance(share, int | float) or not 0 <= share <= before + 1e-9:
+                raise ValueError(
+                    f"schedule: {type(self).__name__} gives {share} at {step} of {steps} steps, "
+                    f"must be a number in [0, 1] that never rises (before: {before:g})"
+                )
+            before = share
+
     def next_counts(self, unknown_B: Tensor, masked_B: Tensor, step: int, steps: int) -> Tensor:
         """Return how many tokens of each image stay masked after a step.
 
@@ -39,6 +55,7 @@ class Schedule(ABC):
 
     def counts(self, unknown: int, steps: int) -> list[int]:
         """Return the number masked after each of `steps` steps, for one image; ends in 0."""
+        self.check(steps)
         masked, result = unknown, []
         for step in range(1, steps + 1):
             wanted = 0 if step == steps else max(1, math.floor(unknown * self.remaining(step / steps)))

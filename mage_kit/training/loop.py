@@ -145,7 +145,7 @@ def resume(stage: Stage, checkpoints: Path, reporter: Reporter) -> int:
     for path in reversed(list_checkpoints(checkpoints)):
         try:
             step = load_checkpoint(path, stage.kept)
-        except (MageKitError, OSError, ValueError, KeyError) as error:
+        except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
             reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
             continue
         reporter.say(f"resuming from {path}")

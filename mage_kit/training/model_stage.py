@@ -30,6 +30,7 @@ from mage_kit.training.optim import make_optimizer
 from mage_kit.training.probe import Decision, choose_precision
 from mage_kit.training.tokenizer_stage import to_float
 
+_PROBED = 4096  # tokens in the batch that precision is measured on
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
 
 
@@ -248,7 +249,7 @@ def tokenization_precision(model: Mage, dataset: Dataset, device: torch.device, 
 def _probe_run(model: Mage, device: torch.device, batch: int) -> Callable[[], None]:
     """One forward and backward pass of the whole model on made tokens."""
     length, spec = model.spec.grid.size, model.spec
-    images = max(2, min(batch, 16)) // 2 * 2
+    images = max(2, min(batch, _PROBED // length) // 2 * 2)  # near the real size: small batches favour float32
     shape = (images, length) if spec.codes else (images, length, spec.width)
     tokens = torch.randint(spec.codes, shape) if spec.codes else torch.rand(shape)
     ratio_B = torch.full((images,), model.mask_ratio.high, dtype=torch.float64)

@@ -15,14 +15,21 @@ from lightning_fabric import Fabric
 
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.files import atomic_folder, drop_temporaries, read_tensors, write_json, write_tensors, write_text
+from mage_kit.files import (
+    atomic_folder,
+    drop_temporaries,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from mage_kit.model import Mage
 from mage_kit.plugins import PLUGINS_FILE, plugin_folders
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.storage import MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER, best_device, load_state, state_of
 from mage_kit.tokenizers import Tokenizer
-from mage_kit.training.loader import Order
 from mage_kit.training.loop import run_loop
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.model_stage import ModelStage, model_attention, model_precision, tokenization_precision
@@ -54,9 +61,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
     dataset = recipe.build_dataset()
-    Order(
-        len(dataset), recipe.training.batch, recipe.seed
-    )  # refuses a batch that the data cannot fill, before stage one
+    _check_sizes(recipe, len(dataset))
     _open_folder(recipe, dataset, out, resume)
     decisions, log = Decisions(out), MetricsLog(out)
     try:
@@ -73,18 +78,32 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
     return out
 
 
+def _check_sizes(recipe: Recipe, images: int) -> None:
+    """Refuse batches that the data cannot fill, before the first stage has cost its time."""
+    sections = {"training": recipe.training, "tokenizer_training": recipe.tokenizer_training}
+    found = [
+        f"$.{name}.batch: {section.batch}, must be at most the number of images ({images})"
+        for name, section in sections.items()
+        if section is not None and section.batch > images
+    ]
+    if found:
+        raise RecipeError(found, recipe.name)
+
+
 def _open_folder(recipe: Recipe, dataset: Dataset, out: Path, resume: bool) -> None:
     """Make the run folder, or make sure that it is this recipe's, on the same images."""
     stored, identity = out / RECIPE_FILE, out / DATA_FILE
     if resume and stored.is_file():
-        before, now = json.loads(stored.read_text()), json.loads(recipe.to_json())
+        before, now = read_json(stored), json.loads(recipe.to_json())
         changed = [f"$.{key}: differs from the run's recipe" for key in now if before.get(key) != now[key]]
         if changed:
             raise RecipeError(changed, f"--resume {out}")
-        if identity.is_file() and json.loads(identity.read_text()) != dataset.identity():
+        if identity.is_file() and read_json(identity) != dataset.identity():
             raise MageKitError(f"--resume {out}: the images are not those of the run ({identity}); start a new run")
         drop_temporaries(out)
         return
+    if resume:
+        raise MageKitError(f"--resume {out}: no run there ({RECIPE_FILE} is missing); start one without --resume")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MageKitError(f"out: '{out}', is not empty; choose another folder, or --resume a run of the same recipe")
     out.mkdir(parents=True, exist_ok=True)
@@ -168,7 +187,7 @@ def load_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
     card = _card(inner)
     if not card:
         raise RecipeError([f"$.tokenizer.weights: '{folder}', must be a folder with a trained tokenizer"], recipe.name)
-    wanted, stored = recipe.tokenizer.model_dump(mode="json"), card["tokenizer"]
+    wanted, stored = recipe.tokenizer.model_dump(mode="json"), card.get("tokenizer", {})
     ignored = {"weights", *tokenizer.training_only}
     differing = [
         f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"

@@ -21,6 +21,8 @@ from mage_kit.training.loop import LoopPlan, Stage
 from mage_kit.training.optim import make_optimizer
 from mage_kit.training.probe import Decision, choose_precision
 
+_PROBED = 1 << 16  # pixels in the batch that precision is measured on
+
 
 class _Objective(nn.Module):
     """The tokenizer's objective as a forward pass, for wrappers that know only that.
@@ -131,7 +133,9 @@ def tokenizer_precision(recipe: Recipe, tokenizer: Tokenizer, device: torch.devi
     assert recipe.training is not None
     probed = copy.deepcopy(tokenizer).to(device)
     probed.start_training()
-    images = torch.rand(8, tokenizer.channels, *tokenizer.image_size, device=device)
+    height, width = tokenizer.image_size
+    count = max(1, min(32, _PROBED // (height * width)))
+    images = torch.rand(count, tokenizer.channels, height, width, device=device)
 
     def run() -> None:
         probed.objective(images, 0.0, torch.Generator().manual_seed(0)).total.backward()

@@ -196,5 +196,5 @@ def test_ratio_outside_its_own_range() -> None:
 
     with caught(""):
         checks.mask_ratio(Wild(low=0.5))
-    with pytest.raises(ValueError, match=r"mask_ratio: Wild drew"):
+    with pytest.raises(ValueError, match="mask_ratio: Wild drew"):
         build.mage(mask_ratio=Wild(low=0.5)).draw_ratios(100, torch.Generator().manual_seed(0))
