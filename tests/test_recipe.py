@@ -213,8 +213,8 @@ class Steps(MaskRatio):
         self.low, self.high = low, high
 
     def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        heads = torch.rand(count, generator=generator, dtype=torch.float64) < 0.5
-        return torch.where(heads, self.low, self.high)
+        heads = torch.randint(2, (count,), generator=generator)
+        return torch.tensor([self.low, self.high], dtype=torch.float64)[heads]
 '''
 
 

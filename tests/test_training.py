@@ -71,6 +71,7 @@ def test_a_run_leaves_what_is_promised(unbroken: Path) -> None:
     assert all(item["reason"] for item in decisions.values()) and set(decisions) == {
         "tokenizer_precision",
         "precision",
+        "tokenization",
         "attention",
     }
     loaded = mk.load(unbroken)

@@ -35,7 +35,7 @@ def mask_ratio(ratio: mk.MaskRatio) -> None:
     first, again, other = (ratio.sample(5000, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert first.dtype == torch.float64 and first.shape == (5000,)
     assert 0 <= ratio.low <= ratio.high <= 1
-    assert bool(((first >= ratio.low) & (first <= ratio.high)).all())
+    assert bool(((first >= ratio.low) & (first <= ratio.high)).all()), "draws leave their own range"
     assert torch.equal(first, again)
     if ratio.low < ratio.high:
         assert not torch.equal(first, other), "the generator is not the source of the draws"
