@@ -85,5 +85,5 @@ def centre_view(
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
     """Return (C, H, W) uint8."""
-    array = np.asarray(image, dtype=np.uint8)
+    array = np.array(image, dtype=np.uint8)  # a copy: Pillow lends its own memory read-only
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
