@@ -6,7 +6,6 @@ metrics gathered since the last line of the log; recipe.json the recipe's text; 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder, read_tensors, write_json, write_tensors, write_text
+from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.storage import load_state, state_of
 
 
@@ -80,7 +79,7 @@ def load_checkpoint(path: Path, parts: Checkpointed) -> int:
         MageKitError: If it is damaged or belongs to another model.
     """
     weights, moments, sums = (read_tensors(path / f"{name}.safetensors") for name in ("weights", "optimizer", "sums"))
-    step: int = json.loads((path / "state.json").read_text())["step"]
+    step: int = read_json(path / "state.json")["step"]
     fields = ("step", "exp_avg", "exp_avg_sq")
     missing = [f"{name}/{field}" for name in parts.names for field in fields if f"{name}/{field}" not in moments]
     if missing:
