@@ -41,7 +41,7 @@ from mage_kit.selections import (
     SelectionStep,
 )
 from mage_kit.storage import load, save
-from mage_kit.tokenizers import TOKENIZERS, VQGAN, Patches, Tokenizer
+from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, Patches, TamingVQGAN, Tokenizer
 from mage_kit.transforms import Augment
 
 __version__ = "0.1.0"
@@ -62,6 +62,7 @@ __all__ = [
     "ArccosSchedule",
     "Augment",
     "ClassTokenPadding",
+    "CodebookTokenizer",
     "CosineRatio",
     "CosineSchedule",
     "Dataset",
@@ -79,6 +80,7 @@ __all__ = [
     "InfoNCE",
     "LinearDecoder",
     "LinearSchedule",
+    "LlamaGenVQ",
     "Loss",
     "Mage",
     "MageKitError",
@@ -104,6 +106,7 @@ __all__ = [
     "Selection",
     "SelectionStep",
     "SquareRootSchedule",
+    "TamingVQGAN",
     "TokenGrid",
     "TokenSpec",
     "Tokenizer",

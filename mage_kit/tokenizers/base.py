@@ -71,6 +71,10 @@ class Tokenizer(nn.Module, ABC):
         """Enter training mode and let gradients reach what they should train."""
         self.requires_grad_(True).train()
 
+    def finish_training(self) -> None:
+        """Freeze, enter evaluation mode, and drop what training alone needed."""
+        self.requires_grad_(False).eval()
+
     def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
         """Return the training losses of a batch.
 

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class ConvSizes:
+    """What encoder and decoder share.
+
+    Args:
+        channels: Of the images.
+        widths: Of the levels, full resolution first.
+        blocks: Residual blocks a level.
+        middle: Residual blocks more at the lowest resolution.
+        features: Width of the features between encoder and decoder.
+        groups: Of GroupNorm.
+    """
+
+    channels: int
+    widths: tuple[int, ...]
+    blocks: int
+    middle: int
+    features: int
+    groups: int
 
 
 class ResBlock(nn.Module):
@@ -54,36 +78,30 @@ class Level(nn.Module):
         return enlarged
 
 
-class Middle(nn.Module):
-    """Two residual blocks at the lowest resolution."""
+class Middle(nn.Sequential):
+    """Residual blocks at the lowest resolution, named block_1, block_2, ..."""
 
-    def __init__(self, width: int, groups: int) -> None:
-        super().__init__()
-        self.block_1 = ResBlock(width, width, groups)
-        self.block_2 = ResBlock(width, width, groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        result: Tensor = self.block_2(self.block_1(x))
-        return result
+    def __init__(self, width: int, blocks: int, groups: int) -> None:
+        super().__init__(OrderedDict((f"block_{i + 1}", ResBlock(width, width, groups)) for i in range(blocks)))
 
 
 class ConvEncoder(nn.Module):
     """Images to features: levels from wide to small, average pooling between them."""
 
-    def __init__(self, channels: int, widths: list[int], blocks: int, outputs: int, groups: int) -> None:
+    def __init__(self, sizes: ConvSizes) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
-        inputs = [widths[0], *widths[:-1]]
+        widths, groups = sizes.widths, sizes.groups
+        self.conv_in = nn.Conv2d(sizes.channels, widths[0], 3, padding=1, bias=False)
         self.down = nn.ModuleList(
-            Level(before, after, blocks, groups) for before, after in zip(inputs, widths, strict=True)
+            Level(before, after, sizes.blocks, groups)
+            for before, after in zip((widths[0], *widths[:-1]), widths, strict=True)
         )
-        self.mid = Middle(widths[-1], groups)
+        self.mid = Middle(widths[-1], sizes.middle, groups)
         self.norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], outputs, 1)
+        self.conv_out = nn.Conv2d(widths[-1], sizes.features, 1)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, outputs, H / f, W / f)."""
+        """(B, C, H, W) -> (B, features, H / f, W / f)."""
         x = self.conv_in(images_BCHW)
         for index, level in enumerate(self.down):
             x = level(x if index == 0 else F.avg_pool2d(x, 2))
@@ -94,20 +112,20 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Features to images: the encoder's mirror; `up` is numbered by resolution, the largest 0."""
 
-    def __init__(self, channels: int, widths: list[int], blocks: int, inputs: int, groups: int) -> None:
+    def __init__(self, sizes: ConvSizes) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(inputs, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1], groups)
-        before = [*widths[1:], widths[-1]]
+        widths, groups = sizes.widths, sizes.groups
+        self.conv_in = nn.Conv2d(sizes.features, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1], sizes.middle, groups)
         self.up = nn.ModuleList(
-            Level(wide, width, blocks, groups, upsample=index > 0)
-            for index, (wide, width) in enumerate(zip(before, widths, strict=True))
+            Level(wide, width, sizes.blocks, groups, upsample=index > 0)
+            for index, (wide, width) in enumerate(zip((*widths[1:], widths[-1]), widths, strict=True))
         )
         self.norm_out = nn.GroupNorm(groups, widths[0], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], sizes.channels, 3, padding=1)
 
     def forward(self, features_BWHX: Tensor) -> Tensor:
-        """(B, inputs, H / f, W / f) -> (B, C, H, W)."""
+        """(B, features, H / f, W / f) -> (B, C, H, W)."""
         x = self.mid(self.conv_in(features_BWHX))
         for index in reversed(range(len(self.up))):
             level = self.up[index]

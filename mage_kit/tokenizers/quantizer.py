@@ -19,39 +19,55 @@ class Quantizer(nn.Module):
         codes: V.
         width: W.
         learned: True if the codes follow a gradient, False if they follow running means.
+        unit: Features and codes are divided by their length before use, which makes it the cosine that counts.
     """
 
     counts_V: Tensor
     sums_VW: Tensor
     updates: Tensor
 
-    def __init__(self, codes: int, width: int, *, learned: bool) -> None:
+    def __init__(self, codes: int, width: int, *, learned: bool, unit: bool = False) -> None:
         super().__init__()
+        self.learned, self.unit = learned, unit
         self.embedding = nn.Embedding(codes, width)
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
         self.embedding.weight.requires_grad_(learned)
-        if not learned:
-            self.register_buffer("counts_V", torch.ones(codes))
-            self.register_buffer("sums_VW", self.embedding.weight.detach().clone())
-            self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def start_following(self) -> None:
+        """Register what the running means need; a trained codebook is its codes alone."""
+        if self.learned or hasattr(self, "updates"):
+            return
+        codes_VW = self.embedding.weight.detach()
+        self.register_buffer("counts_V", torch.ones(len(codes_VW), device=codes_VW.device))
+        self.register_buffer("sums_VW", codes_VW.clone())
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=codes_VW.device))
+
+    def stop_following(self) -> None:
+        """Forget the running means."""
+        for name in ("counts_V", "sums_VW", "updates"):
+            self._buffers.pop(name, None)
 
     def nearest(self, features_BLW: Tensor) -> Tensor:
         """Return the nearest codes' ids (B, L), int64; computed in float32."""
         with full_precision(features_BLW):
-            features, codes_VW = features_BLW.detach().float(), self.embedding.weight.detach().float()
+            features = self.prepare(features_BLW.detach().float())
+            codes_VW = self.prepare(self.embedding.weight.detach().float())
             # |z|^2 is the same for every code and cannot change the choice, but keeps published rounding.
             square = features.pow(2).sum(dim=-1, keepdim=True)
             distance_BLV = square - 2 * features @ codes_VW.T + codes_VW.pow(2).sum(dim=-1)
             return distance_BLV.argmin(dim=-1)
 
     def lookup(self, ids_BL: Tensor) -> Tensor:
-        """Return the codes (B, L, W)."""
-        codes_BLW: Tensor = self.embedding(ids_BL)
-        return codes_BLW
+        """Return the codes (B, L, W), at unit length where that is the rule."""
+        return self.prepare(self.embedding(ids_BL))
+
+    def prepare(self, vectors: Tensor) -> Tensor:
+        """Return features or codes (..., W) as they are compared and decoded."""
+        return F.normalize(vectors, dim=-1) if self.unit else vectors
 
     @torch.no_grad()
     def follow(self, features_BLW: Tensor, decay: float, restart: float, random: torch.Generator) -> None:
-        """Move the codes to the running mean of the features that they encode.
+        """Move the codes to the running mean of the features that they encode; `start_following` comes first.
 
         Args:
             features_BLW: float32 encoder features.

@@ -8,19 +8,18 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from mage_kit.fields import Fraction, NonNegativeFloat, Positive, Probability
-from mage_kit.grid import TokenGrid, TokenSpec
-from mage_kit.tokenizers.base import TOKENIZERS, Channels, ImageSize, Tokenizer, TokenizerLosses
-from mage_kit.tokenizers.conv import ConvDecoder, ConvEncoder
+from mage_kit.grid import TokenSpec
+from mage_kit.tokenizers.base import TOKENIZERS, Channels, ImageSize
+from mage_kit.tokenizers.codebook import CodebookTokenizer, grid_of, level_widths
+from mage_kit.tokenizers.conv import ConvDecoder, ConvEncoder, ConvSizes
 from mage_kit.tokenizers.quantizer import Quantizer
 
 
 @TOKENIZERS.register("vqgan")
-class VQGAN(Tokenizer):
+class VQGAN(CodebookTokenizer):
     """Convolutional encoder, nearest code, convolutional decoder (supplement, "Tokenizer and Detokenizer").
 
     The defaults are the published 256 x 256 model: 23.8M values in the encoder, 30.5M in the decoder. Training
@@ -31,7 +30,8 @@ class VQGAN(Tokenizer):
         channels: 1 grey, 3 RGB, 4 RGBA.
         base_channels: Width of the first level.
         multipliers: Width of each level as a multiple of the first; one 2x down-sampling between two levels.
-        res_blocks: Residual blocks a level; two more always stand at the lowest resolution.
+        res_blocks: Residual blocks a level.
+        middle_blocks: Residual blocks more at the lowest resolution.
         norm_groups: Groups of GroupNorm; must divide every level's width.
         codebook_size: Number of codes, V.
         codebook_dim: Width of a code.
@@ -42,7 +42,7 @@ class VQGAN(Tokenizer):
         reconstruction: Pixel loss: "l2" mean squared, "l1" mean absolute error.
     """
 
-    training_only = frozenset({"decay", "restart", "commitment", "reconstruction"})
+    training_only = frozenset({"codebook", "decay", "restart", "commitment", "reconstruction"})
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class VQGAN(Tokenizer):
         base_channels: Positive = 128,
         multipliers: tuple[Positive, ...] = (1, 1, 2, 2, 4),
         res_blocks: Positive = 2,
+        middle_blocks: Positive = 2,
         norm_groups: Positive = 32,
         codebook_size: Positive = 1024,
         codebook_dim: Positive = 256,
@@ -71,74 +72,24 @@ class VQGAN(Tokenizer):
             commitment,
             reconstruction,
         )
-        self.spec = TokenSpec(_grid(image_size, multipliers), codebook_size, codebook_dim)
-        widths = [base_channels * multiplier for multiplier in multipliers]
-        if not widths or any(width % norm_groups for width in widths):
-            raise ValueError(f"norm_groups: {norm_groups}, must divide every level's width ({widths})")
-        self.encoder = ConvEncoder(channels, widths, res_blocks, codebook_dim, norm_groups)
-        self.decoder = ConvDecoder(channels, widths, res_blocks, codebook_dim, norm_groups)
+        self.middle_blocks = middle_blocks
+        self.spec = TokenSpec(grid_of(image_size, multipliers), codebook_size, codebook_dim)
+        widths = level_widths(base_channels, multipliers, norm_groups)
+        sizes = ConvSizes(channels, widths, res_blocks, middle_blocks, codebook_dim, norm_groups)
+        self.encoder, self.decoder = ConvEncoder(sizes), ConvDecoder(sizes)
         self.quantize = Quantizer(codebook_size, codebook_dim, learned=codebook == "gradient")
 
-    @torch.no_grad()
-    def encode(self, images_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) -> ids (B, L) int64, row by row."""
-        self.check_images(images_BCHW)
-        return self.quantize.nearest(self._features(images_BCHW))
+    def feature_map(self, images_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, W, h, w)."""
+        features: Tensor = self.encoder(images_BCHW)
+        return features
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Ids (B, L) -> images (B, C, H, W), not clamped."""
-        codes_BLW = self.quantize.lookup(tokens)
-        return self._image(codes_BLW)
-
-    def start_training(self) -> None:
-        """Train all but a codebook that follows running means."""
-        super().start_training()
-        self.quantize.embedding.requires_grad_(self.codebook == "gradient")
-
-    def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
-        """Reconstruction + codebook terms; with "ema" also moves the codebook."""
-        self.check_images(images_BCHW)
-        features_BLW = self._features(images_BCHW)
-        if self.codebook == "ema":
-            restart = self.restart if progress < 0.8 else 0.0
-            self.quantize.follow(features_BLW.detach(), self.decay, restart, random)
-        ids_BL = self.quantize.nearest(features_BLW)
-        codes_BLW = self.quantize.lookup(ids_BL)
-        commitment = F.mse_loss(features_BLW, codes_BLW.detach())
-        through_BLW = features_BLW + (codes_BLW - features_BLW).detach()
-        images = self._image(through_BLW).float()
-        distance = F.mse_loss if self.reconstruction == "l2" else F.l1_loss
-        reconstruction = distance(images, images_BCHW.float())
-        total = reconstruction + self.commitment * commitment
-        if self.codebook == "gradient":
-            total = total + F.mse_loss(codes_BLW, features_BLW.detach())
-        used = torch.bincount(ids_BL.flatten(), minlength=self.codebook_size)
-        parts = {
-            "loss": total,
-            "reconstruction": reconstruction,
-            "commitment": commitment,
-            "mse": F.mse_loss(images.clamp(0, 1), images_BCHW.float()),
-            "codes_used": (used > 0).sum(),
-        }
-        return TokenizerLosses(total, {name: value.detach() for name, value in parts.items()})
-
-    def _features(self, images_BCHW: Tensor) -> Tensor:
-        """Encoder features (B, L, W) in float32: distances in half precision would pick other codes."""
-        features_BLW: Tensor = rearrange(self.encoder(images_BCHW), "b w h x -> b (h x) w")
-        return features_BLW.float()
-
-    def _image(self, codes_BLW: Tensor) -> Tensor:
-        grid = self.spec.grid
-        images: Tensor = self.decoder(rearrange(codes_BLW, "b (h x) w -> b w h x", h=grid.height, x=grid.width))
+    def picture(self, codes_BWHX: Tensor) -> Tensor:
+        """(B, W, h, w) -> (B, C, H, W)."""
+        images: Tensor = self.decoder(codes_BWHX)
         return images
 
-
-def _grid(image_size: tuple[int, int], multipliers: tuple[int, ...]) -> TokenGrid:
-    factor = 2 ** (len(multipliers) - 1)
-    height, width = image_size
-    if height % factor or width % factor:
-        raise ValueError(
-            f"image_size: {height}x{width}, must be multiples of {factor} "
-            f"(2^({len(multipliers)} - 1) for {len(multipliers)} multipliers)"
-        )
-    return TokenGrid(height // factor, width // factor)
+    def before_look_up(self, features_BLW: Tensor, progress: float, random: torch.Generator) -> None:
+        """With "ema", move the codes to the running mean of what they encode."""
+        if self.codebook == "ema":
+            self.quantize.follow(features_BLW, self.decay, self.restart if progress < 0.8 else 0.0, random)

@@ -174,7 +174,7 @@ def _train_tokenizer(
     fabric = Fabric(accelerator=device.type, devices=1, precision=fabric_precision(choice.value))
     stage = TokenizerStage(recipe, dataset, tokenizer, fabric)
     run_loop(stage, stage.plan(), out, recipe.to_json(), log, reporter)
-    tokenizer.cpu().eval()
+    tokenizer.cpu().finish_training()
 
 
 def load_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:

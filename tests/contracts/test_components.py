@@ -31,6 +31,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+SMALL["taming"] = SMALL["llamagen"] = {**SMALL["vqgan"], "z_channels": 8}
+
+
 def make(family: str, kind: str, **settings: Any) -> Any:
     """Build a component of any family at a small size."""
     registry = FAMILIES[family]
@@ -146,11 +149,17 @@ def test_tokenizers(kind: str) -> None:
     with pytest.raises(ValueError, match="images: "):
         tokenizer.encode(images[:, :, :-1])
     if tokenizer.needs_training:
-        tokenizer.requires_grad_(True).train()
+        state = set(tokenizer.state_dict())
+        tokenizer.start_training()
         losses = tokenizer.objective(images, 0.0, torch.Generator().manual_seed(0))
         losses.total.backward()
         assert bool(torch.isfinite(losses.total))
         assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in tokenizer.encoder.parameters())
+        tokenizer.finish_training()
+        assert set(tokenizer.state_dict()) == state, (
+            "training leaves something in the state that loading does not expect"
+        )
+        assert not tokenizer.training and not any(p.requires_grad for p in tokenizer.parameters())
 
 
 @pytest.mark.parametrize("kind", kinds("datasets"))
