@@ -1,5 +1,7 @@
 """mage_kit: masked image modeling from interchangeable parts."""
 
+from mage_kit.classifier import MageClassifier
+from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
 from mage_kit.decoders import DECODERS, Decoder, LinearDecoder, ViTDecoder
 from mage_kit.embedding import EmbeddingConfig
@@ -9,6 +11,7 @@ from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, P
 from mage_kit.generation import Generated, decode_tokens, generate
 from mage_kit.grid import TokenGrid, TokenSpec
 from mage_kit.jobs.train import train
+from mage_kit.loading import load, load_classifier, load_tokenizer
 from mage_kit.losses import LOSSES, InfoNCE, Loss, MaskedCrossEntropy, MaskedMSE
 from mage_kit.mask_ratios import (
     MASK_RATIOS,
@@ -40,7 +43,7 @@ from mage_kit.selections import (
     Selection,
     SelectionStep,
 )
-from mage_kit.storage import load, save
+from mage_kit.storage import save, save_tokenizer
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, Patches, TamingVQGAN, Tokenizer
 from mage_kit.transforms import Augment
 
@@ -62,6 +65,7 @@ __all__ = [
     "ArccosSchedule",
     "Augment",
     "ClassTokenPadding",
+    "ClassifierRecipe",
     "CodebookTokenizer",
     "CosineRatio",
     "CosineSchedule",
@@ -83,6 +87,7 @@ __all__ = [
     "LlamaGenVQ",
     "Loss",
     "Mage",
+    "MageClassifier",
     "MageKitError",
     "MaskRatio",
     "MaskTokenPadding",
@@ -118,6 +123,9 @@ __all__ = [
     "decode_tokens",
     "generate",
     "load",
+    "load_classifier",
+    "load_tokenizer",
     "save",
+    "save_tokenizer",
     "train",
 ]

@@ -2,50 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.decoders import DECODERS, DecoderWires
-from mage_kit.draws import derive
 from mage_kit.encoders import ENCODERS
-from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.fields import NonNegative
+from mage_kit.errors import RecipeError
 from mage_kit.losses import LOSSES, Loss, LossWires
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.model import Decoding, Mage, Weighted
-from mage_kit.overrides import apply_override
 from mage_kit.paddings import PADDINGS, PaddingWires
 from mage_kit.places import Collected, at
-from mage_kit.plugins import load_entry_points, load_plugins, stored_folders
-from mage_kit.problems import problems
-from mage_kit.registry import ComponentConfig, NoWires, Strict
+from mage_kit.plugins import load_entry_points
+from mage_kit.recipe_base import RecipeBase, plugins_of, seeded
+from mage_kit.registry import ComponentConfig, NoWires
 from mage_kit.schedules import SCHEDULES
 from mage_kit.sections import Evaluation, Generation, Kernels, ModelConfig, TokenizerTraining, Training
 from mage_kit.selections import SELECTIONS
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
 
-class Recipe(Strict):
+class Recipe(RecipeBase):
     """A run, or, without data and training, a model.
 
     Load one with `Recipe.load`; compose parts in Python with `Mage` instead where JSON is in the way.
     """
 
-    schema_: str | None = Field(None, alias="$schema", description="Where editors find the schema.")
-    name: str = Field(pattern=r"^\w[\w .-]*$", description="Name of the run, and of its folder in runs/.")
-    plugins: tuple[str, ...] = Field((), description="Modules to import first; they may register components.")
-    seed: NonNegative = Field(0, description="Every random draw of the run follows from it.")
     data: Annotated[ComponentConfig, DATASETS.slot()] | None = Field(None, description="Images; null for a bare model.")
-    tokenizer: Annotated[ComponentConfig, TOKENIZERS.slot()]
     model: ModelConfig
     losses: Annotated[list[Annotated[ComponentConfig, LOSSES.slot()]], Field(min_length=1)]
     tokenizer_training: TokenizerTraining | None = Field(None, description="First stage; null if nothing is to train.")
@@ -53,61 +39,6 @@ class Recipe(Strict):
     generation: Generation
     evaluation: Evaluation = Field(Evaluation(), description="How a run is measured.")
     kernels: Kernels = Field(Kernels(), description="Which implementations run.")
-
-    # -- reading and writing -----------------------------------------------------------------------------------
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-        """Read a recipe file, change what `overrides` name, validate.
-
-        Args:
-            path: JSON file.
-            overrides: `a.b=VALUE` each; VALUE is JSON, else a string; a component's kind alone names it with defaults.
-
-        Raises:
-            RecipeError: With every problem of the recipe.
-        """
-        file = Path(path)
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RecipeError(["no such file"], str(file)) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError([f"cannot be read ({error})"], str(file)) from None
-        except (RecursionError, ValueError) as error:
-            if not isinstance(error, json.JSONDecodeError):
-                raise RecipeError([f"not readable as JSON ({error})"], str(file)) from None
-            raise RecipeError(
-                [f"line {error.lineno}, column {error.colno}: not JSON ({error.msg})"], str(file)
-            ) from None
-        return cls.parse(data, overrides, source=str(file), folder=file.resolve().parent)
-
-    @classmethod
-    def parse(
-        cls, data: Any, overrides: Sequence[str] = (), source: str = "recipe", folder: Path | None = None
-    ) -> Recipe:
-        """Validate JSON data as a recipe; see `load`."""
-        if not isinstance(data, dict):
-            raise RecipeError(["$: must be an object"], source)
-        data = json.loads(json.dumps(data))
-        for override in overrides:
-            apply_override(data, override)
-        broken, found = load_entry_points(), []
-        names = data.get("plugins", [])
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            found = load_plugins(names, *([] if folder is None else [folder, *stored_folders(folder)]))
-        try:
-            recipe = cls.model_validate_json(json.dumps(data))
-        except ValidationError as error:
-            # A broken package that is installed matters only where something is missing.
-            raise RecipeError(found + problems(error, cls, data) + broken, source) from None
-        if found:
-            raise RecipeError(found, source)
-        return recipe
-
-    def to_json(self) -> str:
-        """Return the recipe as JSON text, every number stated."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True, exclude={"schema_"}), indent=2) + "\n"
 
     @classmethod
     def of(cls, model: Mage, name: str = "model") -> Recipe:
@@ -138,7 +69,7 @@ class Recipe(Strict):
         return cls.parse(
             {
                 "name": name,
-                "plugins": _plugins_of(model),
+                "plugins": plugins_of(_parts(model)),
                 "tokenizer": tokenizer,
                 "model": parts,
                 "losses": losses,
@@ -146,20 +77,7 @@ class Recipe(Strict):
             }
         )
 
-    def extended(self, **sections: Any) -> Recipe:
-        """Return this recipe with whole sections replaced, as `data={"kind": "image_folder", "path": "photos"}`.
-
-        Raises:
-            RecipeError: With every problem of the result.
-        """
-        return self.parse({**self.model_dump(mode="json", by_alias=True), **sections}, source=self.name)
-
     # -- building ----------------------------------------------------------------------------------------------
-
-    def build_tokenizer(self) -> Tokenizer:
-        """Return the tokenizer with weights initialised from the seed."""
-        with at("$.tokenizer", self.tokenizer), _seeded(self.seed, "tokenizer"):
-            return TOKENIZERS.build(self.tokenizer, NoWires())
 
     def build_dataset(self) -> Dataset:
         """Return the data set; opens its files.
@@ -186,7 +104,7 @@ class Recipe(Strict):
         collected = Collected()
         tokenizer = tokenizer or collected.attempt("$.tokenizer", None, self.build_tokenizer)
         parts = self.model
-        with _seeded(self.seed, "model"):
+        with seeded(self.seed, "model"):
             mask_ratio = collected.build("$.model.mask_ratio", MASK_RATIOS, parts.mask_ratio, NoWires())
             encoder = collected.build("$.model.encoder", ENCODERS, parts.encoder, NoWires())
             decoding = collected.attempt("$.generation", None, self.decoding)
@@ -260,11 +178,11 @@ class Recipe(Strict):
             raise RecipeError(found, self.name)
         return model
 
-    def fingerprint(self, *sections: str) -> str:
-        """Return a SHA-256 over some sections, to tell whether a stored result still belongs to this recipe."""
-        whole = self.model_dump(mode="json", by_alias=True)
-        text = json.dumps({name: whole[name] for name in sections}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+
+def _parts(model: Mage) -> list[object]:
+    """Everything in a model whose class a plug-in may define."""
+    parts = [model.tokenizer, model.mask_ratio, model.encoder, model.padding, model.decoder, *model.losses]
+    return [*parts, model.decoding.schedule, model.decoding.selection]
 
 
 def _check_batches(training: Training) -> list[str]:
@@ -272,25 +190,6 @@ def _check_batches(training: Training) -> list[str]:
     if micro is not None and training.batch % micro:
         return [f"$.training.micro_batch: {micro}, must divide $.training.batch ({training.batch})"]
     return []
-
-
-def _plugins_of(model: Mage) -> list[str]:
-    """Modules outside this package that define parts of the model, so that loading can import them again."""
-    parts = [model.tokenizer, model.mask_ratio, model.encoder, model.padding, model.decoder, *model.losses]
-    parts += [model.decoding.schedule, model.decoding.selection]
-    names = {type(part).__module__ for part in parts}
-    if "__main__" in names:
-        mine = sorted(type(part).__name__ for part in parts if type(part).__module__ == "__main__")
-        raise MageKitError(f"{', '.join(mine)}: defined in the running script, loading could not find it; use a module")
-    return sorted(name for name in names if name.split(".")[0] != "mage_kit")
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Initialise weights from (seed, purpose), leaving torch's global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "init-" + purpose))
-        yield
 
 
 def json_schema() -> dict[str, Any]:

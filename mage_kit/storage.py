@@ -1,68 +1,145 @@
-"""A model folder: recipe.json, model.safetensors. Written whole or not at all, never over something else unasked."""
+"""Folders on disk: models, classifiers, tokenizers. Written whole or not at all, never over something else unasked."""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mage_kit.classifier import MageClassifier
+from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder, read_tensors, write_tensors, write_text
+from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.model import Mage
 from mage_kit.recipe import Recipe
+from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
 RECIPE_FILE = "recipe.json"
 MODEL_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
+TOKENIZER_FILE = "tokenizer.safetensors"
+TOKENIZER_CARD = "tokenizer.json"
+CARD_FILE = "card.json"  # where converted weights came from
+LEGACY_FILE = "legacy.safetensors"  # what of them nothing here reads
+_WRITTEN = {RECIPE_FILE, MODEL_FILE, TOKENIZER_FILE, TOKENIZER_CARD, CARD_FILE, LEGACY_FILE}
 
 
-def save(model: Mage, folder: str | os.PathLike[str], recipe: Recipe | None = None, overwrite: bool = False) -> Path:
+@dataclass(frozen=True)
+class Origin:
+    """Where weights came from, kept beside them.
+
+    Args:
+        card: Written as card.json.
+        unused: Tensors of the source that nothing here reads, written as legacy.safetensors.
+    """
+
+    card: dict[str, Any]
+    unused: dict[str, Tensor]
+
+
+def save(
+    model: Mage | MageClassifier,
+    folder: str | os.PathLike[str],
+    recipe: Recipe | ClassifierRecipe | None = None,
+    overwrite: bool = False,
+    origin: Origin | None = None,
+) -> Path:
     """Write a model folder.
 
     Args:
-        model: The model, tokenizer included.
+        model: The model or classifier, tokenizer included.
         folder: Created; must not exist, unless empty or `overwrite`.
         recipe: Written beside the weights; None writes the model's own, as for one composed in Python.
         overwrite: Replace an existing model folder.
+        origin: Of converted weights.
 
     Raises:
         MageKitError: If the folder holds something, or a part's class is not registered.
     """
     target = Path(folder)
-    text = (recipe or Recipe.of(model, name=re.sub(r"[^\w .-]", "_", target.resolve().name) or "model")).to_json()
-    held = {path.name for path in target.iterdir()} if target.is_dir() else {target.name} if target.exists() else set()
-    if held and not overwrite:
-        raise MageKitError(f"folder: '{target}', is not empty; nothing is overwritten unless asked (overwrite=True)")
-    if not held <= {MODEL_FILE, RECIPE_FILE}:
-        raise MageKitError(f"folder: '{target}', is no bare model folder; only those are overwritten")
-    with atomic_folder(target) as temporary:  # both files or none: a mixed pair would load as something else
+    text = (recipe or _recipe_of(model, _name_of(target))).to_json()
+    check_replaceable(target, overwrite)
+    with atomic_folder(target) as temporary:  # all files or none: a mixed pair would load as something else
         write_tensors(temporary / MODEL_FILE, state_of(model))
         write_text(temporary / RECIPE_FILE, text)
+        _write_origin(temporary, origin)
     return target
 
 
-def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mage:
-    """Read a model folder or a run folder, in evaluation mode.
+def save_tokenizer(
+    tokenizer: Tokenizer,
+    folder: str | os.PathLike[str],
+    overwrite: bool = False,
+    fingerprint: str | None = None,
+    origin: Origin | None = None,
+) -> Path:
+    """Write a tokenizer folder, which a recipe's `tokenizer.weights` may name.
 
     Args:
-        folder: Written by `save` or by training.
-        device: Where the model goes.
+        tokenizer: A trained one.
+        folder: Created; must not exist, unless empty or `overwrite`.
+        overwrite: Replace an existing tokenizer folder.
+        fingerprint: Of its training.
+        origin: Of converted weights.
 
     Raises:
-        MageKitError: If it is no model folder, or weights and recipe do not belong together.
+        MageKitError: If the folder holds something, or the tokenizer's class is not registered.
     """
-    source = Path(folder)
-    if not (source / RECIPE_FILE).is_file():
-        raise MageKitError(f"folder: '{source}', holds no {RECIPE_FILE}, so is no model or run folder")
-    recipe = Recipe.load(source / RECIPE_FILE)
-    if not (source / MODEL_FILE).is_file():
-        raise MageKitError(f"folder: '{source}', holds no {MODEL_FILE}: training has not ended; go on with --resume")
-    model = recipe.build_model()
-    load_state(model, read_tensors(source / MODEL_FILE), str(source / MODEL_FILE))
-    return model.to(device).eval()
+    target = Path(folder)
+    config = TOKENIZERS.describe(tokenizer, weights=None)
+    check_replaceable(target, overwrite)
+    with atomic_folder(target) as temporary:
+        write_tensors(temporary / TOKENIZER_FILE, state_of(tokenizer))
+        write_json(temporary / TOKENIZER_CARD, {"fingerprint": fingerprint, "tokenizer": config})
+        _write_origin(temporary, origin)
+    return target
+
+
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Raise MageKitError unless a folder may be written: new, empty, or one of `save`'s and `overwrite` given."""
+    if folder.exists() and not folder.is_dir():
+        raise MageKitError(f"folder: '{folder}', is a file")
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if held and not overwrite:
+        raise MageKitError(
+            f"folder: '{folder}', is not empty; nothing is overwritten unless asked (--overwrite, or overwrite=True)"
+        )
+    if not held <= _WRITTEN:
+        raise MageKitError(f"folder: '{folder}', is no bare model folder; only those are overwritten")
+
+
+def tokenizer_folder(folder: Path) -> Path | None:
+    """Return the folder that holds a tokenizer: this one, or the one in a run's folder; None if neither does."""
+    return next((place for place in (folder / TOKENIZER_FOLDER, folder) if (place / TOKENIZER_CARD).is_file()), None)
+
+
+def _recipe_of(model: Mage | MageClassifier, name: str) -> Recipe | ClassifierRecipe:
+    return Recipe.of(model, name) if isinstance(model, Mage) else ClassifierRecipe.of(model, name)
+
+
+def _name_of(folder: Path) -> str:
+    return re.sub(r"[^\w .-]", "_", folder.resolve().name).lstrip(" .-") or "model"
+
+
+def _write_origin(folder: Path, origin: Origin | None) -> None:
+    if origin is None:
+        return
+    write_json(folder / CARD_FILE, origin.card)
+    if origin.unused:
+        write_tensors(folder / LEGACY_FILE, origin.unused)
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """Return where a folder's weights came from; None for those trained here."""
+    if not (folder / CARD_FILE).is_file():
+        return None
+    unused = read_tensors(folder / LEGACY_FILE) if (folder / LEGACY_FILE).is_file() else {}
+    return Origin(read_json(folder / CARD_FILE), unused)
 
 
 def best_device() -> torch.device:

@@ -12,9 +12,10 @@ import numpy as np
 
 from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.evaluation.features import Features, extract_features, labels_of, still_images
+from mage_kit.loading import load
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import RECIPE_FILE, best_device, load
+from mage_kit.storage import RECIPE_FILE, best_device
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from mage_kit.evaluation.probe import linear_probe
 from mage_kit.files import write_json
 from mage_kit.jobs.demo import loss_by_ratio, measure_samples
 from mage_kit.jobs.train import train
+from mage_kit.loading import load
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import best_device, load
+from mage_kit.storage import best_device
 
 
 def variants(vary: str) -> tuple[str, list[str]]:

@@ -12,12 +12,13 @@ from PIL.PngImagePlugin import PngInfo
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic, atomic_folder
 from mage_kit.generation import generate
+from mage_kit.loading import load
 from mage_kit.pictures import grid_picture
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
-from mage_kit.storage import RECIPE_FILE, best_device, load
+from mage_kit.storage import RECIPE_FILE, best_device
 
 _COLUMNS = 8
 _NUMBERED = re.compile(r"\d{6}\.png")

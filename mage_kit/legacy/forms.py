@@ -32,6 +32,9 @@ class Form:
         return 0
 
 
+SAME = Form()
+
+
 @dataclass(frozen=True)
 class Batched(Form):
     """Published with leading axes of length 1, as (1, 257, 768) for ours (257, 768).
@@ -74,18 +77,16 @@ class Kernel(Form):
 
 @dataclass(frozen=True)
 class Rows(Form):
-    """Chosen rows of a longer tensor, along the last but `trailing` axes; leading axes of length 1 are dropped.
+    """Chosen rows of a longer tensor, such as the vocabulary's; leading axes of length 1 are dropped.
 
     Args:
         rows: Published row of each of our rows, in order.
         total: Rows published.
-        trailing: Axes behind the rows: 1 for a table (rows, width), 0 for a bias (rows).
         leading: Axes of length 1 before the rows.
     """
 
     rows: tuple[int, ...]
     total: int
-    trailing: int
     leading: int = 0
 
     def read(self, theirs: Tensor) -> Tensor:

@@ -28,7 +28,18 @@ from mage_kit.model import Mage
 from mage_kit.plugins import PLUGINS_FILE, plugin_folders
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER, best_device, load_state, state_of
+from mage_kit.storage import (
+    MODEL_FILE,
+    RECIPE_FILE,
+    TOKENIZER_CARD,
+    TOKENIZER_FILE,
+    TOKENIZER_FOLDER,
+    best_device,
+    load_state,
+    save_tokenizer,
+    state_of,
+    tokenizer_folder,
+)
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.loop import run_loop
 from mage_kit.training.metrics import MetricsLog
@@ -37,8 +48,6 @@ from mage_kit.training.probe import Decisions, fabric_precision
 from mage_kit.training.tokenizer_stage import TokenizerStage, tokenizer_precision
 
 DATA_FILE = "data.json"
-TOKENIZER_FILE = "tokenizer.safetensors"
-TOKENIZER_CARD = "tokenizer.json"
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter | None = None) -> Path:
@@ -135,14 +144,14 @@ def _trained_tokenizer(
     if not tokenizer.needs_training:
         return tokenizer
     if weights is not None:
-        load_tokenizer(tokenizer, recipe, Path(weights))
+        fill_tokenizer(tokenizer, recipe, Path(weights))
         return tokenizer
     fingerprint = tokenizer_fingerprint(recipe, dataset)
     own = out / TOKENIZER_FOLDER
     for folder in [own, *sorted(out.resolve().parent.glob(f"*/{TOKENIZER_FOLDER}"))]:
         if _card(folder).get("fingerprint") == fingerprint:
             try:
-                load_tokenizer(tokenizer, recipe, folder)
+                fill_tokenizer(tokenizer, recipe, folder)
             except MageKitError as error:
                 reporter.say(f"tokenizer {folder} is damaged and passed over: {error}")
                 continue
@@ -152,10 +161,7 @@ def _trained_tokenizer(
                     shutil.copytree(folder, temporary, dirs_exist_ok=True)
             return tokenizer
     _train_tokenizer(recipe, dataset, tokenizer, out, decisions, log, reporter)
-    with atomic_folder(own) as temporary:
-        write_tensors(temporary / TOKENIZER_FILE, state_of(tokenizer))
-        card = {"fingerprint": fingerprint, "tokenizer": recipe.tokenizer.model_dump(mode="json")}
-        write_json(temporary / TOKENIZER_CARD, card)
+    save_tokenizer(tokenizer, own, fingerprint=fingerprint)
     return tokenizer
 
 
@@ -177,23 +183,27 @@ def _train_tokenizer(
     tokenizer.cpu().finish_training()
 
 
-def load_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
-    """Fill a tokenizer from a folder that training wrote (a run folder will do).
+def fill_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
+    """Fill a tokenizer from a folder that this program wrote or converted (a run folder will do).
 
     Raises:
         RecipeError: If the folder holds no tokenizer, or one of another form.
     """
-    inner = folder / TOKENIZER_FOLDER if (folder / TOKENIZER_FOLDER).is_dir() else folder
-    card = _card(inner)
-    if not card:
-        raise RecipeError([f"$.tokenizer.weights: '{folder}', must be a folder with a trained tokenizer"], recipe.name)
-    wanted, stored = recipe.tokenizer.model_dump(mode="json"), card.get("tokenizer", {})
+    inner = tokenizer_folder(folder)
+    if inner is None:
+        hint = "; convert a checkpoint first (mage-kit convert)" if folder.is_file() else ""
+        raise RecipeError(
+            [f"$.tokenizer.weights: '{folder}', must be a folder with a trained tokenizer{hint}"], recipe.name
+        )
+    wanted, stored = recipe.tokenizer.model_dump(mode="json"), _card(inner).get("tokenizer", {})
     ignored = {"weights", *tokenizer.training_only}
     differing = [
         f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"
         for key in wanted
         if key not in ignored and wanted.get(key) != stored.get(key)
     ]
+    if wanted["kind"] != stored.get("kind"):
+        differing = differing[:1]  # the keywords of another kind say nothing
     if differing:
         raise RecipeError(differing, str(inner))
     load_state(tokenizer, read_tensors(inner / TOKENIZER_FILE), str(inner / TOKENIZER_FILE))

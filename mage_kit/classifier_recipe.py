@@ -1,0 +1,69 @@
+"""ClassifierRecipe: the JSON form of a classifier on a MAGE encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from mage_kit.classifier import MageClassifier
+from mage_kit.embedding import EmbeddingConfig
+from mage_kit.encoders import ENCODERS
+from mage_kit.fields import Positive
+from mage_kit.places import at
+from mage_kit.recipe_base import RecipeBase, plugins_of, seeded
+from mage_kit.registry import ComponentConfig, NoWires, Strict
+from mage_kit.tokenizers import TOKENIZERS, Tokenizer
+
+SECTION = "classifier"  # what tells this recipe from a model's
+
+
+class ClassifierConfig(Strict):
+    """Encoder and head."""
+
+    classes: Positive = Field(description="Number of classes.")
+    embedding: EmbeddingConfig = Field(EmbeddingConfig(), description="How tokens enter the encoder.")
+    encoder: Annotated[ComponentConfig, ENCODERS.slot()]
+
+
+class ClassifierRecipe(RecipeBase):
+    """A classifier's parts, without data and training."""
+
+    classifier: ClassifierConfig
+
+    @classmethod
+    def of(cls, model: MageClassifier, name: str = "classifier") -> ClassifierRecipe:
+        """Return the recipe of a classifier.
+
+        Raises:
+            MageKitError: If a part's class is not registered.
+        """
+        return cls.parse(
+            {
+                "name": name,
+                "plugins": plugins_of([model.tokenizer, model.encoder]),
+                "tokenizer": TOKENIZERS.describe(model.tokenizer, weights=None),
+                "classifier": {
+                    "classes": model.classes,
+                    "embedding": model.embedding.config.model_dump(mode="json"),
+                    "encoder": ENCODERS.describe(model.encoder),
+                },
+            }
+        )
+
+    def build_model(self, tokenizer: Tokenizer | None = None) -> MageClassifier:
+        """Return the classifier with weights initialised from the seed.
+
+        Args:
+            tokenizer: A trained one; None builds the recipe's.
+
+        Raises:
+            RecipeError: If parts do not fit.
+        """
+        tokenizer = tokenizer or self.build_tokenizer()
+        parts = self.classifier
+        with at("$.classifier"), seeded(self.seed, "model"):
+            encoder = ENCODERS.build(parts.encoder, NoWires())
+            return MageClassifier(
+                tokenizer=tokenizer, encoder=encoder, classes=parts.classes, embedding=parts.embedding
+            )

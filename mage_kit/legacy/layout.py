@@ -1,0 +1,243 @@
+"""What a published layout is: which of its tensors become which of ours, in both directions, and what it leaves unused.
+
+A layout builds the module from the tensors' shapes; reading is strict: nothing missing, unexpected or of another shape.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mage_kit.errors import MageKitError, nearest
+from mage_kit.legacy.forms import SAME, Form
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a file does not say.
+
+    Args:
+        image_size: Height and width in pixels; None: square for models, 256 x 256 for bare tokenizers.
+        encoder_heads: None: by the known width.
+        decoder_heads: None: by the known width.
+        padding: What filled the decoder's input in training.
+        ignore: Prefixes of names to leave unused.
+    """
+
+    image_size: tuple[int, int] | None = None
+    encoder_heads: int | None = None
+    decoder_heads: int | None = None
+    padding: str = "class_token"
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One tensor of ours and where it stands in the published file.
+
+    Args:
+        ours: Name in our module's state.
+        theirs: Published name.
+        form: How values and shape change.
+    """
+
+    ours: str
+    theirs: str
+    form: Form = SAME
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A published tensor, or part of one, that nothing here reads.
+
+    Args:
+        name: Published name.
+        shape: Published shape.
+        values: Values unused: all of them, or those of the rows left out.
+        reason: Why.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    values: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A file that fits its layout.
+
+    Args:
+        module: On the meta device.
+        state: Its tensors, as they stand in the file.
+        unused: What is left.
+        loaded: Values that reach the module.
+        pairs: How names correspond.
+    """
+
+    module: nn.Module
+    state: dict[str, Tensor]
+    unused: list[Unused]
+    loaded: int
+    pairs: list[Pair]
+
+
+class LayoutError(MageKitError):
+    """A file that does not fit a layout."""
+
+
+class Shapes:
+    """Published names and shapes, from which sizes are read.
+
+    Args:
+        shapes: By name.
+        prefix: Put before every name asked for.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], prefix: str = "") -> None:
+        self.shapes, self.prefix = shapes, prefix
+
+    def under(self, prefix: str) -> Shapes:
+        """The same below a prefix."""
+        return Shapes(self.shapes, self.prefix + prefix)
+
+    def __contains__(self, name: str) -> bool:
+        return self.prefix + name in self.shapes
+
+    def of(self, name: str, axes: int) -> tuple[int, ...]:
+        """Return a shape.
+
+        Raises:
+            LayoutError: If there is no such tensor, or it has another number of axes.
+        """
+        shape = self.shapes.get(self.prefix + name)
+        if shape is None:
+            raise LayoutError(f"{self.prefix + name}: missing, no size can be read from it")
+        if len(shape) != axes:
+            raise LayoutError(f"{self.prefix + name}: {shape}, must have {axes} axes")
+        return shape
+
+    def count(self, pattern: str, first: int = 0) -> int:
+        """Return how many numbers `{}` takes from `first` without a gap, in names that start with the pattern."""
+        number = first
+        while any(name.startswith(self.prefix + pattern.format(number)) for name in self.shapes):
+            number += 1
+        return number - first
+
+
+class Layout(ABC):
+    """A published layout.
+
+    Attributes:
+        kind: Its name on the command line.
+        title: What it is.
+        container: Key under which PyTorch files of it keep the weights.
+        reasons: Pattern of unused names to the reason.
+        row_reason: Why rows of a tensor may stay unused.
+    """
+
+    kind: ClassVar[str]
+    title: ClassVar[str]
+    container: ClassVar[str] = "state_dict"
+    reasons: ClassVar[Mapping[str, str]] = {}
+    row_reason: ClassVar[str] = ""
+
+    @abstractmethod
+    def recognises(self, names: set[str]) -> bool:
+        """True if a file with these names looks like this layout."""
+
+    @abstractmethod
+    def build(self, shapes: Shapes, options: Options) -> nn.Module:
+        """Return the module that the shapes call for, on torch's current device.
+
+        Raises:
+            LayoutError: If sizes cannot be read from the shapes.
+        """
+
+    @abstractmethod
+    def pairs(self, module: Any) -> list[Pair]:
+        """Return one pair for each tensor of the module's state that the layout holds."""
+
+    def filler(self, module: Any) -> dict[str, Tensor]:
+        """Return unused tensors that published files hold, for a module that was trained here."""
+        return {}
+
+    def reason(self, name: str, options: Options) -> str | None:
+        """Return why a tensor that no pair names may stand there, or None if it may not."""
+        if any(name.startswith(prefix) for prefix in options.ignore):
+            return "left out on request"
+        return next((reason for pattern, reason in self.reasons.items() if re.fullmatch(pattern, name)), None)
+
+    def fit(self, tensors: Mapping[str, Tensor], options: Options) -> Fitted:
+        """Match a file's tensors with the module that their shapes call for.
+
+        Args:
+            tensors: By published name; those on the meta device will do.
+            options: What the file does not say.
+
+        Raises:
+            LayoutError: With everything missing, unexpected or of another shape.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        try:
+            with torch.device("meta"):
+                module = self.build(Shapes(shapes), options)
+        except LayoutError:
+            raise
+        except ValueError as error:
+            raise LayoutError(str(error)) from None
+        state, pairs = module.state_dict(), self.pairs(module)
+        assert sorted(pair.ours for pair in pairs) == sorted(state), "a layout must name every tensor of its module"
+        wanted = {pair.theirs: pair.form.shape(tuple(state[pair.ours].shape)) for pair in pairs}
+        unused = [
+            Unused(name, shapes[name], math.prod(shapes[name]), reason)
+            for name in shapes.keys() - wanted.keys()
+            if (reason := self.reason(name, options)) is not None
+        ]
+        self._check(shapes, wanted, {item.name for item in unused})
+        for pair in pairs:
+            left = pair.form.unused(shapes[pair.theirs])
+            if left:
+                unused.append(Unused(pair.theirs, shapes[pair.theirs], left, self.row_reason))
+        filled = {pair.ours: pair.form.read(tensors[pair.theirs]) for pair in pairs}
+        loaded = sum(math.prod(shape) for shape in shapes.values()) - sum(item.values for item in unused)
+        return Fitted(module, filled, sorted(unused, key=lambda item: item.name), loaded, pairs)
+
+    def _check(
+        self, shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], unused: set[str]
+    ) -> None:
+        missing = sorted(wanted.keys() - shapes.keys())
+        unexpected = sorted(shapes.keys() - wanted.keys() - unused)
+        misshaped = [
+            f"{name} {shapes[name]} for {wanted[name]}"
+            for name in sorted(wanted.keys() & shapes.keys())
+            if shapes[name] != wanted[name]
+        ]
+        lines = [
+            *_listed("missing", [name + nearest(name, unexpected) for name in missing[:5]], len(missing)),
+            *_listed("unexpected", unexpected, len(unexpected)),
+            *_listed("of another shape", misshaped, len(misshaped)),
+        ]
+        if lines:
+            raise LayoutError("\n".join(lines))
+
+
+def _listed(what: str, names: Iterable[str], count: int) -> list[str]:
+    shown = list(names)[:5]
+    return [f"  {count} {what}: {'; '.join(shown)}{' ...' if count > 5 else ''}"] if count else []
+
+
+def one_to_one(state: Iterable[str], rename: Mapping[str, str]) -> list[Pair]:
+    """Pair names by prefix: the longest prefix of `rename` that a name starts with is replaced."""
+    pairs = []
+    for name in state:
+        prefix = max((prefix for prefix in rename if name.startswith(prefix)), key=len, default=None)
+        pairs.append(Pair(name, name if prefix is None else rename[prefix] + name.removeprefix(prefix)))
+    return pairs

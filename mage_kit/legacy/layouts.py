@@ -1,0 +1,36 @@
+"""All published layouts, and which of them a file looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mage_kit.errors import MageKitError, nearest
+from mage_kit.legacy.layout import Layout
+from mage_kit.legacy.llamagen import LlamaGenLayout
+from mage_kit.legacy.mage import ClassifierLayout, MageLayout
+from mage_kit.legacy.maskgit_jax import MaskGITLayout
+from mage_kit.legacy.taming import TamingLayout
+from mage_kit.legacy.vqgan import VQGANLayout
+
+LAYOUTS: dict[str, Layout] = {
+    layout.kind: layout
+    for layout in (MageLayout(), ClassifierLayout(), VQGANLayout(), TamingLayout(), LlamaGenLayout(), MaskGITLayout())
+}
+TOKENIZER_LAYOUTS = ("vqgan", "taming", "llamagen", "maskgit_jax")
+
+
+def get_layout(kind: str) -> Layout:
+    """Return a layout by its name.
+
+    Raises:
+        MageKitError: If there is none; names the nearest.
+    """
+    if kind not in LAYOUTS:
+        raise MageKitError(f"layout: '{kind}'{nearest(kind, LAYOUTS)} must be one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[kind]
+
+
+def recognise(names: Iterable[str]) -> Layout | None:
+    """Return the first layout that a file with these names looks like."""
+    given = set(names)
+    return next((layout for layout in LAYOUTS.values() if layout.recognises(given)), None)

@@ -1,0 +1,135 @@
+"""Models, classifiers and tokenizers from wherever they lie: this program's folders, or published checkpoint files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import torch
+
+from mage_kit.classifier import MageClassifier
+from mage_kit.classifier_recipe import SECTION, ClassifierRecipe
+from mage_kit.errors import MageKitError
+from mage_kit.files import read_json, read_tensors
+from mage_kit.legacy import Options, import_checkpoint
+from mage_kit.model import Mage
+from mage_kit.places import at
+from mage_kit.recipe import Recipe
+from mage_kit.registry import NoWires
+from mage_kit.storage import (
+    MODEL_FILE,
+    RECIPE_FILE,
+    TOKENIZER_CARD,
+    TOKENIZER_FILE,
+    load_state,
+    tokenizer_folder,
+)
+from mage_kit.tokenizers import TOKENIZERS, Tokenizer
+
+
+class ImportOptions(TypedDict, total=False):
+    """What a published checkpoint does not say of itself; see `mage_kit.legacy.Options`.
+
+    layout: its layout, where its tensors' names do not tell. vqgan: file with the tokenizer, where it holds none.
+    image_size, encoder_heads, decoder_heads, padding, ignore: as in `Options`.
+    """
+
+    layout: str
+    vqgan: str | os.PathLike[str]
+    image_size: tuple[int, int]
+    encoder_heads: int
+    decoder_heads: int
+    padding: str
+    ignore: tuple[str, ...]
+
+
+def load(source: str | os.PathLike[str], device: str | torch.device = "cpu", **options: Unpack[ImportOptions]) -> Mage:
+    """Read a model: a folder of this program, or a published MAGE checkpoint.
+
+    Args:
+        source: Model folder, run folder, or checkpoint file.
+        device: Where the model goes.
+        options: For checkpoint files; see `ImportOptions`.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        MageKitError: If it is none of these, or weights and recipe do not belong together.
+    """
+    model = _load(Path(source), options)
+    if not isinstance(model, Mage):
+        raise MageKitError(f"{source}: holds a {_what(model)}")
+    return model.to(device).eval()
+
+
+def load_classifier(
+    source: str | os.PathLike[str], device: str | torch.device = "cpu", **options: Unpack[ImportOptions]
+) -> MageClassifier:
+    """Read a classifier: a folder of this program, or a published fine-tuned checkpoint. See `load`."""
+    model = _load(Path(source), options)
+    if not isinstance(model, MageClassifier):
+        raise MageKitError(f"{source}: holds a {_what(model)}")
+    return model.to(device).eval()
+
+
+def load_tokenizer(
+    source: str | os.PathLike[str], device: str | torch.device = "cpu", **options: Unpack[ImportOptions]
+) -> Tokenizer:
+    """Read a tokenizer: a tokenizer, run or model folder of this program, or a published checkpoint. See `load`."""
+    place = Path(source)
+    if place.is_dir() and tokenizer_folder(place) is not None:
+        tokenizer = _tokenizer_in(place)
+    else:
+        held = _load(place, options)
+        tokenizer = held if isinstance(held, Tokenizer) else held.tokenizer
+    return tokenizer.to(device).eval()
+
+
+def _tokenizer_in(folder: Path) -> Tokenizer:
+    inner = tokenizer_folder(folder)
+    assert inner is not None
+    card = read_json(inner / TOKENIZER_CARD)
+    try:
+        config = TOKENIZERS.parse(card.get("tokenizer", {}))
+    except ValueError as error:
+        raise MageKitError(f"{inner / TOKENIZER_CARD}: {error}") from None
+    with at("$.tokenizer", config):
+        tokenizer = TOKENIZERS.build(config, NoWires())
+    load_state(tokenizer, read_tensors(inner / TOKENIZER_FILE), str(inner / TOKENIZER_FILE))
+    return tokenizer.requires_grad_(False)
+
+
+def _load(source: Path, options: ImportOptions) -> Mage | MageClassifier | Tokenizer:
+    """Read whatever a place holds."""
+    if source.is_file():
+        known = {name: value for name, value in options.items() if name not in ("layout", "vqgan")}
+        return import_checkpoint(
+            source,
+            layout=options.get("layout"),
+            vqgan=options.get("vqgan"),
+            options=Options(**known),  # type: ignore[arg-type]  # held by ImportOptions
+        ).part
+    if options:
+        raise MageKitError(f"{', '.join(options)}: given, but '{source}' is no checkpoint file")
+    if not (source / RECIPE_FILE).is_file():
+        if tokenizer_folder(source) is not None:
+            return _tokenizer_in(source)
+        raise MageKitError(f"folder: '{source}', holds no {RECIPE_FILE}, so is no model or run folder")
+    is_classifier = SECTION in read_json(source / RECIPE_FILE)
+    recipe = (ClassifierRecipe if is_classifier else Recipe).load(source / RECIPE_FILE)
+    assert isinstance(recipe, Recipe | ClassifierRecipe)
+    if not (source / MODEL_FILE).is_file():
+        raise MageKitError(f"folder: '{source}', holds no {MODEL_FILE}: training has not ended; go on with --resume")
+    model = recipe.build_model()
+    load_state(model, read_tensors(source / MODEL_FILE), str(source / MODEL_FILE))
+    return model
+
+
+def _what(model: Mage | MageClassifier | Tokenizer) -> str:
+    if isinstance(model, Mage):
+        return "model; read it with mage_kit.load"
+    if isinstance(model, MageClassifier):
+        return "classifier; read it with mage_kit.load_classifier"
+    return "tokenizer; read it with mage_kit.load_tokenizer"
