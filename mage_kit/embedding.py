@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from mage_kernels import MaskPlan, drop_tokens, embed_kept
 from pydantic import Field
 from torch import Tensor, nn
@@ -43,6 +45,22 @@ def sine_cosine_positions(grid: TokenGrid, dim: int) -> Tensor:
     angles = torch.cat([x_L[:, None] * omega, y_L[:, None] * omega], dim=1).split(dim // 4, dim=1)
     table_LD = torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)
     return torch.cat([torch.zeros(1, dim, dtype=torch.float64), table_LD]).to(torch.float32)
+
+
+def resize_positions(positions_ND: Tensor, old: TokenGrid, new: TokenGrid) -> Tensor:
+    """Return learned positions for another grid: the class position as it is, the others bicubic over the grid.
+
+    Args:
+        positions_ND: (1 + L, D), class first.
+        old: Grid of the L tokens.
+        new: Grid wanted.
+    """
+    if new == old:
+        return positions_ND
+    plane = rearrange(positions_ND[1:].float(), "(h w) d -> 1 d h w", h=old.height)
+    resized = F.interpolate(plane, (new.height, new.width), mode="bicubic", align_corners=False, antialias=True)
+    rest_LD = rearrange(resized, "1 d h w -> (h w) d").to(positions_ND.dtype)
+    return torch.cat([positions_ND[:1], rest_LD])
 
 
 class TokenEmbedding(nn.Module):
@@ -97,7 +115,7 @@ class TokenEmbedding(nn.Module):
 
     def _codes(self, ids_BL: Tensor, plan: MaskPlan) -> Tensor:
         rows_BL = torch.where(plan.masked_BL, self.mask_row, ids_BL)
-        rows_BN = torch.nn.functional.pad(rows_BL, (1, 0), value=self.mask_row + 1)
+        rows_BN = F.pad(rows_BL, (1, 0), value=self.mask_row + 1)
         norm = None if self.norm is None else (self.norm.weight, self.norm.bias, self.norm.eps)
         return embed_kept(rows_BN, plan.kept_BS, self.table, self.positions_ND, norm)
 

@@ -58,7 +58,7 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu", **o
     Raises:
         MageKitError: If it is none of these, or weights and recipe do not belong together.
     """
-    model = _load(Path(source), options)
+    model = load_any(Path(source), options)
     if not isinstance(model, Mage):
         raise MageKitError(f"{source}: holds a {_what(model)}")
     return model.to(device).eval()
@@ -68,7 +68,7 @@ def load_classifier(
     source: str | os.PathLike[str], device: str | torch.device = "cpu", **options: Unpack[ImportOptions]
 ) -> MageClassifier:
     """Read a classifier: a folder of this program, or a published fine-tuned checkpoint. See `load`."""
-    model = _load(Path(source), options)
+    model = load_any(Path(source), options)
     if not isinstance(model, MageClassifier):
         raise MageKitError(f"{source}: holds a {_what(model)}")
     return model.to(device).eval()
@@ -82,7 +82,7 @@ def load_tokenizer(
     if place.is_dir() and tokenizer_folder(place) is not None:
         tokenizer = _tokenizer_in(place)
     else:
-        held = _load(place, options)
+        held = load_any(place, options)
         tokenizer = held if isinstance(held, Tokenizer) else held.tokenizer
     return tokenizer.to(device).eval()
 
@@ -101,8 +101,9 @@ def _tokenizer_in(folder: Path) -> Tokenizer:
     return tokenizer.requires_grad_(False)
 
 
-def _load(source: Path, options: ImportOptions) -> Mage | MageClassifier | Tokenizer:
-    """Read whatever a place holds."""
+def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageClassifier | Tokenizer:
+    """Read whatever a place holds. See `load`."""
+    options = options or {}
     if source.is_file():
         known = {name: value for name, value in options.items() if name not in ("layout", "vqgan")}
         return import_checkpoint(

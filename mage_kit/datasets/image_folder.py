@@ -56,28 +56,12 @@ class ImageFolder(Dataset):
         return len(self._items)
 
     def image(self, index: int) -> Image.Image:
-        """Decode the file; 16-bit grey is brought to 8 bits.
+        """Decode the file; see `open_image`.
 
         Raises:
             MageKitError: If the file cannot be decoded; names the file.
         """
-        file = self._items[index][0]
-        try:
-            with Image.open(file) as opened:
-                opened.load()
-                if opened.mode.startswith("I;16") or opened.mode == "I":
-                    return opened.convert("I").point(lambda value: value / 257).convert("L")
-                if opened.mode == "P":
-                    return opened.convert("RGBA" if "transparency" in opened.info else "RGB")
-                return opened.copy()
-        except (
-            OSError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            SyntaxError,
-            ValueError,
-        ) as error:
-            raise MageKitError(f"image: '{file}', cannot be decoded ({error})") from None
+        return open_image(self._items[index][0])
 
     def label(self, index: int) -> int | None:
         """Return the number of the file's class folder, or None in a flat folder."""
@@ -91,6 +75,24 @@ class ImageFolder(Dataset):
         for file, _ in self._items[:: max(1, len(self._items) // _READ_WHOLE)]:
             digest.update(file.read_bytes())
         return {**super().identity(), "files_sha256": digest.hexdigest()}
+
+
+def open_image(file: Path) -> Image.Image:
+    """Decode an image file; 16-bit grey is brought to 8 bits, palettes to colours.
+
+    Raises:
+        MageKitError: If it cannot be decoded; names the file.
+    """
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            if opened.mode.startswith("I;16") or opened.mode == "I":
+                return opened.convert("I").point(lambda value: value / 257).convert("L")
+            if opened.mode == "P":
+                return opened.convert("RGBA" if "transparency" in opened.info else "RGB")
+            return opened.copy()
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise MageKitError(f"image: '{file}', cannot be decoded ({error})") from None
 
 
 def _images(folder: Path, deep: bool = False) -> list[Path]:

@@ -1,0 +1,5 @@
+"""python -m mage_kit.cli"""
+
+from mage_kit.cli import main
+
+main()

@@ -1,0 +1,50 @@
+"""The command line's frame: the application, shared options, and errors as one message with exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="mage-kit",
+    help="Masked image modeling from interchangeable parts: MAGE, MAGE-C, MaskGIT, MAE.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+console = Console(width=None if sys.stdout.isatty() else 140)  # a log or a pipe has no width of its own
+
+RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (JSON).")]
+RunArgument = Annotated[Path, typer.Argument(help="Run folder, as written by train.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="path=value, as training.epochs=10; may be given several times."),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call left there.")]
+
+
+def main() -> None:
+    """Entry point: turns errors that a user can cause into one message and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        _stop(str(error))
+    except Exception as error:
+        # Somebody's plug-in, or a bug of ours: one line that says where; the traceback on request.
+        if os.environ.get("MAGE_TRACEBACK"):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename}:{last.lineno}, in {last.name}"
+        _stop(f"{type(error).__name__}: {error} ({where}; MAGE_TRACEBACK=1 shows the whole traceback)")
+
+
+def _stop(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True, style="red")
+    sys.exit(2)

@@ -1,0 +1,79 @@
+"""Commands that look at recipes and components; nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
+from mage_kit.errors import MageKitError
+
+
+@app.command()
+def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Check a recipe: every problem at once, every part built without memory, no data read."""
+    from mage_kit.recipe import Recipe
+
+    loaded = Recipe.load(recipe, set_ or [])
+    model = loaded.check()
+    count = sum(parameter.numel() for _, parameter in model.trainable())
+    tokenizer = sum(parameter.numel() for parameter in model.tokenizer.parameters())
+    spec = model.spec
+    codes = f"{spec.codes} codes" if spec.discrete else f"{spec.width} values a token"
+    console.print(
+        f"{recipe}: holds. {loaded.name}: {count / 1e6:.1f}M parameters, tokenizer {tokenizer / 1e6:.1f}M, "
+        f"{spec.grid} tokens, {codes}, {model.n_dropped} of {spec.grid.size} dropped",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File to write; default standard output.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Print the JSON Schema of recipes, with every registered component."""
+    from mage_kit.files import write_text
+    from mage_kit.recipe import json_schema
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    if out.exists() and not overwrite:
+        raise MageKitError(f"out: '{out}', exists; choose another or give --overwrite")
+    write_text(out, text)
+
+
+@app.command()
+def ls(
+    family: Annotated[str | None, typer.Argument(help="One family, as mask_ratios; default all.")] = None,
+    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
+) -> None:
+    """List components with their parameters, bounds and defaults."""
+    from mage_kit.jobs.listing import component_tables
+
+    for table in component_tables(family, plugin or []):
+        console.print(table)
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(help="A mask ratio or a schedule, as truncated_normal or cosine.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="parameter=value of the component.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the grid.")] = 256,
+    steps: Annotated[int, typer.Option(min=1, help="Decoding steps, for schedules.")] = 20,
+    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write a PNG.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Plot a mask ratio's distribution or a schedule's counts."""
+    from mage_kit.jobs.listing import show_component
+
+    for line in show_component(kind, set_ or [], tokens, steps, plugin or [], out, overwrite):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

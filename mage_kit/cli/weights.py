@@ -1,0 +1,123 @@
+"""Commands for published weights: in, out, and classifiers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mage_kit.cli.app import OverwriteOption, app, console
+from mage_kit.errors import MageKitError
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="PyTorch, safetensors or flax (msgpack) file.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    vqgan: Annotated[Path | None, typer.Option(help="The tokenizer's file, where the checkpoint holds none.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout, where the tensors' names do not tell.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Pixels, as 256 or 256x384.")] = None,
+    encoder_heads: Annotated[int | None, typer.Option(min=1, help="Default: by the published width.")] = None,
+    decoder_heads: Annotated[int | None, typer.Option(min=1, help="Default: by the published width.")] = None,
+    padding: Annotated[str, typer.Option(help="class_token, or mask_token if trained so.")] = "class_token",
+    ignore: Annotated[list[str] | None, typer.Option(help="Prefix of tensors to leave unused.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Turn a published checkpoint into a folder: model, classifier, or tokenizer."""
+    from mage_kit.jobs.convert import convert as run
+
+    made = run(
+        checkpoint,
+        out,
+        layout=layout,
+        vqgan=vqgan,
+        image_size=None if image_size is None else _size("image-size", image_size),
+        encoder_heads=encoder_heads,
+        decoder_heads=decoder_heads,
+        padding=padding,
+        ignore=tuple(ignore or ()),
+        overwrite=overwrite,
+    )
+    card = made.card
+    if card["unused"]:
+        table = Table("unused tensor", "shape", "values", "why", title="Kept beside, in legacy.safetensors")
+        for item in _grouped(card["unused"]):
+            table.add_row(*(escape(cell) for cell in item))
+        console.print(table)
+    hashes = ", ".join(f"{source['file']} sha256 {source['sha256'][:16]}" for source in card["sources"])
+    console.print(
+        f"{made.what} in layout {card['layout']} from {hashes}: {card['tensors']} tensors, {card['values']:,} values, "
+        f"of which {card['values_loaded']:,} loaded\nwritten: {made.folder}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Model, run, classifier or tokenizer folder.")],
+    out: Annotated[Path, typer.Option(help="File: .pth, .pt, .ckpt or .safetensors.")],
+    part: Annotated[str, typer.Option(help="model, tokenizer, or encoder (under a plain ViT's names).")] = "model",
+    grid: Annotated[str | None, typer.Option(help="Rows x columns for the encoder's positions, as 24x24.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a model in the published layout, or its encoder as a plain ViT."""
+    from mage_kit.jobs.export import export as run
+
+    wanted = None if grid is None else _size("grid", grid)
+    made = run(folder, out, part=part, grid=wanted, overwrite=overwrite)  # type: ignore[arg-type]  # checked there
+    lines = [f"layout {made.layout}: {made.tensors} tensors, {made.values:,} values, {', '.join(made.dtypes)}"]
+    if made.filled:
+        lines.append("filled, as nothing trained here stands for it: " + "; ".join(made.filled))
+    if made.left_out:
+        lines.append("left out, the layout has no room for it: " + ", ".join(made.left_out))
+    console.print("\n".join([*lines, f"written: {made.file}"]), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def classify(
+    source: Annotated[Path, typer.Argument(help="Classifier folder, as convert writes it.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+    json_out: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Classify image files: the likeliest classes by number, with their probabilities."""
+    from mage_kit.jobs.classify import classify_files
+
+    found = classify_files(source, images, top)
+    if json_out:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("image", "class: probability")
+    for file, classes in found.items():
+        table.add_row(escape(file), "  ".join(f"{number}: {share:.3f}" for number, share in classes))
+    console.print(table)
+
+
+def _size(name: str, text: str) -> tuple[int, int]:
+    """Read "256" or "256x384" as height and width."""
+    match = re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", text)
+    if match is None:
+        raise MageKitError(f"{name}: '{text}', must be a number or HEIGHTxWIDTH")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _grouped(unused: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Rows of the table; many tensors of one reason and one first name become one row."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for item in unused:
+        groups.setdefault((item["name"].split(".")[0], item["reason"]), []).append(item)
+    rows = []
+    for (root, reason), items in groups.items():
+        if len(items) > 4:
+            values = sum(item["values"] for item in items)
+            rows.append((f"{root}.*", f"{len(items)} tensors", f"{values:,}", reason))
+            continue
+        rows += [(item["name"], str(item["shape"]), f"{item['values']:,}", reason) for item in items]
+    return rows

@@ -1,0 +1,40 @@
+"""Image files through a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mage_kit.datasets.image_folder import open_image
+from mage_kit.errors import MageKitError
+from mage_kit.loading import load_classifier
+from mage_kit.storage import best_device
+from mage_kit.transforms import centre_view, convert, to_array
+
+
+def classify_files(source: Path, files: Sequence[Path], top: int) -> dict[str, list[tuple[int, float]]]:
+    """Return the likeliest classes of each image, with their probabilities, best first.
+
+    Each image is cut to the model's shape around its centre and resized (bicubic).
+
+    Args:
+        source: Classifier folder or fine-tuned checkpoint.
+        files: Image files.
+        top: How many classes.
+
+    Raises:
+        MageKitError: If a file cannot be decoded, or the source holds no classifier.
+    """
+    model = load_classifier(source, best_device())
+    if top < 1 or top > model.classes:
+        raise MageKitError(f"top: {top}, must be between 1 and the number of classes ({model.classes})")
+    size, channels = model.tokenizer.image_size, model.tokenizer.channels
+    found = {}
+    for file in files:
+        view = centre_view(convert(open_image(file), channels), size)
+        image = torch.from_numpy(to_array(view)).to(model.device).float()[None] / 255
+        probabilities, classes = model.logits(image)[0].softmax(dim=0).topk(top)
+        found[str(file)] = list(zip(classes.tolist(), probabilities.tolist(), strict=True))
+    return found

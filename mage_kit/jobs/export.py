@@ -1,0 +1,120 @@
+"""Models of this program into files that other people's code reads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mage_kit.classifier import MageClassifier
+from mage_kit.errors import MageKitError
+from mage_kit.files import atomic, write_tensors
+from mage_kit.grid import TokenGrid
+from mage_kit.legacy import export_part, plain_vit
+from mage_kit.loading import load_any
+from mage_kit.model import Mage
+from mage_kit.storage import Origin, read_origin
+from mage_kit.tokenizers import Tokenizer
+
+Part = Literal["model", "tokenizer", "encoder"]
+_PYTORCH = (".pth", ".pt", ".ckpt")
+_SAFE = ".safetensors"
+_TOKENIZER = "vqgan."
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote.
+
+    Args:
+        file: The file.
+        layout: Published layout, or "plain_vit".
+        tensors: How many.
+        values: How many in all.
+        dtypes: In use.
+        filled: What holds nothing trained here.
+        left_out: Tensors of ours that the layout has no room for.
+    """
+
+    file: Path
+    layout: str
+    tensors: int
+    values: int
+    dtypes: tuple[str, ...]
+    filled: list[str]
+    left_out: list[str]
+
+
+def export(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    part: Part = "model",
+    grid: tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write a model in the published layout, or its encoder as a plain ViT.
+
+    Args:
+        folder: Model, run, classifier or tokenizer folder.
+        out: File: .pth, .pt or .ckpt for PyTorch, .safetensors.
+        part: "model" all of it, "tokenizer" alone, "encoder" under a plain ViT's names (.safetensors).
+        grid: With "encoder": rows and columns of tokens that positions are interpolated to.
+        overwrite: Replace a file.
+
+    Raises:
+        MageKitError: If the layout cannot hold the model, or the file exists.
+    """
+    source, target = Path(folder), Path(out)
+    if part not in ("model", "tokenizer", "encoder"):
+        raise MageKitError(f"part: '{part}', must be model, tokenizer or encoder")
+    if target.suffix not in (*_PYTORCH, _SAFE) or (part == "encoder" and target.suffix != _SAFE):
+        raise MageKitError(
+            f"out: '{target}', must end in {_SAFE}{'' if part == 'encoder' else ', ' + ', '.join(_PYTORCH)}"
+        )
+    if target.is_dir() or (target.exists() and not overwrite):
+        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
+    if grid is not None and part != "encoder":
+        raise MageKitError(f"grid: {grid[0]}x{grid[1]}, goes with part 'encoder' alone")
+    held = load_any(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if part == "encoder":
+        if not isinstance(held, Mage | MageClassifier):
+            raise MageKitError(f"folder: '{source}', holds a tokenizer, which has no such encoder")
+        tensors, metadata = plain_vit(held, None if grid is None else TokenGrid(*grid))
+        write_tensors(target, tensors, metadata)
+        return _report(target, "plain_vit", tensors, [], [])
+    origin = read_origin(source) if source.is_dir() else None
+    if part == "tokenizer" and not isinstance(held, Tokenizer):
+        held, origin = held.tokenizer, _origin_of_tokenizer(origin)
+    made = export_part(held, *((origin.card, origin.unused) if origin is not None else ()))
+    if target.suffix == _SAFE:
+        write_tensors(target, made.tensors)
+    else:
+        with atomic(target) as temporary:
+            torch.save({made.container: made.tensors}, temporary)
+    return _report(target, made.layout, made.tensors, made.filled, made.left_out)
+
+
+def _origin_of_tokenizer(origin: Origin | None) -> Origin | None:
+    """What a model's card says of the tokenizer inside it: the dtypes."""
+    if origin is None:
+        return None
+    dtypes = {
+        name.removeprefix(_TOKENIZER): dtype
+        for name, dtype in origin.card["other_dtypes"].items()
+        if name.startswith(_TOKENIZER)
+    }
+    return Origin({**origin.card, "layout": "vqgan", "other_dtypes": dtypes}, {})
+
+
+def _report(
+    file: Path, layout: str, tensors: dict[str, Tensor], filled: list[str], left_out: list[str]
+) -> ExportReport:
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    values = sum(tensor.numel() for tensor in tensors.values())
+    return ExportReport(file, layout, len(tensors), values, tuple(dtypes), filled, left_out)
