@@ -303,6 +303,12 @@ class Mage(nn.Module):
         nothing = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         return self.encode(tokens, full_plan(nothing))[:, 1:].float().mean(dim=1)
 
+    def block_features(self, tokens: Tensor) -> Tensor:
+        """Return mean features (blocks, B, D) of the patch positions after each block (paper Figure 6); see above."""
+        nothing = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        outputs = self.encoder.outputs(self.embedding(tokens, full_plan(nothing)))
+        return torch.stack([output_BND[:, 1:].float().mean(dim=1) for output_BND in outputs])
+
     @torch.no_grad()
     def features(self, images_BCHW: Tensor) -> Tensor:
         """Return features (B, D) of images: the representation of the linear probe (paper section 4.2).

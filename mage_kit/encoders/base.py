@@ -24,5 +24,9 @@ class Encoder(nn.Module, ABC):
     def forward(self, x_BSD: Tensor) -> Tensor:
         """Return the last block's output (B, S, D), before the final norm."""
 
+    def outputs(self, x_BSD: Tensor) -> list[Tensor]:
+        """Return the output of each block (B, S, D), the first block's first; the last is that of `forward`."""
+        return [self(x_BSD)]
+
 
 ENCODERS: Registry[Encoder, NoWires] = Registry("encoders", Encoder, NoWires)

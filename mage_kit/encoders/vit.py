@@ -41,3 +41,11 @@ class ViTEncoder(Encoder):
         for block in self.blocks:
             x_BSD = block(x_BSD)
         return x_BSD
+
+    def outputs(self, x_BSD: Tensor) -> list[Tensor]:
+        """(B, S, D) -> one (B, S, D) a block."""
+        found = []
+        for block in self.blocks:
+            x_BSD = block(x_BSD)
+            found.append(x_BSD)
+        return found

@@ -64,7 +64,7 @@ def export_part(
     try:
         _check_kinds(part)
         pairs = layout.pairs(part)
-        state = {name: tensor.detach().cpu() for name, tensor in part.state_dict().items()}
+        state = {name: _on_host(tensor) for name, tensor in part.state_dict().items()}
         tensors = {pair.theirs: pair.form.write(state[pair.ours], kept.get(pair.theirs)) for pair in pairs}
         extra = kept if own is not None else layout.filler(part)
         tensors |= {name: tensor for name, tensor in extra.items() if name not in tensors}
@@ -85,6 +85,11 @@ def _kind_of(part: nn.Module) -> str:
     if isinstance(part, TamingVQGAN):
         return "taming"
     return "llamagen" if isinstance(part, LlamaGenVQ) else "vqgan"
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """On the CPU, or on the meta device, where a model is only planned."""
+    return tensor.detach() if tensor.is_meta else tensor.detach().cpu()
 
 
 def _check_kinds(part: Mage | MageClassifier | Tokenizer) -> None:
