@@ -10,6 +10,8 @@ from mage_kit.errors import MageKitError, PartsError, RecipeError, RegistrationE
 from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.generation import Generated, decode_tokens, generate
 from mage_kit.grid import TokenGrid, TokenSpec
+from mage_kit.jobs.convert import convert
+from mage_kit.jobs.export import export
 from mage_kit.jobs.train import train
 from mage_kit.loading import load, load_classifier, load_tokenizer
 from mage_kit.losses import LOSSES, InfoNCE, Loss, MaskedCrossEntropy, MaskedMSE
@@ -120,7 +122,9 @@ __all__ = [
     "ViTDecoder",
     "ViTEncoder",
     "Weighted",
+    "convert",
     "decode_tokens",
+    "export",
     "generate",
     "load",
     "load_classifier",

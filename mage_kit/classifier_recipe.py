@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
 from mage_kit.classifier import MageClassifier
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS
+from mage_kit.errors import MageKitError
 from mage_kit.fields import Positive
+from mage_kit.files import read_json
 from mage_kit.places import at
 from mage_kit.recipe_base import RecipeBase, plugins_of, seeded
 from mage_kit.registry import ComponentConfig, NoWires, Strict
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
 SECTION = "classifier"  # what tells this recipe from a model's
+
+
+def is_classifier(file: Path) -> bool:
+    """True if a recipe file is a classifier's; False also where it cannot be read."""
+    try:
+        return SECTION in read_json(file)
+    except MageKitError:
+        return False
 
 
 class ClassifierConfig(Strict):
@@ -67,3 +79,12 @@ class ClassifierRecipe(RecipeBase):
             return MageClassifier(
                 tokenizer=tokenizer, encoder=encoder, classes=parts.classes, embedding=parts.embedding
             )
+
+    def check(self) -> MageClassifier:
+        """Build everything without memory; return the classifier on the meta device.
+
+        Raises:
+            RecipeError: If parts do not fit.
+        """
+        with torch.device("meta"):
+            return self.build_model()

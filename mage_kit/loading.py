@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 import torch
 
 from mage_kit.classifier import MageClassifier
-from mage_kit.classifier_recipe import SECTION, ClassifierRecipe
+from mage_kit.classifier_recipe import ClassifierRecipe, is_classifier
 from mage_kit.errors import MageKitError
 from mage_kit.files import read_json, read_tensors
 from mage_kit.legacy import Options, import_checkpoint
@@ -118,8 +118,7 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
         if tokenizer_folder(source) is not None:
             return _tokenizer_in(source)
         raise MageKitError(f"folder: '{source}', holds no {RECIPE_FILE}, so is no model or run folder")
-    is_classifier = SECTION in read_json(source / RECIPE_FILE)
-    recipe = (ClassifierRecipe if is_classifier else Recipe).load(source / RECIPE_FILE)
+    recipe = (ClassifierRecipe if is_classifier(source / RECIPE_FILE) else Recipe).load(source / RECIPE_FILE)
     assert isinstance(recipe, Recipe | ClassifierRecipe)
     if not (source / MODEL_FILE).is_file():
         raise MageKitError(f"folder: '{source}', holds no {MODEL_FILE}: training has not ended; go on with --resume")

@@ -456,7 +456,9 @@ def test_a_converted_tokenizer_serves_a_recipe(tmp_path: Path) -> None:
 
     convert(DATA / "maskgit_jax" / "maskgit_tokenizer_mini.msgpack", tmp_path / "tokenizer", image_size=(64, 64))
     stated = mk.TOKENIZERS.describe(mk.load_tokenizer(tmp_path / "tokenizer"), weights=str(tmp_path / "tokenizer"))
-    recipe = mk.Recipe.load(Path(__file__).parents[1] / "recipes" / "mage_vitb.json").extended(tokenizer={**stated, "codebook": "ema", "decay": 0.9})
+    recipe = mk.Recipe.load(Path(__file__).parents[1] / "recipes" / "mage_vitb.json").extended(
+        tokenizer={**stated, "codebook": "ema", "decay": 0.9}
+    )
     tokenizer = recipe.build_tokenizer()
     fill_tokenizer(tokenizer, recipe, tmp_path / "tokenizer")
     expected = load_file(DATA / "maskgit_jax" / "expected.safetensors")

@@ -15,8 +15,12 @@ from mage_kit.errors import MageKitError
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Check a recipe: every problem at once, every part built without memory, no data read."""
+    from mage_kit.classifier_recipe import is_classifier
     from mage_kit.recipe import Recipe
 
+    if is_classifier(recipe):
+        _check_classifier(recipe, set_ or [])
+        return
     loaded = Recipe.load(recipe, set_ or [])
     model = loaded.check()
     count = sum(parameter.numel() for _, parameter in model.trainable())
@@ -26,6 +30,20 @@ def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     console.print(
         f"{recipe}: holds. {loaded.name}: {count / 1e6:.1f}M parameters, tokenizer {tokenizer / 1e6:.1f}M, "
         f"{spec.grid} tokens, {codes}, {model.n_dropped} of {spec.grid.size} dropped",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _check_classifier(recipe: Path, overrides: list[str]) -> None:
+    from mage_kit.classifier_recipe import ClassifierRecipe
+
+    loaded = ClassifierRecipe.load(recipe, overrides)
+    model = loaded.check()
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    console.print(
+        f"{recipe}: holds. {loaded.name}: classifier, {model.classes} classes, {count / 1e6:.1f}M parameters",
         markup=False,
         highlight=False,
         soft_wrap=True,
