@@ -48,8 +48,7 @@ from mage_kit.selections import (
 from mage_kit.storage import save, save_tokenizer
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, Patches, TamingVQGAN, Tokenizer
 from mage_kit.transforms import Augment
-
-__version__ = "0.1.0"
+from mage_kit.version import __version__
 
 __all__ = [
     "DATASETS",
@@ -122,6 +121,7 @@ __all__ = [
     "ViTDecoder",
     "ViTEncoder",
     "Weighted",
+    "__version__",
     "convert",
     "decode_tokens",
     "export",

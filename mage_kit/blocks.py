@@ -58,7 +58,7 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, ratio: float, dropout: float) -> None:
         super().__init__()
-        hidden = int(dim * ratio)
+        hidden = round(dim * ratio)
         self.dropout = dropout
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)

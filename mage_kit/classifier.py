@@ -5,6 +5,8 @@ Paper: section 4.2, Tables 12 and 13. Legend: B images, L tokens, D encoder widt
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from mage_kernels import full_plan
 from torch import Tensor, nn
@@ -12,14 +14,13 @@ from torch import Tensor, nn
 from mage_kit.blocks import NORM_EPS
 from mage_kit.embedding import EmbeddingConfig, TokenEmbedding
 from mage_kit.encoders import Encoder
-from mage_kit.errors import PartsError
 from mage_kit.tokenizers import Tokenizer
 
 
 class MageClassifier(nn.Module):
     """Tokens, encoder, mean over the patch positions of the last block, LayerNorm (eps 1e-6), linear layer.
 
-    All tokens are seen, nothing is masked. The encoder's own final norm is not used: it is replaced by the identity.
+    All tokens are seen, nothing is masked. The encoder is copied; its own final norm is not used.
 
     Args:
         tokenizer: Images to tokens; frozen here.
@@ -28,8 +29,7 @@ class MageClassifier(nn.Module):
         embedding: Positions, input norm and dropout; as the encoder was pre-trained.
 
     Raises:
-        PartsError: If sine-cosine positions do not fit the encoder's width.
-        ValueError: If `classes` is below 1.
+        ValueError: If `classes` is below 1, or sine-cosine positions do not fit the encoder's width.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class MageClassifier(nn.Module):
             raise ValueError(f"classes: {classes}, must be at least 1")
         config = embedding or EmbeddingConfig()
         if config.positions == "sine_cosine" and encoder.dim % 4:
-            raise PartsError(("embedding", "encoder"), f"sine-cosine positions need a width of 4k, not {encoder.dim}")
+            raise ValueError(f"embedding: sine-cosine positions need an encoder's width of 4k, not {encoder.dim}")
         self.tokenizer = tokenizer.requires_grad_(False)
         self.spec = tokenizer.spec
         self.classes = classes
         self.embedding = TokenEmbedding(self.spec, encoder.dim, config)
-        self.encoder = encoder
-        encoder.norm = nn.Identity()
+        self.encoder = copy.deepcopy(encoder)
+        self.encoder.norm = nn.Identity()
         self.norm = nn.LayerNorm(encoder.dim, eps=NORM_EPS)
         self.head = nn.Linear(encoder.dim, classes)
         nn.init.normal_(self.head.weight, std=2e-5)

@@ -14,7 +14,7 @@ from mage_kit.encoders import ENCODERS
 from mage_kit.errors import MageKitError
 from mage_kit.fields import Positive
 from mage_kit.files import read_json
-from mage_kit.places import at
+from mage_kit.places import Collected, at
 from mage_kit.recipe_base import RecipeBase, plugins_of, seeded
 from mage_kit.registry import ComponentConfig, NoWires, Strict
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
@@ -72,13 +72,16 @@ class ClassifierRecipe(RecipeBase):
         Raises:
             RecipeError: If parts do not fit.
         """
-        tokenizer = tokenizer or self.build_tokenizer()
-        parts = self.classifier
-        with at("$.classifier"), seeded(self.seed, "model"):
-            encoder = ENCODERS.build(parts.encoder, NoWires())
-            return MageClassifier(
-                tokenizer=tokenizer, encoder=encoder, classes=parts.classes, embedding=parts.embedding
-            )
+        collected, parts = Collected(), self.classifier
+        tokenizer = tokenizer or collected.attempt("$.tokenizer", None, self.build_tokenizer)
+        with seeded(self.seed, "model"):
+            encoder = collected.build("$.classifier.encoder", ENCODERS, parts.encoder, NoWires())
+            collected.raise_if_any(self.name)
+            assert tokenizer is not None and encoder is not None
+            with at("$.classifier", parts):
+                return MageClassifier(
+                    tokenizer=tokenizer, encoder=encoder, classes=parts.classes, embedding=parts.embedding
+                )
 
     def check(self) -> MageClassifier:
         """Build everything without memory; return the classifier on the meta device.

@@ -20,7 +20,11 @@ from mage_kit.errors import MageKitError
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is synced and takes the name, else it goes."""
+    """Give a temporary path beside `path`; on success it is synced and takes the name, else it goes.
+
+    What a link points to is written, and the link stays.
+    """
+    path = path.resolve()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -36,7 +40,11 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; on success it takes the name, else it goes with all it holds."""
+    """Give a temporary folder beside `path`; on success it takes the name, else it goes with all it holds.
+
+    What a link points to is written, and the link stays.
+    """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

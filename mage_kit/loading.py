@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 import torch
+from pydantic import ValidationError
 
 from mage_kit.classifier import MageClassifier
 from mage_kit.classifier_recipe import ClassifierRecipe, is_classifier
-from mage_kit.errors import MageKitError
+from mage_kit.errors import MageKitError, json_path
 from mage_kit.files import read_json, read_tensors
-from mage_kit.legacy import Options, import_checkpoint
+from mage_kit.legacy import Options, import_checkpoint, import_tokenizer
 from mage_kit.model import Mage
 from mage_kit.places import at
+from mage_kit.plugins import load_plugins
 from mage_kit.recipe import Recipe
 from mage_kit.registry import NoWires
 from mage_kit.storage import (
@@ -31,11 +33,13 @@ from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 class ImportOptions(TypedDict, total=False):
     """What a published checkpoint does not say of itself; see `mage_kit.legacy.Options`.
 
-    layout: its layout, where its tensors' names do not tell. vqgan: file with the tokenizer, where it holds none.
+    layout: its layout, where its tensors' names do not tell. weights: key under which the weights stand, where there
+    are several. vqgan: file with the tokenizer, where it holds none.
     image_size, encoder_heads, decoder_heads, padding, ignore: as in `Options`.
     """
 
     layout: str
+    weights: str
     vqgan: str | os.PathLike[str]
     image_size: tuple[int, int]
     encoder_heads: int
@@ -80,7 +84,12 @@ def load_tokenizer(
     """Read a tokenizer: a tokenizer, run or model folder of this program, or a published checkpoint. See `load`."""
     place = Path(source)
     if place.is_dir() and tokenizer_folder(place) is not None:
+        _refuse_options(place, options)
         tokenizer = _tokenizer_in(place)
+    elif place.is_file() and "vqgan" not in options:
+        tokenizer = import_tokenizer(
+            place, layout=options.get("layout"), weights=options.get("weights"), options=_file_options(options)
+        )
     else:
         held = load_any(place, options)
         tokenizer = held if isinstance(held, Tokenizer) else held.tokenizer
@@ -91,10 +100,18 @@ def _tokenizer_in(folder: Path) -> Tokenizer:
     inner = tokenizer_folder(folder)
     assert inner is not None
     card = read_json(inner / TOKENIZER_CARD)
+    plugins, stated = card.get("plugins", {}), card.get("tokenizer")
+    if not isinstance(plugins, dict) or not isinstance(stated, dict):
+        raise MageKitError(f"{inner / TOKENIZER_CARD}: damaged, must state a tokenizer")
+    found = load_plugins(list(plugins), *map(Path, plugins.values()))
+    if found:
+        raise MageKitError(f"{inner / TOKENIZER_CARD}: {'; '.join(found)}")
     try:
-        config = TOKENIZERS.parse(card.get("tokenizer", {}))
-    except ValueError as error:
-        raise MageKitError(f"{inner / TOKENIZER_CARD}: {error}") from None
+        config = TOKENIZERS.parse(stated)
+    except ValidationError as error:
+        item = error.errors()[0]
+        place = json_path(("tokenizer", *item["loc"]))
+        raise MageKitError(f"{inner / TOKENIZER_CARD}: {place}: {item['msg']}") from None
     with at("$.tokenizer", config):
         tokenizer = TOKENIZERS.build(config, NoWires())
     load_state(tokenizer, read_tensors(inner / TOKENIZER_FILE), str(inner / TOKENIZER_FILE))
@@ -105,15 +122,16 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     """Read whatever a place holds. See `load`."""
     options = options or {}
     if source.is_file():
-        known = {name: value for name, value in options.items() if name not in ("layout", "vqgan")}
         return import_checkpoint(
             source,
             layout=options.get("layout"),
+            weights=options.get("weights"),
             vqgan=options.get("vqgan"),
-            options=Options(**known),  # type: ignore[arg-type]  # held by ImportOptions
+            options=_file_options(options),
         ).part
-    if options:
-        raise MageKitError(f"{', '.join(options)}: given, but '{source}' is no checkpoint file")
+    _refuse_options(source, options)
+    if not source.exists():
+        raise MageKitError(f"'{source}': there is no such file or folder")
     if not (source / RECIPE_FILE).is_file():
         if tokenizer_folder(source) is not None:
             return _tokenizer_in(source)
@@ -125,6 +143,17 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     model = recipe.build_model()
     load_state(model, read_tensors(source / MODEL_FILE), str(source / MODEL_FILE))
     return model
+
+
+def _file_options(options: ImportOptions) -> Options:
+    known = {name: value for name, value in options.items() if name not in ("layout", "weights", "vqgan")}
+    return Options(**known)  # type: ignore[arg-type]  # held by ImportOptions
+
+
+def _refuse_options(folder: Path, options: ImportOptions) -> None:
+    """A folder of this program says everything of itself."""
+    if options:
+        raise MageKitError(f"{', '.join(options)}: given, but '{folder}' is no checkpoint file")
 
 
 def _what(model: Mage | MageClassifier | Tokenizer) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from mage_kit.errors import PartsError, RecipeError
-from mage_kit.registry import ComponentConfig, Registry
+from mage_kit.registry import ComponentConfig, Registry, Strict
 
 T = TypeVar("T")
 W = TypeVar("W")
 
 
 @contextlib.contextmanager
-def at(path: str, config: ComponentConfig | None = None) -> Iterator[None]:
+def at(path: str, config: Strict | None = None) -> Iterator[None]:
     """Say where in the recipe a value that does not hold stands; `config` tells which names are keywords there."""
     try:
         yield

@@ -16,6 +16,7 @@ from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.model import Mage
+from mage_kit.plugins import plugin_folders
 from mage_kit.recipe import Recipe
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
@@ -61,6 +62,10 @@ def save(
     Raises:
         MageKitError: If the folder holds something, or a part's class is not registered.
     """
+    if not isinstance(model, Mage | MageClassifier):
+        raise MageKitError(
+            f"model: {type(model).__name__}, must be a Mage or MageClassifier (tokenizers: save_tokenizer)"
+        )
     target = Path(folder)
     text = (recipe or _recipe_of(model, _name_of(target))).to_json()
     check_replaceable(target, overwrite)
@@ -91,11 +96,15 @@ def save_tokenizer(
         MageKitError: If the folder holds something, or the tokenizer's class is not registered.
     """
     target = Path(folder)
-    config = TOKENIZERS.describe(tokenizer, weights=None)
+    card = {
+        "fingerprint": fingerprint,
+        "plugins": plugin_folders([name for name in [type(tokenizer).__module__] if not name.startswith("mage_kit.")]),
+        "tokenizer": TOKENIZERS.describe(tokenizer, weights=None),
+    }
     check_replaceable(target, overwrite)
     with atomic_folder(target) as temporary:
         write_tensors(temporary / TOKENIZER_FILE, state_of(tokenizer))
-        write_json(temporary / TOKENIZER_CARD, {"fingerprint": fingerprint, "tokenizer": config})
+        write_json(temporary / TOKENIZER_CARD, card)
         _write_origin(temporary, origin)
     return target
 
@@ -109,8 +118,15 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
         raise MageKitError(
             f"folder: '{folder}', is not empty; nothing is overwritten unless asked (--overwrite, or overwrite=True)"
         )
-    if not held <= _WRITTEN:
-        raise MageKitError(f"folder: '{folder}', is no bare model folder; only those are overwritten")
+    foreign = sorted(held - _WRITTEN)
+    if foreign:
+        raise MageKitError(f"folder: '{folder}', holds {foreign[0]} too; only bare model folders are overwritten")
+
+
+def require_folder(place: Path) -> None:
+    """Raise MageKitError if a place is a file: commands that read recipes want a folder."""
+    if place.is_file():
+        raise MageKitError(f"'{place}' is a file, must be a folder; make one of a checkpoint with mage-kit convert")
 
 
 def tokenizer_folder(folder: Path) -> Path | None:
@@ -135,11 +151,26 @@ def _write_origin(folder: Path, origin: Origin | None) -> None:
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """Return where a folder's weights came from; None for those trained here."""
+    """Return where a folder's weights came from; None for those trained here.
+
+    Raises:
+        MageKitError: If what was kept of the source is damaged or missing.
+    """
     if not (folder / CARD_FILE).is_file():
         return None
+    card = read_json(folder / CARD_FILE)
     unused = read_tensors(folder / LEGACY_FILE) if (folder / LEGACY_FILE).is_file() else {}
-    return Origin(read_json(folder / CARD_FILE), unused)
+    try:
+        stated = {item["name"]: tuple(item["shape"]) for item in card["unused"]}
+        whole = isinstance(card["layout"], str) and isinstance(card["dtype"], str)
+    except (KeyError, TypeError):
+        whole, stated = False, {}
+    if not whole or stated != {name: tuple(tensor.shape) for name, tensor in unused.items()}:
+        raise MageKitError(
+            f"{folder}: {CARD_FILE} and {LEGACY_FILE} do not belong together, or are damaged; convert the checkpoint "
+            "again, or remove both to go without what they hold"
+        )
+    return Origin(card, unused)
 
 
 def best_device() -> torch.device:
@@ -159,6 +190,7 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
         MageKitError: Naming up to five tensors of each kind of misfit.
     """
     wanted = module.state_dict()
+    tensors = {name: tensor for name, tensor in tensors.items() if name in wanted or not _is_passing(module, name)}
     shapes = [
         f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
         for name in wanted
@@ -177,3 +209,12 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
     if lines:
         raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
     module.load_state_dict(tensors)
+
+
+def _is_passing(module: nn.Module, name: str) -> bool:
+    """True for state that training alone needs, which older folders hold beside the weights."""
+    path, _, leaf = name.rpartition(".")
+    try:
+        return leaf in getattr(module.get_submodule(path), "passing", ())
+    except AttributeError:
+        return False

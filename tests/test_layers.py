@@ -25,6 +25,7 @@ LAYERS: dict[str, int] = {
             "plugins",
             "problems",
             "progress",
+            "version",
         ),
         1,
     ),

@@ -157,6 +157,15 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_damaged_tokenizer_is_trained_again(unbroken: Path, tmp_path: Path) -> None:
+    run = tmp_path / "alone" / "run"
+    shutil.copytree(unbroken, run)
+    whole = (run / "tokenizer" / "tokenizer.safetensors").read_bytes()
+    (run / "tokenizer" / "tokenizer.safetensors").write_bytes(whole[:-50])
+    train(small(), run, resume=True)
+    assert (run / "tokenizer" / "tokenizer.safetensors").read_bytes() == whole
+
+
 def test_nothing_is_overwritten_and_resume_wants_the_same_recipe(unbroken: Path) -> None:
     with pytest.raises(mk.MageKitError, match="is not empty"):
         train(small(), unbroken)
@@ -331,6 +340,14 @@ def test_a_broken_image_is_named_also_from_a_worker(tmp_path: Path) -> None:
     order = Order(131, 131, 0)
     with pytest.raises(mk.MageKitError, match=r"^image: '.*broken\.png', cannot be decoded"):
         list(batches(recipe.build_dataset(), order, 0, 1, 0, 2))
+
+
+def test_a_wrong_tokenizer_folder_leaves_no_run_behind(tmp_path: Path, unbroken: Path) -> None:
+    with pytest.raises(mk.RecipeError, match=r"\$\.tokenizer\.weights"):
+        train(small('tokenizer.weights="nowhere"'), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    given = [f'tokenizer.weights="{unbroken}"', "tokenizer_training.batch=4096", "training.epochs=0.2"]
+    train(small(*given), tmp_path / "run")  # a tokenizer that is not trained has no batch to fill
 
 
 def test_mistakes_show_before_the_first_stage(tmp_path: Path) -> None:

@@ -46,5 +46,6 @@ def main() -> None:
 
 
 def _stop(message: str) -> None:
-    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True, style="red")
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
+    Console(stderr=True).print(f"error: {shown}", markup=False, highlight=False, soft_wrap=True, style="red")
     sys.exit(2)

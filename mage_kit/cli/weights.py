@@ -21,6 +21,7 @@ def convert(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     vqgan: Annotated[Path | None, typer.Option(help="The tokenizer's file, where the checkpoint holds none.")] = None,
     layout: Annotated[str | None, typer.Option(help="Layout, where the tensors' names do not tell.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Key of the weights, where a file has several.")] = None,
     image_size: Annotated[str | None, typer.Option(help="Pixels, as 256 or 256x384.")] = None,
     encoder_heads: Annotated[int | None, typer.Option(min=1, help="Default: by the published width.")] = None,
     decoder_heads: Annotated[int | None, typer.Option(min=1, help="Default: by the published width.")] = None,
@@ -35,6 +36,7 @@ def convert(
         checkpoint,
         out,
         layout=layout,
+        weights=weights,
         vqgan=vqgan,
         image_size=None if image_size is None else _size("image-size", image_size),
         encoder_heads=encoder_heads,
@@ -49,10 +51,16 @@ def convert(
         for item in _grouped(card["unused"]):
             table.add_row(*(escape(cell) for cell in item))
         console.print(table)
-    hashes = ", ".join(f"{source['file']} sha256 {source['sha256'][:16]}" for source in card["sources"])
+    hashes = ", ".join(
+        f"{source['file']}{':' + source['weights_under'] if source['weights_under'] else ''} "
+        f"(sha256 {source['sha256'][:16]})"
+        for source in card["sources"]
+    )
     console.print(
         f"{made.what} in layout {card['layout']} from {hashes}: {card['tensors']} tensors, {card['values']:,} values, "
-        f"of which {card['values_loaded']:,} loaded\nwritten: {made.folder}",
+        f"of which {card['values_loaded']:,} loaded\n"
+        f"image size {card['image_size'][0]}x{card['image_size'][1]} (from {card['image_size_from']})\n"
+        f"written: {made.folder}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -77,6 +85,8 @@ def export(
         lines.append("filled, as nothing trained here stands for it: " + "; ".join(made.filled))
     if made.left_out:
         lines.append("left out, the layout has no room for it: " + ", ".join(made.left_out))
+    if made.flags:
+        lines.append("no tensor of the file tells it: converting it again needs " + " ".join(made.flags))
     console.print("\n".join([*lines, f"written: {made.file}"]), markup=False, highlight=False, soft_wrap=True)
 
 

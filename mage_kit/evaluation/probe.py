@@ -15,7 +15,7 @@ from mage_kit.evaluation.features import Features, extract_features, labels_of, 
 from mage_kit.loading import load
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import RECIPE_FILE, best_device
+from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def probe_run(folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
         {"linear_probe": ..., "untrained": ..., "raw_pixels": ...}, each a `Probe` as a dict, and "note".
     """
     reporter = reporter or Reporter()
+    require_folder(folder)
     model = load(folder, best_device())
     recipe = Recipe.load(folder / RECIPE_FILE)
     dataset = recipe.build_dataset()

@@ -88,16 +88,47 @@ def decode_tokens(
     index_B = torch.arange(first_index, first_index + len(ids_BL), device=ids_BL.device)
     length = ids_BL.shape[1]
     for step in range(1, plan.steps + 1):
-        uniform_BL, noise_BL = uniforms(keys(seed, "decode", index_B, step), 2 * length).chunk(2, dim=1)
-        sampled_BL, log_p_BL = sample_tokens(model.logits(ids_BL, masked_BL), uniform_BL)
-        ids_BL = torch.where(masked_BL, sampled_BL, ids_BL)
-        count_B = plan.schedule.next_counts(unknown_B, masked_BL.sum(dim=1), step, plan.steps)
-        score_BL = plan.selection.score(SelectionStep(step, plan.steps, model.spec.grid, log_p_BL, noise_BL))
-        _check_score(score_BL, masked_BL, plan.selection)
-        masked_BL = remask(score_BL, masked_BL, count_B)
+        noise_B2L = uniforms(keys(seed, "decode", index_B, step), 2 * length)
+        ids_BL, masked_BL = decode_step(model, plan, step, ids_BL, masked_BL, unknown_B, noise_B2L)
         if on_step is not None:
             on_step(step, plan.steps)
     return ids_BL
+
+
+@torch.no_grad()
+def decode_step(
+    model: Mage,
+    plan: Decoding,
+    step: int,
+    ids_BL: Tensor,
+    masked_BL: Tensor,
+    unknown_B: Tensor,
+    noise_B2L: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Sample every unknown token, keep the best, mask the rest again.
+
+    Args:
+        model: A model with codes, in evaluation mode.
+        plan: Schedule, selection and steps.
+        step: Number of the step, from 1.
+        ids_BL: int64 tokens.
+        masked_BL: bool, True where the token is unknown.
+        unknown_B: Unknown tokens an image before the first step.
+        noise_B2L: Uniform numbers in (0, 1): one a token to sample with, then one a token for the selection.
+
+    Returns:
+        The tokens, sampled ones among them, and what is unknown in the next step.
+
+    Raises:
+        ValueError: If logits are not finite, or the selection breaks its contract.
+    """
+    uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
+    sampled_BL, log_p_BL = sample_tokens(model.logits(ids_BL, masked_BL), uniform_BL)
+    ids_BL = torch.where(masked_BL, sampled_BL, ids_BL)
+    count_B = plan.schedule.next_counts(unknown_B, masked_BL.sum(dim=1), step, plan.steps)
+    score_BL = plan.selection.score(SelectionStep(step, plan.steps, model.spec.grid, log_p_BL, noise_BL))
+    _check_score(score_BL, masked_BL, plan.selection)
+    return ids_BL, remask(score_BL, masked_BL, count_B)
 
 
 def _check_score(score_BL: Tensor, masked_BL: Tensor, selection: Selection) -> None:

@@ -10,7 +10,7 @@ import torch
 from mage_kit.datasets.image_folder import open_image
 from mage_kit.errors import MageKitError
 from mage_kit.loading import load_classifier
-from mage_kit.storage import best_device
+from mage_kit.storage import best_device, require_folder
 from mage_kit.transforms import centre_view, convert, to_array
 
 
@@ -20,13 +20,14 @@ def classify_files(source: Path, files: Sequence[Path], top: int) -> dict[str, l
     Each image is cut to the model's shape around its centre and resized (bicubic).
 
     Args:
-        source: Classifier folder or fine-tuned checkpoint.
+        source: Classifier folder.
         files: Image files.
         top: How many classes.
 
     Raises:
         MageKitError: If a file cannot be decoded, or the source holds no classifier.
     """
+    require_folder(source)
     model = load_classifier(source, best_device())
     if top < 1 or top > model.classes:
         raise MageKitError(f"top: {top}, must be between 1 and the number of classes ({model.classes})")

@@ -33,6 +33,7 @@ def convert(
     out: str | os.PathLike[str],
     *,
     layout: str | None = None,
+    weights: str | None = None,
     vqgan: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] | None = None,
     encoder_heads: int | None = None,
@@ -48,6 +49,7 @@ def convert(
         checkpoint: PyTorch, safetensors or flax file.
         out: Folder to write: recipe, weights, card.json, and legacy.safetensors with what nothing here reads.
         layout: Layout of the file; None recognises it.
+        weights: Key of a PyTorch file under which the weights stand; None: averaged ones before others.
         vqgan: File with the tokenizer, for a checkpoint that holds none.
         image_size: Height and width in pixels; None: square for models, 256 x 256 for bare tokenizers.
         encoder_heads: None: by the published width.
@@ -66,6 +68,7 @@ def convert(
     imported = import_checkpoint(
         checkpoint,
         layout=layout,
+        weights=weights,
         vqgan=vqgan,
         options=Options(image_size, encoder_heads, decoder_heads, padding, ignore),
     )

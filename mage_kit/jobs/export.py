@@ -14,16 +14,17 @@ from mage_kit.classifier import MageClassifier
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic, write_tensors
 from mage_kit.grid import TokenGrid
-from mage_kit.legacy import export_part, plain_vit
+from mage_kit.legacy import Exported, export_part, plain_vit
 from mage_kit.loading import load_any
 from mage_kit.model import Mage
-from mage_kit.storage import Origin, read_origin
+from mage_kit.storage import Origin, read_origin, require_folder
 from mage_kit.tokenizers import Tokenizer
 
 Part = Literal["model", "tokenizer", "encoder"]
 _PYTORCH = (".pth", ".pt", ".ckpt")
 _SAFE = ".safetensors"
 _TOKENIZER = "vqgan."
+_LARGEST = 1024  # tokens a side
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class ExportReport:
         dtypes: In use.
         filled: What holds nothing trained here.
         left_out: Tensors of ours that the layout has no room for.
+        flags: Options that converting the file again needs.
     """
 
     file: Path
@@ -47,6 +49,7 @@ class ExportReport:
     dtypes: tuple[str, ...]
     filled: list[str]
     left_out: list[str]
+    flags: list[str]
 
 
 def export(
@@ -76,10 +79,13 @@ def export(
         raise MageKitError(
             f"out: '{target}', must end in {_SAFE}{'' if part == 'encoder' else ', ' + ', '.join(_PYTORCH)}"
         )
-    if target.is_dir() or (target.exists() and not overwrite):
+    if target.is_dir():
+        raise MageKitError(f"out: '{target}', is a folder, must be a file")
+    if target.exists() and not overwrite:
         raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
-    if grid is not None and part != "encoder":
-        raise MageKitError(f"grid: {grid[0]}x{grid[1]}, goes with part 'encoder' alone")
+    if grid is not None:
+        _check_grid(grid, part)
+    require_folder(source)
     held = load_any(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     if part == "encoder":
@@ -87,8 +93,8 @@ def export(
             raise MageKitError(f"folder: '{source}', holds a tokenizer, which has no such encoder")
         tensors, metadata = plain_vit(held, None if grid is None else TokenGrid(*grid))
         write_tensors(target, tensors, metadata)
-        return _report(target, "plain_vit", tensors, [], [])
-    origin = read_origin(source) if source.is_dir() else None
+        return _report(target, "plain_vit", tensors)
+    origin = read_origin(source)
     if part == "tokenizer" and not isinstance(held, Tokenizer):
         held, origin = held.tokenizer, _origin_of_tokenizer(origin)
     made = export_part(held, *((origin.card, origin.unused) if origin is not None else ()))
@@ -96,8 +102,19 @@ def export(
         write_tensors(target, made.tensors)
     else:
         with atomic(target) as temporary:
-            torch.save({made.container: made.tensors}, temporary)
-    return _report(target, made.layout, made.tensors, made.filled, made.left_out)
+            try:
+                torch.save({made.container: made.tensors}, temporary)
+            except RuntimeError as error:  # torch's words for a full disk
+                raise MageKitError(f"out: '{target}', cannot be written; is the disk full? ({error})") from None
+    return _report(target, made.layout, made.tensors, made)
+
+
+def _check_grid(grid: tuple[int, int], part: str) -> None:
+    sides = isinstance(grid, tuple) and len(grid) == 2 and all(isinstance(side, int) for side in grid)
+    if not sides or not all(1 <= side <= _LARGEST for side in grid):
+        raise MageKitError(f"grid: {grid!r}, must be (rows, columns), each between 1 and {_LARGEST}")
+    if part != "encoder":
+        raise MageKitError(f"grid: {grid[0]}x{grid[1]}, goes with part 'encoder' alone")
 
 
 def _origin_of_tokenizer(origin: Origin | None) -> Origin | None:
@@ -106,15 +123,14 @@ def _origin_of_tokenizer(origin: Origin | None) -> Origin | None:
         return None
     dtypes = {
         name.removeprefix(_TOKENIZER): dtype
-        for name, dtype in origin.card["other_dtypes"].items()
+        for name, dtype in origin.card.get("other_dtypes", {}).items()
         if name.startswith(_TOKENIZER)
     }
     return Origin({**origin.card, "layout": "vqgan", "other_dtypes": dtypes}, {})
 
 
-def _report(
-    file: Path, layout: str, tensors: dict[str, Tensor], filled: list[str], left_out: list[str]
-) -> ExportReport:
+def _report(file: Path, layout: str, tensors: dict[str, Tensor], made: Exported | None = None) -> ExportReport:
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     values = sum(tensor.numel() for tensor in tensors.values())
-    return ExportReport(file, layout, len(tensors), values, tuple(dtypes), filled, left_out)
+    filled, left_out, flags = ([], [], []) if made is None else (made.filled, made.left_out, made.flags)
+    return ExportReport(file, layout, len(tensors), values, tuple(dtypes), filled, left_out, flags)

@@ -18,7 +18,7 @@ from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
-from mage_kit.storage import RECIPE_FILE, best_device
+from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 
 _COLUMNS = 8
 _NUMBERED = re.compile(r"\d{6}\.png")
@@ -56,6 +56,7 @@ def generate_files(
     Raises:
         MageKitError: If something would be overwritten unasked.
     """
+    require_folder(run)
     target = out or run / f"generated-seed{seed}-n{n}{'' if separate else '.png'}"
     taken = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))
     if taken and not overwrite:

@@ -1,7 +1,7 @@
 """Published checkpoints: read, accounted for, written back. Numbers of the published vocabulary live here alone."""
 
 from mage_kit.legacy.exporting import Exported, export_part
-from mage_kit.legacy.importing import Imported, import_checkpoint
+from mage_kit.legacy.importing import Imported, import_checkpoint, import_tokenizer
 from mage_kit.legacy.layout import LayoutError, Options
 from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
 from mage_kit.legacy.plain_vit import plain_vit
@@ -15,6 +15,7 @@ __all__ = [
     "export_part",
     "get_layout",
     "import_checkpoint",
+    "import_tokenizer",
     "plain_vit",
     "recognise",
 ]

@@ -16,12 +16,14 @@ from mage_kit.errors import MageKitError
 from mage_kit.legacy.forms import Rows
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair
 from mage_kit.legacy.layouts import get_layout
+from mage_kit.legacy.mage import DECODER_HEADS, ENCODER_HEADS
+from mage_kit.legacy.vqgan import DEFAULT_SIZE
 from mage_kit.model import Mage
-from mage_kit.paddings import PADDINGS
+from mage_kit.paddings import PADDINGS, MaskTokenPadding
 from mage_kit.registry import Registry
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, TamingVQGAN, Tokenizer
 
-_SILENT = {"dropout", "weights"}  # keywords that no published file tells
+_SILENT = {"dropout", "weights", "mlp_ratio"}  # not in the file, or, the last, compared as shapes already
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Exported:
         tensors: By published name.
         filled: Names, and ranges of rows, that hold nothing trained: zeros, or counted positions.
         left_out: Tensors of ours that the layout has no room for.
+        flags: What reading the file again has to be told, as command line options.
     """
 
     layout: str
@@ -41,6 +44,7 @@ class Exported:
     tensors: dict[str, Tensor]
     filled: list[str]
     left_out: list[str]
+    flags: list[str]
 
 
 def export_part(
@@ -74,7 +78,7 @@ def export_part(
     rows = [pair for pair in pairs if isinstance(pair.form, Rows) and pair.theirs not in kept]
     filled = [*(_rows(pair) for pair in rows), *(extra if own is None else ())]
     left_out = sorted(state.keys() - {pair.ours for pair in pairs})
-    return Exported(layout.kind, layout.container, _with_dtypes(tensors, own), filled, left_out)
+    return Exported(layout.kind, layout.container, _with_dtypes(tensors, own), filled, left_out, _flags(part))
 
 
 def _kind_of(part: nn.Module) -> str:
@@ -93,15 +97,23 @@ def _on_host(tensor: Tensor) -> Tensor:
 
 
 def _check_kinds(part: Mage | MageClassifier | Tokenizer) -> None:
-    """Refuse what no published layout has room for."""
+    """Refuse what no published layout has room for, all of it at once."""
     tokenizer = part if isinstance(part, Tokenizer) else part.tokenizer
     if isinstance(part, Mage | MageClassifier) and not isinstance(tokenizer, VQGAN):
         raise LayoutError(f"tokenizer is {type(tokenizer).__name__}, must be VQGAN")
     if not isinstance(tokenizer, CodebookTokenizer):
         raise LayoutError(f"tokenizer is {type(tokenizer).__name__}, must be one with a codebook")
+    fixed = {"channels": 3, "norm_groups": 32}
+    found = [
+        f"tokenizer.{name} is {getattr(tokenizer, name)}, it has {value}"
+        for name, value in fixed.items()
+        if getattr(tokenizer, name) != value
+    ]
     for name, (registry, component) in _components(part).items():
         if registry is not TOKENIZERS and registry.entry_of(component).kind not in ("vit", "class_token", "mask_token"):
-            raise LayoutError(f"{name} is {type(component).__name__}, which it does not know")
+            found.append(f"{name} is {type(component).__name__}, which it does not know")
+    if found:
+        raise LayoutError("; ".join(found))
 
 
 def _components(part: Mage | MageClassifier | Tokenizer) -> dict[str, tuple[Registry[Any, Any], Any]]:
@@ -125,7 +137,7 @@ def _rows(pair: Pair) -> str:
 
 
 def _check_reads_back(part: Mage | MageClassifier | Tokenizer, layout: Layout, tensors: Mapping[str, Tensor]) -> None:
-    """Make sure that reading the file gives the same parts: what it cannot say must be what reading assumes."""
+    """Make sure that reading the file, with the options of `_flags`, gives the same parts."""
     parts = _components(part)
     heads = {name: getattr(component, "heads", None) for name, (_, component) in parts.items()}
     options = Options(
@@ -146,6 +158,21 @@ def _check_reads_back(part: Mage | MageClassifier | Tokenizer, layout: Layout, t
         raise LayoutError("; ".join(found))
 
 
+def _flags(part: Mage | MageClassifier | Tokenizer) -> list[str]:
+    """What no tensor of the file tells, and reading would assume otherwise."""
+    tokenizer = part if isinstance(part, Tokenizer) else part.tokenizer
+    (height, width), flags = tokenizer.image_size, []
+    if (isinstance(part, Tokenizer) and (height, width) != DEFAULT_SIZE) or height != width:
+        flags.append(f"--image-size {height}x{width}")
+    for name, known in (("encoder", ENCODER_HEADS), ("decoder", DECODER_HEADS)):
+        component: Any = getattr(part, name, None)
+        if not isinstance(part, Tokenizer) and component is not None and known.get(component.dim) != component.heads:
+            flags.append(f"--{name}-heads {component.heads}")
+    if isinstance(part, Mage) and isinstance(part.padding, MaskTokenPadding):
+        flags.append("--padding mask_token")
+    return flags
+
+
 def _differences(name: str, registry: Registry[Any, Any], ours: Any, theirs: Any) -> list[str]:
     slots = dict.fromkeys(registry.slot_fields)
     mine, read = registry.describe(ours, **slots), registry.describe(theirs, **slots)
@@ -158,10 +185,23 @@ def _differences(name: str, registry: Registry[Any, Any], ours: Any, theirs: Any
 
 
 def _with_dtypes(tensors: dict[str, Tensor], card: Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """In the dtypes of the source where that changes no value, else as they are."""
+    """In the dtypes of the source where that changes no value, else all numbers in float32."""
+    wanted = {name: _dtype(card, name) or tensor.dtype for name, tensor in tensors.items()}
+    exact = all(_fits(tensor, wanted[name]) for name, tensor in tensors.items())
+    made = {}
+    for name, tensor in tensors.items():
+        dtype = wanted[name] if exact else torch.float32 if tensor.is_floating_point() else tensor.dtype
+        made[name] = tensor.to(dtype).contiguous()
+    return made
+
+
+def _dtype(card: Mapping[str, Any] | None, name: str) -> torch.dtype | None:
+    """The source's dtype of a tensor, where the card tells; float64 was rounded when it was read."""
     if card is None:
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}
-    wanted = {name: getattr(torch, card["other_dtypes"].get(name, card["dtype"])) for name in tensors}
-    cast = {name: tensor.to(wanted[name]) for name, tensor in tensors.items()}
-    exact = all(torch.equal(cast[name].to(tensor.dtype), tensor) for name, tensor in tensors.items())
-    return {name: tensor.contiguous() for name, tensor in (cast if exact else tensors).items()}
+        return None
+    said = getattr(torch, str(card.get("other_dtypes", {}).get(name, card.get("dtype"))), None)
+    return said if isinstance(said, torch.dtype) and said != torch.float64 else None
+
+
+def _fits(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return tensor.dtype == dtype or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)

@@ -28,7 +28,7 @@ _DTYPES = {
 
 
 def read_flax(path: Path) -> dict[str, Any]:
-    """Read a file as nested dicts of tensors.
+    """Read a file as tensors, names of nested maps joined by slashes.
 
     Raises:
         MissingExtraError: Without `msgpack`.
@@ -40,23 +40,22 @@ def read_flax(path: Path) -> dict[str, Any]:
         raise MissingExtraError("reading a flax checkpoint", "convert") from None
     try:
         tree = msgpack.unpackb(path.read_bytes(), ext_hook=_array, raw=False, strict_map_key=True)
+        flat = _flatten(tree) if isinstance(tree, dict) else {}
     except MageKitError as error:
         raise MageKitError(f"{path}: {error}") from None
     except Exception as error:  # msgpack raises many kinds for damaged files
         raise MageKitError(
             f"{path}: damaged, or no flax checkpoint ({type(error).__name__}: {str(error)[:120]})"
         ) from None
-    if not isinstance(tree, dict):
-        raise MageKitError(f"{path}: must hold a map of parameters")
-    return tree
+    return flat
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested maps as one, names joined by slashes."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}/"))
+            flat.update(_flatten(value, f"{prefix}{name}/"))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
 from mage_kit.legacy.source import Source, read_source
 from mage_kit.model import Mage
 from mage_kit.tokenizers import Tokenizer
+from mage_kit.version import __version__
 
 TOKENIZER_PREFIX = "vqgan."
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def import_checkpoint(
     path: str | os.PathLike[str],
     *,
     layout: str | None = None,
+    weights: str | None = None,
     vqgan: str | os.PathLike[str] | None = None,
     options: Options | None = None,
 ) -> Imported:
@@ -50,59 +53,105 @@ def import_checkpoint(
     Args:
         path: PyTorch, safetensors or flax file.
         layout: Its layout; None recognises it by its tensors' names.
+        weights: Key of a PyTorch file under which the weights stand; None: averaged ones before others.
         vqgan: File with the tokenizer, for a checkpoint that holds none; a model's checkpoint will do.
         options: What the file does not say.
 
     Raises:
         MageKitError: If the file is damaged, wants to run code, or does not fit its layout; says which it fits.
     """
-    options = options or Options()
-    if options.padding not in ("class_token", "mask_token"):
-        raise MageKitError(f"padding: '{options.padding}', must be class_token or mask_token")
-    source = read_source(Path(path))
-    tensors, sources = source.tensors, [source]
+    source = read_source(Path(path), weights)
     chosen = get_layout(layout) if layout is not None else _recognised(source)
-    if vqgan is not None:
-        tokenizer = read_source(Path(vqgan))
-        tensors = _with_tokenizer(source, tokenizer, chosen)
-        sources.append(tokenizer)
+    return _imported(source, chosen, options or Options(), None if vqgan is None else read_source(Path(vqgan)))
+
+
+def _imported(source: Source, chosen: Layout, options: Options, tokenizer: Source | None = None) -> Imported:
+    tensors = source.tensors if tokenizer is None else _with_tokenizer(source, tokenizer, chosen)
+    sources = [source] if tokenizer is None else [source, tokenizer]
     try:
         fitted = chosen.fit(tensors, options)
     except LayoutError as error:
         raise MageKitError(_misfit(source, chosen, str(error))) from None
-    _check_finite(source, tensors)
+    loaded = {pair.theirs for pair in fitted.pairs}
+    for name in sorted(loaded):
+        _check_values(source if name in source.tensors else sources[-1], name, tensors[name])
     part = _filled(fitted)
     unused = {item.name: tensors[item.name].detach().contiguous().clone() for item in fitted.unused}
-    return Imported(part, _card(sources, chosen, fitted, tensors), unused)
+    return Imported(part, _card(sources, chosen, fitted, tensors, options), unused)
+
+
+def import_tokenizer(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    weights: str | None = None,
+    options: Options | None = None,
+) -> Tokenizer:
+    """Read a tokenizer's own file, or the tokenizer inside a model's checkpoint. See `import_checkpoint`.
+
+    Raises:
+        MageKitError: As there, or if the file holds no tokenizer.
+    """
+    source = read_source(Path(path), weights)
+    inside = {
+        name.removeprefix(TOKENIZER_PREFIX): tensor
+        for name, tensor in source.tensors.items()
+        if name.startswith(TOKENIZER_PREFIX)
+    }
+    if inside and layout is None:
+        size = (options or Options()).image_size  # heads and padding say nothing of a tokenizer
+        return _tokenizer(_imported(dataclasses.replace(source, tensors=inside), get_layout("vqgan"), Options(size)))
+    chosen = get_layout(layout) if layout is not None else _recognised(source)
+    return _tokenizer(_imported(source, chosen, options or Options()))
+
+
+def _tokenizer(imported: Imported) -> Tokenizer:
+    part = imported.part
+    return part if isinstance(part, Tokenizer) else part.tokenizer
 
 
 def _recognised(source: Source) -> Layout:
     layout = recognise(source.tensors)
     if layout is None:
+        if source.tensors.keys() & {"embedding.table", "token_embed.weight"}:
+            raise MageKitError(f"{source.path}: is this program's own file; read its folder with mage_kit.load")
         names = ", ".join(sorted(source.tensors)[:4])
-        kinds = "; ".join(f"{kind}: {known.title}" for kind, known in LAYOUTS.items())
-        raise MageKitError(f"{source.path}: looks like none of the known layouts ({kinds}); it holds {names}, ...")
+        raise MageKitError(
+            f"{source.path}: holds {names}, ...: looks like none of the known layouts ({', '.join(LAYOUTS)})"
+        )
     return layout
 
 
 def _with_tokenizer(source: Source, tokenizer: Source, layout: Layout) -> dict[str, Tensor]:
     """The checkpoint's tensors with the tokenizer's among them."""
-    if layout.container != "model" or not layout.kind.startswith("mage"):
+    if not layout.kind.startswith("mage"):
         raise MageKitError(f"vqgan: given, but {source.path} is itself {layout.title}; leave it out")
     found = {name: tensor for name, tensor in tokenizer.tensors.items() if name.startswith(TOKENIZER_PREFIX)}
     if not found:
         other = recognise(tokenizer.tensors)
         if other is not None and other.kind != "vqgan":
+            route = "; convert it and export the folder as .ckpt first" if other.kind == "maskgit_jax" else ""
             raise MageKitError(
-                f"vqgan: {tokenizer.path} is {other.title} (layout '{other.kind}'); MAGE's tokenizer has layout 'vqgan'"
+                f"vqgan: {tokenizer.path} is {other.title} (layout '{other.kind}'); "
+                f"MAGE's tokenizer has layout 'vqgan'{route}"
             )
-        found = {TOKENIZER_PREFIX + name: tensor for name, tensor in tokenizer.tensors.items()}
+        plain, none = get_layout("vqgan"), Options()
+        named = {name: tensor for name, tensor in tokenizer.tensors.items() if plain.reason(name, none) is None}
+        found = {TOKENIZER_PREFIX + name: tensor for name, tensor in named.items()}
     own = {name for name in source.tensors if name.startswith(TOKENIZER_PREFIX)}
-    if own and any(name not in found or not torch.equal(source.tensors[name], found[name]) for name in own):
+    if any(name not in found or not _same(source.tensors[name], found[name]) for name in own):
         raise MageKitError(
             f"vqgan: {tokenizer.path} is another tokenizer than {source.path} was trained with and holds"
         )
     return {**found, **source.tensors}
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """True for equal values, in the coarser of the two dtypes."""
+    if first.shape != second.shape:
+        return False
+    coarser = min((first.dtype, second.dtype), key=lambda dtype: dtype.itemsize)
+    return torch.equal(first.to(coarser), second.to(coarser))
 
 
 def _misfit(source: Source, layout: Layout, problem: str) -> str:
@@ -115,10 +164,13 @@ def _misfit(source: Source, layout: Layout, problem: str) -> str:
     return "\n".join(lines)
 
 
-def _check_finite(source: Source, tensors: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise MageKitError(f"{source.path}: {name} holds values that are not finite; the checkpoint is damaged")
+def _check_values(source: Source, name: str, tensor: Tensor) -> None:
+    """Refuse weights that are no real numbers, or do not fit float32."""
+    if tensor.dtype not in _DTYPES:
+        known = ", ".join(map(str, _DTYPES))
+        raise MageKitError(f"{source.path}: {name} is {tensor.dtype}, must be one of {known}")
+    if not bool(torch.isfinite(tensor.float()).all()):
+        raise MageKitError(f"{source.path}: {name} holds values that are not finite (in float32)")
 
 
 def _filled(fitted: Fitted) -> Mage | MageClassifier | Tokenizer:
@@ -133,10 +185,13 @@ def _filled(fitted: Fitted) -> Mage | MageClassifier | Tokenizer:
     return module.eval()
 
 
-def _card(sources: list[Source], layout: Layout, fitted: Fitted, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
-    usual = dtypes.most_common(1)[0][0]
+def _card(
+    sources: list[Source], layout: Layout, fitted: Fitted, tensors: dict[str, Tensor], options: Options
+) -> dict[str, Any]:
     named = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    usual = Counter(named.values()).most_common(1)[0][0]
+    module: Any = fitted.module
+    size = module.image_size if isinstance(module, Tokenizer) else module.tokenizer.image_size
     return {
         "sources": [
             {
@@ -148,6 +203,8 @@ def _card(sources: list[Source], layout: Layout, fitted: Fitted, tensors: dict[s
             for source in sources
         ],
         "layout": layout.kind,
+        "image_size": list(size),
+        "image_size_from": "the option" if options.image_size else _size_source(module),
         "tensors": len(tensors),
         "values": sum(tensor.numel() for tensor in tensors.values()),
         "values_loaded": fitted.loaded,
@@ -158,5 +215,11 @@ def _card(sources: list[Source], layout: Layout, fitted: Fitted, tensors: dict[s
         "not_weights": list(sources[0].beside),
         "dtype": usual,
         "other_dtypes": {name: dtype for name, dtype in named.items() if dtype != usual},
-        "mage_kit": version("mage-kit"),
+        "mage_kit": __version__,
     }
+
+
+def _size_source(module: Mage | MageClassifier | Tokenizer) -> str:
+    if isinstance(module, Tokenizer):
+        return "no tensor tells it: the published default, unless image_size says otherwise"
+    return "the number of positions, taken as a square"

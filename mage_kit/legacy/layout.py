@@ -5,6 +5,7 @@ A layout builds the module from the tensors' shapes; reading is strict: nothing 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from abc import ABC, abstractmethod
@@ -36,6 +37,21 @@ class Options:
     decoder_heads: int | None = None
     padding: str = "class_token"
     ignore: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ignore, str) or not all(isinstance(prefix, str) and prefix for prefix in self.ignore):
+            raise MageKitError(f"ignore: {self.ignore!r}, must be a tuple of prefixes")
+        size = self.image_size
+        if size is not None and (
+            not isinstance(size, tuple) or len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size)
+        ):
+            raise MageKitError(f"image_size: {size!r}, must be a pair (height, width) of positive numbers")
+        for name in ("encoder_heads", "decoder_heads"):
+            heads = getattr(self, name)
+            if heads is not None and (not isinstance(heads, int) or heads < 1):
+                raise MageKitError(f"{name}: {heads!r}, must be a positive number")
+        if self.padding not in ("class_token", "mask_token"):
+            raise MageKitError(f"padding: '{self.padding}', must be class_token or mask_token")
 
 
 @dataclass(frozen=True)
@@ -120,14 +136,17 @@ class Shapes:
         shape = self.shapes.get(self.prefix + name)
         if shape is None:
             raise LayoutError(f"{self.prefix + name}: missing, no size can be read from it")
-        if len(shape) != axes:
-            raise LayoutError(f"{self.prefix + name}: {shape}, must have {axes} axes")
+        if len(shape) != axes or 0 in shape:
+            raise LayoutError(f"{self.prefix + name}: {shape}, must have {axes} axes, none of length 0")
         return shape
 
     def count(self, pattern: str, first: int = 0) -> int:
         """Return how many numbers `{}` takes from `first` without a gap, in names that start with the pattern."""
+        before, after = (re.escape(part) for part in (self.prefix + pattern).split("{}"))
+        form = re.compile(f"{before}(0|[1-9][0-9]{{0,5}}){after}")
+        held = {int(match[1]) for name in self.shapes if (match := form.match(name))}
         number = first
-        while any(name.startswith(self.prefix + pattern.format(number)) for name in self.shapes):
+        while number in held:
             number += 1
         return number - first
 
@@ -141,6 +160,7 @@ class Layout(ABC):
         container: Key under which PyTorch files of it keep the weights.
         reasons: Pattern of unused names to the reason.
         row_reason: Why rows of a tensor may stay unused.
+        uses: Options that say something of it.
     """
 
     kind: ClassVar[str]
@@ -148,6 +168,7 @@ class Layout(ABC):
     container: ClassVar[str] = "state_dict"
     reasons: ClassVar[Mapping[str, str]] = {}
     row_reason: ClassVar[str] = ""
+    uses: ClassVar[frozenset[str]] = frozenset({"image_size"})
 
     @abstractmethod
     def recognises(self, names: set[str]) -> bool:
@@ -186,6 +207,7 @@ class Layout(ABC):
             LayoutError: With everything missing, unexpected or of another shape.
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self._check_options(options)
         try:
             with torch.device("meta"):
                 module = self.build(Shapes(shapes), options)
@@ -202,6 +224,9 @@ class Layout(ABC):
             if (reason := self.reason(name, options)) is not None
         ]
         self._check(shapes, wanted, {item.name for item in unused})
+        for prefix in options.ignore:
+            if not any(item.name.startswith(prefix) for item in unused):
+                raise LayoutError(f"ignore: '{prefix}', no tensor that could be left out starts so")
         for pair in pairs:
             left = pair.form.unused(shapes[pair.theirs])
             if left:
@@ -209,6 +234,12 @@ class Layout(ABC):
         filled = {pair.ours: pair.form.read(tensors[pair.theirs]) for pair in pairs}
         loaded = sum(math.prod(shape) for shape in shapes.values()) - sum(item.values for item in unused)
         return Fitted(module, filled, sorted(unused, key=lambda item: item.name), loaded, pairs)
+
+    def _check_options(self, options: Options) -> None:
+        """Refuse options that this layout has no use for."""
+        for field in dataclasses.fields(Options):
+            if field.name not in ("ignore", *self.uses) and getattr(options, field.name) != field.default:
+                raise LayoutError(f"{field.name}: given, but the layout has no use for it")
 
     def _check(
         self, shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], unused: set[str]
@@ -225,6 +256,10 @@ class Layout(ABC):
             *_listed("unexpected", unexpected, len(unexpected)),
             *_listed("of another shape", misshaped, len(misshaped)),
         ]
+        roots = {name.split(".")[0] for name in wanted}
+        foreign = sorted({name.split(".")[0] + "." for name in unexpected if name.split(".")[0] not in roots})
+        if foreign and not missing and not misshaped:
+            lines.append("  leave them out with " + " ".join(f"--ignore {prefix}" for prefix in foreign[:5]))
         if lines:
             raise LayoutError("\n".join(lines))
 

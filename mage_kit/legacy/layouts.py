@@ -16,7 +16,6 @@ LAYOUTS: dict[str, Layout] = {
     layout.kind: layout
     for layout in (MageLayout(), ClassifierLayout(), VQGANLayout(), TamingLayout(), LlamaGenLayout(), MaskGITLayout())
 }
-TOKENIZER_LAYOUTS = ("vqgan", "taming", "llamagen", "maskgit_jax")
 
 
 def get_layout(kind: str) -> Layout:
@@ -26,7 +25,7 @@ def get_layout(kind: str) -> Layout:
         MageKitError: If there is none; names the nearest.
     """
     if kind not in LAYOUTS:
-        raise MageKitError(f"layout: '{kind}'{nearest(kind, LAYOUTS)} must be one of {', '.join(LAYOUTS)}")
+        raise MageKitError(f"layout: '{kind}'{nearest(str(kind), LAYOUTS)} must be one of {', '.join(LAYOUTS)}")
     return LAYOUTS[kind]
 
 

@@ -62,12 +62,13 @@ class _MageTensors(Layout):
 
     container = "model"
     row_reason = "legacy rows: classes that no model uses"
+    uses = frozenset({"image_size", "encoder_heads"})
 
     def tokenizer(self, shapes: Shapes, options: Options) -> VQGAN:
         """Build the tokenizer; the image's size follows from the number of positions."""
         below = shapes.under("vqgan.")
         if "quantize.embedding.weight" not in below:
-            raise LayoutError("vqgan.*: missing, the file holds no tokenizer; give its file (--vqgan FILE)")
+            raise LayoutError("vqgan.*: missing, the file holds no tokenizer; give its file (option vqgan)")
         positions = shapes.of("token_emb.position_embeddings.weight", 2)[0] - 1
         factor = 2 ** (below.count("encoder.down.{}.") - 1)
         size = options.image_size
@@ -106,7 +107,7 @@ class _MageTensors(Layout):
         return {
             "cls_token": torch.zeros(1, 1, width),
             "pos_embed": torch.zeros(1, positions, width),
-            "patch_embed.proj.weight": torch.zeros(width, 3, patch, patch),
+            "patch_embed.proj.weight": torch.zeros(width, module.tokenizer.channels, patch, patch),
             "patch_embed.proj.bias": torch.zeros(width),
             "token_emb.position_ids": torch.arange(positions)[None],
         }
@@ -117,6 +118,7 @@ class MageLayout(_MageTensors):
 
     kind = "mage"
     title = "a pre-trained MAGE"
+    uses = frozenset({"image_size", "encoder_heads", "decoder_heads", "padding"})
     reasons: ClassVar[Mapping[str, str]] = {
         **_REASONS,
         r"mask_token": "read only where the decoder's input was padded with a mask token (--padding mask_token)",
@@ -227,7 +229,7 @@ def heads_of(part: str, width: int, given: int | None, known: dict[int, int]) ->
     heads = given or known.get(width)
     if heads is None:
         sizes = ", ".join(f"{heads} at {size}" for size, heads in known.items())
-        raise LayoutError(f"{part} of width {width}: give its number of heads (--{part}-heads N; published: {sizes})")
+        raise LayoutError(f"{part} of width {width}: give its number of heads ({part}-heads; published: {sizes})")
     if width % heads:
         raise LayoutError(f"{part}-heads: {heads}, must divide the {part}'s width ({width})")
     return heads

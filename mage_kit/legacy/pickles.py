@@ -7,12 +7,14 @@ the class itself is never imported, made or called. Anything else is refused by 
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
 import pickletools
 import re
 import warnings
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -31,7 +33,6 @@ class Inert:
 
 STOOD_FOR = (
     "argparse.Namespace",  # the command line of MAE's and MAGE's scripts, under "args"
-    "omegaconf.dictconfig.DictConfig",
     "pathlib.PosixPath",
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",  # a key of taming's "callbacks"
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
@@ -39,6 +40,9 @@ STOOD_FOR = (
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
 )
+
+_CHUNK = 1 << 24
+_HARMLESS = ("torch.", "collections.OrderedDict", "_codecs.encode")  # what every checkpoint imports
 
 
 def read_pickle(path: Path) -> Any:
@@ -49,17 +53,24 @@ def read_pickle(path: Path) -> Any:
     """
     allowed: list[Any] = [(Inert, name) for name in STOOD_FOR]
     try:
+        mapped = _is_zip(path) and _is_stored(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")  # about pickle protocols
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         wanted = _wanted(path, str(error))
         if wanted:
+            arrays = any(name.startswith("numpy") for name in wanted)
+            hint = "; save arrays as tensors (torch.from_numpy)" if arrays else ""
             raise MageKitError(
                 f"{path}: besides tensors it holds {', '.join(wanted)}, which loading would have to run; nothing of it "
-                "was. If you trust its source, save its tensors alone: torch.save({'model': state_dict}, ...)"
+                f"was. If you trust its source, save its tensors alone: torch.save({{'model': state_dict}}, ...){hint}"
             ) from None
-        raise MageKitError(f"{path}: damaged, or no PyTorch checkpoint ({_first_line(error)})") from None
+        reason = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
+        text = reason[1].strip() if reason else _first_line(error)
+        raise MageKitError(
+            f"{path}: damaged, or not written by torch.save with its usual pickle protocol ({text})"
+        ) from None
     except Exception as error:  # torch raises many kinds for damaged files
         raise MageKitError(f"{path}: damaged, or no PyTorch checkpoint ({_first_line(error)})") from None
 
@@ -69,27 +80,55 @@ def _is_zip(path: Path) -> bool:
         return file.read(2) == b"PK"
 
 
+def _is_stored(path: Path) -> bool:
+    """Compare every record of a zip with its checksum; return False if one is compressed, which no mapping can read."""
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.CRC:  # 0 where the writer was told not to count
+                with archive.open(record) as file:
+                    while file.read(_CHUNK):
+                        pass
+        return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
+
+
 def _wanted(path: Path, message: str) -> list[str]:
-    """Names of what a file would import; from torch's message where it cannot be listed (the old form)."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # the old form, or damaged
-        names = re.findall(r"GLOBAL ([\w.]+)", message)[:1] or _imports(path)
-    return sorted(set(names) - set(STOOD_FOR))
+    """Names of what a file would import; from torch's message where its pickle cannot be followed."""
+    names = re.findall(r"GLOBAL ([\w.]+)", message)[:1] + _imports(path)
+    return sorted(name for name in set(names) if not name.startswith(_HARMLESS) and name not in STOOD_FOR)
 
 
 def _imports(path: Path) -> list[str]:
-    """Names that a bare pickle imports, read from its instructions without following them."""
-    names, strings = [], []
-    with path.open("rb") as file, contextlib.suppress(Exception):  # whatever follows the pickle may be anything
-        for operation, argument, _ in pickletools.genops(file):
-            if isinstance(argument, str):
-                strings.append(argument)
-            if operation.name == "GLOBAL":
-                names.append(strings[-1].replace(" ", "."))
-            elif operation.name == "STACK_GLOBAL" and len(strings) > 1:
-                names.append(".".join(strings[-2:]))
-    return [name for name in names if not name.startswith("torch.") and name != "collections.OrderedDict"]
+    """Names that a pickle imports, read from its instructions without following them."""
+    with contextlib.suppress(Exception):  # what is damaged has no names
+        if _is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                inner = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                return _globals(io.BytesIO(archive.read(inner)))
+        with path.open("rb") as file:
+            return _globals(file)
+    return []
+
+
+def _globals(file: IO[bytes]) -> list[str]:
+    names: list[str] = []
+    strings: list[str] = []  # pushed so far; a look into the memo pushes again
+    memo: dict[int, str] = {}
+    last: str | None = None
+    with contextlib.suppress(Exception):  # behind an old file's pickles come its numbers
+        while True:
+            for operation, argument, _ in pickletools.genops(file):
+                if operation.name == "GLOBAL":
+                    names.append(str(argument).replace(" ", "."))
+                elif operation.name == "STACK_GLOBAL" and len(strings) > 1:
+                    names.append(".".join(strings[-2:]))
+                elif operation.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+                    memo[len(memo) if argument is None else int(argument)] = last or ""
+                    continue
+                looked_up = operation.name in ("GET", "BINGET", "LONG_BINGET")
+                last = memo.get(int(str(argument))) if looked_up else argument if isinstance(argument, str) else None
+                if last:
+                    strings.append(last)
+    return names
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@
 | mask_token | (1, 1, D) | what stands for an unknown token |
 | cls_token | (1, 1, D) | [C0] |
 | pos_embed | (1, 1 + L, D) | learned positions, class first, then row by row |
-| norm_pre.weight, .bias | (D) | LayerNorm after adding positions |
+| norm_pre.weight, .bias | (D) | LayerNorm after adding positions, where the model has one |
 | blocks.I.norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2 | | pre-norm blocks, exact GELU |
 | norm.weight, .bias | (D) | final norm of a pre-trained model; features are taken before it |
 | fc_norm, head | | of a classifier instead |
@@ -42,7 +42,7 @@ def plain_vit(model: Mage | MageClassifier, grid: TokenGrid | None = None) -> tu
     Raises:
         MageKitError: If the encoder is no plain ViT over codes.
     """
-    if not model.spec.discrete or not isinstance(model.encoder, ViTEncoder):
+    if not model.spec.discrete or type(model.encoder) is not ViTEncoder:
         raise MageKitError(
             f"encoder: {type(model.encoder).__name__} over {type(model.tokenizer).__name__}, must be a ViT over codes"
         )

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from mage_kit.errors import MageKitError
+from mage_kit.errors import MageKitError, nearest
 from mage_kit.files import read_tensors
-from mage_kit.legacy.flax import flatten, read_flax
+from mage_kit.legacy.flax import read_flax
+from mage_kit.legacy.layouts import recognise
 from mage_kit.legacy.pickles import read_pickle
 
-_CONTAINERS = ("ema", "model_ema", "model", "state_dict")  # where training scripts put the weights, the best first
-_WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+# Where training scripts put the weights, the best first.
+_CONTAINERS = ("ema", "model_ema", "state_dict_ema", "model", "state_dict")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before every name
+
+_LONGEST_NAME = 300
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Source:
         format: "pytorch", "safetensors" or "flax".
         container: Key under which the weights stood, or "".
         tensors: By published name.
-        beside: Keys of the file that are no weights.
+        beside: Keys of the file that are no weights, or other weights.
         sha256: Of the file.
     """
 
@@ -40,28 +45,35 @@ class Source:
     sha256: str
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, weights: str | None = None) -> Source:
     """Read a checkpoint.
+
+    Args:
+        path: The file.
+        weights: Key of a PyTorch file under which the weights stand; None: averaged ones before others, of those that
+            look like a known layout.
 
     Raises:
         MageKitError: If the file is missing, damaged, of no known format, or wants to run code.
     """
     kind = _format(path)
-    if kind == "safetensors":
-        return Source(path, kind, "", read_tensors(path), (), file_sha256(path))
-    if kind == "flax":
-        flat = flatten(read_flax(path))
-        tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
-        return Source(path, kind, "", tensors, tuple(sorted(flat.keys() - tensors.keys())), file_sha256(path))
-    whole = read_pickle(path)
-    if not isinstance(whole, Mapping):
-        raise MageKitError(f"{path}: holds a {type(whole).__name__}, must be a dictionary of tensors")
-    container = next((key for key in _CONTAINERS if _has_tensors(whole.get(key))), "")
-    weights = whole[container] if container else whole
-    tensors = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise MageKitError(f"{path}: holds no tensors under any of {', '.join(_CONTAINERS)}, nor at the top")
-    beside = tuple(str(key) for key in whole if key != container and str(key) not in tensors)
+    if kind == "pytorch":
+        whole = read_pickle(path)
+        if not isinstance(whole, Mapping):
+            raise MageKitError(f"{path}: holds one object, must be a dictionary of tensors")
+        container = _container(path, whole, weights)
+        tensors = _tensors(whole[container] if container else whole)
+        beside = tuple(str(key) for key in whole if key != container and str(key) not in tensors)
+    else:
+        if weights is not None:
+            raise MageKitError(f"weights: '{weights}', given, but {path} is a {kind} file, which has no such keys")
+        flat = read_flax(path) if kind == "flax" else read_tensors(path)
+        container, tensors = "", _tensors(flat)
+        if not tensors:
+            raise MageKitError(f"{path}: holds no tensors")
+        beside = tuple(sorted(flat.keys() - tensors.keys()))
+    for name, tensor in tensors.items():
+        _check_plain(path, name, tensor)
     return Source(path, kind, container, _unwrapped(tensors), beside, file_sha256(path))
 
 
@@ -72,8 +84,10 @@ def file_sha256(path: Path) -> str:
 
 
 def _format(path: Path) -> str:
-    if path.is_dir():
-        raise MageKitError(f"{path}: is a folder, must be a checkpoint file")
+    if path.exists() and not path.is_file():
+        raise MageKitError(
+            f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}, must be a checkpoint file"
+        )
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -84,20 +98,50 @@ def _format(path: Path) -> str:
         return "pytorch"
     if len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         return "safetensors"
-    if head and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)):
+    if len(head) > 1 and (head[0] in (0xDE, 0xDF) or (0x81 <= head[0] <= 0x8F and head[1] >= 0xA0)):  # a map of strings
         return "flax"
     what = "is empty" if not head else "is a web page: the download failed" if head.lstrip()[:1] == b"<" else ""
     known = "a PyTorch, safetensors or flax (msgpack) checkpoint"
-    raise MageKitError(f"{path}: {what or 'is in no known format'}, must be {known}")
+    raise MageKitError(f"{path}: {what or 'is in no known format, or its first bytes are damaged'}, must be {known}")
 
 
-def _has_tensors(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
+def _container(path: Path, whole: Mapping[Any, Any], asked: str | None) -> str:
+    """Key of the weights; "" where they stand at the top."""
+    held = [key for key in whole if isinstance(key, str) and _tensors(whole[key])]
+    if asked is not None:
+        if asked not in held:
+            known = ", ".join(held) or "no key"
+            raise MageKitError(f"weights: '{asked}'{nearest(asked, held)}; {path} holds tensors under {known}")
+        return asked
+    usual = [key for key in _CONTAINERS if key in held]
+    fitting = [key for key in usual if recognise(_unwrapped(_tensors(whole[key]))) is not None]
+    if fitting or usual:
+        return (fitting or usual)[0]
+    if not _tensors(whole):
+        where = f"but under {', '.join(held)} (--weights KEY)" if held else "nor anywhere else"
+        raise MageKitError(f"{path}: holds no tensors under {', '.join(_CONTAINERS)}, nor at the top, {where}")
+    return ""
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
+
+
+def _check_plain(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse what is no ordinary array of numbers, and shapes that claim more than the file holds."""
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise MageKitError(f"{path}: holds a tensor called {name[:80]!r}, names must be short and printable")
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise MageKitError(f"{path}: {name} is no plain tensor ({tensor.layout}, {tensor.dtype}), must be dense")
+    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        raise MageKitError(f"{path}: {name} claims {tuple(tensor.shape)}, more values than the file holds for it")
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what a wrapper put before all of them."""
     for prefix in _WRAPPERS:
-        if all(name.startswith(prefix) for name in tensors):
+        if tensors and all(name.startswith(prefix) for name in tensors):
             return _unwrapped({name.removeprefix(prefix): value for name, value in tensors.items()})
     return tensors

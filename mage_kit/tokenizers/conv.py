@@ -19,17 +19,17 @@ class ConvSizes:
         channels: Of the images.
         widths: Of the levels, full resolution first.
         blocks: Residual blocks a level.
-        middle: Residual blocks more at the lowest resolution.
         features: Width of the features between encoder and decoder.
         groups: Of GroupNorm.
+        middle: Residual blocks more at the lowest resolution, where their number can vary.
     """
 
     channels: int
     widths: tuple[int, ...]
     blocks: int
-    middle: int
     features: int
     groups: int
+    middle: int = 2
 
 
 class ResBlock(nn.Module):

@@ -5,11 +5,16 @@ Legend: B images, L tokens, V codes, W code width, F = B x L features.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mage_kit.blocks import full_precision
+from mage_kit.errors import MageKitError
+
+_SETTLED = 1000  # updates after which the running mean has its full inertia
 
 
 class Quantizer(nn.Module):
@@ -22,6 +27,8 @@ class Quantizer(nn.Module):
         unit: Features and codes are divided by their length before use, which makes it the cosine that counts.
     """
 
+    passing: ClassVar[tuple[str, ...]] = ("counts_V", "sums_VW", "updates")  # state of training alone
+
     counts_V: Tensor
     sums_VW: Tensor
     updates: Tensor
@@ -29,6 +36,7 @@ class Quantizer(nn.Module):
     def __init__(self, codes: int, width: int, *, learned: bool, unit: bool = False) -> None:
         super().__init__()
         self.learned, self.unit = learned, unit
+        self.trained = False  # fresh codes are placed on features first; trained ones stay where they are
         self.embedding = nn.Embedding(codes, width)
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
         self.embedding.weight.requires_grad_(learned)
@@ -40,12 +48,18 @@ class Quantizer(nn.Module):
         codes_VW = self.embedding.weight.detach()
         self.register_buffer("counts_V", torch.ones(len(codes_VW), device=codes_VW.device))
         self.register_buffer("sums_VW", codes_VW.clone())
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=codes_VW.device))
+        start = _SETTLED if self.trained else 0
+        self.register_buffer("updates", torch.full((), start, dtype=torch.int64, device=codes_VW.device))
 
     def stop_following(self) -> None:
         """Forget the running means."""
-        for name in ("counts_V", "sums_VW", "updates"):
+        self.trained = True
+        for name in self.passing:
             self._buffers.pop(name, None)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.trained = True
 
     def nearest(self, features_BLW: Tensor) -> Tensor:
         """Return the nearest codes' ids (B, L), int64; computed in float32."""
@@ -74,7 +88,12 @@ class Quantizer(nn.Module):
             decay: Of the running mean; the first updates use less, so that the start is forgotten soon.
             restart: Codes used less than this share of the mean use are moved onto random features.
             random: Source of the restarts.
+
+        Raises:
+            MageKitError: If training was not started.
         """
+        if not hasattr(self, "updates"):
+            raise MageKitError("tokenizer: start_training() must come before training losses where codes follow means")
         with full_precision(features_BLW):
             self._follow(features_BLW.float().reshape(-1, features_BLW.shape[-1]), decay, restart, random)
 

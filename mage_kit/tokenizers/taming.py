@@ -49,7 +49,7 @@ class AttentiveTokenizer(CodebookTokenizer):
         self.commitment, self.reconstruction = commitment, reconstruction
         self.spec = TokenSpec(grid_of(image_size, multipliers), codebook_size, codebook_dim)
         widths = level_widths(base_channels, multipliers, norm_groups)
-        sizes = ConvSizes(channels, widths, res_blocks, 2, z_channels, norm_groups)
+        sizes = ConvSizes(channels, widths, res_blocks, z_channels, norm_groups)
         self.encoder, self.decoder = AttentiveEncoder(sizes), AttentiveDecoder(sizes)
         self.quant_conv = nn.Conv2d(z_channels, codebook_dim, 1)
         self.post_quant_conv = nn.Conv2d(codebook_dim, z_channels, 1)

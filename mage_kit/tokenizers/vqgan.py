@@ -75,7 +75,7 @@ class VQGAN(CodebookTokenizer):
         self.middle_blocks = middle_blocks
         self.spec = TokenSpec(grid_of(image_size, multipliers), codebook_size, codebook_dim)
         widths = level_widths(base_channels, multipliers, norm_groups)
-        sizes = ConvSizes(channels, widths, res_blocks, middle_blocks, codebook_dim, norm_groups)
+        sizes = ConvSizes(channels, widths, res_blocks, codebook_dim, norm_groups, middle_blocks)
         self.encoder, self.decoder = ConvEncoder(sizes), ConvDecoder(sizes)
         self.quantize = Quantizer(codebook_size, codebook_dim, learned=codebook == "gradient")
 

@@ -19,11 +19,11 @@ from mage_kit.files import (
     atomic_folder,
     drop_temporaries,
     read_json,
-    read_tensors,
     write_json,
     write_tensors,
     write_text,
 )
+from mage_kit.loading import load_tokenizer
 from mage_kit.model import Mage
 from mage_kit.plugins import PLUGINS_FILE, plugin_folders
 from mage_kit.progress import Reporter
@@ -32,15 +32,12 @@ from mage_kit.storage import (
     MODEL_FILE,
     RECIPE_FILE,
     TOKENIZER_CARD,
-    TOKENIZER_FILE,
     TOKENIZER_FOLDER,
     best_device,
-    load_state,
     save_tokenizer,
     state_of,
-    tokenizer_folder,
 )
-from mage_kit.tokenizers import Tokenizer
+from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 from mage_kit.training.loop import run_loop
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.model_stage import ModelStage, model_attention, model_precision, tokenization_precision
@@ -71,6 +68,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
     dataset = recipe.build_dataset()
     _check_sizes(recipe, len(dataset))
+    _given_tokenizer(recipe)  # a mistake shows before there is a folder
     _open_folder(recipe, dataset, out, resume)
     decisions, log = Decisions(out), MetricsLog(out)
     try:
@@ -89,7 +87,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
 
 def _check_sizes(recipe: Recipe, images: int) -> None:
     """Refuse batches that the data cannot fill, before the first stage has cost its time."""
-    sections = {"training": recipe.training, "tokenizer_training": recipe.tokenizer_training}
+    learns = TOKENIZERS.get(recipe.tokenizer.kind).cls.needs_training
+    trains = learns and recipe.tokenizer.get("weights") is None
+    sections = {"training": recipe.training, "tokenizer_training": recipe.tokenizer_training if trains else None}
     found = [
         f"$.{name}.batch: {section.batch}, must be at most the number of images ({images})"
         for name, section in sections.items()
@@ -103,7 +103,7 @@ def _open_folder(recipe: Recipe, dataset: Dataset, out: Path, resume: bool) -> N
     """Make the run folder, or make sure that it is this recipe's, on the same images."""
     stored, identity = out / RECIPE_FILE, out / DATA_FILE
     if resume and stored.is_file():
-        before, now = read_json(stored), json.loads(recipe.to_json())
+        before, now = (json.loads(each.to_json()) for each in (Recipe.load(stored), recipe))
         changed = [f"$.{key}: differs from the run's recipe" for key in now if before.get(key) != now[key]]
         if changed:
             raise RecipeError(changed, f"--resume {out}")
@@ -139,13 +139,10 @@ def _trained_tokenizer(
     recipe: Recipe, dataset: Dataset, out: Path, decisions: Decisions, log: MetricsLog, reporter: Reporter
 ) -> Tokenizer:
     """Return a trained tokenizer: the given one, one trained before with the same fingerprint, or a new one."""
+    given = _given_tokenizer(recipe)
+    if given is not None:
+        return given
     tokenizer = recipe.build_tokenizer()
-    weights: str | None = recipe.tokenizer.get("weights")
-    if not tokenizer.needs_training:
-        return tokenizer
-    if weights is not None:
-        fill_tokenizer(tokenizer, recipe, Path(weights))
-        return tokenizer
     fingerprint = tokenizer_fingerprint(recipe, dataset)
     own = out / TOKENIZER_FOLDER
     for folder in [own, *sorted(out.resolve().parent.glob(f"*/{TOKENIZER_FOLDER}"))]:
@@ -161,7 +158,18 @@ def _trained_tokenizer(
                     shutil.copytree(folder, temporary, dirs_exist_ok=True)
             return tokenizer
     _train_tokenizer(recipe, dataset, tokenizer, out, decisions, log, reporter)
-    save_tokenizer(tokenizer, own, fingerprint=fingerprint)
+    save_tokenizer(tokenizer, own, overwrite=True, fingerprint=fingerprint)  # a damaged one may lie there
+    return tokenizer
+
+
+def _given_tokenizer(recipe: Recipe) -> Tokenizer | None:
+    """Return a tokenizer that needs no training here: nothing to learn, or weights named; None otherwise."""
+    tokenizer = recipe.build_tokenizer()
+    weights: str | None = recipe.tokenizer.get("weights")
+    if tokenizer.needs_training and weights is None:
+        return None
+    if weights is not None:
+        fill_tokenizer(tokenizer, recipe, Path(weights))
     return tokenizer
 
 
@@ -184,18 +192,19 @@ def _train_tokenizer(
 
 
 def fill_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
-    """Fill a tokenizer from a folder that this program wrote or converted (a run folder will do).
+    """Fill a tokenizer from a folder that this program wrote or converted: a tokenizer's, a run's or a model's.
 
     Raises:
         RecipeError: If the folder holds no tokenizer, or one of another form.
     """
-    inner = tokenizer_folder(folder)
-    if inner is None:
+    if not folder.is_dir():
         hint = "; convert a checkpoint first (mage-kit convert)" if folder.is_file() else ""
-        raise RecipeError(
-            [f"$.tokenizer.weights: '{folder}', must be a folder with a trained tokenizer{hint}"], recipe.name
-        )
-    wanted, stored = recipe.tokenizer.model_dump(mode="json"), _card(inner).get("tokenizer", {})
+        raise RecipeError([f"$.tokenizer.weights: '{folder}', must be a folder with a tokenizer{hint}"], recipe.name)
+    try:
+        found = load_tokenizer(folder)
+    except MageKitError as error:
+        raise RecipeError([f"$.tokenizer.weights: {error}"], recipe.name) from None
+    wanted, stored = recipe.tokenizer.model_dump(mode="json"), TOKENIZERS.describe(found, weights=None)
     ignored = {"weights", *tokenizer.training_only}
     differing = [
         f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"
@@ -205,8 +214,8 @@ def fill_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
     if wanted["kind"] != stored.get("kind"):
         differing = differing[:1]  # the keywords of another kind say nothing
     if differing:
-        raise RecipeError(differing, str(inner))
-    load_state(tokenizer, read_tensors(inner / TOKENIZER_FILE), str(inner / TOKENIZER_FILE))
+        raise RecipeError(differing, str(folder))
+    tokenizer.load_state_dict(found.state_dict())
     tokenizer.eval()
 
 

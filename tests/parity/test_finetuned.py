@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
 import mage_kit as mk
-from tests.parity.recording import CLOSE, DATA, FINETUNED, FOLDER, checkpoint, distance, recording
+from tests.parity.recording import CLOSE, FINETUNED, FOLDER, checkpoint, distance, recording
 
 
-def test_the_recording_is_there() -> None:
-    assert FINETUNED or FOLDER != DATA / "mini"
-
-
-@pytest.mark.parametrize("path", FINETUNED, ids=lambda path: path.stem)
-def test_logits(path: Path, tmp_path: Path) -> None:
+def test_logits(tmp_path: Path) -> None:
     """Loaded from the file, and again from the folder that it is converted to."""
-    recorded = recording()
+    (path,), recorded = FINETUNED, recording()
     (expected_file,) = FOLDER.glob("finetuned*.safetensors")
     expected = load_file(expected_file)
     model = mk.load_classifier(path, vqgan=checkpoint(), encoder_heads=recorded.sizes["encoder"]["heads"])
