@@ -69,7 +69,7 @@ def test_a_fixed_drop_with_cosine_ratios_is_refused() -> None:
         (["train", "recipes/mage_vitb.json", "--out", "{tmp}/r"], "$.data.path: null, must name a folder"),
         (["train", "recipes/mage_vitb.json", "--set", "data.path=nowhere", "--out", "{tmp}/r"], "must be a folder"),
         (["train", "recipes/digits.json", "--out", "recipes"], "is not empty"),
-        (["generate", "recipes"], "there is no such file or folder"),
+        (["generate", "recipes"], "holds no recipe.json"),
         (["probe", "nowhere"], "there is no such file or folder"),
         (["ls", "mask_ratio"], "did you mean 'mask_ratios'"),
         (["show", "cosin"], "did you mean 'cosine'"),
