@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from mage_kernels import MaskPlan, drop_tokens, embed_kept
+from mage_kernels import Backend, MaskPlan, drop_tokens, embed_kept
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -76,6 +76,7 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         self.spec = spec
         self.config = config
+        self.backend: Backend = "auto"
         self.positions_ND: nn.Parameter | Tensor
         if config.positions == "learned":
             self.positions_ND = nn.Parameter(torch.empty(1 + spec.grid.size, dim).normal_(std=0.02))
@@ -117,7 +118,9 @@ class TokenEmbedding(nn.Module):
         rows_BL = torch.where(plan.masked_BL, self.mask_row, ids_BL)
         rows_BN = F.pad(rows_BL, (1, 0), value=self.mask_row + 1)
         norm = None if self.norm is None else (self.norm.weight, self.norm.bias, self.norm.eps)
-        return embed_kept(rows_BN, plan.kept_BS, self.table, self.positions_ND, norm)
+        return embed_kept(
+            rows_BN, plan.kept_BS, self.table, self.positions_ND, norm, hot_row=self.mask_row, backend=self.backend
+        )
 
     def _continuous(self, values_BLW: Tensor, plan: MaskPlan) -> Tensor:
         projected_BLD = self.projection(values_BLW)

@@ -10,10 +10,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from mage_kernels import MaskPlan, full_plan, make_plan
+from mage_kernels import Backend, MaskPlan, full_plan, make_plan
 from mage_kernels.attention import Implementation
 from torch import Tensor, nn
 
@@ -124,6 +124,7 @@ class Mage(nn.Module):
             raise PartsError(("embedding", "encoder"), f"sine-cosine positions need a width of 4k, not {encoder.dim}")
         self.embedding = TokenEmbedding(self.spec, encoder.dim, config)
         self.head = make_head(self.spec, decoder.dim, encoder.dim)
+        self.backend: Backend = "auto"
         self._check_parts()
 
     # -- what the parts demand of one another ------------------------------------------------------------------
@@ -206,6 +207,19 @@ class Mage(nn.Module):
         for module in self.modules():
             if isinstance(module, SelfAttention):
                 module.implementation = implementation
+
+    def set_backend(self, backend: Backend) -> None:
+        """Choose what runs token drop, padding and decoding; attention has its own forms (`set_attention`).
+
+        Args:
+            backend: "auto" decides at the first call, by running it.
+
+        Raises:
+            ValueError: If it is unknown. That it cannot run here shows at the first call.
+        """
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend: '{backend}', must be one of {', '.join(get_args(Backend))}")
+        self.backend = self.embedding.backend = self.padding.backend = backend
 
     # -- masks -------------------------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ class Recipe(RecipeBase):
                 "model": parts,
                 "losses": losses,
                 "generation": generation,
+                "kernels": {"backend": model.backend},
             }
         )
 
@@ -122,7 +123,7 @@ class Recipe(RecipeBase):
             collected.raise_if_any(self.name)
             assert tokenizer and encoder and decoder and padding and mask_ratio and decoding
             with at("$.model"):
-                return Mage(
+                model = Mage(
                     tokenizer=tokenizer,
                     encoder=encoder,
                     decoder=decoder,
@@ -134,6 +135,8 @@ class Recipe(RecipeBase):
                     embedding=parts.embedding,
                     decoding=decoding,
                 )
+                model.set_backend(self.kernels.backend)
+                return model
 
     def decoding(self) -> Decoding:
         """Return the default way to generate."""

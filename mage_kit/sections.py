@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
+from mage_kernels import Backend
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -98,6 +99,8 @@ class Evaluation(Strict):
 
 
 class Kernels(Strict):
-    """Which implementations run."""
+    """Which implementations run; `mage-kit doctor` says what that means on a machine."""
 
-    backend: Literal["auto", "torch"] = Field("auto", description="auto: measured once at the start of a run.")
+    backend: Backend = Field(
+        "auto", description="auto: what runs here, found by running it; triton, torch, reference: that or an error."
+    )

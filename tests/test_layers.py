@@ -84,6 +84,7 @@ def test_kernels_know_nothing_of_the_toolkit() -> None:
             "collections",
             "contextlib",
             "dataclasses",
+            "os",
             "time",
             "typing",
             "torch",

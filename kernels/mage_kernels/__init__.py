@@ -1,15 +1,20 @@
 """The hot pieces of masked image modeling: masks, token drop, attention, decoding. Needs torch alone."""
 
 from mage_kernels.attention import AttentionChoice, attention, choose_attention
+from mage_kernels.backend import Backend, Choice, choose
 from mage_kernels.dropout import dropout
 from mage_kernels.gumbel_topk import gumbel, remask, sample_tokens
 from mage_kernels.plan import MaskPlan, full_plan, make_plan
+from mage_kernels.survey import survey
 from mage_kernels.token_drop import drop_tokens, embed_kept, pad_tokens
 
 __all__ = [
     "AttentionChoice",
+    "Backend",
+    "Choice",
     "MaskPlan",
     "attention",
+    "choose",
     "choose_attention",
     "drop_tokens",
     "dropout",
@@ -20,4 +25,5 @@ __all__ = [
     "pad_tokens",
     "remask",
     "sample_tokens",
+    "survey",
 ]

@@ -94,7 +94,7 @@ def choose_attention(
     """Choose the form for training by running forward and backward at the real shape, dtype and dropout.
 
     Args:
-        backend: "auto" to measure, "torch" for SDPA without measuring.
+        backend: "auto" to measure, "torch" for SDPA without measuring; a `mage_kernels.Backend`.
         device: Where the model runs.
         dtype: Dtype of queries, keys and values.
         shape: (B, H, N, d); the batch is cut to 64 for the probe.
@@ -105,8 +105,10 @@ def choose_attention(
     """
     if backend == "torch":
         return AttentionChoice("sdpa", "backend 'torch' was asked for")
-    if backend != "auto":
-        raise ValueError(f"backend: '{backend}', must be 'auto' or 'torch'")
+    if backend == "reference":
+        return AttentionChoice("reference", "backend 'reference' was asked for")
+    if backend not in ("auto", "triton"):  # there is no Triton form: SDPA's fused kernels are the ones to beat
+        raise ValueError(f"backend: '{backend}', must be one of auto, triton, torch, reference")
     if device.type != "cpu":
         return AttentionChoice("sdpa", f"SDPA's fused kernels on {device.type}")
     small = (min(shape[0], 64), *shape[1:])

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
 from mage_kit.errors import MageKitError
@@ -66,6 +68,25 @@ def schema(
     if out.exists() and not overwrite:
         raise MageKitError(f"out: '{out}', exists; choose another or give --overwrite")
     write_text(out, text)
+
+
+@app.command()
+def doctor(
+    backend: Annotated[str, typer.Option(help="auto, triton, torch or reference: as in a recipe's kernels.")] = "auto",
+) -> None:
+    """Say what this machine has, and for each kernel what would run here and why."""
+    from mage_kit.jobs.doctor import choices, machine
+    from mage_kit.storage import best_device
+
+    device = best_device()
+    about = Table("machine", "", title=f"mage-kit on {device}")
+    for name, value in machine(device):
+        about.add_row(name, escape(value))
+    table = Table("operation", "runs as", "why")
+    for choice in choices(device, backend):
+        table.add_row(choice.operation, choice.implementation, escape(choice.reason))
+    console.print(about)
+    console.print(table)
 
 
 @app.command()

@@ -123,12 +123,12 @@ def decode_step(
         ValueError: If logits are not finite, or the selection breaks its contract.
     """
     uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
-    sampled_BL, log_p_BL = sample_tokens(model.logits(ids_BL, masked_BL), uniform_BL)
+    sampled_BL, log_p_BL = sample_tokens(model.logits(ids_BL, masked_BL), uniform_BL, masked_BL, backend=model.backend)
     ids_BL = torch.where(masked_BL, sampled_BL, ids_BL)
     count_B = plan.schedule.next_counts(unknown_B, masked_BL.sum(dim=1), step, plan.steps)
     score_BL = plan.selection.score(SelectionStep(step, plan.steps, model.spec.grid, log_p_BL, noise_BL))
     _check_score(score_BL, masked_BL, plan.selection)
-    return ids_BL, remask(score_BL, masked_BL, count_B)
+    return ids_BL, remask(score_BL, masked_BL, count_B, backend=model.backend)
 
 
 def _check_score(score_BL: Tensor, masked_BL: Tensor, selection: Selection) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from mage_kernels import MaskPlan
+from mage_kernels import Backend, MaskPlan
 from torch import Tensor, nn
 
 from mage_kit.registry import Registry
@@ -29,8 +29,10 @@ class Padding(nn.Module, ABC):
     Attributes:
         replace_seen: Whether masked tokens that the encoder did see are filled too.
         informed: True where the filling tells something of the image.
+        backend: Which implementation of the kernel runs.
     """
 
+    backend: Backend = "auto"
     replace_seen: bool
     informed: ClassVar[bool]
 

@@ -25,4 +25,4 @@ class ClassTokenPadding(Padding):
 
     def forward(self, latents_BSE: Tensor, plan: MaskPlan, positions_NE: Tensor) -> Tensor:
         """(B, S, E) -> (B, N, E)."""
-        return pad_tokens(latents_BSE, slots(plan, self.replace_seen), positions_NE)
+        return pad_tokens(latents_BSE, slots(plan, self.replace_seen), positions_NE, backend=self.backend)

@@ -27,4 +27,5 @@ class MaskTokenPadding(Padding):
 
     def forward(self, latents_BSE: Tensor, plan: MaskPlan, positions_NE: Tensor) -> Tensor:
         """(B, S, E) -> (B, N, E)."""
-        return pad_tokens(latents_BSE, slots(plan, self.replace_seen), positions_NE, self.mask_token)
+        slot_BN = slots(plan, self.replace_seen)
+        return pad_tokens(latents_BSE, slot_BN, positions_NE, self.mask_token, backend=self.backend)

@@ -99,7 +99,7 @@ def test_known_tokens_are_sampled_again(monkeypatch: pytest.MonkeyPatch) -> None
     """Halton-MaskGIT #36: a step replaced tokens that were decided."""
     sample = decoding.sample_tokens
 
-    def with_known(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def with_known(logits: Tensor, uniform: Tensor, masked: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
         ids, log_p = sample(logits, uniform)
         return _EveryWhere(ids), log_p
 
@@ -125,7 +125,7 @@ def test_known_tokens_are_sampled_again(monkeypatch: pytest.MonkeyPatch) -> None
 def test_finished_tokens_score_lowest(monkeypatch: pytest.MonkeyPatch) -> None:
     """vall-e #9: known tokens got the lowest score and were masked again."""
 
-    def lowest(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
+    def lowest(score: Tensor, masked: Tensor, count: Tensor, **_: Any) -> Tensor:
         keyed = torch.where(masked, score.double(), -torch.inf)
         return keyed.argsort(1).argsort(1) < count[:, None]
 
@@ -160,7 +160,7 @@ def test_one_count_for_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cutoff_masks_too_many_on_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     """`score <= cutoff` instead of ranks: ties break the count."""
 
-    def cutoff(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
+    def cutoff(score: Tensor, masked: Tensor, count: Tensor, **_: Any) -> Tensor:
         keyed = torch.where(masked, (score * 2).round().double(), torch.inf)
         limit = keyed.sort(1).values.gather(1, (count - 1).clamp_min(0)[:, None])
         return masked & (keyed <= limit) & (count > 0)[:, None]

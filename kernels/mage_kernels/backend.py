@@ -1,0 +1,94 @@
+"""Which implementation runs an operation: decided once, by running it, with the reason in words. Never at import.
+
+"auto" takes Triton on a CUDA device where a tiny forward and backward pass runs at the real dtype and width, and torch
+elsewhere; a backend that is asked for by name runs or is an error. `reference` is the plain form that the others are
+tested against.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+Backend = Literal["auto", "triton", "torch", "reference"]
+Probe = Callable[[str, torch.device, torch.dtype, int], None]
+
+_chosen: dict[tuple[str, str, torch.device, torch.dtype, int], Choice] = {}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs an operation, and why.
+
+    Args:
+        operation: Its name.
+        implementation: "triton", "torch" or "reference".
+        reason: In words.
+    """
+
+    operation: str
+    implementation: str
+    reason: str
+
+
+def choose(operation: str, asked: str, device: torch.device, dtype: torch.dtype, width: int, probe: Probe) -> Choice:
+    """Return what runs an operation; decided at the first call for these arguments.
+
+    Args:
+        operation: Its name.
+        asked: A `Backend`.
+        device: Of the tensors.
+        dtype: Of the tensors.
+        width: Of the tensors' last axis, whose size decides a kernel's blocks.
+        probe: Runs an implementation, forward and backward, on tiny tensors of the real dtype and width.
+
+    Raises:
+        ValueError: If the backend is unknown, or asked for by name and cannot run here.
+    """
+    key = (operation, asked, device, dtype, width)
+    if key not in _chosen:
+        _chosen[key] = _decide(operation, asked, device, dtype, width, probe)
+    return _chosen[key]
+
+
+def _decide(operation: str, asked: str, device: torch.device, dtype: torch.dtype, width: int, probe: Probe) -> Choice:
+    if asked not in get_args(Backend):
+        raise ValueError(f"backend: '{asked}', must be one of {', '.join(get_args(Backend))}")
+    if asked in ("torch", "reference"):
+        return Choice(operation, asked, f"backend '{asked}' was asked for")
+    if asked == "auto" and device.type != "cuda":
+        return Choice(operation, "torch", f"the Triton kernels are for CUDA devices, this is {device.type}")
+    problem = triton_problem(device) or _failure(probe, device, dtype, width)
+    if problem is None:
+        why = "runs here" if asked == "auto" else "backend 'triton' was asked for"
+        return Choice(operation, "triton", why)
+    if asked == "triton":
+        raise ValueError(f"backend: 'triton', cannot run {operation} on {device}: {problem}")
+    return Choice(operation, "torch", problem)
+
+
+def triton_problem(device: torch.device) -> str | None:
+    """Return why Triton cannot run on a device, or None if it can (on a CPU: under its interpreter, for tests)."""
+    try:
+        import triton  # noqa: F401  (its presence is the question)
+    except Exception as error:  # a broken installation may raise anything
+        return f"triton cannot be imported ({error})"
+    if device.type == "cuda" or (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return None
+    return f"Triton does not run on {device.type}"
+
+
+def _failure(probe: Probe, device: torch.device, dtype: torch.dtype, width: int) -> str | None:
+    """Run the probe; return what went wrong, in one line."""
+    try:
+        probe("triton", device, dtype, width)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except Exception as error:  # a compiler's errors are of every kind
+        first = (str(error).splitlines() or [""])[0][:200]
+        return f"the kernel failed at {dtype}, width {width}: {type(error).__name__}: {first}"
+    return None

@@ -1,0 +1,36 @@
+"""What would run here, and why: every operation with its choice, for people who ask before they train."""
+
+from __future__ import annotations
+
+import torch
+
+from mage_kernels import gumbel_topk, token_drop
+from mage_kernels.attention import choose_attention
+from mage_kernels.backend import Choice, choose, triton_problem
+
+_WIDTH = 768
+_SHAPE = (8, 12, 129, 64)  # attention of a ViT-B encoder: images, heads, kept positions, head width
+
+
+def survey(device: torch.device, asked: str = "auto") -> list[Choice]:
+    """Return the choice of every operation on a device, each probed by running it.
+
+    Args:
+        device: Where training or generation would run.
+        asked: The backend asked for.
+
+    Raises:
+        ValueError: If a backend is unknown, or asked for by name and cannot run here.
+    """
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    probes = {**token_drop.PROBES, **gumbel_topk.PROBES}
+    rows = [choose(name, asked, device, dtype, _WIDTH, probe) for name, probe in probes.items()]
+    attention = choose_attention("auto", device, dtype, _SHAPE, 0.1)
+    rows.append(Choice("attention", attention.implementation, attention.reason))
+    cheap = device.type == "cpu"
+    reason = "one 64-bit draw serves four values" if cheap else f"torch's own is fast on {device.type}"
+    rows.append(Choice("dropout", "cheap masks" if cheap else "torch", reason))
+    problem = triton_problem(device)
+    if problem is not None and device.type != "cuda":
+        rows.append(Choice("(triton)", "not used", problem))
+    return rows
