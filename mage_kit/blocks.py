@@ -35,7 +35,8 @@ class SelfAttention(nn.Module):
             raise ValueError(f"dim: {dim}, must be a multiple of heads ({heads})")
         self.heads = heads
         self.dropout = dropout
-        self.implementation: Implementation = "sdpa"
+        self.implementation: Implementation = "sdpa"  # with gradients
+        self.inference: Implementation = "sdpa"  # without: the faster form may be another
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -43,7 +44,8 @@ class SelfAttention(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         query, key, value = rearrange(self.qkv(x_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         rate = self.dropout if self.training else 0.0
-        mixed = attention(query, key, value, dropout=rate, implementation=self.implementation)
+        form = self.implementation if torch.is_grad_enabled() else self.inference
+        mixed = attention(query, key, value, dropout=rate, implementation=form)
         return drop(self.proj(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
 
 

@@ -202,11 +202,16 @@ class Mage(nn.Module):
         """Return names and parameters that training changes: all but the tokenizer's."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
 
-    def set_attention(self, implementation: Implementation) -> None:
-        """Choose the attention form for all blocks."""
+    def set_attention(self, implementation: Implementation, inference: Implementation | None = None) -> None:
+        """Choose the attention form for all blocks.
+
+        Args:
+            implementation: Where gradients are computed.
+            inference: Where they are not; None for the same.
+        """
         for module in self.modules():
             if isinstance(module, SelfAttention):
-                module.implementation = implementation
+                module.implementation, module.inference = implementation, inference or implementation
 
     def set_backend(self, backend: Backend) -> None:
         """Choose what runs token drop, padding and decoding; attention has its own forms (`set_attention`).

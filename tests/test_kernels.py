@@ -17,6 +17,7 @@ from mage_kernels import (
 )
 
 from mage_kit.draws import keys, uniforms
+from tests import build
 
 
 @pytest.mark.parametrize("width", [48, 64, 7])
@@ -181,3 +182,28 @@ def test_full_plan_drops_nothing() -> None:
         [False, False, True, False],
         [False, True, True, True],
     ]
+
+
+def test_attention_has_a_form_for_each_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One where gradients are computed, one where they are not; a single choice means both."""
+    from mage_kit import blocks
+
+    seen: list[str] = []
+    original = blocks.attention
+
+    def spy(*inputs: torch.Tensor, dropout: float, implementation: str) -> torch.Tensor:
+        seen.append(implementation)
+        return original(*inputs, dropout=dropout, implementation=implementation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(blocks, "attention", spy)
+    model = build.mage().eval()
+    ids = build.tokens(model, 2)
+    for chosen, expected in ((("matmul", "sdpa"), {"sdpa"}), (("matmul",), {"matmul"})):
+        model.set_attention(*chosen)
+        seen.clear()
+        with torch.no_grad():
+            model.logits(ids, torch.ones_like(ids, dtype=torch.bool))
+        assert set(seen) == expected
+        seen.clear()
+        model.logits(ids, torch.ones_like(ids, dtype=torch.bool))
+        assert set(seen) == {"matmul"}
