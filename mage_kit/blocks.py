@@ -6,6 +6,7 @@ Legend: B images, N positions, D width, H heads, d head width.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +100,17 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """Return a context in which products of float32 tensors stay float32, whatever autocast says outside."""
     device = x.device.type
     return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for the while."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def drop(x: Tensor, probability: float, training: bool) -> Tensor:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 
 import torch
-from mage_kernels import full_plan
 from torch import Tensor, nn
 
-from mage_kit.blocks import NORM_EPS
-from mage_kit.embedding import EmbeddingConfig, TokenEmbedding
+from mage_kit.blocks import NORM_EPS, evaluating
+from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
 from mage_kit.tokenizers import Tokenizer
 
@@ -64,8 +63,7 @@ class MageClassifier(nn.Module):
         Args:
             tokens: Ids (B, L) int64, or continuous tokens (B, L, W).
         """
-        nothing = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        hidden_BND: Tensor = self.encoder(self.embedding(tokens, full_plan(nothing)))
+        hidden_BND: Tensor = self.encoder(self.embedding(tokens, open_plan(tokens)))
         normed_BD: Tensor = self.norm(hidden_BND[:, 1:].mean(dim=1))
         return normed_BD
 
@@ -81,13 +79,9 @@ class MageClassifier(nn.Module):
         Args:
             images_BCHW: float images in [0, 1] of the tokenizer's size.
         """
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             logits_BC: Tensor = self(self.tokenizer.encode(images_BCHW)).float()
-            return logits_BC
-        finally:
-            self.train(training)
+        return logits_BC
 
     @property
     def device(self) -> torch.device:

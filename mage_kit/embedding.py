@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from mage_kernels import Backend, MaskPlan, drop_tokens, embed_kept
+from mage_kernels import Backend, MaskPlan, drop_tokens, embed_kept, full_plan
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -61,6 +61,15 @@ def resize_positions(positions_ND: Tensor, old: TokenGrid, new: TokenGrid) -> Te
     resized = F.interpolate(plane, (new.height, new.width), mode="bicubic", align_corners=False, antialias=True)
     rest_LD = rearrange(resized, "1 d h w -> (h w) d").to(positions_ND.dtype)
     return torch.cat([positions_ND[:1], rest_LD])
+
+
+def open_plan(tokens: Tensor) -> MaskPlan:
+    """Return the plan that masks and drops nothing, for features.
+
+    Args:
+        tokens: Ids (B, L), or continuous tokens (B, L, W).
+    """
+    return full_plan(torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 
 class TokenEmbedding(nn.Module):

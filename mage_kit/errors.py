@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class MageKitError(ValueError):
@@ -64,3 +64,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``", did you mean 'x'?"`` for the closest known name, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean '{match[0]}'?" if match else ""
+
+
+def misfits(wanted: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return a line for each kind of misfit between tensors by name and shape, five names a line; none if they fit."""
+    missing, unexpected = sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+    misshaped = [
+        f"{name} {held[name]} for {shape}" for name, shape in sorted(wanted.items()) if held.get(name, shape) != shape
+    ]
+    found = {
+        "missing": [name + nearest(name, unexpected) for name in missing[:5]] + missing[5:],
+        "unexpected": unexpected,
+        "of another shape": misshaped,
+    }
+    return [
+        f"  {len(lines)} {what}: {'; '.join(lines[:5])}{' ...' if len(lines) > 5 else ''}"
+        for what, lines in found.items()
+        if lines
+    ]

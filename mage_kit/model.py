@@ -17,9 +17,9 @@ from mage_kernels import Backend, MaskPlan, full_plan, make_plan
 from mage_kernels.attention import Implementation
 from torch import Tensor, nn
 
-from mage_kit.blocks import SelfAttention
+from mage_kit.blocks import SelfAttention, evaluating
 from mage_kit.decoders import Decoder, DecoderWires
-from mage_kit.embedding import EmbeddingConfig, TokenEmbedding
+from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
 from mage_kit.errors import PartsError
 from mage_kit.head import make_head
@@ -319,13 +319,11 @@ class Mage(nn.Module):
 
     def token_features(self, tokens: Tensor) -> Tensor:
         """Return mean features (B, D) of the patch positions of the last block, nothing masked, nothing dropped."""
-        nothing = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return self.encode(tokens, full_plan(nothing))[:, 1:].float().mean(dim=1)
+        return self.encode(tokens, open_plan(tokens))[:, 1:].float().mean(dim=1)
 
     def block_features(self, tokens: Tensor) -> Tensor:
         """Return mean features (blocks, B, D) of the patch positions after each block (paper Figure 6); see above."""
-        nothing = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        outputs = self.encoder.outputs(self.embedding(tokens, full_plan(nothing)))
+        outputs = self.encoder.outputs(self.embedding(tokens, open_plan(tokens)))
         return torch.stack([output_BND[:, 1:].float().mean(dim=1) for output_BND in outputs])
 
     @torch.no_grad()
@@ -335,12 +333,8 @@ class Mage(nn.Module):
         Args:
             images_BCHW: float images in [0, 1] of the tokenizer's size.
         """
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return self.token_features(self.tokenizer.encode(images_BCHW))
-        finally:
-            self.train(training)
 
     @property
     def device(self) -> torch.device:

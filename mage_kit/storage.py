@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mage_kit.classifier import MageClassifier
 from mage_kit.classifier_recipe import ClassifierRecipe
-from mage_kit.errors import MageKitError
+from mage_kit.errors import MageKitError, misfits
 from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from mage_kit.legacy import Origin
 from mage_kit.model import Mage
 from mage_kit.plugins import plugin_folders
 from mage_kit.recipe import Recipe
@@ -28,19 +27,6 @@ TOKENIZER_CARD = "tokenizer.json"
 CARD_FILE = "card.json"  # where converted weights came from
 LEGACY_FILE = "legacy.safetensors"  # what of them nothing here reads
 _WRITTEN = {RECIPE_FILE, MODEL_FILE, TOKENIZER_FILE, TOKENIZER_CARD, CARD_FILE, LEGACY_FILE}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where weights came from, kept beside them.
-
-    Args:
-        card: Written as card.json.
-        unused: Tensors of the source that nothing here reads, written as legacy.safetensors.
-    """
-
-    card: dict[str, Any]
-    unused: dict[str, Tensor]
 
 
 def save(
@@ -191,21 +177,7 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
     """
     wanted = module.state_dict()
     tensors = {name: tensor for name, tensor in tensors.items() if name in wanted or not _is_passing(module, name)}
-    shapes = [
-        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in tensors and tensors[name].shape != wanted[name].shape
-    ]
-    misfits = {
-        "missing": sorted(wanted.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - wanted.keys()),
-        "of another shape": shapes,
-    }
-    lines = [
-        f"  {len(names)} {kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-        for kind, names in misfits.items()
-        if names
-    ]
+    lines = misfits(*({name: tuple(tensor.shape) for name, tensor in held.items()} for held in (wanted, tensors)))
     if lines:
         raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
     module.load_state_dict(tensors)

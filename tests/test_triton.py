@@ -122,6 +122,22 @@ def test_pad_tokens(shape: tuple[int, int, int], dtype: torch.dtype, fill: bool)
     assert latents.grad is not None and float(latents.grad[unread.to(DEVICE)].abs().sum()) == 0
 
 
+def test_strided_parameters_are_read_where_they_lie() -> None:
+    """A view with gaps as norm, bias or fill gives what its copy gives."""
+    given = {name: value.to(DEVICE) for name, value in parts((2, 9, 48)).items()}
+    table, positions, latents = (given[name].float() for name in ("table", "positions", "latents"))
+    whole = [given[name].float() for name in ("weight", "bias", "fill")]
+    gaps = [value.repeat_interleave(2)[::2] for value in whole]
+    assert not any(value.is_contiguous() for value in gaps)
+    results = []
+    for weight, bias, fill in (whole, gaps):
+        norm = (weight, bias, 1e-6)
+        embedded = embed_kept(given["rows"], given["kept"], table, positions, norm, backend="triton")
+        results.append((embedded, pad_tokens(latents, given["slot"], positions, fill, backend="triton")))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_ordered_gradients_are_those_of_the_atomic_ones() -> None:
     given = parts((2, 9, 48))
     results = []

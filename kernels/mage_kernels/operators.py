@@ -49,11 +49,11 @@ def embed_kept(
     """
     (batch, kept_count), width, block = kept.shape, table.shape[1], _block(table.shape[1])
     rows, kept, table, positions = (tensor.contiguous() for tensor in (rows, kept, table, positions))
+    gain, shift = (table if part is None else part.contiguous() for part in (weight, bias))  # unread without a norm
     out = torch.empty(batch, kept_count, width, dtype=table.dtype, device=table.device)
     mean, rstd = (torch.empty(batch, kept_count, dtype=torch.float32, device=table.device) for _ in range(2))
     embed_kernels.forward[(batch * kept_count,)](
-        rows, kept, table, positions, table if weight is None else weight, table if bias is None else bias,
-        out, mean, rstd, kept_count, rows.shape[1], width, eps,
+        rows, kept, table, positions, gain, shift, out, mean, rstd, kept_count, rows.shape[1], width, eps,
         HAS_NORM=weight is not None, BLOCK_D=block, num_warps=_warps(block),
     )  # fmt: skip
     return out, mean, rstd
@@ -94,13 +94,14 @@ def embed_kept_backward(
     """Return float32 gradients of table, positions, weight and bias; sums in a fixed order if `ordered`."""
     (batch, kept_count), (height, width), block = kept.shape, table.shape, _block(table.shape[1])
     grad, rows, kept, table, positions = (tensor.contiguous() for tensor in (grad, rows, kept, table, positions))
+    gain = table if weight is None else weight.contiguous()
     tokens, device = batch * kept_count, grad.device
     programs = triton.cdiv(tokens, embed_kernels.RUN)
     inner = torch.empty(batch, kept_count, width, dtype=torch.float32, device=device)
     table_grad = torch.zeros(height, width, dtype=torch.float32, device=device)
     partial = torch.empty(programs, 3, width, dtype=torch.float32, device=device)
     embed_kernels.backward[(programs,)](
-        grad, rows, kept, table, positions, table if weight is None else weight, mean, rstd, inner, table_grad,
+        grad, rows, kept, table, positions, gain, mean, rstd, inner, table_grad,
         partial, kept_count, rows.shape[1], width, tokens, hot,
         HAS_NORM=weight is not None, ATOMIC=not ordered, RUN=embed_kernels.RUN, BLOCK_D=block, num_warps=_warps(block),
     )  # fmt: skip
@@ -174,7 +175,7 @@ def pad_tokens(latents: Tensor, slot: Tensor, positions: Tensor, fill: Tensor | 
     dtype = torch.promote_types(latents.dtype, positions.dtype)
     out = torch.empty(batch, count, width, dtype=dtype, device=latents.device)
     pad_kernels.forward[(batch * count,)](
-        latents, slot, positions, positions if fill is None else fill, out, kept, count, width,
+        latents, slot, positions, positions if fill is None else fill.contiguous(), out, kept, count, width,
         HAS_FILL=fill is not None, BLOCK_E=block, num_warps=_warps(block),
     )  # fmt: skip
     return out

@@ -14,6 +14,7 @@ import torch
 from mage_kernels import remask, sample_tokens
 from torch import Tensor
 
+from mage_kit.blocks import evaluating
 from mage_kit.draws import keys, uniforms
 from mage_kit.errors import MageKitError, PartsError
 from mage_kit.model import Decoding, Mage
@@ -175,10 +176,9 @@ def generate(
         raise ValueError(f"seed: {seed}, must be at least 0")
     own = model.decoding
     plan = Decoding(schedule or own.schedule, selection or own.selection, steps or own.steps)
-    training, length = model.training, model.spec.grid.size
-    model.eval()
+    length = model.spec.grid.size
     tokens, images = [], []
-    try:
+    with evaluating(model):
         for start in range(0, n, batch):
             size = min(batch, n - start)
             known_BL = torch.zeros(size, length, dtype=torch.int64, device=model.device)
@@ -193,8 +193,6 @@ def generate(
             )
             tokens.append(ids_BL)
             images.append(to_images(model, ids_BL))
-    finally:
-        model.train(training)
     return Generated(torch.cat(images), torch.cat(tokens))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mage_kit.legacy import Options, import_checkpoint
 from mage_kit.progress import Reporter
-from mage_kit.storage import Origin, check_replaceable, save, save_tokenizer
+from mage_kit.storage import check_replaceable, save, save_tokenizer
 from mage_kit.tokenizers import Tokenizer
 
 
@@ -72,9 +72,9 @@ def convert(
         vqgan=vqgan,
         options=Options(image_size, encoder_heads, decoder_heads, padding, ignore),
     )
-    origin = Origin(imported.card, imported.unused)
+    origin = imported.origin
     if isinstance(imported.part, Tokenizer):
         save_tokenizer(imported.part, target, overwrite=overwrite, origin=origin)
     else:
         save(imported.part, target, overwrite=overwrite, origin=origin)
-    return Converted(target, type(imported.part).__name__, imported.card)
+    return Converted(target, type(imported.part).__name__, origin.card)

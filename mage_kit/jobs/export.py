@@ -14,16 +14,15 @@ from mage_kit.classifier import MageClassifier
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic, write_tensors
 from mage_kit.grid import TokenGrid
-from mage_kit.legacy import Exported, export_part, plain_vit
+from mage_kit.legacy import TOKENIZER_PREFIX, Exported, Origin, export_part, plain_vit
 from mage_kit.loading import load_any
 from mage_kit.model import Mage
-from mage_kit.storage import Origin, read_origin, require_folder
+from mage_kit.storage import read_origin, require_folder
 from mage_kit.tokenizers import Tokenizer
 
 Part = Literal["model", "tokenizer", "encoder"]
 _PYTORCH = (".pth", ".pt", ".ckpt")
 _SAFE = ".safetensors"
-_TOKENIZER = "vqgan."
 _LARGEST = 1024  # tokens a side
 
 
@@ -97,7 +96,7 @@ def export(
     origin = read_origin(source)
     if part == "tokenizer" and not isinstance(held, Tokenizer):
         held, origin = held.tokenizer, _origin_of_tokenizer(origin)
-    made = export_part(held, *((origin.card, origin.unused) if origin is not None else ()))
+    made = export_part(held, origin)
     if target.suffix == _SAFE:
         write_tensors(target, made.tensors)
     else:
@@ -122,9 +121,9 @@ def _origin_of_tokenizer(origin: Origin | None) -> Origin | None:
     if origin is None:
         return None
     dtypes = {
-        name.removeprefix(_TOKENIZER): dtype
+        name.removeprefix(TOKENIZER_PREFIX): dtype
         for name, dtype in origin.card.get("other_dtypes", {}).items()
-        if name.startswith(_TOKENIZER)
+        if name.startswith(TOKENIZER_PREFIX)
     }
     return Origin({**origin.card, "layout": "vqgan", "other_dtypes": dtypes}, {})
 

@@ -17,6 +17,7 @@ from mage_kit.legacy.forms import Rows
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair
 from mage_kit.legacy.layouts import get_layout
 from mage_kit.legacy.mage import DECODER_HEADS, ENCODER_HEADS
+from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.vqgan import DEFAULT_SIZE
 from mage_kit.model import Mage
 from mage_kit.paddings import PADDINGS, MaskTokenPadding
@@ -49,22 +50,21 @@ class Exported:
 
 def export_part(
     part: Mage | MageClassifier | Tokenizer,
-    card: Mapping[str, Any] | None = None,
-    unused: Mapping[str, Tensor] | None = None,
+    origin: Origin | None = None,
 ) -> Exported:
     """Return a module's tensors in the published layout.
 
     Args:
         part: Model, classifier or tokenizer.
-        card: Of an imported one, for its dtypes; where values changed since and do not fit them, all are float32.
-        unused: Of an imported one: restored as they stood.
+        origin: Of an imported one: unused tensors are restored as they stood, all in their dtypes; where values changed
+            since and do not fit those, all are float32.
 
     Raises:
         MageKitError: If the layout cannot hold the module, or would read it back as another one; says where.
     """
     layout = get_layout(_kind_of(part))
-    own = card if card is not None and card.get("layout") == layout.kind else None
-    kept = dict(unused or {}) if own is not None else {}
+    own = origin if origin is not None and origin.card.get("layout") == layout.kind else None
+    kept = own.unused if own is not None else {}
     try:
         _check_kinds(part)
         pairs = layout.pairs(part)
@@ -78,7 +78,14 @@ def export_part(
     rows = [pair for pair in pairs if isinstance(pair.form, Rows) and pair.theirs not in kept]
     filled = [*(_rows(pair) for pair in rows), *(extra if own is None else ())]
     left_out = sorted(state.keys() - {pair.ours for pair in pairs})
-    return Exported(layout.kind, layout.container, _with_dtypes(tensors, own), filled, left_out, _flags(part))
+    return Exported(
+        layout.kind,
+        layout.container,
+        _with_dtypes(tensors, {} if own is None else own.card),
+        filled,
+        left_out,
+        _flags(part),
+    )
 
 
 def _kind_of(part: nn.Module) -> str:
@@ -184,7 +191,7 @@ def _differences(name: str, registry: Registry[Any, Any], ours: Any, theirs: Any
     ]
 
 
-def _with_dtypes(tensors: dict[str, Tensor], card: Mapping[str, Any] | None) -> dict[str, Tensor]:
+def _with_dtypes(tensors: dict[str, Tensor], card: Mapping[str, Any]) -> dict[str, Tensor]:
     """In the dtypes of the source where that changes no value, else all numbers in float32."""
     wanted = {name: _dtype(card, name) or tensor.dtype for name, tensor in tensors.items()}
     exact = all(_fits(tensor, wanted[name]) for name, tensor in tensors.items())
@@ -195,10 +202,8 @@ def _with_dtypes(tensors: dict[str, Tensor], card: Mapping[str, Any] | None) -> 
     return made
 
 
-def _dtype(card: Mapping[str, Any] | None, name: str) -> torch.dtype | None:
+def _dtype(card: Mapping[str, Any], name: str) -> torch.dtype | None:
     """The source's dtype of a tensor, where the card tells; float64 was rounded when it was read."""
-    if card is None:
-        return None
     said = getattr(torch, str(card.get("other_dtypes", {}).get(name, card.get("dtype"))), None)
     return said if isinstance(said, torch.dtype) and said != torch.float64 else None
 

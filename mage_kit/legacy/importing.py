@@ -16,12 +16,13 @@ from mage_kit.classifier import MageClassifier
 from mage_kit.errors import MageKitError
 from mage_kit.legacy.layout import Fitted, Layout, LayoutError, Options
 from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
+from mage_kit.legacy.mage import TOKENIZER_PREFIX
+from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.source import Source, read_source
 from mage_kit.model import Mage
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.version import __version__
 
-TOKENIZER_PREFIX = "vqgan."
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -31,13 +32,11 @@ class Imported:
 
     Args:
         part: Model, classifier or tokenizer, in float32 and evaluation mode.
-        card: Where it came from and what became of each tensor, for card.json.
-        unused: Tensors that nothing here reads, as they stood in the file; of tables with unused rows the whole.
+        origin: Where it came from, and what of it nothing here reads.
     """
 
     part: Mage | MageClassifier | Tokenizer
-    card: dict[str, Any]
-    unused: dict[str, Tensor]
+    origin: Origin
 
 
 def import_checkpoint(
@@ -61,7 +60,7 @@ def import_checkpoint(
         MageKitError: If the file is damaged, wants to run code, or does not fit its layout; says which it fits.
     """
     source = read_source(Path(path), weights)
-    chosen = get_layout(layout) if layout is not None else _recognised(source)
+    chosen = _layout_of(source, layout)
     return _imported(source, chosen, options or Options(), None if vqgan is None else read_source(Path(vqgan)))
 
 
@@ -77,7 +76,7 @@ def _imported(source: Source, chosen: Layout, options: Options, tokenizer: Sourc
         _check_values(source if name in source.tensors else sources[-1], name, tensors[name])
     part = _filled(fitted)
     unused = {item.name: tensors[item.name].detach().contiguous().clone() for item in fitted.unused}
-    return Imported(part, _card(sources, chosen, fitted, tensors, options), unused)
+    return Imported(part, Origin(_card(sources, chosen, fitted, tensors, options), unused))
 
 
 def import_tokenizer(
@@ -101,7 +100,7 @@ def import_tokenizer(
     if inside and layout is None:
         size = (options or Options()).image_size  # heads and padding say nothing of a tokenizer
         return _tokenizer(_imported(dataclasses.replace(source, tensors=inside), get_layout("vqgan"), Options(size)))
-    chosen = get_layout(layout) if layout is not None else _recognised(source)
+    chosen = _layout_of(source, layout)
     return _tokenizer(_imported(source, chosen, options or Options()))
 
 
@@ -110,7 +109,10 @@ def _tokenizer(imported: Imported) -> Tokenizer:
     return part if isinstance(part, Tokenizer) else part.tokenizer
 
 
-def _recognised(source: Source) -> Layout:
+def _layout_of(source: Source, asked: str | None) -> Layout:
+    """The layout asked for, or the one that the file looks like."""
+    if asked is not None:
+        return get_layout(asked)
     layout = recognise(source.tensors)
     if layout is None:
         if source.tensors.keys() & {"embedding.table", "token_embed.weight"}:

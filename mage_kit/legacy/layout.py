@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mage_kit.errors import MageKitError, nearest
+from mage_kit.errors import MageKitError, misfits
 from mage_kit.legacy.forms import SAME, Form
 
 
@@ -182,9 +182,9 @@ class Layout(ABC):
             LayoutError: If sizes cannot be read from the shapes.
         """
 
-    @abstractmethod
     def pairs(self, module: Any) -> list[Pair]:
-        """Return one pair for each tensor of the module's state that the layout holds."""
+        """Return one pair for each tensor of the module's state that the layout holds; here: the same names."""
+        return one_to_one(module.state_dict(), {})
 
     def filler(self, module: Any) -> dict[str, Tensor]:
         """Return unused tensors that published files hold, for a module that was trained here."""
@@ -244,29 +244,13 @@ class Layout(ABC):
     def _check(
         self, shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], unused: set[str]
     ) -> None:
-        missing = sorted(wanted.keys() - shapes.keys())
-        unexpected = sorted(shapes.keys() - wanted.keys() - unused)
-        misshaped = [
-            f"{name} {shapes[name]} for {wanted[name]}"
-            for name in sorted(wanted.keys() & shapes.keys())
-            if shapes[name] != wanted[name]
-        ]
-        lines = [
-            *_listed("missing", [name + nearest(name, unexpected) for name in missing[:5]], len(missing)),
-            *_listed("unexpected", unexpected, len(unexpected)),
-            *_listed("of another shape", misshaped, len(misshaped)),
-        ]
+        lines = misfits(wanted, {name: shape for name, shape in shapes.items() if name not in unused})
         roots = {name.split(".")[0] for name in wanted}
-        foreign = sorted({name.split(".")[0] + "." for name in unexpected if name.split(".")[0] not in roots})
-        if foreign and not missing and not misshaped:
-            lines.append("  leave them out with " + " ".join(f"--ignore {prefix}" for prefix in foreign[:5]))
+        beyond = {name.split(".")[0] + "." for name in shapes.keys() - unused if name.split(".")[0] not in roots}
+        if beyond and len(lines) == 1:  # nothing else is wrong
+            lines.append("  leave them out with " + " ".join(f"--ignore {prefix}" for prefix in sorted(beyond)[:5]))
         if lines:
             raise LayoutError("\n".join(lines))
-
-
-def _listed(what: str, names: Iterable[str], count: int) -> list[str]:
-    shown = list(names)[:5]
-    return [f"  {count} {what}: {'; '.join(shown)}{' ...' if count > 5 else ''}"] if count else []
 
 
 def one_to_one(state: Iterable[str], rename: Mapping[str, str]) -> list[Pair]:

@@ -24,6 +24,7 @@ from mage_kit.model import Mage
 from mage_kit.paddings import ClassTokenPadding, MaskTokenPadding
 from mage_kit.tokenizers import VQGAN
 
+TOKENIZER_PREFIX = "vqgan."
 CLASS_ROWS = 1000  # legacy rows between codes and mask row
 CLASS_ROW = 76  # which of them stands for [C0]: row 1100 of 2025 where there are 1024 codes
 ENCODER_HEADS = {768: 12, 1024: 16}  # published sizes, by width
@@ -33,7 +34,7 @@ _EMBEDDING = {
     "embedding.positions_ND": "token_emb.position_embeddings.weight",
     "embedding.norm.": "token_emb.LayerNorm.",
     "encoder.blocks.": "blocks.",
-    "tokenizer.": "vqgan.",
+    "tokenizer.": TOKENIZER_PREFIX,
 }
 _REASONS = {
     r"cls_token": "MAE's class token; MAGE's [C0] is a row of the vocabulary",
@@ -66,7 +67,7 @@ class _MageTensors(Layout):
 
     def tokenizer(self, shapes: Shapes, options: Options) -> VQGAN:
         """Build the tokenizer; the image's size follows from the number of positions."""
-        below = shapes.under("vqgan.")
+        below = shapes.under(TOKENIZER_PREFIX)
         if "quantize.embedding.weight" not in below:
             raise LayoutError("vqgan.*: missing, the file holds no tokenizer; give its file (option vqgan)")
         positions = shapes.of("token_emb.position_embeddings.weight", 2)[0] - 1
@@ -83,7 +84,7 @@ class _MageTensors(Layout):
             raise LayoutError(
                 f"image_size: {size[0]}x{size[1]} gives {tokenizer.spec.grid.size} tokens, the file has {positions}"
             )
-        codes = shapes.of("vqgan.quantize.embedding.weight", 2)[0]
+        codes = below.of("quantize.embedding.weight", 2)[0]
         vocabulary(codes, shapes.of("token_emb.word_embeddings.weight", 2)[0])
         return tokenizer
 

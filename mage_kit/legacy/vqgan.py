@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair, Shapes
+from mage_kit.legacy.layout import Layout, LayoutError, Options, Shapes
 from mage_kit.tokenizers import VQGAN
 
 DEFAULT_SIZE = (256, 256)
@@ -29,24 +29,35 @@ class VQGANLayout(Layout):
 
     def build(self, shapes: Shapes, options: Options) -> nn.Module:
         """Read widths, blocks and codes."""
-        base, channels, *_ = shapes.of("encoder.conv_in.weight", 4)
-        levels = shapes.count("encoder.down.{}.")
-        widths = [shapes.of(f"encoder.down.{level}.block.0.conv1.weight", 4)[0] for level in range(levels)]
-        codes, width = shapes.of("quantize.embedding.weight", 2)
-        return VQGAN(
-            image_size=options.image_size or DEFAULT_SIZE,
-            channels=channels_of(channels),
-            base_channels=base,
-            multipliers=multipliers_of(widths, base),
-            res_blocks=shapes.count("encoder.down.0.block.{}."),
-            middle_blocks=shapes.count("encoder.mid.block_{}.", first=1),
-            codebook_size=codes,
-            codebook_dim=width,
-        )
+        middle = shapes.count("encoder.mid.block_{}.", first=1)
+        return VQGAN(**conv_sizes(shapes, options, "encoder.down.{}.", "block"), middle_blocks=middle)
 
-    def pairs(self, module: Any) -> list[Pair]:
-        """The same names."""
-        return [Pair(name, name) for name in module.state_dict()]
+
+def conv_sizes(shapes: Shapes, options: Options, level: str, block: str) -> dict[str, Any]:
+    """Read the keywords that convolutional tokenizers in PyTorch share.
+
+    Args:
+        shapes: Of the file.
+        options: What the file does not say.
+        level: Pattern of a level's prefix.
+        block: Name of the residual blocks in a level.
+
+    Raises:
+        LayoutError: If a tensor is missing that tells a size.
+    """
+    base, channels, *_ = shapes.of("encoder.conv_in.weight", 4)
+    levels = range(shapes.count(level))
+    widths = [shapes.of(f"{level.format(number)}{block}.0.conv1.weight", 4)[0] for number in levels]
+    codes, width = shapes.of("quantize.embedding.weight", 2)
+    return {
+        "image_size": options.image_size or DEFAULT_SIZE,
+        "channels": channels_of(channels),
+        "base_channels": base,
+        "multipliers": multipliers_of(widths, base),
+        "res_blocks": shapes.count(f"{level.format(0)}{block}.{{}}."),
+        "codebook_size": codes,
+        "codebook_dim": width,
+    }
 
 
 def channels_of(channels: int) -> Any:

@@ -68,11 +68,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
     dataset = recipe.build_dataset()
     _check_sizes(recipe, len(dataset))
-    _given_tokenizer(recipe)  # a mistake shows before there is a folder
+    given = _given_tokenizer(recipe)  # a mistake shows before there is a folder
     _open_folder(recipe, dataset, out, resume)
     decisions, log = Decisions(out), MetricsLog(out)
     try:
-        tokenizer = _trained_tokenizer(recipe, dataset, out, decisions, log, reporter)
+        tokenizer = given
+        if tokenizer is None:
+            tokenizer = _trained_tokenizer(recipe, dataset, out, decisions, log, reporter)
         model = recipe.build_model(tokenizer)
         if (out / MODEL_FILE).is_file():
             reporter.say(f"{out} is complete; nothing to do")
@@ -138,10 +140,7 @@ def tokenizer_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
 def _trained_tokenizer(
     recipe: Recipe, dataset: Dataset, out: Path, decisions: Decisions, log: MetricsLog, reporter: Reporter
 ) -> Tokenizer:
-    """Return a trained tokenizer: the given one, one trained before with the same fingerprint, or a new one."""
-    given = _given_tokenizer(recipe)
-    if given is not None:
-        return given
+    """Return a tokenizer trained before with the same fingerprint, or a new one."""
     tokenizer = recipe.build_tokenizer()
     fingerprint = tokenizer_fingerprint(recipe, dataset)
     own = out / TOKENIZER_FOLDER

@@ -30,7 +30,7 @@ def test_training_state_and_command_line_are_passed_over(
     torch.save({"model": weights, **rest, "args": argparse.Namespace(lr=1e-3, model="x")}, tmp_path / "script.pth")
     imported = import_checkpoint(tmp_path / "script.pth", options=OPTIONS)
     same_tokens(imported.part)
-    assert imported.card["not_weights"] == ["optimizer", "epoch", "scaler", "args"]
+    assert imported.origin.card["not_weights"] == ["optimizer", "epoch", "scaler", "args"]
 
     name = "pytorch_lightning.callbacks.model_checkpoint"
     kept = type("ModelCheckpoint", (), {"__module__": name, "__qualname__": "ModelCheckpoint"})
@@ -62,14 +62,14 @@ def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
     raw = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     torch.save({"model": raw, "ema": tensors}, tmp_path / "both.pt")
     imported = import_checkpoint(tmp_path / "both.pt")
-    assert imported.card["sources"][0]["weights_under"] == "ema"
+    assert imported.origin.card["sources"][0]["weights_under"] == "ema"
     assert float(imported.part.state_dict()["quantize.embedding.weight"].abs().sum()) > 0
     asked = import_checkpoint(tmp_path / "both.pt", weights="model")
     assert float(asked.part.state_dict()["quantize.embedding.weight"].abs().sum()) == 0
     with pytest.raises(mk.MageKitError, match="weights: 'modle', did you mean 'model'"):
         import_checkpoint(tmp_path / "both.pt", weights="modle")
     torch.save({"model": tensors, "ema": {"decay": torch.tensor(0.999)}}, tmp_path / "settings.pt")
-    assert import_checkpoint(tmp_path / "settings.pt").card["sources"][0]["weights_under"] == "model"
+    assert import_checkpoint(tmp_path / "settings.pt").origin.card["sources"][0]["weights_under"] == "model"
 
 
 def test_tensors_nobody_knows_are_left_out_on_request_alone(tmp_path: Path, weights: dict[str, Tensor]) -> None:
@@ -77,9 +77,9 @@ def test_tensors_nobody_knows_are_left_out_on_request_alone(tmp_path: Path, weig
     torch.save({"model": weights}, tmp_path / "more.pth")
     refused(tmp_path / "more.pth", "1 unexpected: projector.0.weight")
     imported = import_checkpoint(tmp_path / "more.pth", options=Options(None, 4, 4, ignore=("projector.",)))
-    (item,) = (item for item in imported.card["unused"] if item["name"] == "projector.0.weight")
+    (item,) = (item for item in imported.origin.card["unused"] if item["name"] == "projector.0.weight")
     assert item["reason"] == "left out on request"
-    assert torch.equal(imported.unused["projector.0.weight"], torch.ones(3, 3))
+    assert torch.equal(imported.origin.unused["projector.0.weight"], torch.ones(3, 3))
     assert "leave them out with --ignore projector." in refused(tmp_path / "more.pth", "unexpected")
     for prefix in ("zzz", "blocks."):
         options = Options(None, 4, 4, ignore=("projector.", prefix))
@@ -94,4 +94,4 @@ def test_mask_token_padding(weights: dict[str, Tensor]) -> None:
     part = imported.part
     assert isinstance(part, mk.Mage) and isinstance(part.padding, mk.MaskTokenPadding)
     assert torch.equal(part.padding.mask_token, weights["mask_token"].float().flatten())
-    assert "mask_token" not in {item["name"] for item in imported.card["unused"]}
+    assert "mask_token" not in {item["name"] for item in imported.origin.card["unused"]}

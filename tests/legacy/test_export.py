@@ -107,7 +107,7 @@ def test_double_precision_is_read_as_float32(tmp_path: Path, weights: dict[str, 
     torch.save({"model": double}, tmp_path / "double.pth")
     imported = import_checkpoint(tmp_path / "double.pth", options=OPTIONS)
     same_tokens(imported.part)
-    made = export_part(imported.part, imported.card, imported.unused)  # type: ignore[arg-type]
+    made = export_part(imported.part, imported.origin)
     assert made.tensors["norm.bias"].dtype == torch.float32
 
 
@@ -116,7 +116,7 @@ def test_trained_on_after_import_exports_in_float32(weights: dict[str, Tensor]) 
     imported = import_checkpoint(MINI, options=OPTIONS)
     with torch.no_grad():
         imported.part.get_parameter("embedding.table").add_(1e-5)
-    made = export_part(imported.part, imported.card, imported.unused)  # type: ignore[arg-type]
+    made = export_part(imported.part, imported.origin)
     table = made.tensors["token_emb.word_embeddings.weight"]
     old = weights["token_emb.word_embeddings.weight"].float()
     assert table.dtype == torch.float32 == made.tensors["cls_token"].dtype
