@@ -1,10 +1,11 @@
 """Pre-training step and generation of ViT-B at 256 pixels: mage_kit beside the published algorithm written plainly.
 
-    python -m benchmarks.end_to_end [--images 2] [--json FILE]
+    python -m benchmarks.end_to_end [--json FILE] [--grid 32]
 
 Everything runs in one process, in turn, so that a machine that slows down slows all sides; medians are printed as
 ratios. Weights are random: times do not depend on them. The reference runs in float32, as published code does on a CPU,
-and again under the same autocast as ours.
+and again under the same autocast as ours. On a CPU our side keeps freed memory as our jobs do, and the reference runs
+under the C library's own rule: the rule is switched between them, and an untimed run follows.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from mage_kernels import choose_attention
-from torch import Tensor
+from mage_kernels import keep_freed_memory
 
-import mage_kit as mk
-from benchmarks.published import PublishedMage
-from mage_kit.losses import BatchMasks
-from mage_kit.storage import best_device
+from benchmarks.agreement import agreements
+from benchmarks.ceilings import matrix_ceiling, synchronise
+from benchmarks.sides import Bench, Settings, model_flops
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "mage_vitb.json"
-RATIO, STEPS, TAU = 0.7, 20, 6.0
+RUNS = {  # timed sides of each task: name, whether it is ours
+    "step": ("published, float32", "published, bfloat16", "mage_kit, live", "mage_kit, cached"),
+    "generation": ("published, float32", "published, bfloat16", "mage_kit"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,201 +40,166 @@ class Side:
     """One of the things timed.
 
     Args:
-        name: Of the side.
+        name: Of the side; ours start with "mage_kit".
         run: Does it once.
+        settle: A short run, untimed, after the memory rule was switched.
     """
 
     name: str
     run: Callable[[], object]
+    settle: Callable[[], object]
 
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    @property
+    def ours(self) -> bool:
+        """Whether it is ours."""
+        return self.name.startswith("mage_kit")
 
 
 def measure(sides: list[Side], device: torch.device, warm: int, repeats: int) -> dict[str, list[float]]:
-    """Time the sides in turn: seconds of each repeat."""
+    """Time the sides in turn: seconds of each repeat. Warm-up runs are short ones."""
     times: dict[str, list[float]] = {side.name: [] for side in sides}
+    keeping: bool | None = None
     for turn in range(warm + repeats):
         for side in sides:
+            if keeping != side.ours:
+                keeping = side.ours
+                keep_freed_memory(keeping)
+                side.settle()
+            if turn < warm:
+                side.settle()
+                continue
             synchronise(device)
             start = time.perf_counter()
             side.run()
             synchronise(device)
-            if turn >= warm:
-                times[side.name].append(time.perf_counter() - start)
-        print(f"  turn {turn + 1}/{warm + repeats}{' (warm-up)' if turn < warm else ''}", flush=True)
+            times[side.name].append(time.perf_counter() - start)
+        spent = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in times.items() if values)
+        print(f"  turn {turn + 1}/{warm + repeats}{f': {spent}' if spent else ' (warm-up)'}", flush=True)
     return times
 
 
-def ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """Matrix product rate in FLOP/s: the best of several."""
-    size = 8192 if device.type == "cuda" else 2048
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(6):
-        synchronise(device)
-        start = time.perf_counter()
-        left @ right
-        synchronise(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+def time_all(settings: Settings, given: argparse.Namespace, device: torch.device) -> tuple[dict[str, Any], str]:
+    """Time steps and generation; seconds of each repeat, and the attention form that was chosen."""
+    bench = Bench(settings, device)
+    small = Bench(Settings(1, settings.dropout, settings.grid), device, sharing=bench)
+    steps = [
+        Side(RUNS["step"][0], lambda: bench.reference(False), lambda: small.reference(False)),
+        Side(RUNS["step"][1], lambda: bench.reference(True), lambda: small.reference(True)),
+        Side(RUNS["step"][2], lambda: bench.ours(True), lambda: bench.ours(True)),
+        Side(RUNS["step"][3], lambda: bench.ours(False), lambda: bench.ours(False)),
+    ]
+    making = [
+        Side(RUNS["generation"][0], lambda: bench.generate(False, False), lambda: bench.generate(False, False, 1)),
+        Side(RUNS["generation"][1], lambda: bench.generate(False, True), lambda: bench.generate(False, True, 1)),
+        Side(RUNS["generation"][2], lambda: bench.generate(True, True), lambda: bench.generate(True, True, 1)),
+    ]
+    print("training step", flush=True)
+    times = {"step": measure(steps, device, given.warm, given.repeats)}
+    if given.generations:
+        print("generation of 20 steps", flush=True)
+        times["generation"] = measure(making, device, given.warm, given.generations)
+    return times, bench.attention
 
 
-def peak(run: Callable[[], object], device: torch.device) -> float | None:
-    """Bytes that a run needs beyond what was there before; None on a CPU, where freed memory stays with the process."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    run()
-    return float(torch.cuda.max_memory_allocated(device) - before)
+def peaks(settings: Settings, device: torch.device) -> dict[str, float]:
+    """Peak bytes of a training step of each side; on a CPU of a process that holds that side alone."""
+    found = {}
+    for name in RUNS["step"]:
+        if device.type == "cuda":
+            found[name] = Bench(settings, device, only=name).peak(name)
+        else:
+            words = [sys.executable, "-m", "benchmarks.sides", name, *map(str, settings.words())]
+            found[name] = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
+        print(f"  peak memory of a step, {name}: {found[name] / 2**30:.2f} GiB", flush=True)
+    return found
 
 
-class Bench:
-    """Both models with the same weights, and one step of each kind.
+def ratios(times: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """Ratios of medians, under the names of the JSON file."""
+    found = {}
+    for task, ours, name in (
+        ("step", "mage_kit, live", "step_ratio_live"),
+        ("step", "mage_kit, cached", "step_ratio_cached"),
+        ("generation", "mage_kit", "generation_ratio"),
+    ):
+        if task in times:
+            medians = {side: statistics.median(values) for side, values in times[task].items()}
+            found[name] = medians["published, float32"] / medians[ours]
+            found[f"{name}_same_precision"] = medians["published, bfloat16"] / medians[ours]
+    return found
 
-    Args:
-        images: A batch.
-        device: Where.
-        dropout: On both sides.
-    """
 
-    def __init__(self, images: int, device: torch.device, dropout: float) -> None:
-        self.device, self.count = device, images
-        rates = [f"model.{part}.dropout={dropout}" for part in ("encoder", "decoder", "embedding")]
-        recipe = mk.Recipe.load(RECIPE, rates)
-        self.model = recipe.build_model().to(device).train()
-        self.plain = PublishedMage(self.model).to(device).train()
-        plain_tokenizer = recipe.build_tokenizer().to(device).eval().requires_grad_(False)
-        plain_tokenizer.load_state_dict(self.model.tokenizer.state_dict())
-        self.plain.tokenizer = plain_tokenizer
-        self.model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        shape = (images, self.model.encoder.heads, 129, self.model.encoder.dim // self.model.encoder.heads)
-        choice = choose_attention("auto", device, torch.bfloat16, shape, dropout)
-        self.model.set_attention(choice.implementation, inference="sdpa")
-        self.attention = f"{choice.implementation} ({choice.reason})"
-        ours = [parameter for _, parameter in self.model.trainable()]
-        self.optimizer = torch.optim.AdamW(ours, lr=1e-6, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
-        theirs = [parameter for name, parameter in self.plain.named_parameters() if not name.startswith("tokenizer.")]
-        self.plain_optimizer = torch.optim.AdamW(theirs, lr=1e-6, betas=(0.9, 0.95), weight_decay=0.05)
-        self.pixels = torch.rand(images, 3, *recipe.build_tokenizer().image_size, device=device)
-        self.ids = self.model.tokenizer.encode(self.pixels)
+def report(result: dict[str, Any], settings: Settings) -> None:
+    """Print the table."""
+    flops, rates = model_flops(settings), result["matrix_ceiling"]
+    for task, table in result["seconds"].items():
+        print(f"\n{task}: median, spread, ratio to the reference in float32 and in bfloat16, share of the ceiling")
+        medians = {name: statistics.median(values) for name, values in table.items()}
+        for name, seconds in medians.items():
+            rate = rates["float32" if name.endswith("float32") else "bfloat16"]
+            share = flops[task] if name != "mage_kit, cached" else flops["cached"]
+            spread = (max(table[name]) - min(table[name])) / seconds
+            print(
+                f"  {name:20} {seconds:8.3f} s  ±{spread / 2:4.0%} {medians['published, float32'] / seconds:6.2f}x"
+                f" {medians['published, bfloat16'] / seconds:6.2f}x {share / seconds / rate:5.0%}"
+            )
+            result["share_of_ceiling"][f"{task}: {name}"] = share / seconds / rate
+    for name in ("peak_memory_ratio", "token_agreement"):
+        if name in result:
+            print(f"{name}: {result[name]}")
 
-    def fast(self) -> torch.autocast:
-        """Our autocast."""
-        return torch.autocast(self.device.type, torch.bfloat16)
 
-    def noise(self) -> Tensor:
-        """Fresh mask noise."""
-        return torch.rand(self.count, self.model.spec.grid.size, device=self.device)
-
-    def ours(self, live: bool) -> None:
-        """One of our steps, with the tokenizer in the loop or from cached tokens."""
-        with self.fast():
-            ids = self.model.tokenizer.encode(self.pixels) if live else self.ids
-            ratio_B = torch.full((self.count,), RATIO, dtype=torch.float64)
-            plan = self.model.plan(ratio_B, self.noise())
-            masks = BatchMasks(ratio_B, int(self.model.n_masked(ratio_B).sum()), 1)
-            loss = self.model(ids, plan, masks).terms[0].total / masks.masked_tokens
-        self._update(loss, self.model, self.optimizer)
-
-    def reference(self, fast: bool) -> None:
-        """One step of the published algorithm."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
-            ids = self.plain.tokenizer.encode(self.pixels)
-            loss = self.plain.loss(ids, RATIO, self.noise())
-        self._update(loss, self.plain, self.plain_optimizer)
-
-    def _update(self, loss: Tensor, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 3.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def generate(self, ours: bool, fast: bool) -> None:
-        """Generate images from nothing."""
-        images = 64 if self.device.type == "cuda" else 4
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
-            if ours:
-                mk.generate(self.model, images, steps=STEPS)
-            else:
-                self.plain.eval()
-                self.plain.generate(images, STEPS, TAU)
-                self.plain.train()
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=4, help="images in a training step")
+    parser.add_argument("--dropout", type=float, default=0.1, help="on both sides")
+    parser.add_argument("--grid", type=int, default=16, help="tokens a side; 32 adds the growth to 512 pixels")
+    parser.add_argument("--warm", type=int, default=3, help="short runs before the timed ones")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--generations", type=int, default=5, help="repeats of generation; 0 leaves it out")
+    parser.add_argument("--no-agreement", action="store_true", help="leave out the tokenizers trained for it")
+    parser.add_argument("--json", type=Path, default=None, help="file to write")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2, help="images in a training step")
-    parser.add_argument("--dropout", type=float, default=0.1, help="on both sides")
-    parser.add_argument("--warm", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--generations", type=int, default=2, help="repeats of generation")
-    parser.add_argument("--json", type=Path, default=None, help="file to write")
-    given = parser.parse_args()
-    device = best_device()
+    given = arguments()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    bench = Bench(given.images, device, given.dropout)
-    print(f"ViT-B, {given.images} images a step, {device}, attention {bench.attention}", flush=True)
-    rates = {name: ceiling(device, dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
+    settings = Settings(given.images, given.dropout, given.grid)
+    size = 16 * given.grid
+    print(f"ViT-B at {size} px, {given.images} images a step, dropout {given.dropout}, {device}", flush=True)
+    rates = {str(dtype)[6:]: matrix_ceiling(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     print(
         "matrix ceiling: " + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()), flush=True
     )
-    steps = [
-        Side("published, float32", lambda: bench.reference(False)),
-        Side("published, bfloat16", lambda: bench.reference(True)),
-        Side("mage_kit, live", lambda: bench.ours(True)),
-        Side("mage_kit, cached", lambda: bench.ours(False)),
-    ]
-    times = measure(steps, device, given.warm, given.repeats)
-    memory = {side.name: peak(side.run, device) for side in steps}
-    making = [
-        Side("published, float32", lambda: bench.generate(False, False)),
-        Side("published, bfloat16", lambda: bench.generate(False, True)),
-        Side("mage_kit", lambda: bench.generate(True, True)),
-    ]
-    made = measure(making, device, 1, given.generations)
-    report(times, made, memory, rates, given)
-
-
-def report(
-    times: dict[str, list[float]],
-    made: dict[str, list[float]],
-    memory: dict[str, float | None],
-    rates: dict[str, float],
-    given: argparse.Namespace,
-) -> None:
-    """Print the table and write the JSON."""
-    step = {name: statistics.median(values) for name, values in times.items()}
-    making = {name: statistics.median(values) for name, values in made.items()}
-    for title, table in (("training step", step), ("generation", making)):
-        print(f"\n{title}: median seconds, ratio to the float32 reference, to the one in the same precision")
-        for name, seconds in table.items():
-            plain, same = table["published, float32"] / seconds, table["published, bfloat16"] / seconds
-            print(f"  {name:22} {seconds:8.3f} s {plain:6.2f}x {same:6.2f}x")
-    result = {
-        "step_ratio_live": step["published, float32"] / step["mage_kit, live"],
-        "step_ratio_cached": step["published, float32"] / step["mage_kit, cached"],
-        "generation_ratio": making["published, float32"] / making["mage_kit"],
-        "step_ratio_live_same_precision": step["published, bfloat16"] / step["mage_kit, live"],
-        "step_ratio_cached_same_precision": step["published, bfloat16"] / step["mage_kit, cached"],
-        "generation_ratio_same_precision": making["published, bfloat16"] / making["mage_kit"],
-        "matrix_ceiling": rates,
-        "seconds": {"step": times, "generation": made},
+    memory = peaks(settings, device)
+    times, attention = time_all(settings, given, device)
+    print(f"attention in training: {attention}")
+    result: dict[str, Any] = {
+        **ratios(times),
+        "peak_memory_ratio": memory["mage_kit, live"]
+        / min(memory["published, float32"], memory["published, bfloat16"]),
         "peak_bytes": memory,
-        "settings": {"images": given.images, "dropout": given.dropout, "ratio": RATIO, "steps": STEPS},
-        "machine": {"processor": platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "matrix_ceiling": rates,
+        "share_of_ceiling": {},
+        "seconds": times,
+        "settings": {**vars(given), "json": None, "ratio": Bench.RATIO, "steps": Bench.STEPS},
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
     }
-    ours, theirs = memory["mage_kit, live"], memory["published, float32"]
-    if ours is not None and theirs is not None:
-        result["peak_memory_ratio"] = ours / theirs
-        held = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in memory.items() if size is not None)
-        print(f"\npeak memory of a step: {held}")
+    if not given.no_agreement:
+        result["agreement_of"] = agreements(device)
+        result["token_agreement"] = min(result["agreement_of"].values())
+    report(result, settings)
     if given.json is not None:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -13,9 +13,27 @@ import torch.nn.functional as F
 from einops import rearrange
 from mage_kernels.attention import Implementation, attention
 from mage_kernels.dropout import dropout
+from mage_kernels.packed import PackedLinear
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6
+
+
+class Linear(nn.Linear):
+    """A linear layer, optionally followed by the exact GELU; generation may pack its weights for the while.
+
+    Attributes:
+        packed: The weights packed, used where no gradient is computed; None for a plain product.
+    """
+
+    packed: PackedLinear | None = None
+
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        if self.packed is not None and not torch.is_grad_enabled():
+            return self.packed(x, gelu)
+        out = super().forward(x)
+        return F.gelu(out) if gelu else out
 
 
 class SelfAttention(nn.Module):
@@ -38,14 +56,15 @@ class SelfAttention(nn.Module):
         self.dropout = dropout
         self.implementation: Implementation = "sdpa"  # with gradients
         self.inference: Implementation = "sdpa"  # without: the faster form may be another
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.generating: Implementation | None = None  # set while a model is prepared to generate
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         query, key, value = rearrange(self.qkv(x_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         rate = self.dropout if self.training else 0.0
-        form = self.implementation if torch.is_grad_enabled() else self.inference
+        form = self.implementation if torch.is_grad_enabled() else self.generating or self.inference
         mixed = attention(query, key, value, dropout=rate, implementation=form)
         return drop(self.proj(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
 
@@ -63,12 +82,12 @@ class MLP(nn.Module):
         super().__init__()
         hidden = round(dim * ratio)
         self.dropout = dropout
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        hidden = drop(F.gelu(self.fc1(x_BND)), self.dropout, self.training)
+        hidden = drop(self.fc1(x_BND, gelu=True), self.dropout, self.training)
         return drop(self.fc2(hidden), self.dropout, self.training)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mage_kit.blocks import initialise
+from mage_kit.blocks import Linear, initialise
 from mage_kit.embedding import TokenEmbedding
 from mage_kit.grid import TokenSpec
 
@@ -29,14 +29,14 @@ class CodeHead(nn.Module):
     def __init__(self, spec: TokenSpec, decoder_dim: int, encoder_dim: int) -> None:
         super().__init__()
         assert spec.codes is not None
-        self.fc = nn.Linear(decoder_dim, encoder_dim)
+        self.fc = Linear(decoder_dim, encoder_dim)
         self.ln = nn.LayerNorm(encoder_dim)
         self.bias = nn.Parameter(torch.zeros(spec.codes))
         initialise(self)
 
     def forward(self, hidden_ME: Tensor, embedding: TokenEmbedding) -> Tensor:
         """(M, E) -> logits (M, V)."""
-        features_MD = self.ln(F.gelu(self.fc(hidden_ME)))
+        features_MD = self.ln(self.fc(hidden_ME, gelu=True))
         return F.linear(features_MD, embedding.codes_VD.detach(), self.bias.to(features_MD.dtype))
 
 
@@ -50,7 +50,7 @@ class ValueHead(nn.Module):
 
     def __init__(self, spec: TokenSpec, decoder_dim: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(decoder_dim, spec.width)
+        self.fc = Linear(decoder_dim, spec.width)
         initialise(self)
 
     def forward(self, hidden_ME: Tensor, embedding: TokenEmbedding) -> Tensor:

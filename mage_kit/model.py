@@ -304,17 +304,21 @@ class Mage(nn.Module):
             terms[0] = dataclasses.replace(terms[0], total=terms[0].total + 0.0 * predictions_MX.sum())
         return StepOutput(terms, plan.picked_M, plan.weight_M)
 
-    def logits(self, ids_BL: Tensor, masked_BL: Tensor, condition: Any = None) -> Tensor:
+    def logits(self, ids_BL: Tensor, masked_BL: Tensor, condition: Any = None, rows_M: Tensor | None = None) -> Tensor:
         """Return predictions for every token (B, L, V), nothing dropped: the generation pass.
 
         Args:
             ids_BL: Tokens; what stands at masked places is not read.
             masked_BL: bool, True where the token is unknown.
             condition: For conditional decoders.
+            rows_M: Flat indices (image * L + token) of the tokens wanted; the result is then (M, V).
         """
         plan = full_plan(masked_BL)
         latents_BSD = self.encoder.norm(self.encode(ids_BL, plan))
-        predictions: Tensor = self.head(self.decode(latents_BSD, plan, condition), self.embedding)
+        features = self.decode(latents_BSD, plan, condition)
+        if rows_M is not None:
+            features = features.flatten(0, 1).index_select(0, rows_M)
+        predictions: Tensor = self.head(features, self.embedding)
         return predictions
 
     def token_features(self, tokens: Tensor) -> Tensor:

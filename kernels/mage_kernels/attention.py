@@ -12,13 +12,14 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mage_kernels.dropout import dropout as cheap_dropout
+from mage_kernels.dropout import apply_mask, cheap, keep_mask, keep_scale
 
 Implementation = Literal["sdpa", "matmul", "reference"]
 
@@ -53,10 +54,59 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
 
 
 def _matmul(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    with _full_precision(query):  # logits rounded to bfloat16 would be off by a hundredth and more
-        logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
-        weights = torch.softmax(logits, dim=-1).to(value.dtype)
-    return (cheap_dropout(weights, dropout) if dropout else weights) @ value
+    if query.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # Image by image: the logits of one stay in the processor's cache.
+        parts = zip(query.split(1), key.split(1), value.split(1), strict=True)
+        return torch.cat([_Matmul.apply(*part, dropout) for part in parts])  # type: ignore[no-untyped-call]
+    mixed: Tensor = _Matmul.apply(query, key, value, dropout)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+class _Matmul(torch.autograd.Function):
+    """The two products written out; keeps the weights in float32 and the dropout mask for the gradient.
+
+    In bfloat16 a row of weights does not sum to 1, which the softmax's gradient, a small difference, would not forgive.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rate: float) -> Tensor:
+        ctx.scale, ctx.keep = query.shape[-1] ** -0.5, 1.0
+        wide = torch.softmax(_logits(query, key, ctx.scale), dim=-1)
+        weights = wide.to(value.dtype)
+        if not rate:
+            ctx.save_for_backward(query, key, value, wide)
+            return weights @ value
+        if not cheap(weights, rate):
+            dropped = torch.dropout(torch.ones_like(weights), rate, True)
+            ctx.save_for_backward(query, key, value, wide, dropped)
+            return (weights * dropped) @ value
+        mask, ctx.keep = keep_mask(weights, rate), keep_scale(rate)
+        ctx.save_for_backward(query, key, value, wide, mask)
+        return (apply_mask(weights, mask) @ value).mul_(ctx.keep)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        query, key, value, wide, *masks = ctx.saved_tensors
+        grad = grad * ctx.keep if ctx.keep != 1 else grad
+        for_weights, dropped = grad @ value.mT, wide.to(value.dtype)
+        for mask in masks:
+            hide = apply_mask if mask.dtype == torch.int16 else torch.mul
+            for_weights, dropped = hide(for_weights, mask), hide(dropped, mask)
+        for_logits = torch._softmax_backward_data(for_weights.to(wide.dtype), wide, -1, wide.dtype).to(query.dtype)
+        return (
+            (for_logits @ key).mul_(ctx.scale),
+            (for_logits.mT @ query).mul_(ctx.scale),
+            dropped.mT @ grad,
+            None,
+        )
+
+
+def _logits(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Scaled products in float32 at least; bfloat16 logits would be off by a hundredth and more."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with _full_precision(query):
+        return (query.to(wide) * scale) @ key.to(wide).mT
 
 
 def _reference(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
@@ -89,9 +139,14 @@ class AttentionChoice:
 
 
 def choose_attention(
-    backend: str, device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int, int], dropout: float
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    shape: tuple[int, int, int, int],
+    dropout: float,
+    gradients: bool = True,
 ) -> AttentionChoice:
-    """Choose the form for training by running forward and backward at the real shape, dtype and dropout.
+    """Choose the form by running it at the real shape, dtype and dropout: forward and backward, or forward alone.
 
     Args:
         backend: "auto" to measure, "torch" for SDPA without measuring; a `mage_kernels.Backend`.
@@ -99,6 +154,7 @@ def choose_attention(
         dtype: Dtype of queries, keys and values.
         shape: (B, H, N, d); the batch is cut to 64 for the probe.
         dropout: Dropout on the attention weights.
+        gradients: Whether the backward pass counts.
 
     Raises:
         ValueError: If the backend is unknown.
@@ -113,20 +169,26 @@ def choose_attention(
         return AttentionChoice("sdpa", f"SDPA's fused kernels on {device.type}")
     small = (min(shape[0], 64), *shape[1:])
     forms: tuple[Implementation, ...] = ("sdpa", "matmul")
-    times = {form: _seconds(form, dtype, small, dropout) for form in forms}
+    times = {form: _seconds(form, dtype, small, dropout, gradients) for form in forms}
     best = min(forms, key=lambda form: times[form])
     measured = ", ".join(f"{form} {times[form] * 1e3:.2f} ms" for form in forms)
-    return AttentionChoice(best, f"fastest forward + backward at {small} {str(dtype)[6:]}: {measured}")
+    passes = "forward + backward" if gradients else "forward"
+    return AttentionChoice(best, f"fastest {passes} at {small} {str(dtype)[6:]}: {measured}")
 
 
-def _seconds(form: Implementation, dtype: torch.dtype, shape: tuple[int, int, int, int], dropout: float) -> float:
-    """Best of five timings of a forward and a backward."""
+def _seconds(
+    form: Implementation, dtype: torch.dtype, shape: tuple[int, int, int, int], dropout: float, gradients: bool
+) -> float:
+    """Best of five timings."""
     state = torch.random.get_rng_state()
-    inputs = [torch.randn(shape).to(dtype).requires_grad_() for _ in range(3)]
+    inputs = [torch.randn(shape).to(dtype).requires_grad_(gradients) for _ in range(3)]
     best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        attention(*inputs, dropout=dropout, implementation=form).sum().backward()
-        best = min(best, time.perf_counter() - start)
+    with torch.set_grad_enabled(gradients):
+        for _ in range(5):
+            start = time.perf_counter()
+            mixed = attention(*inputs, dropout=dropout, implementation=form)
+            if gradients:
+                mixed.sum().backward()
+            best = min(best, time.perf_counter() - start)
     torch.random.set_rng_state(state)
     return best

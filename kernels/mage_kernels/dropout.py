@@ -2,28 +2,69 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LEVELS = 1 << 16
+_LEVELS = 1 << 15
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
     """Zero values with a probability and scale the rest by its inverse complement.
 
-    On a CPU the probability is rounded to a multiple of 2^-16 and the scale follows the rounded value, so that the mean
+    On a CPU the probability is rounded to a multiple of 2^-15 and the scale follows the rounded value, so that the mean
     is kept exactly; elsewhere torch's own dropout runs. Draws come from torch's global generator.
 
     Args:
         x: Any floating tensor.
         probability: In [0, 1).
     """
-    threshold = round(probability * _LEVELS)
-    if x.device.type != "cpu" or threshold == 0:
+    if not cheap(x, probability):
         return F.dropout(x, probability)
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+    masked: Tensor = _Masked.apply(  # type: ignore[no-untyped-call]
+        x, keep_mask(x, probability), keep_scale(probability)
+    )
+    return masked
+
+
+def cheap(x: Tensor, probability: float) -> bool:
+    """Whether the cheap masks serve here: on a CPU, in eager mode, at 15 bits of probability."""
+    return x.device.type == "cpu" and round(probability * _LEVELS) > 0 and not torch.compiler.is_compiling()
+
+
+def keep_scale(probability: float) -> float:
+    """Return what kept values are multiplied with; a Python number: in bfloat16 it would move the mean by 0.2%."""
+    return _LEVELS / (_LEVELS - round(probability * _LEVELS))
+
+
+def keep_mask(x: Tensor, probability: float) -> Tensor:
+    """Return int16 of x's shape: all bits set where a value is kept, none where it is dropped."""
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
     bits = words.random_(-(1 << 63), None).view(torch.int16)[: x.numel()].view(x.shape)
-    keep = (bits >= threshold - _LEVELS // 2).to(x.dtype)
-    # The scale stays a Python number: rounded to bfloat16 it would move the mean by a fifth of a percent.
-    return (x * keep) * (_LEVELS / (_LEVELS - threshold))
+    # u < threshold drops: the sign of threshold - 1 - u, spread over all bits. Comparing gives bool, slow to convert.
+    threshold = round(probability * _LEVELS)
+    return bits.bitwise_and_(_LEVELS - 1).neg_().add_(threshold - 1).bitwise_right_shift_(15)
+
+
+def apply_mask(x: Tensor, mask: Tensor) -> Tensor:
+    """Return x (any floating dtype) with the values dropped that the mask drops; no scale."""
+    if x.element_size() == 2:
+        return (x.view(torch.int16) & mask).view(x.dtype)
+    return x * mask.to(x.dtype).neg_()
+
+
+class _Masked(torch.autograd.Function):
+    """(x where the mask keeps it, else 0) x scale; the mask is saved as 16 bits a value."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        ctx.save_for_backward(mask)
+        return apply_mask(x, mask).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = ctx.saved_tensors
+        return apply_mask(grads[0], mask).mul_(ctx.scale), None, None

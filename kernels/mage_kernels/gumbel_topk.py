@@ -27,7 +27,12 @@ def gumbel(uniform: Tensor) -> Tensor:
 
 
 def sample_tokens(
-    logits_BLV: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None = None, *, backend: Backend = "auto"
+    logits_BLV: Tensor,
+    uniform_BL: Tensor,
+    masked_BL: Tensor | None = None,
+    *,
+    backend: Backend = "auto",
+    check: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Sample one code a position by inverse CDF, with one uniform number each.
 
@@ -36,6 +41,7 @@ def sample_tokens(
         uniform_BL: Numbers in (0, 1).
         masked_BL: bool, the positions to sample; None for all. At others the result holds nothing of use.
         backend: Which implementation runs.
+        check: Read back whether all went well and raise if not; without it, NaN among the log-probabilities says so.
 
     Returns:
         ids_BL (int64) and the sampled codes' log-probabilities (float32).
@@ -47,7 +53,7 @@ def sample_tokens(
     masked_BL = torch.ones_like(uniform_BL, dtype=torch.bool) if masked_BL is None else masked_BL
     choice = choose("sample_tokens", backend, logits_BLV.device, logits_BLV.dtype, logits_BLV.shape[2], _probe_sample)
     ids_BL, log_p_BL = _SAMPLE[choice.implementation](logits_BLV, uniform_BL, masked_BL)
-    if bool(torch.isnan(log_p_BL).any()):
+    if check and bool(torch.isnan(log_p_BL).any()):
         raise ValueError("logits: not finite, must be numbers (or -inf for a code that may not be drawn)")
     return ids_BL, log_p_BL
 

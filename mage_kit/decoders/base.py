@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mage_kit.blocks import Linear
 from mage_kit.registry import Registry
 
 
@@ -39,7 +40,7 @@ class Decoder(nn.Module, ABC):
     def __init__(self, encoder_dim: int, num_tokens: int, dim: int) -> None:
         super().__init__()
         self.encoder_dim, self.num_tokens, self.dim = encoder_dim, num_tokens, dim
-        self.embed = nn.Linear(encoder_dim, dim)
+        self.embed = Linear(encoder_dim, dim)
         self.positions_NE = nn.Parameter(torch.empty(1 + num_tokens, dim).normal_(std=0.02))
 
     @abstractmethod

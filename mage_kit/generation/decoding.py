@@ -14,9 +14,9 @@ import torch
 from mage_kernels import remask, sample_tokens
 from torch import Tensor
 
-from mage_kit.blocks import evaluating
 from mage_kit.draws import keys, uniforms
 from mage_kit.errors import MageKitError, PartsError
+from mage_kit.generation.prepared import Asked, prepared
 from mage_kit.model import Decoding, Mage
 from mage_kit.pictures import grid_picture, save_picture
 from mage_kit.schedules import Schedule
@@ -86,13 +86,19 @@ def decode_tokens(
     plan.schedule.check(plan.steps)
     ids_BL, masked_BL = known_BL.clone(), masked_BL.clone()
     unknown_B = masked_BL.sum(dim=1)
+    blank = bool(masked_BL.all())
     index_B = torch.arange(first_index, first_index + len(ids_BL), device=ids_BL.device)
     length = ids_BL.shape[1]
+    broken = torch.zeros(2, dtype=torch.bool, device=ids_BL.device)
     for step in range(1, plan.steps + 1):
         noise_B2L = uniforms(keys(seed, "decode", index_B, step), 2 * length)
-        ids_BL, masked_BL = decode_step(model, plan, step, ids_BL, masked_BL, unknown_B, noise_B2L)
+        uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
+        sampled = _sample(model, ids_BL, masked_BL, uniform_BL, same=blank and step == 1)
+        ids_BL, masked_BL, found = _keep_best(model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, *sampled)
+        broken |= found
         if on_step is not None:
             on_step(step, plan.steps)
+    _refuse(broken, plan.selection)  # once: reading back in each step would hold the device up
     return ids_BL
 
 
@@ -124,22 +130,61 @@ def decode_step(
         ValueError: If logits are not finite, or the selection breaks its contract.
     """
     uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
-    sampled_BL, log_p_BL = sample_tokens(model.logits(ids_BL, masked_BL), uniform_BL, masked_BL, backend=model.backend)
+    sampled = _sample(model, ids_BL, masked_BL, uniform_BL, same=False)
+    ids_BL, masked_BL, broken = _keep_best(model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, *sampled)
+    _refuse(broken, plan.selection)
+    return ids_BL, masked_BL
+
+
+def _sample(model: Mage, ids_BL: Tensor, masked_BL: Tensor, uniform_BL: Tensor, same: bool) -> tuple[Tensor, Tensor]:
+    """Return a sampled code and its log-probability for each unknown token; `same` if all images are alike."""
+    images = 1 if same else len(ids_BL)
+    if ids_BL.device.type != "cpu":
+        logits_BLV = model.logits(ids_BL[:images], masked_BL[:images]).expand(len(ids_BL), -1, -1)
+        return sample_tokens(logits_BLV, uniform_BL, masked_BL, backend=model.backend, check=False)
+    # On a CPU sizes cost no waiting: head and sampling run on the unknown tokens alone.
+    rows_M = masked_BL[:images].flatten().nonzero()[:, 0]
+    logits_MV = model.logits(ids_BL[:images], masked_BL[:images], rows_M=rows_M)
+    if same:
+        logits_MV, rows_M = logits_MV.repeat(len(ids_BL), 1), masked_BL.flatten().nonzero()[:, 0]
+    ids_1M, log_p_1M = sample_tokens(
+        logits_MV[None], uniform_BL.flatten()[rows_M][None], backend=model.backend, check=False
+    )
+    sampled_BL, log_p_BL = torch.zeros_like(ids_BL), torch.zeros(ids_BL.shape)
+    sampled_BL.view(-1)[rows_M], log_p_BL.view(-1)[rows_M] = ids_1M[0], log_p_1M[0]
+    return sampled_BL, log_p_BL
+
+
+def _keep_best(
+    model: Mage,
+    plan: Decoding,
+    step: int,
+    ids_BL: Tensor,
+    masked_BL: Tensor,
+    unknown_B: Tensor,
+    noise_BL: Tensor,
+    sampled_BL: Tensor,
+    log_p_BL: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens, what is unknown next, and whether (log-probabilities, scores) held NaN: a flag on the device."""
     ids_BL = torch.where(masked_BL, sampled_BL, ids_BL)
     count_B = plan.schedule.next_counts(unknown_B, masked_BL.sum(dim=1), step, plan.steps)
     score_BL = plan.selection.score(SelectionStep(step, plan.steps, model.spec.grid, log_p_BL, noise_BL))
-    _check_score(score_BL, masked_BL, plan.selection)
-    return ids_BL, remask(score_BL, masked_BL, count_B, backend=model.backend)
-
-
-def _check_score(score_BL: Tensor, masked_BL: Tensor, selection: Selection) -> None:
-    """Hold a selection to its contract: a plug-in's bug is named, not decoded with."""
-    name = type(selection).__name__
     if not isinstance(score_BL, Tensor) or score_BL.shape != masked_BL.shape:
         shape = tuple(score_BL.shape) if isinstance(score_BL, Tensor) else type(score_BL).__name__
+        name = type(plan.selection).__name__
         raise ValueError(f"selection: {name} returned {shape}, must be a tensor of shape {tuple(masked_BL.shape)}")
-    if bool(torch.isnan(score_BL[masked_BL]).any()):
-        raise ValueError(f"selection: {name} returned NaN, must be numbers")
+    broken = torch.stack([(torch.isnan(values) & masked_BL).any() for values in (log_p_BL, score_BL)])
+    return ids_BL, remask(score_BL, masked_BL, count_B, backend=model.backend), broken
+
+
+def _refuse(broken: Tensor, selection: Selection) -> None:
+    """Raise for what decoding must not go on with; a selection that breaks its contract is a plug-in's bug, named."""
+    logits, scores = broken.tolist()
+    if logits:
+        raise ValueError("logits: not finite, must be numbers (or -inf for a code that may not be drawn)")
+    if scores:
+        raise ValueError(f"selection: {type(selection).__name__} returned NaN, must be numbers")
 
 
 @torch.no_grad()
@@ -152,6 +197,7 @@ def generate(
     schedule: Schedule | None = None,
     selection: Selection | None = None,
     batch: int = 64,
+    precision: Asked | None = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Generated:
     """Make images from nothing.
@@ -164,6 +210,8 @@ def generate(
         schedule: None for the model's own.
         selection: None for the model's own.
         batch: Images at once.
+        precision: "float32", "bfloat16", "auto" for bfloat16 where the processor has it and the model is wide enough,
+            None for what autocast says around the call.
         on_progress: Called with (images x steps done, all of them).
 
     Raises:
@@ -178,7 +226,7 @@ def generate(
     plan = Decoding(schedule or own.schedule, selection or own.selection, steps or own.steps)
     length = model.spec.grid.size
     tokens, images = [], []
-    with evaluating(model):
+    with prepared(model, min(n, batch), precision):
         for start in range(0, n, batch):
             size = min(batch, n - start)
             known_BL = torch.zeros(size, length, dtype=torch.int64, device=model.device)

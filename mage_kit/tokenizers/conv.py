@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,6 +33,11 @@ class ConvSizes:
     middle: int = 2
 
 
+def activate(normed: Tensor) -> Tensor:
+    """SiLU of a norm's output; in place where no gradient will ask for the input."""
+    return F.silu(normed, inplace=not torch.is_grad_enabled())
+
+
 class ResBlock(nn.Module):
     """GroupNorm, SiLU, 3x3 convolution, twice; residual.
 
@@ -49,11 +55,12 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
-        branch = self.conv1(F.silu(self.norm1(x)))
-        branch = self.conv2(F.silu(self.norm2(branch)))
-        shortcut: Tensor = x if self.nin_shortcut is None else self.nin_shortcut(branch)
-        out: Tensor = branch + shortcut
-        return out
+        branch: Tensor = self.conv1(activate(self.norm1(x)))
+        branch = self.conv2(activate(self.norm2(branch)))
+        if self.nin_shortcut is None:
+            return branch.add_(x)  # in place: a convolution's gradient does not read its output
+        shortcut: Tensor = self.nin_shortcut(branch)
+        return shortcut.add_(branch)
 
 
 class Level(nn.Module):
@@ -105,7 +112,7 @@ class ConvEncoder(nn.Module):
         x = self.conv_in(images_BCHW)
         for index, level in enumerate(self.down):
             x = level(x if index == 0 else F.avg_pool2d(x, 2))
-        features: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        features: Tensor = self.conv_out(activate(self.norm_out(self.mid(x))))
         return features
 
 
@@ -133,5 +140,5 @@ class ConvDecoder(nn.Module):
             x = level(x)
             if index > 0:
                 x = level.enlarge(x)
-        images: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        images: Tensor = self.conv_out(activate(self.norm_out(x)))
         return images

@@ -20,14 +20,15 @@ from mage_kit.draws import derive, generator, keys, uniforms
 from mage_kit.errors import RecipeError
 from mage_kit.losses import BatchMasks, Loss
 from mage_kit.model import Mage
+from mage_kit.precision import Decision, choose_precision
 from mage_kit.recipe import Recipe
 from mage_kit.sections import Training
+from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.checkpoints import Checkpointed
 from mage_kit.training.loader import Batch, Order, batches
 from mage_kit.training.loop import LoopPlan, Stage
 from mage_kit.training.metrics import RatioBins
 from mage_kit.training.optim import make_optimizer
-from mage_kit.training.probe import Decision, choose_precision
 from mage_kit.training.tokenizer_stage import to_float
 
 _PROBED = 4096  # tokens in the batch that precision is measured on
@@ -239,11 +240,21 @@ def tokenization_precision(model: Mage, dataset: Dataset, device: torch.device, 
     tokenizer = model.tokenizer.to(device)
     stills = [torch.from_numpy(dataset.still(index).views[0]) for index in range(min(64, len(dataset)))]
     images = to_float(torch.stack(stills), device)
-    with torch.autocast(device.type, torch.bfloat16):
-        fast = tokenizer.encode(images)
-    share = float((fast == tokenizer.encode(images)).double().mean())
+    share = token_agreement(tokenizer, images)
     value = "bfloat16" if share >= AGREEMENT else "float32"
     return Decision(value, f"ids in bfloat16 agree with float32's in {share:.1%} of tokens (needed: {AGREEMENT:.0%})")
+
+
+def token_agreement(tokenizer: Tokenizer, images_BCHW: Tensor) -> float:
+    """Return the share of tokens whose ids are the same in bfloat16 and in float32.
+
+    Args:
+        tokenizer: One with codes, in evaluation mode.
+        images_BCHW: float images in [0, 1], on its device.
+    """
+    with torch.autocast(images_BCHW.device.type, torch.bfloat16):
+        fast = tokenizer.encode(images_BCHW)
+    return float((fast == tokenizer.encode(images_BCHW)).double().mean())
 
 
 def _probe_run(model: Mage, device: torch.device, batch: int) -> Callable[[], None]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mage_kit.datasets import Dataset
 from mage_kit.draws import derive, generator
+from mage_kit.precision import Decision, choose_precision
 from mage_kit.recipe import Recipe
 from mage_kit.sections import TokenizerTraining
 from mage_kit.tokenizers import Tokenizer
@@ -19,7 +20,6 @@ from mage_kit.training.checkpoints import Checkpointed
 from mage_kit.training.loader import Batch, Order, batches
 from mage_kit.training.loop import LoopPlan, Stage
 from mage_kit.training.optim import make_optimizer
-from mage_kit.training.probe import Decision, choose_precision
 
 _PROBED = 1 << 16  # pixels in the batch that precision is measured on
 

@@ -72,9 +72,9 @@ def selection(choice: mk.Selection, model: mk.Mage) -> None:
     seen: list[Tensor] = []
     logits = type(model).logits
 
-    def spy(self: mk.Mage, ids: Tensor, mask: Tensor, condition: Any = None) -> Tensor:
+    def spy(self: mk.Mage, ids: Tensor, mask: Tensor, condition: Any = None, rows_M: Tensor | None = None) -> Tensor:
         seen.append(mask.clone())
-        return logits(self, ids, mask, condition)
+        return logits(self, ids, mask, condition, rows_M)
 
     type(model).logits = spy
     try:

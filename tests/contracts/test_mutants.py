@@ -97,27 +97,14 @@ def test_one_attention_form_alone_goes_wrong(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_known_tokens_are_sampled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Halton-MaskGIT #36: a step replaced tokens that were decided."""
-    sample = decoding.sample_tokens
+    keep = decoding._keep_best
 
-    def with_known(logits: Tensor, uniform: Tensor, masked: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
-        ids, log_p = sample(logits, uniform)
-        return _EveryWhere(ids), log_p
+    def over_all(model: Any, plan: Any, step: int, ids: Tensor, masked: Tensor, *rest: Any) -> Any:
+        *others, sampled, log_p = rest
+        kept, still, broken = keep(model, plan, step, ids, masked, *others, sampled, log_p)
+        return (sampled if step > 1 else kept), still, broken
 
-    class _EveryWhere(Tensor):
-        """Sampled ids that win in `torch.where` whatever the mask says."""
-
-        @classmethod
-        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            plain = [arg.as_subclass(Tensor) if isinstance(arg, _EveryWhere) else arg for arg in args]
-            if func is torch.where:
-                return plain[1]
-            return func(*plain, **(kwargs or {}))
-
-        @staticmethod
-        def __new__(cls: Any, data: Tensor) -> Any:
-            return data.as_subclass(cls)
-
-    monkeypatch.setattr(decoding, "sample_tokens", with_known)
+    monkeypatch.setattr(decoding, "_keep_best", over_all)
     with caught("known tokens changed"):
         checks.selection(mk.GumbelConfidence(), build.mage().eval())
 

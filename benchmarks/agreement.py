@@ -1,0 +1,104 @@
+"""How many tokens keep their id when the frozen tokenizer runs in bfloat16: on tokenizers trained here.
+
+    python -m benchmarks.agreement
+
+One learns the handwritten digits as recipes/digits.json says, one learns 64-pixel crops of scikit-learn's two
+photographs. Both are measured on images that they were not trained on: digits shifted and scaled, other crops.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import mage_kit as mk
+from benchmarks.sides import RECIPE
+from mage_kit.training.model_stage import token_agreement
+from mage_kit.training.optim import lr_at
+
+CROP, STEPS, BATCH = 64, 400, 32
+
+
+def agreements(device: torch.device, steps: int = STEPS) -> dict[str, float]:
+    """Train both tokenizers and return the share of equal ids of each.
+
+    Args:
+        device: Where.
+        steps: Of training, each.
+    """
+    found = {}
+    for name, tokenizer, images, others in (digits(), photographs()):
+        start = time.monotonic()
+        error = train(tokenizer.to(device), images, device, steps)
+        found[name] = token_agreement(tokenizer, others.to(device))
+        codes = len(tokenizer.encode(others.to(device)).unique())
+        print(
+            f"{name}: {found[name]:.2%} of {len(others)} x {tokenizer.spec.grid.size} ids agree, {codes} codes in use,"
+            f" mean squared error {error:.4f} after {steps} steps ({time.monotonic() - start:.0f} s)",
+            flush=True,
+        )
+    return found
+
+
+def digits() -> tuple[str, mk.Tokenizer, Tensor, Tensor]:
+    """Digits: the recipe's tokenizer, its augmented views to train on, others to measure on."""
+    recipe = mk.Recipe.load(RECIPE.parent / "digits.json")
+    dataset = recipe.build_dataset()
+    views = [torch.from_numpy(dataset.sample(index, 0, recipe.seed).views[0]) for index in range(len(dataset))]
+    others = [torch.from_numpy(dataset.sample(index, 1, recipe.seed).views[0]) for index in range(0, len(dataset), 7)]
+    return "digits", recipe.build_tokenizer(), as_float(torch.stack(views)), as_float(torch.stack(others))
+
+
+def photographs() -> tuple[str, mk.Tokenizer, Tensor, Tensor]:
+    """Crops of the two photographs that scikit-learn carries: the left five sixths to train on, the rest to measure."""
+    from sklearn.datasets import load_sample_images
+
+    random = np.random.default_rng(0)
+    crops: dict[bool, list[Tensor]] = {True: [], False: []}
+    for picture in load_sample_images().images:
+        height, width = picture.shape[:2]
+        edge = width * 5 // 6
+        for training, count in ((True, 1024), (False, 128)):
+            low, high = (0, edge - CROP) if training else (edge, width - CROP)
+            for _ in range(count):
+                top, left = random.integers(0, height - CROP), random.integers(low, high)
+                crops[training].append(torch.from_numpy(picture[top : top + CROP, left : left + CROP].copy()))
+    images, others = (torch.stack(crops[part]).permute(0, 3, 1, 2) for part in (True, False))
+    torch.manual_seed(0)
+    tokenizer = mk.VQGAN(
+        image_size=(CROP, CROP), base_channels=32, multipliers=(1, 2, 2, 4), codebook_size=512, codebook_dim=64
+    )
+    return "photographs", tokenizer, as_float(images), as_float(others)
+
+
+def as_float(images_BCHW: Tensor) -> Tensor:
+    """8-bit images as float in [0, 1]."""
+    return images_BCHW.float() / 255
+
+
+def train(tokenizer: mk.Tokenizer, images: Tensor, device: torch.device, steps: int) -> float:
+    """Train a tokenizer; return the last steps' mean squared error."""
+    random = torch.Generator().manual_seed(0)
+    tokenizer.start_training()
+    values = [value for value in tokenizer.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(values, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    errors = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step, steps, steps // 10, 2e-3)
+        batch = images[torch.randint(len(images), (BATCH,), generator=random)].to(device)
+        losses = tokenizer.objective(batch, step / steps, torch.Generator().manual_seed(step))
+        losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(values, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        errors.append(float(losses.parts["mse"]))
+    tokenizer.finish_training()
+    return float(np.mean(errors[-20:]))
+
+
+if __name__ == "__main__":
+    agreements(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
