@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import mage_kit as mk
-from benchmarks.sides import RECIPE
+from benchmarks.sides import RECIPES
 from mage_kit.training.model_stage import token_agreement
 from mage_kit.training.optim import lr_at
 
@@ -45,7 +45,7 @@ def agreements(device: torch.device, steps: int = STEPS) -> dict[str, float]:
 
 def digits() -> tuple[str, mk.Tokenizer, Tensor, Tensor]:
     """Digits: the recipe's tokenizer, its augmented views to train on, others to measure on."""
-    recipe = mk.Recipe.load(RECIPE.parent / "digits.json")
+    recipe = mk.Recipe.load(RECIPES / "digits.json")
     dataset = recipe.build_dataset()
     views = [torch.from_numpy(dataset.sample(index, 0, recipe.seed).views[0]) for index in range(len(dataset))]
     others = [torch.from_numpy(dataset.sample(index, 1, recipe.seed).views[0]) for index in range(0, len(dataset), 7)]

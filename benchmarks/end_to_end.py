@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def measure(sides: list[Side], device: torch.device, warm: int, repeats: int) ->
 def time_all(settings: Settings, given: argparse.Namespace, device: torch.device) -> tuple[dict[str, Any], str]:
     """Time steps and generation; seconds of each repeat, and the attention form that was chosen."""
     bench = Bench(settings, device)
-    small = Bench(Settings(1, settings.dropout, settings.grid), device, sharing=bench)
+    small = Bench(replace(settings, images=1), device, sharing=bench)
     steps = [
         Side(RUNS["step"][0], lambda: bench.reference(False), lambda: small.reference(False)),
         Side(RUNS["step"][1], lambda: bench.reference(True), lambda: small.reference(True)),
@@ -108,7 +108,7 @@ def peaks(settings: Settings, device: torch.device) -> dict[str, float]:
         if device.type == "cuda":
             found[name] = Bench(settings, device, only=name).peak(name)
         else:
-            words = [sys.executable, "-m", "benchmarks.sides", name, *map(str, settings.words())]
+            words = [sys.executable, "-m", "benchmarks.sides", name, *settings.words()]
             found[name] = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
         print(f"  peak memory of a step, {name}: {found[name] / 2**30:.2f} GiB", flush=True)
     return found
@@ -155,6 +155,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=4, help="images in a training step")
     parser.add_argument("--dropout", type=float, default=0.1, help="on both sides")
     parser.add_argument("--grid", type=int, default=16, help="tokens a side; 32 adds the growth to 512 pixels")
+    parser.add_argument("--model", choices=("vitb", "vitl"), default="vitb")
     parser.add_argument("--warm", type=int, default=3, help="short runs before the timed ones")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--generations", type=int, default=5, help="repeats of generation; 0 leaves it out")
@@ -168,9 +169,9 @@ def main() -> None:
     given = arguments()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    settings = Settings(given.images, given.dropout, given.grid)
+    settings = Settings(given.images, given.dropout, given.grid, given.model)
     size = 16 * given.grid
-    print(f"ViT-B at {size} px, {given.images} images a step, dropout {given.dropout}, {device}", flush=True)
+    print(f"{given.model} at {size} px, {given.images} images a step, dropout {given.dropout}, {device}", flush=True)
     rates = {str(dtype)[6:]: matrix_ceiling(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     print(
         "matrix ceiling: " + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()), flush=True

@@ -1,6 +1,6 @@
 """Both sides of the end-to-end comparison with the same weights, and one step of each kind.
 
-As a program it runs one side alone and prints its peak memory: `python -m benchmarks.sides NAME IMAGES DROPOUT GRID`.
+As a program it runs one side alone and prints its peak memory: `python -m benchmarks.sides NAME IMAGES DROPOUT ...`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import mage_kit as mk
 from benchmarks.published import PublishedMage
 from mage_kit.losses import BatchMasks
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "mage_vitb.json"
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,23 @@ class Settings:
         images: Of a training step.
         dropout: On both sides.
         grid: Tokens a side: 16 for 256 pixels.
+        model: "vitb" or "vitl".
     """
 
     images: int
     dropout: float
     grid: int = 16
+    model: str = "vitb"
 
-    def words(self) -> tuple[int, float, int]:
+    def words(self) -> tuple[str, ...]:
         """As arguments of this program."""
-        return self.images, self.dropout, self.grid
+        return str(self.images), str(self.dropout), str(self.grid), self.model
 
     def recipe(self) -> mk.Recipe:
-        """ViT-B with these settings."""
+        """The recipe with these settings."""
         rates = [f"model.{part}.dropout={self.dropout}" for part in ("encoder", "decoder", "embedding")]
         size = 16 * self.grid
-        return mk.Recipe.load(RECIPE, [*rates, f"tokenizer.image_size=[{size}, {size}]"])
+        return mk.Recipe.load(RECIPES / f"mage_{self.model}.json", [*rates, f"tokenizer.image_size=[{size}, {size}]"])
 
 
 class Bench:
@@ -187,9 +189,9 @@ def model_flops(settings: Settings) -> dict[str, float]:
 
 def main() -> None:
     """Print the peak memory of one side."""
-    name, images, dropout, grid = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    name, images, dropout, grid, model = sys.argv[1:]
     keep_freed_memory(name.startswith("mage_kit"))
-    bench = Bench(Settings(images, dropout, grid), torch.device("cpu"), only=name)
+    bench = Bench(Settings(int(images), float(dropout), int(grid), model), torch.device("cpu"), only=name)
     gc.collect()
     print(int(bench.peak(name)))
 

@@ -1,9 +1,10 @@
-"""Multi-head attention in three forms with one signature, and the probe that chooses between them.
+"""Multi-head attention in several forms with one signature, and the probe that chooses between them.
 
 Legend: B images, H heads, N positions, d head width. Layout (B, H, N, d), scale d^-0.5, no mask.
-`sdpa` calls torch's scaled_dot_product_attention; `matmul` writes the two products out, logits and softmax in float32,
-which is several times faster in bfloat16 on a CPU (SDPA's backward there is slow); `reference` keeps everything in
-float32, whatever the input: slow, and what the others are tested against.
+`sdpa` calls torch's scaled_dot_product_attention, `sdpa_flash`, `sdpa_cudnn`, `sdpa_efficient` hold it to one kernel;
+`xformers` calls memory_efficient_attention; `matmul` writes the two products out, logits and softmax in float32, which
+is several times faster in bfloat16 on a CPU (SDPA's backward there is slow); `reference` keeps everything in float32,
+whatever the input: slow, and what the others are tested against.
 """
 
 from __future__ import annotations
@@ -18,10 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mage_kernels.dropout import apply_mask, cheap, keep_mask, keep_scale
 
-Implementation = Literal["sdpa", "matmul", "reference"]
+Implementation = Literal["sdpa", "sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "xformers", "matmul", "reference"]
+
+_SDPA_KERNELS = {
+    "sdpa_flash": SDPBackend.FLASH_ATTENTION,
+    "sdpa_cudnn": SDPBackend.CUDNN_ATTENTION,
+    "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
 
 
 def attention(
@@ -51,6 +59,22 @@ def attention(
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+
+def _one_kernel(name: str) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
+    def run(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        with sdpa_kernel(_SDPA_KERNELS[name]):
+            return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+    return run
+
+
+def _xformers(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    from xformers.ops import memory_efficient_attention  # an extra; importing it takes a while
+
+    swapped = (part.transpose(1, 2) for part in (query, key, value))  # (B, N, H, d) there
+    out: Tensor = memory_efficient_attention(*swapped, p=dropout)
+    return out.transpose(1, 2)
 
 
 def _matmul(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
@@ -125,6 +149,8 @@ def _full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 _FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
     "sdpa": _sdpa,
+    **{name: _one_kernel(name) for name in _SDPA_KERNELS},
+    "xformers": _xformers,
     "matmul": _matmul,
     "reference": _reference,
 }
@@ -165,30 +191,58 @@ def choose_attention(
         return AttentionChoice("reference", "backend 'reference' was asked for")
     if backend not in ("auto", "triton"):  # there is no Triton form: SDPA's fused kernels are the ones to beat
         raise ValueError(f"backend: '{backend}', must be one of auto, triton, torch, reference")
-    if device.type != "cpu":
-        return AttentionChoice("sdpa", f"SDPA's fused kernels on {device.type}")
     small = (min(shape[0], 64), *shape[1:])
-    forms: tuple[Implementation, ...] = ("sdpa", "matmul")
-    times = {form: _seconds(form, dtype, small, dropout, gradients) for form in forms}
-    best = min(forms, key=lambda form: times[form])
-    measured = ", ".join(f"{form} {times[form] * 1e3:.2f} ms" for form in forms)
+    candidates = _CANDIDATES.get(device.type, ())
+    if not candidates:
+        return AttentionChoice("sdpa", f"nothing else is known on {device.type}")
+    times, refused = {}, []
+    for form in candidates:
+        try:
+            times[form] = _seconds(form, device, dtype, small, dropout, gradients)
+        except Exception as error:  # an operator that is missing, unbuilt or unfit may raise anything
+            refused.append(f"{form} does not run ({type(error).__name__}: {_first_line(error)})")
+    best = min(times, key=lambda form: times[form])
     passes = "forward + backward" if gradients else "forward"
-    return AttentionChoice(best, f"fastest {passes} at {small} {str(dtype)[6:]}: {measured}")
+    measured = ", ".join(f"{form} {seconds * 1e3:.2f} ms" for form, seconds in times.items())
+    reason = f"fastest {passes} at {small} {str(dtype)[6:]}: {measured}"
+    return AttentionChoice(best, "; ".join([reason, *refused]))
+
+
+_CANDIDATES: dict[str, tuple[Implementation, ...]] = {
+    "cpu": ("sdpa", "matmul"),
+    "cuda": ("sdpa", "sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "xformers"),
+}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
 
 
 def _seconds(
-    form: Implementation, dtype: torch.dtype, shape: tuple[int, int, int, int], dropout: float, gradients: bool
+    form: Implementation,
+    device: torch.device,
+    dtype: torch.dtype,
+    shape: tuple[int, int, int, int],
+    dropout: float,
+    gradients: bool,
 ) -> float:
     """Best of five timings."""
-    state = torch.random.get_rng_state()
-    inputs = [torch.randn(shape).to(dtype).requires_grad_(gradients) for _ in range(3)]
+    devices = [device] if device.type == "cuda" else []
     best = float("inf")
-    with torch.set_grad_enabled(gradients):
+    with torch.random.fork_rng(devices), torch.set_grad_enabled(gradients):
+        inputs = [torch.randn(shape, device=device).to(dtype).requires_grad_(gradients) for _ in range(3)]
         for _ in range(5):
+            _wait(device)
             start = time.perf_counter()
             mixed = attention(*inputs, dropout=dropout, implementation=form)
             if gradients:
                 mixed.sum().backward()
+            _wait(device)
             best = min(best, time.perf_counter() - start)
-    torch.random.set_rng_state(state)
     return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -7,6 +7,7 @@ import torch
 from mage_kernels import gumbel_topk, token_drop
 from mage_kernels.attention import choose_attention
 from mage_kernels.backend import Choice, choose, triton_problem
+from mage_kernels.packed import packing_problem
 
 _WIDTH = 768
 _SHAPE = (8, 12, 129, 64)  # attention of a ViT-B encoder: images, heads, kept positions, head width
@@ -25,12 +26,21 @@ def survey(device: torch.device, asked: str = "auto") -> list[Choice]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     probes = {**token_drop.PROBES, **gumbel_topk.PROBES}
     rows = [choose(name, asked, device, dtype, _WIDTH, probe) for name, probe in probes.items()]
-    attention = choose_attention("auto", device, dtype, _SHAPE, 0.1)
-    rows.append(Choice("attention", attention.implementation, attention.reason))
-    cheap = device.type == "cpu"
-    reason = "one 64-bit draw serves four values" if cheap else f"torch's own is fast on {device.type}"
-    rows.append(Choice("dropout", "cheap masks" if cheap else "torch", reason))
+    for kind, rate, gradients in ((dtype, 0.1, True), (torch.bfloat16, 0.1, True), (torch.bfloat16, 0.0, False)):
+        name = f"attention, {'training' if gradients else 'generation'} in {str(kind)[6:]}"
+        if name not in [row.operation for row in rows]:
+            attention = choose_attention("auto", device, kind, _SHAPE, rate, gradients)
+            rows.append(Choice(name, attention.implementation, attention.reason))
+    cpu = device.type == "cpu"
+    reason = "one 64-bit draw serves four values" if cpu else f"torch's own is fast on {device.type}"
+    rows.append(Choice("dropout", "cheap masks" if cpu else "torch", reason))
+    packing = packing_problem(device)
+    rows.append(
+        Choice("linear, generation", "torch" if packing else "packed", packing or "weights in oneDNN's own layout")
+    )
     problem = triton_problem(device)
     if problem is not None and device.type != "cuda":
         rows.append(Choice("(triton)", "not used", problem))
+    if cpu:
+        rows.append(Choice("(xformers)", "not used", "its attention has no operators for CPUs"))
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,14 @@ from rich.table import Column, Table
 
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, RunArgument, SetOption, app, console
 from mage_kit.errors import MageKitError
+
+
+class Precisions(StrEnum):
+    """What to compute in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 @app.command()
@@ -42,6 +51,9 @@ def generate(
     out: Annotated[Path | None, typer.Option(help="PNG to write; default RUN/generated-seedSEED-nN.png.")] = None,
     separate: Annotated[bool, typer.Option("--separate", help="One PNG an image, in a folder named by --out.")] = False,
     overwrite: OverwriteOption = False,
+    precision: Annotated[
+        Precisions, typer.Option(help="auto: bfloat16 where the processor has it and the model is wide.")
+    ] = Precisions.auto,
 ) -> None:
     """Generate images from nothing, as one picture or one file each."""
     from mage_kit.jobs.generate import generate_files
@@ -56,6 +68,7 @@ def generate(
         out=out,
         separate=separate,
         overwrite=overwrite,
+        precision=precision.value,
         reporter=Reporter(),
     )
     console.print(f"written: {written}", markup=False, soft_wrap=True)

@@ -6,12 +6,13 @@ import json
 import re
 from pathlib import Path
 
+from mage_kernels import keep_freed_memory
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic, atomic_folder
-from mage_kit.generation import generate
+from mage_kit.generation import Asked, generate, generation_precision
 from mage_kit.loading import load
 from mage_kit.pictures import grid_picture
 from mage_kit.progress import Reporter
@@ -35,6 +36,7 @@ def generate_files(
     out: Path | None,
     separate: bool,
     overwrite: bool,
+    precision: Asked,
     reporter: Reporter,
 ) -> Path:
     """Generate images and write them.
@@ -48,6 +50,7 @@ def generate_files(
         out: PNG, or folder with `separate`; None names one inside the run folder.
         separate: One PNG an image, at its own size, instead of one sheet.
         overwrite: Replace files.
+        precision: What to compute in; "auto" follows the machine and the model's width.
         reporter: Where progress goes.
 
     Returns:
@@ -65,13 +68,24 @@ def generate_files(
         raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
     if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
         raise MageKitError(f"out: '{target}', holds other files than generated images; choose another folder")
+    keep_freed_memory()
     model = load(run, best_device())
+    decided = generation_precision(precision, model)
     with reporter.task(f"generating {n} images", n * (steps or model.decoding.steps)) as task:
-        made = generate(model, n, seed=seed, steps=steps, batch=batch, on_progress=lambda done, _: task.update(done))
+        made = generate(
+            model,
+            n,
+            seed=seed,
+            steps=steps,
+            batch=batch,
+            precision=precision,
+            on_progress=lambda done, _: task.update(done),
+        )
     settings = {
         "run": Recipe.load(run / RECIPE_FILE).name,
         "seed": seed,
         "steps": steps or model.decoding.steps,
+        "precision": decided.value,
         "schedule": SCHEDULES.describe(model.decoding.schedule),
         "selection": SELECTIONS.describe(model.decoding.selection),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -9,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mage_kit.blocks import full_precision
+
 EPS = 1e-6
+_WIDE_FROM = 2  # level whose sides are a quarter of the image's
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,14 @@ class ConvSizes:
     middle: int = 2
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What convolutions of x run in if autocast lowers it, else None."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
 def activate(normed: Tensor) -> Tensor:
     """SiLU of a norm's output; in place where no gradient will ask for the input."""
     return F.silu(normed, inplace=not torch.is_grad_enabled())
@@ -53,14 +65,16 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.nin_shortcut = nn.Conv2d(outputs, outputs, 1, bias=False) if inputs != outputs else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H, W)."""
+    def forward(self, x: Tensor, wide: bool = False) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H, W); with `wide` norms and sums are float32 whatever convolutions are."""
+        x = x.float() if wide else x
         branch: Tensor = self.conv1(activate(self.norm1(x)))
-        branch = self.conv2(activate(self.norm2(branch)))
+        branch = self.conv2(activate(self.norm2(branch.float() if wide else branch)))
         if self.nin_shortcut is None:
-            return branch.add_(x)  # in place: a convolution's gradient does not read its output
+            # In place: a convolution's gradient does not read its output.
+            return x + branch if wide else branch.add_(x)
         shortcut: Tensor = self.nin_shortcut(branch)
-        return shortcut.add_(branch)
+        return shortcut.float() + branch if wide else shortcut.add_(branch)
 
 
 class Level(nn.Module):
@@ -73,10 +87,10 @@ class Level(nn.Module):
         if upsample:
             self.upsample = nn.ModuleDict({"conv": nn.Conv2d(outputs, outputs, 3, padding=1)})
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, wide: bool = False) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
         for block in self.block:
-            x = block(x)
+            x = block(x, wide)
         return x
 
     def enlarge(self, x: Tensor) -> Tensor:
@@ -91,9 +105,19 @@ class Middle(nn.Sequential):
     def __init__(self, width: int, blocks: int, groups: int) -> None:
         super().__init__(OrderedDict((f"block_{i + 1}", ResBlock(width, width, groups)) for i in range(blocks)))
 
+    def forward(self, x: Tensor, wide: bool = False) -> Tensor:
+        """(B, width, H, W) -> the same."""
+        for block in self:
+            x = block(x, wide)
+        return x
+
 
 class ConvEncoder(nn.Module):
-    """Images to features: levels from wide to small, average pooling between them."""
+    """Images to features: levels from wide to small, average pooling between them.
+
+    Under autocast the first and last convolution, and norms and sums from a quarter of the image's side on, stay in
+    float32: that costs next to nothing, and most ids that bfloat16 would change stay as they are.
+    """
 
     def __init__(self, sizes: ConvSizes) -> None:
         super().__init__()
@@ -109,10 +133,16 @@ class ConvEncoder(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, features, H / f, W / f)."""
-        x = self.conv_in(images_BCHW)
+        lower = autocast_dtype(images_BCHW)
+        with full_precision(images_BCHW) if lower else contextlib.nullcontext():
+            x = self.conv_in(images_BCHW.float() if lower else images_BCHW)
         for index, level in enumerate(self.down):
-            x = level(x if index == 0 else F.avg_pool2d(x, 2))
-        features: Tensor = self.conv_out(activate(self.norm_out(self.mid(x))))
+            wide = lower is not None and index >= _WIDE_FROM
+            x = x if index == 0 else F.avg_pool2d(x, 2)
+            x = level(x.to(lower) if lower and not wide else x, wide)
+        x = activate(self.norm_out(self.mid(x, wide=lower is not None)))
+        with full_precision(x) if lower else contextlib.nullcontext():
+            features: Tensor = self.conv_out(x)
         return features
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
+from mage_kernels import keep_freed_memory
 
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError, RecipeError
@@ -50,6 +51,8 @@ DATA_FILE = "data.json"
 def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter | None = None) -> Path:
     """Train tokenizer and model as the recipe says.
 
+    The process keeps the memory that it frees from here on (`mage_kernels.keep_freed_memory`).
+
     Args:
         recipe: A recipe with data and training.
         out: The run folder; must be new or empty unless `resume`.
@@ -63,6 +66,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
         MageKitError: If the folder holds something else, or the data cannot be read.
     """
     reporter = reporter or Reporter()
+    keep_freed_memory()
     recipe.check()
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
