@@ -2,10 +2,9 @@
 
     python -m benchmarks.end_to_end [--json FILE] [--grid 32]
 
-Everything runs in one process, in turn, so that a machine that slows down slows all sides; medians are printed as
-ratios. Weights are random: times do not depend on them. The reference runs in float32, as published code does on a CPU,
-and again under the same autocast as ours. On a CPU our side keeps freed memory as our jobs do, and the reference runs
-under the C library's own rule: the rule is switched between them, and an untimed run follows.
+The sides run in turn, so that a machine that slows down slows all of them, each in a process of its own that waits
+meanwhile (see workers.py); medians are printed as ratios. Weights are random: times do not depend on them. The
+reference runs in float32, as published code does on a CPU, and again under the same autocast as ours.
 """
 
 from __future__ import annotations
@@ -14,107 +13,70 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from mage_kernels import keep_freed_memory
 
 from benchmarks.agreement import agreements
-from benchmarks.ceilings import matrix_ceiling, synchronise
+from benchmarks.ceilings import matrix_ceiling
 from benchmarks.sides import Bench, Settings, model_flops
+from benchmarks.workers import Worker
 
-RUNS = {  # timed sides of each task: name, whether it is ours
-    "step": ("published, float32", "published, bfloat16", "mage_kit, live", "mage_kit, cached"),
-    "generation": ("published, float32", "published, bfloat16", "mage_kit"),
+SIDES = {  # what is timed: its name in the table, whose it is, and the order that has it done
+    "step": {
+        "published, float32": ("published", "step float32"),
+        "published, bfloat16": ("published", "step bfloat16"),
+        "mage_kit, live": ("mage_kit", "step live"),
+        "mage_kit, cached": ("mage_kit", "step cached"),
+    },
+    "generation": {
+        "published, float32": ("published", "generation float32"),
+        "published, bfloat16": ("published", "generation bfloat16"),
+        "mage_kit": ("mage_kit", "generation mage_kit"),
+    },
 }
+Times = dict[str, dict[str, list[float]]]
 
 
-@dataclass(frozen=True)
-class Side:
-    """One of the things timed.
-
-    Args:
-        name: Of the side; ours start with "mage_kit".
-        run: Does it once.
-        settle: A short run, untimed, after the memory rule was switched.
-    """
-
-    name: str
-    run: Callable[[], object]
-    settle: Callable[[], object]
-
-    @property
-    def ours(self) -> bool:
-        """Whether it is ours."""
-        return self.name.startswith("mage_kit")
-
-
-def measure(sides: list[Side], device: torch.device, warm: int, repeats: int) -> dict[str, list[float]]:
-    """Time the sides in turn: seconds of each repeat. Warm-up runs are short ones."""
-    times: dict[str, list[float]] = {side.name: [] for side in sides}
-    keeping: bool | None = None
+def measure(workers: dict[str, Worker], task: str, warm: int, repeats: int) -> dict[str, list[float]]:
+    """Time the sides of a task in turn: seconds of each repeat. Generation warms up with single steps."""
+    times: dict[str, list[float]] = {name: [] for name in SIDES[task]}
     for turn in range(warm + repeats):
-        for side in sides:
-            if keeping != side.ours:
-                keeping = side.ours
-                keep_freed_memory(keeping)
-                side.settle()
-            if turn < warm:
-                side.settle()
-                continue
-            synchronise(device)
-            start = time.perf_counter()
-            side.run()
-            synchronise(device)
-            times[side.name].append(time.perf_counter() - start)
+        for name, (side, order) in SIDES[task].items():
+            if turn >= warm:
+                times[name].append(workers[side].seconds(order))
+            else:
+                workers[side].seconds(f"{order} 1" if task == "generation" else order)
         spent = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in times.items() if values)
-        print(f"  turn {turn + 1}/{warm + repeats}{f': {spent}' if spent else ' (warm-up)'}", flush=True)
+        print(f"  {task}, turn {turn + 1}/{warm + repeats}: {spent or 'warm-up'}", flush=True)
     return times
 
 
-def time_all(settings: Settings, given: argparse.Namespace, device: torch.device) -> tuple[dict[str, Any], str]:
-    """Time steps and generation; seconds of each repeat, and the attention form that was chosen."""
-    bench = Bench(settings, device)
-    small = Bench(replace(settings, images=1), device, sharing=bench)
-    steps = [
-        Side(RUNS["step"][0], lambda: bench.reference(False), lambda: small.reference(False)),
-        Side(RUNS["step"][1], lambda: bench.reference(True), lambda: small.reference(True)),
-        Side(RUNS["step"][2], lambda: bench.ours(True), lambda: bench.ours(True)),
-        Side(RUNS["step"][3], lambda: bench.ours(False), lambda: bench.ours(False)),
-    ]
-    making = [
-        Side(RUNS["generation"][0], lambda: bench.generate(False, False), lambda: bench.generate(False, False, 1)),
-        Side(RUNS["generation"][1], lambda: bench.generate(False, True), lambda: bench.generate(False, True, 1)),
-        Side(RUNS["generation"][2], lambda: bench.generate(True, True), lambda: bench.generate(True, True, 1)),
-    ]
-    print("training step", flush=True)
-    times = {"step": measure(steps, device, given.warm, given.repeats)}
-    if given.generations:
-        print("generation of 20 steps", flush=True)
-        times["generation"] = measure(making, device, given.warm, given.generations)
-    return times, bench.attention
-
-
-def peaks(settings: Settings, device: torch.device) -> dict[str, float]:
-    """Peak bytes of a training step of each side; on a CPU of a process that holds that side alone."""
+def peaks(workers: dict[str, Worker]) -> dict[str, float]:
+    """Peak bytes of a training step of each side, weights and optimiser included."""
     found = {}
-    for name in RUNS["step"]:
-        if device.type == "cuda":
-            found[name] = Bench(settings, device, only=name).peak(name)
-        else:
-            words = [sys.executable, "-m", "benchmarks.sides", name, *settings.words()]
-            found[name] = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
+    for name, (side, order) in SIDES["step"].items():
+        found[name] = workers[side].peak(order)
         print(f"  peak memory of a step, {name}: {found[name] / 2**30:.2f} GiB", flush=True)
     return found
 
 
-def ratios(times: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+def time_all(settings: Settings, given: argparse.Namespace) -> tuple[Times, dict[str, float], str]:
+    """Time steps and generation; seconds of each repeat, peaks, and the attention form that was chosen."""
+    workers = {side: Worker(side, settings) for side in ("published", "mage_kit")}
+    try:
+        times = {"step": measure(workers, "step", given.warm, given.repeats)}
+        memory = peaks(workers)
+        if given.generations:
+            times["generation"] = measure(workers, "generation", given.warm, given.generations)
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    return times, memory, workers["mage_kit"].attention
+
+
+def ratios(times: Times) -> dict[str, float]:
     """Ratios of medians, under the names of the JSON file."""
     found = {}
     for task, ours, name in (
@@ -156,7 +118,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, default=0.1, help="on both sides")
     parser.add_argument("--grid", type=int, default=16, help="tokens a side; 32 adds the growth to 512 pixels")
     parser.add_argument("--model", choices=("vitb", "vitl"), default="vitb")
-    parser.add_argument("--warm", type=int, default=3, help="short runs before the timed ones")
+    parser.add_argument("--warm", type=int, default=3, help="untimed runs first")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--generations", type=int, default=5, help="repeats of generation; 0 leaves it out")
     parser.add_argument("--no-agreement", action="store_true", help="leave out the tokenizers trained for it")
@@ -169,15 +131,15 @@ def main() -> None:
     given = arguments()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    settings = Settings(given.images, given.dropout, given.grid, given.model)
+    made = 64 if device.type == "cuda" else 4
+    settings = Settings(given.images, given.dropout, given.grid, given.model, made)
     size = 16 * given.grid
     print(f"{given.model} at {size} px, {given.images} images a step, dropout {given.dropout}, {device}", flush=True)
     rates = {str(dtype)[6:]: matrix_ceiling(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     print(
         "matrix ceiling: " + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()), flush=True
     )
-    memory = peaks(settings, device)
-    times, attention = time_all(settings, given, device)
+    times, memory, attention = time_all(settings, given)
     print(f"attention in training: {attention}")
     result: dict[str, Any] = {
         **ratios(times),

@@ -15,6 +15,7 @@ from mage_kernels.attention import Implementation, attention
 from mage_kernels.dropout import dropout
 from mage_kernels.packed import PackedLinear
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 NORM_EPS = 1e-6
 
@@ -111,8 +112,34 @@ class Block(nn.Module):
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         x_BND = x_BND + self.attn(self.norm1(x_BND))
-        out_BND: Tensor = x_BND + self.mlp(self.norm2(x_BND))
-        return out_BND
+        hidden_BND: Tensor = self.mlp(self.norm2(x_BND))
+        return x_BND + hidden_BND if torch.is_grad_enabled() else x_BND.add_(hidden_BND)
+
+
+class Blocks(nn.ModuleList):
+    """Blocks in a row.
+
+    Attributes:
+        recompute: Keep the inputs of blocks alone for the backward pass, and compute the rest again there: memory for a
+            third more time.
+    """
+
+    recompute = False
+
+    def through(self, x_BND: Tensor) -> Iterator[Tensor]:
+        """Yield each block's output (B, N, D), the first one's first."""
+        for block in self:
+            if self.recompute and torch.is_grad_enabled():
+                x_BND = checkpoint(block, x_BND, use_reentrant=False)
+            else:
+                x_BND = block(x_BND)
+            yield x_BND
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D), the last block's output."""
+        for output_BND in self.through(x_BND):
+            x_BND = output_BND
+        return x_BND
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:

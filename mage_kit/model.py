@@ -17,7 +17,7 @@ from mage_kernels import Backend, MaskPlan, full_plan, make_plan
 from mage_kernels.attention import Implementation
 from torch import Tensor, nn
 
-from mage_kit.blocks import SelfAttention, evaluating
+from mage_kit.blocks import Block, Blocks, SelfAttention, evaluating
 from mage_kit.decoders import Decoder, DecoderWires
 from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
@@ -212,6 +212,18 @@ class Mage(nn.Module):
         for module in self.modules():
             if isinstance(module, SelfAttention):
                 module.implementation, module.inference = implementation, inference or implementation
+
+    def set_recomputation(self, recompute: bool) -> None:
+        """Choose whether blocks keep their inputs alone for the backward pass (gradient checkpointing)."""
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.recompute = recompute
+
+    def compile_blocks(self) -> None:
+        """Have torch compile every transformer block, at its first call; blocks of one shape share the work."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.compile()
 
     def set_backend(self, backend: Backend) -> None:
         """Choose what runs token drop, padding and decoding; attention has its own forms (`set_attention`).

@@ -104,3 +104,7 @@ class Kernels(Strict):
     backend: Backend = Field(
         "auto", description="auto: what runs here, found by running it; triton, torch, reference: that or an error."
     )
+    compile: bool = Field(False, description="Have torch compile the transformer blocks for training.")
+    recompute: bool = Field(
+        False, description="Gradient checkpointing: blocks keep their inputs alone; less memory, a third more time."
+    )

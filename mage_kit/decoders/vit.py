@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mage_kit.blocks import NORM_EPS, Block, initialise
+from mage_kit.blocks import NORM_EPS, Block, Blocks, initialise
 from mage_kit.decoders.base import DECODERS, Decoder, refuse_condition
 from mage_kit.fields import Positive, PositiveFloat, Probability
 
@@ -36,14 +36,12 @@ class ViTDecoder(Decoder):
     ) -> None:
         super().__init__(encoder_dim, num_tokens, dim)
         self.depth, self.heads, self.mlp_ratio, self.dropout = depth, heads, mlp_ratio, dropout
-        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
+        self.blocks = Blocks(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         initialise(self)
 
     def forward(self, padded_BNE: Tensor, condition: Any = None) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
         refuse_condition(self, condition)
-        for block in self.blocks:
-            padded_BNE = block(padded_BNE)
-        normed_BNE: Tensor = self.norm(padded_BNE)
+        normed_BNE: Tensor = self.norm(self.blocks(padded_BNE))
         return normed_BNE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mage_kit.blocks import NORM_EPS, Block, initialise
+from mage_kit.blocks import NORM_EPS, Block, Blocks, initialise
 from mage_kit.encoders.base import ENCODERS, Encoder
 from mage_kit.fields import Positive, PositiveFloat, Probability
 
@@ -32,20 +32,15 @@ class ViTEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.dim, self.depth, self.heads, self.mlp_ratio, self.dropout = dim, depth, heads, mlp_ratio, dropout
-        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
+        self.blocks = Blocks(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         initialise(self)
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         """(B, S, D) -> (B, S, D)."""
-        for block in self.blocks:
-            x_BSD = block(x_BSD)
-        return x_BSD
+        output_BSD: Tensor = self.blocks(x_BSD)
+        return output_BSD
 
     def outputs(self, x_BSD: Tensor) -> list[Tensor]:
         """(B, S, D) -> one (B, S, D) a block."""
-        found = []
-        for block in self.blocks:
-            x_BSD = block(x_BSD)
-            found.append(x_BSD)
-        return found
+        return list(self.blocks.through(x_BSD))

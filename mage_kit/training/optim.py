@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def make_optimizer(
@@ -19,6 +19,23 @@ def make_optimizer(
         (plain if parameter.ndim <= 1 or name.endswith("bias") else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=1e-8, fused=True)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    """Scale gradients down to a global norm; on a CPU, where knowing costs nothing, only those that exceed it.
+
+    Args:
+        parameters: With gradients.
+        limit: Largest norm; None for no clipping.
+
+    Returns:
+        The norm before, float32 on their device; not finite if a gradient is not.
+    """
+    having = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in having if parameter.grad is not None])
+    if limit is not None and (norm.device.type != "cpu" or bool(norm > limit)):
+        nn.utils.clip_grads_with_norm_(having, limit, norm)
+    return norm
 
 
 def lr_at(step: int, steps: int, warmup: int, peak: float) -> float:

@@ -252,6 +252,9 @@ def _train_model(
     reporter.say(f"attention by {attention.value}: {attention.reason}")
     # Measured forward and backward; a forward pass alone is SDPA's strength on every machine seen.
     model.set_attention(attention.value, inference="sdpa")  # type: ignore[arg-type]  # of choose_attention
+    model.set_recomputation(recipe.kernels.recompute)
+    if recipe.kernels.compile:
+        model.compile_blocks()
     fabric = Fabric(accelerator=device.type, devices=1, precision=fabric_precision(precision.value))
     stage = ModelStage(recipe, dataset, model, fabric, tokens.value)
     run_loop(stage, stage.plan(), out, recipe.to_json(), log, reporter)
