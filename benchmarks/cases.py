@@ -104,7 +104,8 @@ def close(dtype: torch.dtype, bound: float = 0.02) -> Callable[[Any, Any], None]
     def compare(found: Any, wanted: Any) -> None:
         pairs = [(found, wanted)] if isinstance(found, Tensor) else zip(found, wanted, strict=True)
         for number, (one, other) in enumerate(pairs):
-            error = float((one.double() - other.double()).norm() / other.double().norm().clamp_min(1e-9))
+            one, other = one.detach().double(), other.detach().double()
+            error = float((one - other).norm() / other.norm().clamp_min(1e-9))
             if not error <= bound:
                 raise AssertionError(f"result {number} is off by {error:.2e} of its norm, must be within {bound:g}")
 

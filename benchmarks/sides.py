@@ -27,6 +27,7 @@ class Settings:
         grid: Tokens a side: 16 for 256 pixels.
         model: "vitb" or "vitl".
         made: Images of a generation.
+        changes: To the recipe, as `Recipe.load` takes them.
     """
 
     images: int
@@ -34,12 +35,13 @@ class Settings:
     grid: int = 16
     model: str = "vitb"
     made: int = 4
+    changes: tuple[str, ...] = ()
 
     def recipe(self) -> mk.Recipe:
         """The recipe with these settings."""
         rates = [f"model.{part}.dropout={self.dropout}" for part in ("encoder", "decoder", "embedding")]
-        size = 16 * self.grid
-        return mk.Recipe.load(RECIPES / f"mage_{self.model}.json", [*rates, f"tokenizer.image_size=[{size}, {size}]"])
+        size = f"tokenizer.image_size=[{16 * self.grid}, {16 * self.grid}]"
+        return mk.Recipe.load(RECIPES / f"mage_{self.model}.json", [*rates, size, *self.changes])
 
 
 class Bench:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +44,7 @@ def test_kept_memory_is_used_again_without_page_faults() -> None:
         [sys.executable, "-c", _PROGRAM.format(large=LARGE)], check=True, capture_output=True, text=True
     )
     kept, returned = map(int, done.stdout.split())
-    assert kept < 100 < LARGE // resource.getpagesize() // 600 < returned
+    assert kept < returned / 10 and returned > 40  # huge pages, where they are on, leave 48
 
 
 def test_other_systems_say_no(monkeypatch: pytest.MonkeyPatch) -> None:

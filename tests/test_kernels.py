@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -18,8 +19,10 @@ from mage_kernels import (
     remask,
     sample_tokens,
 )
+from mage_kernels.dropout import keep_mask, keep_scale
 
 from mage_kit.draws import keys, uniforms
+from mage_kit.training.optim import clip_gradients
 from tests import build
 
 
@@ -220,3 +223,80 @@ def test_attention_has_a_form_for_each_direction(monkeypatch: pytest.MonkeyPatch
         seen.clear()
         model.logits(ids, torch.ones_like(ids, dtype=torch.bool))
         assert set(seen) == {"matmul"}
+
+
+def test_attention_weights_are_dropped_alike_forward_and_backward() -> None:
+    """Against the formula with the mask spelt out, in float64."""
+    random = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(2, 3, 9, 8, generator=random, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    torch.manual_seed(7)
+    found = attention(*leaves, dropout=0.3, implementation="matmul")
+    torch.manual_seed(7)
+    query, key, value = leaves
+    weights = ((query @ key.mT) * 8**-0.5).softmax(dim=-1)
+    kept = keep_mask(weights, 0.3).neg().double() * keep_scale(0.3)
+    assert 0.2 < float((kept == 0).double().mean()) < 0.4
+    wanted = (weights * kept) @ value
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(
+        torch.autograd.grad(found.square().sum(), leaves),
+        torch.autograd.grad(wanted.square().sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_attention_without_gradients_is_the_same_image_by_image() -> None:
+    inputs = [torch.randn(3, 2, 17, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    with torch.no_grad():
+        alone = attention(*inputs, implementation="matmul")
+    together = attention(*(value.requires_grad_() for value in inputs), implementation="matmul")
+    torch.testing.assert_close(alone, together.detach())
+
+
+def test_xformers_is_given_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(B, N, H, d) there. Its operators refuse CPU tensors: a plain one in its place tells the layout."""
+    ops = pytest.importorskip("xformers.ops")
+    seen = []
+
+    def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, p: float) -> torch.Tensor:
+        seen.append((query.shape, p))
+        swapped = (part.transpose(1, 2) for part in (query, key, value))
+        return attention(*swapped, implementation="reference").transpose(1, 2)
+
+    inputs = [torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    with pytest.raises(NotImplementedError):
+        attention(*inputs, implementation="xformers")
+    monkeypatch.setattr(ops, "memory_efficient_attention", plain)
+    torch.testing.assert_close(
+        attention(*inputs, dropout=0.1, implementation="xformers"), attention(*inputs, implementation="reference")
+    )
+    assert seen == [((2, 9, 3, 8), 0.1)]
+
+
+def test_a_form_that_does_not_run_is_passed_over_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(choose_attention.__globals__["_CANDIDATES"], "cpu", ("sdpa_cudnn", "sdpa"))
+    choice = choose_attention("auto", torch.device("cpu"), torch.float32, (2, 2, 9, 8), 0.0)
+    assert choice.implementation == "sdpa" and "sdpa_cudnn does not run (RuntimeError: " in choice.reason
+
+
+def test_the_probe_leaves_the_generator_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    choose_attention("auto", torch.device("cpu"), torch.float32, (2, 2, 9, 8), 0.1)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_clipping_scales_to_the_limit_and_tells_the_norm() -> None:
+    leaves = [
+        torch.nn.Parameter(torch.zeros(3)),
+        torch.nn.Parameter(torch.zeros(2)),
+        torch.nn.Parameter(torch.zeros(1)),
+    ]
+    for limit, scale in ((10.0, 1.0), (2.5, 0.5), (None, 1.0)):
+        leaves[0].grad, leaves[1].grad = torch.tensor([3.0, 0, 0]), torch.tensor([0, 4.0])
+        assert float(clip_gradients(leaves, limit)) == pytest.approx(5)
+        assert leaves[0].grad[0] == pytest.approx(3 * scale, rel=1e-5)
+        assert leaves[1].grad[1] == pytest.approx(4 * scale, rel=1e-5)
+    leaves[0].grad = torch.tensor([torch.nan, 0, 0])
+    assert math.isnan(clip_gradients(leaves, 1.0))
