@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.cases import cases
 from benchmarks.sides import Settings
-from benchmarks.table import Ceilings, Row, against_plain, row, write
+from benchmarks.table import Row, finished, measure_ceilings, row, write
 from benchmarks.timing import timed
 
 ROOT = Path(__file__).parent.parent
@@ -50,19 +50,20 @@ def kernel_tests() -> dict[str, Any]:
     return {"exit_code": done.returncode, "summary": (done.stdout.strip().splitlines() or ["no output"])[-1]}
 
 
-def operations(device: torch.device) -> tuple[list[Row], Ceilings, list[str]]:
+def operations(device: torch.device) -> tuple[list[Row], dict[str, float], list[str]]:
     """Check and time every case; the lines, the ceilings and what failed its check."""
-    ceilings, lines, failed = Ceilings(device), [], []
+    before, lines, failed = measure_ceilings(device), [], []
     for case in cases(device):
         try:
             case.check()
             runs = [case.fresh() for _ in range(3)]
-            lines.append(row(case, timed(runs, device, warm=25, repeats=100), ceilings))
+            lines.append(row(case, timed(runs, device, warm=25, repeats=100)))
         except Exception as error:  # one broken form must not cost the other results
             failed.append(f"{case.name}: {type(error).__name__}: {error}")
             print(f"  FAILED {failed[-1]}", flush=True)
         torch.cuda.empty_cache()
-    return against_plain(lines), ceilings, failed
+    ceilings = measure_ceilings(device, before)
+    return finished(lines, ceilings), ceilings, failed
 
 
 def verdicts(lines: list[Row]) -> list[str]:
@@ -102,7 +103,7 @@ def main() -> None:
     result["tests"] = kernel_tests()
     lines, ceilings, failed = operations(device)
     write(lines, ceilings, print)
-    result |= {"ceilings": ceilings.found, "operations": [asdict(line) for line in lines], "failed": failed}
+    result |= {"ceilings": ceilings, "operations": [asdict(line) for line in lines], "failed": failed}
     result["verdicts"] = verdicts(lines)
     print("\n".join(result["verdicts"]), flush=True)
     target.write_text(json.dumps(result, indent=2) + "\n")  # what was measured stays, whatever comes

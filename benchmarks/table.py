@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -23,8 +23,8 @@ class Row:
         seconds: Median.
         spread: Between two medians, as a share.
         rate: Bytes/s or FLOP/s.
-        unit: "GB/s" or "GFLOP/s".
-        share: Of the ceiling measured in this process.
+        ceiling: Name of the rate that it is measured against.
+        share: Of that ceiling; 0 until the table is finished.
         over_plain: How many times as fast as plain torch; None where plain torch was not timed.
     """
 
@@ -34,60 +34,53 @@ class Row:
     seconds: float
     spread: float
     rate: float
-    unit: str
-    share: float
+    ceiling: str
+    share: float = 0.0
     over_plain: float | None = None
 
 
-class Ceilings:
-    """The machine's best rates, measured when first asked for.
-
-    Args:
-        device: Where.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.found: dict[str, float] = {}
-
-    def of(self, case: Case) -> float:
-        """The rate that a case is measured against."""
-        name = f"matrix {str(case.dtype)[6:]}" if case.flops else "copy"
-        if name not in self.found:
-            self.found[name] = matrix_ceiling(self.device, case.dtype) if case.flops else copy_ceiling(self.device)
-        return self.found[name]
-
-
-def row(case: Case, timing: Timing, ceilings: Ceilings) -> Row:
+def row(case: Case, timing: Timing) -> Row:
     """Make a line of a case and its time."""
+    ceiling = f"matrix {str(case.dtype)[6:]}" if case.flops else "copy"
     rate = (case.flops or case.moved) / timing.seconds
-    return Row(
-        case.operation, case.size, case.form, timing.seconds, timing.spread,
-        rate, "GFLOP/s" if case.flops else "GB/s", rate / ceilings.of(case),
-    )  # fmt: skip
+    return Row(case.operation, case.size, case.form, timing.seconds, timing.spread, rate, ceiling)
 
 
-def against_plain(rows: Iterable[Row]) -> list[Row]:
-    """Fill in how many times as fast as plain torch each line is."""
+def measure_ceilings(device: torch.device, before: dict[str, float] | None = None) -> dict[str, float]:
+    """Measure the machine's best rates; asked again at the end, the better of both: a busy moment is no ceiling."""
+    before = before or {}
+    found = {f"matrix {str(dtype)[6:]}": matrix_ceiling(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    found["copy"] = copy_ceiling(device)
+    return {name: max(rate, before.get(name, 0.0)) for name, rate in found.items()}
+
+
+def finished(rows: Iterable[Row], ceilings: dict[str, float]) -> list[Row]:
+    """Fill in the share of the ceiling, and how many times as fast as plain torch each line is."""
     rows = list(rows)
     plain = {(line.operation, line.size): line.seconds for line in rows if line.form == "plain"}
     return [
-        Row(**{**asdict(line), "over_plain": plain[line.operation, line.size] / line.seconds})
-        if (line.operation, line.size) in plain
-        else line
+        replace(
+            line,
+            share=line.rate / ceilings[line.ceiling],
+            over_plain=plain[key] / line.seconds if (key := (line.operation, line.size)) in plain else None,
+        )
         for line in rows
     ]
 
 
-def write(rows: list[Row], ceilings: Ceilings, say: Callable[[str], object]) -> None:
-    """Say the table."""
-    for name, rate in ceilings.found.items():
-        say(f"ceiling, {name}: {rate / 1e9:,.0f} {'GFLOP/s' if name.startswith('matrix') else 'GB/s'}")
+def write(rows: list[Row], ceilings: dict[str, float], say: Callable[[str], object]) -> None:
+    """Say the table of finished lines."""
+    for name, rate in ceilings.items():
+        say(f"ceiling, {name}: {rate / 1e9:,.0f} {_unit(name)}")
     heads = f"{'time':>11} {'spread':>7} {'rate':>16} {'ceiling':>8} {'x plain':>8}"
     say(f"{'operation':16} {'size':16} {'form':15} {heads}")
-    for line in against_plain(rows):
+    for line in rows:
         ratio = "" if line.over_plain is None else f"{line.over_plain:.2f}x"
         say(
             f"{line.operation:16} {line.size:16} {line.form:15} {line.seconds * 1e6:8,.0f} us {line.spread:6.0%}"
-            f" {line.rate / 1e9:8,.0f} {line.unit:7} {line.share:7.0%} {ratio:>8}"
+            f" {line.rate / 1e9:8,.0f} {_unit(line.ceiling):7} {line.share:7.0%} {ratio:>8}"
         )
+
+
+def _unit(ceiling: str) -> str:
+    return "GFLOP/s" if ceiling.startswith("matrix") else "GB/s"

@@ -16,7 +16,7 @@ from benchmarks import cases as made
 from benchmarks.cases import Case, cases, close
 from benchmarks.end_to_end import ratios
 from benchmarks.sides import Bench, Settings
-from benchmarks.table import Ceilings, against_plain, row
+from benchmarks.table import finished, row, write
 from benchmarks.timing import Timing, halves, timed
 from benchmarks.workers import obey
 
@@ -69,17 +69,18 @@ def test_a_wrong_result_fails_its_check(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(AssertionError, match="off by"):
         case.check()
     with pytest.raises(AssertionError, match="off by nan"):
-        close(torch.float32)(torch.full((2,), torch.nan), torch.ones(2))
+        close(torch.full((2,), torch.nan), torch.ones(2), torch.ones(2))
 
 
 def test_the_table_divides_by_the_ceiling_and_by_plain_torch() -> None:
-    ceilings = Ceilings(CPU)
-    ceilings.found = {"copy": 100.0}
     case = next(case for case in cases(CPU) if case.name == "pad-small-plain")
-    plain = row(dataclasses.replace(case, moved=50.0), Timing(2.0, 0.1), ceilings)
-    ours = row(dataclasses.replace(case, moved=50.0, form="torch"), Timing(0.5, 0.1), ceilings)
-    assert (plain.rate, plain.share, plain.unit) == (25.0, 0.25, "GB/s")
-    assert [line.over_plain for line in against_plain([plain, ours])] == [1.0, 4.0]
+    plain = row(dataclasses.replace(case, moved=50.0), Timing(2.0, 0.1))
+    ours = row(dataclasses.replace(case, moved=50.0, form="torch"), Timing(0.5, 0.1))
+    lines = finished([plain, ours], {"copy": 100.0})
+    assert [(line.rate, line.share, line.over_plain) for line in lines] == [(25.0, 0.25, 1.0), (100.0, 1.0, 4.0)]
+    said: list[str] = []
+    write(lines, {"copy": 100.0}, said.append)
+    assert "GB/s" in said[-1] and said[-1].endswith("4.00x")
 
 
 def test_times_are_medians_of_two_halves() -> None:
