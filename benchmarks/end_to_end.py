@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,30 @@ def time_all(settings: Settings, given: argparse.Namespace) -> tuple[Times, dict
     return times, memory, workers["mage_kit"].attention
 
 
+def growth(settings: Settings, grid: int) -> dict[str, dict[str, float]]:
+    """How time and memory of a step of one image grow from 16 x 16 tokens to a larger grid."""
+    names = [name for name in SIDES["step"] if name != "published, float32"]
+    found: dict[int, dict[str, tuple[float, float]]] = {}
+    for side_length in (16, grid):
+        sizes = replace(settings, images=1, grid=side_length)
+        workers = {side: Worker(side, sizes) for side in ("published", "mage_kit")}
+        found[side_length] = {}
+        for name in names:
+            side, order = SIDES["step"][name]
+            seconds = [workers[side].seconds(order) for _ in range(4)][1:]
+            found[side_length][name] = statistics.median(seconds), workers[side].peak(order)
+        for worker in workers.values():
+            worker.stop()
+    print(f"\ngrowth from {16**2} to {grid**2} tokens, one image a step: time, peak memory", flush=True)
+    table = {}
+    for name in names:
+        (seconds, size), (more, larger) = found[16][name], found[grid][name]
+        table[name] = {"time": more / seconds, "memory": larger / size}
+        print(f"  {name:20} {seconds:7.2f} s -> {more:7.2f} s ({more / seconds:.1f}x), {size / 2**30:.2f} GiB ->"
+              f" {larger / 2**30:.2f} GiB ({larger / size:.2f}x)", flush=True)  # fmt: skip
+    return table
+
+
 def ratios(times: Times) -> dict[str, float]:
     """Ratios of medians, under the names of the JSON file."""
     found = {}
@@ -132,9 +157,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     made = 64 if device.type == "cuda" else 4
-    settings = Settings(given.images, given.dropout, given.grid, given.model, made)
-    size = 16 * given.grid
-    print(f"{given.model} at {size} px, {given.images} images a step, dropout {given.dropout}, {device}", flush=True)
+    settings = Settings(given.images, given.dropout, 16, given.model, made)
+    print(f"{given.model} at 256 px, {given.images} images a step, dropout {given.dropout}, {device}", flush=True)
     rates = {str(dtype)[6:]: matrix_ceiling(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     print(
         "matrix ceiling: " + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()), flush=True
@@ -161,6 +185,8 @@ def main() -> None:
         result["agreement_of"] = agreements(device)
         result["token_agreement"] = min(result["agreement_of"].values())
     report(result, settings)
+    if given.grid != 16:
+        result["growth"] = growth(settings, given.grid)
     if given.json is not None:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -219,11 +219,15 @@ class Mage(nn.Module):
             if isinstance(module, Blocks):
                 module.recompute = recompute
 
-    def compile_blocks(self) -> None:
-        """Have torch compile every transformer block, at its first call; blocks of one shape share the work."""
+    def compile_blocks(self, **options: Any) -> None:
+        """Have torch compile every transformer block, at its first call; blocks of one shape share the work.
+
+        Args:
+            options: Of torch.compile, as `mode="reduce-overhead"` for CUDA graphs.
+        """
         for module in self.modules():
             if isinstance(module, Block):
-                module.compile()
+                module.compile(**options)
 
     def set_backend(self, backend: Backend) -> None:
         """Choose what runs token drop, padding and decoding; attention has its own forms (`set_attention`).

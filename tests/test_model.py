@@ -186,3 +186,47 @@ def test_float32_islands_hold_under_autocast() -> None:
 def test_the_tokenizer_stays_as_it_is_trained() -> None:
     model = build.mage().train()
     assert model.training and model.encoder.training and not model.tokenizer.training
+
+
+@pytest.mark.parametrize("form", ["sdpa", "matmul"])
+def test_blocks_compile_without_a_break_and_compute_the_same(form: str) -> None:
+    """Whole graphs, forward and backward; the compiler's own code generation is torch's business."""
+    plain, compiled = build.mage(dropout=0.0), build.mage(dropout=0.0)
+    for model in (plain, compiled):
+        model.set_attention(form)  # type: ignore[arg-type]
+    torch.compiler.reset()
+    compiled.compile_blocks(backend="aot_eager", fullgraph=True)
+    ratio_B = torch.full((3,), 0.75, dtype=torch.float64)
+    losses = []
+    for model in (plain, compiled):
+        output, _, _ = build.masked_pass(model, build.tokens(model, 3), ratio_B)
+        output.terms[0].total.backward()
+        losses.append(output.terms[0].total)
+    torch.testing.assert_close(losses[0], losses[1])
+    for (name, one), (_, other) in zip(plain.trainable(), compiled.trainable(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+    dropping = build.mage(dropout=0.3).train()
+    dropping.set_attention(form)  # type: ignore[arg-type]
+    dropping.compile_blocks(backend="aot_eager", fullgraph=True)
+    output, _, _ = build.masked_pass(dropping, build.tokens(dropping, 3), ratio_B)
+    output.terms[0].total.backward()
+    assert torch.isfinite(output.terms[0].total)
+
+
+def test_recomputing_blocks_changes_neither_loss_nor_gradients_but_memory() -> None:
+    """With dropout: the masks of the second pass are those of the first."""
+    kept, again = build.mage(dropout=0.2).train(), build.mage(dropout=0.2).train()
+    again.set_recomputation(True)
+    ratio_B = torch.full((3,), 0.75, dtype=torch.float64)
+    saved: list[int] = []
+    for model in (kept, again):
+        torch.manual_seed(4)
+        sizes: list[int] = []
+        pack = lambda tensor, sizes=sizes: (sizes.append(tensor.numel()), tensor)[1]  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output, _, _ = build.masked_pass(model, build.tokens(model, 3), ratio_B)
+        saved.append(sum(sizes))
+        output.terms[0].total.backward()
+    for (name, one), (_, other) in zip(kept.trainable(), again.trainable(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+    assert saved[1] < saved[0] / 2

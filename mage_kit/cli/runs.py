@@ -54,6 +54,9 @@ def generate(
     precision: Annotated[
         Precisions, typer.Option(help="auto: bfloat16 where the processor has it and the model is wide.")
     ] = Precisions.auto,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the blocks first: pays for many images; CUDA graphs on a GPU.")
+    ] = False,
 ) -> None:
     """Generate images from nothing, as one picture or one file each."""
     from mage_kit.jobs.generate import generate_files
@@ -69,6 +72,7 @@ def generate(
         separate=separate,
         overwrite=overwrite,
         precision=precision.value,
+        compile_=compile_,
         reporter=Reporter(),
     )
     console.print(f"written: {written}", markup=False, soft_wrap=True)

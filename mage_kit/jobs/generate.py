@@ -37,6 +37,7 @@ def generate_files(
     separate: bool,
     overwrite: bool,
     precision: Asked,
+    compile_: bool = False,
     reporter: Reporter,
 ) -> Path:
     """Generate images and write them.
@@ -51,6 +52,7 @@ def generate_files(
         separate: One PNG an image, at its own size, instead of one sheet.
         overwrite: Replace files.
         precision: What to compute in; "auto" follows the machine and the model's width.
+        compile_: Compile the transformer blocks first, with CUDA graphs on a GPU.
         reporter: Where progress goes.
 
     Returns:
@@ -71,6 +73,8 @@ def generate_files(
     keep_freed_memory()
     model = load(run, best_device())
     decided = generation_precision(precision, model)
+    if compile_:
+        model.compile_blocks(mode="reduce-overhead" if model.device.type == "cuda" else None)
     with reporter.task(f"generating {n} images", n * (steps or model.decoding.steps)) as task:
         made = generate(
             model,
