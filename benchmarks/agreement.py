@@ -10,6 +10,7 @@ digits shifted and scaled, crops of another part. They are kept in runs/benchmar
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def agreements(device: torch.device, fresh: bool = False) -> dict[str, float]:
     """
     found = {}
     for name, tokenizer, images, others in (digits(), photographs()):
-        folder, start, note = KEPT / f"{name}-{STEPS}", time.monotonic(), "kept from before"
+        folder, start, note = KEPT / f"{name}-{fingerprint()}", time.monotonic(), "kept from before"
         if fresh or not folder.is_dir():
             error = train(tokenizer.to(device), images, device)
             save_tokenizer(tokenizer, folder, overwrite=True)
@@ -52,6 +53,13 @@ def agreements(device: torch.device, fresh: bool = False) -> dict[str, float]:
             flush=True,
         )
     return found
+
+
+def fingerprint() -> str:
+    """Of what the tokenizers depend on: this file, the recipe, the tokenizers' code."""
+    root = Path(__file__).parent.parent
+    files = [Path(__file__), RECIPES / "digits.json", *sorted((root / "mage_kit" / "tokenizers").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def digits() -> tuple[str, mk.Tokenizer, Tensor, Tensor]:

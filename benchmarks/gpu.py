@@ -2,17 +2,21 @@
 
     python -m benchmarks.gpu [--out benchmarks/results] [--images 64]
 
-Under eight minutes on one H200. Without a GPU it says so and stops.
+Under eight minutes on one H200. Without a GPU it says so and stops. Needs torch and triton; the tests and the
+end-to-end part need what mage_kit needs (einops, pydantic) and lightning-fabric, and are left out, and named, without
+them. The exit code is 1 if anything failed, was left out or does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,11 @@ from typing import Any
 import torch
 
 from benchmarks.cases import cases
-from benchmarks.sides import Settings
 from benchmarks.table import Row, finished, measure_ceilings, row, write
 from benchmarks.timing import timed
 
 ROOT = Path(__file__).parent.parent
+NEEDED = ("einops", "pydantic", "safetensors", "rich", "typer", "lightning_fabric")
 # From the kernels' design: what an operation is allowed to take on an H200, in microseconds.
 ALLOWED = {
     ("embed", "vitl_encoder"): 30,
@@ -66,27 +70,49 @@ def operations(device: torch.device) -> tuple[list[Row], dict[str, float], list[
     return finished(lines, ceilings), ceilings, failed
 
 
-def verdicts(lines: list[Row]) -> list[str]:
-    """Say of each allowance whether it holds."""
+def verdicts(lines: list[Row], whole: dict[str, Any]) -> list[str]:
+    """Say of each demand whether it holds; what was not measured does not."""
     said = []
     for (operation, size), allowed in ALLOWED.items():
-        for line in lines:
-            if (line.operation, line.size, line.form) == (operation, size, "triton"):
-                word = "holds" if line.seconds * 1e6 <= allowed else "DOES NOT HOLD"
-                said.append(f"{operation} {size}: {line.seconds * 1e6:.1f} us, allowed {allowed} us: {word}")
+        times = {line.form: line.seconds * 1e6 for line in lines if (line.operation, line.size) == (operation, size)}
+        found = [times["triton"]] if "triton" in times else []
+        said.append(verdict(f"{operation} {size}, us", found, lambda value, allowed=allowed: value <= allowed, allowed))
+    for size in ("vitb_encoder", "vitb_decoder", "vitl_encoder", "vitl_decoder"):
+        times = {line.form: line.seconds for line in lines if (line.operation, line.size) == ("attention+grad", size)}
+        kernels = [times[form] for form in times if form.startswith("sdpa_")]
+        ours = [times[form] for form in ("sdpa", "xformers") if form in times]
+        best = min(times, key=lambda form: times[form]) if times else "none"
+        ratio = [min(kernels) / min(ours)] if kernels and ours else []
+        name = f"attention {size} over SDPA's best kernel (fastest: {best})"
+        said.append(verdict(name, ratio, lambda value: value >= 0.97, 1))
+    large = whole.get("vitl", {})
+    for name, key, least in (
+        ("ViT-L step, same precision", "step_ratio_live_same_precision", 4),
+        ("ViT-L generation, same precision", "generation_ratio_same_precision", 8),
+    ):
+        said.append(verdict(name, [large[key]] if key in large else [], lambda v, least=least: v >= least, least))
+    share = large.get("share_of_ceiling", {}).get("step: mage_kit, cached")
+    said.append(verdict("ViT-L step, share of the matrix ceiling", [share] if share else [], lambda v: v >= 0.45, 0.45))
     return said
 
 
-def end_to_end(settings: Settings, out: Path) -> dict[str, Any]:
+def verdict(name: str, found: list[float], holds: Callable[[float], bool], demand: float) -> str:
+    """One line."""
+    if not found:
+        return f"{name}: NOT MEASURED (demand {demand:g})"
+    return f"{name}: {found[0]:.3g} (demand {demand:g}): {'holds' if holds(found[0]) else 'DOES NOT HOLD'}"
+
+
+def end_to_end(model: str, images: int, out: Path) -> dict[str, Any]:
     """Run the end-to-end comparison in a process of its own."""
-    words = ["--model", settings.model, "--images", str(settings.images), "--no-agreement", "--json", str(out)]
+    words = ["--model", model, "--images", str(images), "--no-agreement", "--json", str(out)]
     words += ["--generations", "3", "--repeats", "5", "--warm", "2"]
     done = subprocess.run([sys.executable, "-m", "benchmarks.end_to_end", *words], cwd=ROOT, text=True)
     return dict(json.loads(out.read_text())) if done.returncode == 0 else {"exit_code": done.returncode}
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write, stage by stage: what was measured stays, whatever comes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--images", type=int, default=64, help="images in a training step, end to end")
@@ -94,26 +120,37 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("no GPU that torch can use: nothing measured", file=sys.stderr)
         raise SystemExit(2)
-    device = torch.device("cuda")
-    gpu = torch.cuda.get_device_name()
+    device, gpu = torch.device("cuda"), torch.cuda.get_device_name()
     name = f"{re.sub('[^a-z0-9]+', '-', gpu.lower()).strip('-')}-{datetime.date.today().isoformat()}.json"
     given.out.mkdir(parents=True, exist_ok=True)
+    target, part = given.out / name, given.out / "part.json"
+    missing = [package for package in NEEDED if importlib.util.find_spec(package) is None]
     result: dict[str, Any] = {"gpu": gpu, "torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver()}
-    target = given.out / name
-    result["tests"] = kernel_tests()
+    result |= {"missing": missing, "tests": {}, "end_to_end": {}}
+
+    def keep() -> None:
+        target.write_text(json.dumps(result, indent=2) + "\n")
+
+    if missing:
+        print(f"left out for want of {', '.join(missing)}: tests, end to end", flush=True)
+    else:
+        result["tests"] = kernel_tests()
+    keep()
     lines, ceilings, failed = operations(device)
     write(lines, ceilings, print)
     result |= {"ceilings": ceilings, "operations": [asdict(line) for line in lines], "failed": failed}
-    result["verdicts"] = verdicts(lines)
-    print("\n".join(result["verdicts"]), flush=True)
-    target.write_text(json.dumps(result, indent=2) + "\n")  # what was measured stays, whatever comes
-    result["end_to_end"] = {}
-    for model in ("vitl", "vitb"):
-        found = end_to_end(Settings(given.images, 0.1, model=model), given.out / "part.json")
-        result["end_to_end"][model] = found
-        target.write_text(json.dumps(result, indent=2) + "\n")
-    (given.out / "part.json").unlink(missing_ok=True)
-    print(f"written: {target}")
+    keep()
+    for model in () if missing else ("vitl", "vitb"):
+        result["end_to_end"][model] = end_to_end(model, given.images, part)
+        keep()
+    part.unlink(missing_ok=True)
+    result["verdicts"] = verdicts(lines, result["end_to_end"])
+    keep()
+    print("\n".join(result["verdicts"]), f"written: {target}", sep="\n")
+    bad = (
+        missing or failed or result["tests"].get("exit_code") or any("holds" not in line for line in result["verdicts"])
+    )
+    raise SystemExit(1 if bad else 0)
 
 
 def driver() -> str:

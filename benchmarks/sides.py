@@ -74,12 +74,15 @@ class Bench:
     def _prepare(self, model: mk.Mage) -> None:
         """What our training does before its first step."""
         model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encoder, kept = model.encoder, 1 + model.spec.grid.size - model.n_dropped
-        assert isinstance(encoder, mk.ViTEncoder)
-        shape = (self.settings.images, encoder.heads, kept, encoder.dim // encoder.heads)
-        choice = choose_attention("auto", self.device, torch.bfloat16, shape, self.settings.dropout)
-        model.set_attention(choice.implementation, inference="sdpa")
-        self.attention = f"{choice.implementation} ({choice.reason})"
+        encoder, decoder, length = model.encoder, model.decoder, model.spec.grid.size
+        assert isinstance(encoder, mk.ViTEncoder) and isinstance(decoder, mk.ViTDecoder)
+        said = []
+        for part, seen in ((encoder, 1 + length - model.n_dropped), (decoder, 1 + length)):
+            shape = (self.settings.images, part.heads, seen, part.dim // part.heads)
+            choice = choose_attention("auto", self.device, torch.bfloat16, shape, self.settings.dropout)
+            model.set_attention(choice.implementation, "sdpa", part)
+            said.append(f"{choice.implementation} ({choice.reason})")
+        self.attention = "; ".join(said)
         self.optimizer = make_optimizer(model.trainable(), 1e-6, 0.05, (0.9, 0.95))
 
     def do(self, order: str) -> None:

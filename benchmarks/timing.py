@@ -82,17 +82,20 @@ def _on_gpu(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
 
 
 def _graph(run: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
-    """Capture a run; None where it reads something back, which a graph cannot."""
-    graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream()
+    """Capture a run; None where it reads something back, found before: a capture that fails spoils what comes after."""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
     try:
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            run()
-        torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph):
-            run()
+        run()
     except RuntimeError:
-        torch.cuda.synchronize()
         return None
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        run()
     return graph

@@ -29,7 +29,7 @@ class Worker:
     """One side, waiting in its process.
 
     Args:
-        side: "published" or "mage_kit".
+        side: "published", "published_kept" (the same under the memory rule of our jobs) or "mage_kit".
         settings: What is measured.
     """
 
@@ -101,10 +101,11 @@ def read_peak(device: torch.device) -> float:
 def main() -> None:
     """Obey until the orders end."""
     side, settings = sys.argv[1], Settings(**json.loads(sys.argv[2]))
-    if side == "mage_kit":
-        keep_freed_memory()  # as our jobs do
+    if side != "published":
+        keep_freed_memory()  # as our commands do
     torch.manual_seed(0)
-    bench = Bench(settings, torch.device("cuda" if torch.cuda.is_available() else "cpu"), side)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bench = Bench(settings, device, side.removesuffix("_kept"))
     gc.collect()
     print(json.dumps({"ready": bench.attention}), flush=True)
     for line in sys.stdin:

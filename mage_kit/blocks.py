@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from mage_kernels.attention import Implementation, attention
+from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.dropout import dropout
 from mage_kernels.packed import PackedLinear
 from torch import Tensor, nn
@@ -31,10 +32,15 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        if self.packed is not None and not torch.is_grad_enabled():
+        if self.packed is not None and _lowered(x):
             return self.packed(x, gelu)
         out = super().forward(x)
         return F.gelu(out) if gelu else out
+
+
+def _lowered(x: Tensor) -> bool:
+    """Whether this thread computes x without gradients in bfloat16: what was prepared for that serves nobody else."""
+    return not torch.is_grad_enabled() and autocast_dtype(x.device.type) == torch.bfloat16
 
 
 class SelfAttention(nn.Module):
@@ -65,7 +71,9 @@ class SelfAttention(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         query, key, value = rearrange(self.qkv(x_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         rate = self.dropout if self.training else 0.0
-        form = self.implementation if torch.is_grad_enabled() else self.generating or self.inference
+        form = self.implementation if torch.is_grad_enabled() else self.inference
+        if self.generating is not None and _lowered(x_BND):
+            form = self.generating
         mixed = attention(query, key, value, dropout=rate, implementation=form)
         return drop(self.proj(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
 
@@ -140,12 +148,6 @@ class Blocks(nn.ModuleList):
         for output_BND in self.through(x_BND):
             x_BND = output_BND
         return x_BND
-
-
-def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which products of float32 tensors stay float32, whatever autocast says outside."""
-    device = x.device.type
-    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 @contextlib.contextmanager

@@ -202,35 +202,48 @@ class Mage(nn.Module):
         """Return names and parameters that training changes: all but the tokenizer's."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
 
-    def set_attention(self, implementation: Implementation, inference: Implementation | None = None) -> None:
-        """Choose the attention form for all blocks.
+    def set_attention(
+        self, implementation: Implementation, inference: Implementation | None = None, part: nn.Module | None = None
+    ) -> None:
+        """Choose the attention form of blocks.
 
         Args:
             implementation: Where gradients are computed.
             inference: Where they are not; None for the same.
+            part: The part whose blocks are meant, as `model.decoder`; None for all.
         """
-        for module in self.modules():
+        for module in (part or self).modules():
             if isinstance(module, SelfAttention):
                 module.implementation, module.inference = implementation, inference or implementation
 
-    def set_recomputation(self, recompute: bool) -> None:
-        """Choose whether blocks keep their inputs alone for the backward pass (gradient checkpointing)."""
-        for module in self.modules():
-            if isinstance(module, Blocks):
-                module.recompute = recompute
+    def set_recomputation(self, recompute: bool) -> int:
+        """Choose whether blocks keep their inputs alone for the backward pass (gradient checkpointing).
 
-    def compile_blocks(self, **options: Any) -> None:
+        Returns:
+            How many blocks follow: those of our own parts; a plug-in's do as it says.
+        """
+        rows = [module for module in self.modules() if isinstance(module, Blocks)]
+        for row in rows:
+            row.recompute = recompute
+        return sum(len(row) for row in rows)
+
+    def compile_blocks(self, **options: Any) -> int:
         """Have torch compile every transformer block, at its first call; blocks of one shape share the work.
 
         Args:
-            options: Of torch.compile, as `mode="reduce-overhead"` for CUDA graphs.
+            options: Of torch.compile.
+
+        Returns:
+            How many blocks there are.
         """
-        for module in self.modules():
-            if isinstance(module, Block):
-                module.compile(**options)
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        for block in blocks:
+            block.compile(**options)
+        return len(blocks)
 
     def set_backend(self, backend: Backend) -> None:
-        """Choose what runs token drop, padding and decoding; attention has its own forms (`set_attention`).
+        """Choose what runs token drop, padding and decoding; attention has its own forms (`set_attention`), of which
+        "reference" chooses the plain one.
 
         Args:
             backend: "auto" decides at the first call, by running it.
@@ -241,6 +254,8 @@ class Mage(nn.Module):
         if backend not in get_args(Backend):
             raise ValueError(f"backend: '{backend}', must be one of {', '.join(get_args(Backend))}")
         self.backend = self.embedding.backend = self.padding.backend = backend
+        if backend == "reference":
+            self.set_attention("reference")
 
     # -- masks -------------------------------------------------------------------------------------------------
 

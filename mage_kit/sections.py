@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from mage_kernels import Backend
+from mage_kernels.attention import Implementation
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -103,6 +104,9 @@ class Kernels(Strict):
 
     backend: Backend = Field(
         "auto", description="auto: what runs here, found by running it; triton, torch, reference: that or an error."
+    )
+    attention: Literal["auto"] | Implementation = Field(
+        "auto", description="auto: the form that trains faster at each part's shape; a form by name: that or an error."
     )
     compile: bool = Field(False, description="Have torch compile the transformer blocks for training.")
     recompute: bool = Field(

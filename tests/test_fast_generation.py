@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +18,17 @@ from mage_kit.precision import bfloat16_products
 from tests import build
 
 CPU = torch.device("cpu")
+preparing = sys.modules["mage_kit.generation.prepared"]  # the package exports the function under that name
 packs = pytest.mark.skipif(packing_problem(CPU) is not None, reason="this processor's torch packs no weights")
+
+
+def unprepared(model: mk.Mage) -> bool:
+    """Whether nothing is left of a preparation."""
+    return all(
+        (module.packed if isinstance(module, Linear) else module.generating) is None
+        for module in model.modules()
+        if isinstance(module, (Linear, SelfAttention))
+    )
 
 
 def wide() -> mk.Mage:
@@ -66,16 +77,55 @@ def test_weights_are_packed_for_the_while_and_only_without_gradients() -> None:
         with prepared(model, 2, "bfloat16"):
             pass
         assert all(layer.packed is not None for layer in layers), "the inner call took them from the outer one"
-    assert model.training and all(layer.packed is None for layer in layers)
-    assert all(m.generating is None for m in model.modules() if isinstance(m, SelfAttention))
+    assert model.training and unprepared(model)
 
 
 @packs
-def test_a_failure_leaves_the_model_as_it_was() -> None:
-    model = wide()
+def test_a_failure_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = wide().train()
     with pytest.raises(KeyError), prepared(model, 1, "bfloat16"):
         raise KeyError
-    assert all(module.packed is None for module in model.modules() if isinstance(module, Linear))
+    assert unprepared(model) and model.training
+    made = []
+
+    def fails_late(*inputs: Any) -> PackedLinear:
+        made.append(inputs)
+        if len(made) == 3:
+            raise MemoryError
+        return PackedLinear(*inputs)
+
+    monkeypatch.setattr(preparing, "PackedLinear", fails_late)
+    with pytest.raises(MemoryError), prepared(model, 1, "bfloat16"):
+        pass
+    assert unprepared(model) and model.training
+
+
+@packs
+def test_what_is_prepared_serves_only_threads_in_bfloat16() -> None:
+    model = wide().eval()
+    ids, masked = build.tokens(model, 2), torch.ones(2, 16, dtype=torch.bool)
+    with torch.no_grad():
+        wanted = model.logits(ids, masked)
+        with prepared(model, 2, "bfloat16"), prepared(model, 2, "float32"):
+            assert torch.equal(model.logits(ids, masked), wanted)
+
+
+def test_overlapping_calls_stay_in_evaluation_until_the_last_has_ended() -> None:
+    model = wide().train()
+    first, second = preparing._in_use(model), preparing._in_use(model)  # as two threads enter and leave
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not model.training, "the first to end took the mode from the other"
+    second.__exit__(None, None, None)
+    assert model.training
+
+
+def test_compiled_blocks_are_not_packed() -> None:
+    model = wide()
+    model.compile_blocks(backend="eager")
+    with prepared(model, 1, "bfloat16"):
+        assert all(module.packed is None for module in model.modules() if isinstance(module, Linear))
 
 
 def test_logits_in_bfloat16_are_near_those_in_float32() -> None:
@@ -109,15 +159,15 @@ def test_a_seed_gives_the_same_tokens_in_bfloat16_whatever_the_batch() -> None:
 
 
 def test_threads_may_generate_with_one_model_at_once() -> None:
-    model = wide().eval()
+    model = wide().train()
     alone = [mk.generate(model, 2, seed=seed, steps=3, precision="bfloat16").ids_BL for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:
         together = list(
             pool.map(lambda seed: mk.generate(model, 2, seed=seed, steps=3, precision="bfloat16").ids_BL, range(4))
         )
     for one, other in zip(alone, together, strict=True):
-        assert float((one == other).double().mean()) > 0.9  # a call may find the weights just unpacked
-    assert all(module.packed is None for module in model.modules() if isinstance(module, Linear))
+        assert torch.equal(one, other)
+    assert model.training and unprepared(model)
 
 
 def test_a_blank_start_is_computed_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

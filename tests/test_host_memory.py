@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from mage_kernels import host_memory, keep_freed_memory
 
-import mage_kit as mk
-from mage_kit.jobs import generate as generate_job
-from mage_kit.progress import Reporter
+from mage_kit import cli
 
 LARGE = 96 << 20
 
@@ -52,10 +49,11 @@ def test_other_systems_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not keep_freed_memory()
 
 
-def test_the_generating_job_asks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: mk.Mage) -> None:
+def test_the_command_line_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(generate_job, "keep_freed_memory", lambda: asked.append(True))
-    mk.save(tiny, tmp_path / "model")
-    words = {"seed": 0, "steps": 2, "batch": 2, "separate": False, "overwrite": False, "precision": "auto"}
-    generate_job.generate_files(tmp_path / "model", 2, out=tmp_path / "a.png", reporter=Reporter(), **words)  # type: ignore[arg-type]
+    frame = sys.modules["mage_kit.cli.app"]
+    monkeypatch.setattr(frame, "keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr(sys, "argv", ["mage-kit", "ls"])
+    with pytest.raises(SystemExit):
+        cli.main()
     assert asked == [True]

@@ -11,6 +11,7 @@ import torch
 from mage_kernels import (
     attention,
     choose_attention,
+    drop_tokens,
     dropout,
     embed_kept,
     full_plan,
@@ -280,11 +281,42 @@ def test_a_form_that_does_not_run_is_passed_over_with_its_reason(monkeypatch: py
     assert choice.implementation == "sdpa" and "sdpa_cudnn does not run (RuntimeError: " in choice.reason
 
 
-def test_the_probe_leaves_the_generator_alone() -> None:
-    torch.manual_seed(3)
-    before = torch.random.get_rng_state()
-    choose_attention("auto", torch.device("cpu"), torch.float32, (2, 2, 9, 8), 0.1)
-    assert torch.equal(before, torch.random.get_rng_state())
+def test_float32_inputs_under_autocast_stay_what_they_are() -> None:
+    """As from a norm on queries and keys; backward runs outside autocast."""
+    random = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(2, 2, 9, 8, generator=random, requires_grad=True) for _ in range(3)]
+    wanted = attention(*leaves, implementation="reference")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(*leaves, implementation="matmul")
+        mixed = attention(leaves[0], leaves[1], leaves[2].bfloat16(), implementation="matmul")
+    assert found.dtype == mixed.dtype == torch.float32
+    torch.testing.assert_close(found, wanted)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.sum(), leaves), torch.autograd.grad(wanted.sum(), leaves), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    mixed.sum().backward()
+
+
+def test_where_no_form_runs_every_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(choose_attention.__globals__["_CANDIDATES"], "cpu", ("sdpa_cudnn",))
+    with pytest.raises(ValueError, match=r"attention: no form runs on cpu .*sdpa_cudnn does not run"):
+        choose_attention("auto", torch.device("cpu"), torch.float32, (2, 2, 9, 8), 0.0)
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_dropping_tokens_gives_each_row_its_own_gradient(first: int) -> None:
+    """Whatever stands first; position 0 may come again and collects."""
+    values = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([[first, 5, 1], [first, 3, 4]])
+    assert torch.autograd.gradcheck(lambda v: drop_tokens(v, index), [values])
+    again = torch.tensor([[0, 0, 5], [0, 4, 0]])
+    assert torch.autograd.gradcheck(lambda v: drop_tokens(v, again), [values])
+
+
+@pytest.mark.parametrize("rate", [0.99999, 1 - 1e-9])
+def test_dropping_nearly_everything_is_no_division_by_zero(rate: float) -> None:
+    assert torch.isfinite(dropout(torch.ones(1000), rate)).all()
 
 
 def test_clipping_scales_to_the_limit_and_tells_the_norm() -> None:

@@ -85,6 +85,7 @@ def test_kernels_know_nothing_of_the_toolkit() -> None:
             "collections",
             "contextlib",
             "ctypes",
+            "math",
             "dataclasses",
             "os",
             "sys",

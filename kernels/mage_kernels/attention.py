@@ -1,7 +1,8 @@
 """Multi-head attention in several forms with one signature, and the probe that chooses between them.
 
 Legend: B images, H heads, N positions, d head width. Layout (B, H, N, d), scale d^-0.5, no mask.
-`sdpa` calls torch's scaled_dot_product_attention, `sdpa_flash`, `sdpa_cudnn`, `sdpa_efficient` hold it to one kernel;
+`sdpa` calls torch's scaled_dot_product_attention; `sdpa_flash`, `sdpa_cudnn`, `sdpa_efficient` hold it to one kernel by
+flags of the whole process, which is for measuring, not for threads;
 `xformers` calls memory_efficient_attention; `matmul` writes the two products out, logits and softmax in float32, which
 is several times faster in bfloat16 on a CPU (SDPA's backward there is slow); `reference` keeps everything in float32,
 whatever the input: slow, and what the others are tested against.
@@ -9,7 +10,6 @@ whatever the input: slow, and what the others are tested against.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mage_kernels.autocasting import without_autocast
 from mage_kernels.dropout import apply_mask, cheap, keep_mask, keep_scale
 
 Implementation = Literal["sdpa", "sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "xformers", "matmul", "reference"]
@@ -78,7 +79,17 @@ def _xformers(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tens
 
 
 def _matmul(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    if query.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    dtype = torch.promote_types(torch.promote_types(query.dtype, key.dtype), value.dtype)
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    with without_autocast(query):  # products of the dtype given, forward as backward
+        return _image_by_image(query, key, value, dropout)
+
+
+def _image_by_image(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    if torch.compiler.is_compiling():  # which fuses the plain form by itself
+        weights = torch.softmax(_logits(query, key, query.shape[-1] ** -0.5), dim=-1).to(value.dtype)
+        return F.dropout(weights, dropout) @ value
+    if query.device.type == "cpu" and not torch.is_grad_enabled():
         # Image by image: the logits of one stay in the processor's cache.
         parts = zip(query.split(1), key.split(1), value.split(1), strict=True)
         return torch.cat([_Matmul.apply(*part, dropout) for part in parts])  # type: ignore[no-untyped-call]
@@ -101,9 +112,11 @@ class _Matmul(torch.autograd.Function):
             ctx.save_for_backward(query, key, value, wide)
             return weights @ value
         if not cheap(weights, rate):
-            dropped = torch.dropout(torch.ones_like(weights), rate, True)
-            ctx.save_for_backward(query, key, value, wide, dropped)
-            return (weights * dropped) @ value
+            kept = torch.rand_like(wide) >= rate
+            ctx.keep = 1 / (1 - rate)  # a Python number: in bfloat16 it would move the mean
+            ctx.save_for_backward(query, key, value, wide, kept)
+            mixed: Tensor = (weights * kept) @ value * ctx.keep
+            return mixed
         mask, ctx.keep = keep_mask(weights, rate), keep_scale(rate)
         ctx.save_for_backward(query, key, value, wide, mask)
         return (apply_mask(weights, mask) @ value).mul_(ctx.keep)
@@ -129,22 +142,16 @@ class _Matmul(torch.autograd.Function):
 def _logits(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """Scaled products in float32 at least; bfloat16 logits would be off by a hundredth and more."""
     wide = torch.promote_types(query.dtype, torch.float32)
-    with _full_precision(query):
+    with without_autocast(query):
         return (query.to(wide) * scale) @ key.to(wide).mT
 
 
 def _reference(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    with _full_precision(query):
+    with without_autocast(query):
         logits = (query.to(wide) @ key.to(wide).transpose(-1, -2)) * query.shape[-1] ** -0.5
         weights = torch.softmax(logits, dim=-1)
         return (F.dropout(weights, dropout) @ value.to(wide)).to(value.dtype)
-
-
-def _full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """A context in which products of float32 tensors stay float32, whatever autocast says outside."""
-    device = x.device.type
-    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 _FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
@@ -183,7 +190,7 @@ def choose_attention(
         gradients: Whether the backward pass counts.
 
     Raises:
-        ValueError: If the backend is unknown.
+        ValueError: If the backend is unknown, or no form runs.
     """
     if backend == "torch":
         return AttentionChoice("sdpa", "backend 'torch' was asked for")
@@ -201,6 +208,8 @@ def choose_attention(
             times[form] = _seconds(form, device, dtype, small, dropout, gradients)
         except Exception as error:  # an operator that is missing, unbuilt or unfit may raise anything
             refused.append(f"{form} does not run ({type(error).__name__}: {_first_line(error)})")
+    if not times:
+        raise ValueError(f"attention: no form runs on {device} at {small} {str(dtype)[6:]}: {'; '.join(refused)}")
     best = min(times, key=lambda form: times[form])
     passes = "forward + backward" if gradients else "forward"
     measured = ", ".join(f"{form} {seconds * 1e3:.2f} ms" for form, seconds in times.items())
@@ -210,7 +219,7 @@ def choose_attention(
 
 _CANDIDATES: dict[str, tuple[Implementation, ...]] = {
     "cpu": ("sdpa", "matmul"),
-    "cuda": ("sdpa", "sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "xformers"),
+    "cuda": ("sdpa", "xformers"),  # holding SDPA to one kernel sets flags of the whole process: on request only
 }
 
 

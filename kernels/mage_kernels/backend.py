@@ -51,7 +51,10 @@ def choose(operation: str, asked: str, device: torch.device, dtype: torch.dtype,
     """
     key = (operation, asked, device, dtype, width)
     if key not in _chosen:
-        _chosen[key] = _decide(operation, asked, device, dtype, width, probe)
+        choice = _decide(operation, asked, device, dtype, width, probe)
+        if "OutOfMemory" in choice.reason:  # a bad moment, not a fact of the machine
+            return choice
+        _chosen[key] = choice
     return _chosen[key]
 
 
@@ -85,7 +88,8 @@ def triton_problem(device: torch.device) -> str | None:
 def _failure(probe: Probe, device: torch.device, dtype: torch.dtype, width: int) -> str | None:
     """Run the probe; return what went wrong, in one line."""
     try:
-        probe("triton", device, dtype, width)
+        with torch.inference_mode(False), torch.enable_grad():
+            probe("triton", device, dtype, width)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     except Exception as error:  # a compiler's errors are of every kind

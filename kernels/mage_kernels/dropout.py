@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _LEVELS = 1 << 15
 
@@ -31,12 +32,12 @@ def dropout(x: Tensor, probability: float) -> Tensor:
 
 def cheap(x: Tensor, probability: float) -> bool:
     """Whether the cheap masks serve here: on a CPU, in eager mode, at 15 bits of probability."""
-    return x.device.type == "cpu" and round(probability * _LEVELS) > 0 and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and _threshold(probability) > 0 and not torch.compiler.is_compiling()
 
 
 def keep_scale(probability: float) -> float:
     """Return what kept values are multiplied with; a Python number: in bfloat16 it would move the mean by 0.2%."""
-    return _LEVELS / (_LEVELS - round(probability * _LEVELS))
+    return _LEVELS / (_LEVELS - _threshold(probability))
 
 
 def keep_mask(x: Tensor, probability: float) -> Tensor:
@@ -44,8 +45,13 @@ def keep_mask(x: Tensor, probability: float) -> Tensor:
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
     bits = words.random_(-(1 << 63), None).view(torch.int16)[: x.numel()].view(x.shape)
     # u < threshold drops: the sign of threshold - 1 - u, spread over all bits. Comparing gives bool, slow to convert.
-    threshold = round(probability * _LEVELS)
+    threshold = _threshold(probability)
     return bits.bitwise_and_(_LEVELS - 1).neg_().add_(threshold - 1).bitwise_right_shift_(15)
+
+
+def _threshold(probability: float) -> int:
+    """Of 2^15 levels, how many drop; never all."""
+    return min(round(probability * _LEVELS), _LEVELS - 1)
 
 
 def apply_mask(x: Tensor, mask: Tensor) -> Tensor:
@@ -65,6 +71,7 @@ class _Masked(torch.autograd.Function):
         return apply_mask(x, mask).mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
-        return apply_mask(grads[0], mask).mul_(ctx.scale), None, None
+        return apply_mask(grad, mask).mul_(ctx.scale), None, None

@@ -8,6 +8,7 @@ Legend: B images, L tokens, V codes. Paper: supplement, "Generation".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -94,14 +95,15 @@ def _sample_reference(logits: Tensor, uniform: Tensor, masked: Tensor) -> tuple[
     log_p_BLV = logits.to(torch.float64).log_softmax(dim=-1)
     ids_BL, chosen_BL = torch.zeros_like(masked, dtype=torch.int64), torch.zeros(masked.shape, dtype=torch.float64)
     for image, place in masked.nonzero().tolist():
-        below, target = 0.0, float(uniform[image, place])
+        below, target, drawn = 0.0, float(uniform[image, place]), (0, 0.0)
         for code, log_p in enumerate(log_p_BLV[image, place].tolist()):
             if log_p == float("-inf"):
                 continue
-            below += float(torch.tensor(log_p, dtype=torch.float64).exp())
-            ids_BL[image, place], chosen_BL[image, place] = code, log_p
+            below += math.exp(log_p)
+            drawn = code, log_p
             if target < below:
                 break
+        ids_BL[image, place], chosen_BL[image, place] = drawn
     return ids_BL, chosen_BL.to(torch.float32).to(logits.device)
 
 

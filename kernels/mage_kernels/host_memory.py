@@ -23,14 +23,14 @@ def keep_freed_memory(keep: bool = True) -> bool:
         keep: False undoes it and returns what is free now.
 
     Returns:
-        Whether this C library could be told: glibc on Linux.
+        Whether this C library took all of it: glibc on Linux, a recent one to keep blocks above 32 MiB too.
     """
     library = _glibc()
     if library is None:
         return False
     told = [library.mallopt(name, value) == 1 for name, value in (_KEEP if keep else _RETURN).items()]
-    if keep and not told[0]:  # older releases take at most half a heap
-        told[0] = library.mallopt(_MMAP_THRESHOLD, _RETURN[_MMAP_THRESHOLD]) == 1
+    if keep and not told[0]:  # older releases take at most half a heap: blocks up to there are kept
+        library.mallopt(_MMAP_THRESHOLD, _RETURN[_MMAP_THRESHOLD])
     if not keep:
         library.malloc_trim(0)
     return all(told)

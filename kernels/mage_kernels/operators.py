@@ -7,6 +7,7 @@ Legend: B images, N positions, S kept positions, R table rows, D and E widths, L
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -19,6 +20,11 @@ from mage_kernels.triton_kernels import embed as embed_kernels
 from mage_kernels.triton_kernels import pad as pad_kernels
 
 _WIDTH_BLOCK = 128  # slice of the width of kernels that walk images or positions: four values a thread of one warp
+
+
+def _on(tensor: Tensor) -> Any:
+    """Launches go to the current device, wherever the tensors are: make theirs the current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
 def _block(width: int) -> int:
@@ -52,10 +58,11 @@ def embed_kept(
     gain, shift = (table if part is None else part.contiguous() for part in (weight, bias))  # unread without a norm
     out = torch.empty(batch, kept_count, width, dtype=table.dtype, device=table.device)
     mean, rstd = (torch.empty(batch, kept_count, dtype=torch.float32, device=table.device) for _ in range(2))
-    embed_kernels.forward[(batch * kept_count,)](
-        rows, kept, table, positions, gain, shift, out, mean, rstd, kept_count, rows.shape[1], width, eps,
-        HAS_NORM=weight is not None, BLOCK_D=block, num_warps=_warps(block),
-    )  # fmt: skip
+    with _on(table):
+        embed_kernels.forward[(batch * kept_count,)](
+            rows, kept, table, positions, gain, shift, out, mean, rstd, kept_count, rows.shape[1], width, eps,
+            HAS_NORM=weight is not None, BLOCK_D=block, num_warps=_warps(block),
+        )  # fmt: skip
     return out, mean, rstd
 
 
@@ -100,11 +107,13 @@ def embed_kept_backward(
     inner = torch.empty(batch, kept_count, width, dtype=torch.float32, device=device)
     table_grad = torch.zeros(height, width, dtype=torch.float32, device=device)
     partial = torch.empty(programs, 3, width, dtype=torch.float32, device=device)
-    embed_kernels.backward[(programs,)](
-        grad, rows, kept, table, positions, gain, mean, rstd, inner, table_grad,
-        partial, kept_count, rows.shape[1], width, tokens, hot,
-        HAS_NORM=weight is not None, ATOMIC=not ordered, RUN=embed_kernels.RUN, BLOCK_D=block, num_warps=_warps(block),
-    )  # fmt: skip
+    with _on(grad):
+        embed_kernels.backward[(programs,)](
+            grad, rows, kept, table, positions, gain, mean, rstd, inner, table_grad,
+            partial, kept_count, rows.shape[1], width, tokens, hot,
+            HAS_NORM=weight is not None, ATOMIC=not ordered, RUN=embed_kernels.RUN,
+            BLOCK_D=block, num_warps=_warps(block),
+        )  # fmt: skip
     if ordered:
         table_grad.index_put_((rows.gather(1, kept).flatten(),), inner.flatten(0, 1), accumulate=True)
     sums = partial.sum(dim=0)
@@ -115,9 +124,10 @@ def embed_kept_backward(
     slot.scatter_(1, kept, torch.arange(kept_count, device=device).expand(batch, -1))
     positions_grad = torch.empty(positions.shape, dtype=torch.float32, device=device)
     slices = triton.cdiv(width, _WIDTH_BLOCK)
-    embed_kernels.position_grad[(count, slices)](
-        inner, slot, positions_grad, batch, kept_count, count, width, BLOCK_D=_WIDTH_BLOCK, num_warps=1
-    )
+    with _on(grad):
+        embed_kernels.position_grad[(count, slices)](
+            inner, slot, positions_grad, batch, kept_count, count, width, BLOCK_D=_WIDTH_BLOCK, num_warps=1
+        )
     return table_grad, positions_grad, sums[1].clone(), sums[2].clone()
 
 
@@ -174,10 +184,11 @@ def pad_tokens(latents: Tensor, slot: Tensor, positions: Tensor, fill: Tensor | 
     latents, slot, positions = (tensor.contiguous() for tensor in (latents, slot, positions))
     dtype = torch.promote_types(latents.dtype, positions.dtype)
     out = torch.empty(batch, count, width, dtype=dtype, device=latents.device)
-    pad_kernels.forward[(batch * count,)](
-        latents, slot, positions, positions if fill is None else fill.contiguous(), out, kept, count, width,
-        HAS_FILL=fill is not None, BLOCK_E=block, num_warps=_warps(block),
-    )  # fmt: skip
+    with _on(latents):
+        pad_kernels.forward[(batch * count,)](
+            latents, slot, positions, positions if fill is None else fill.contiguous(), out, kept, count, width,
+            HAS_FILL=fill is not None, BLOCK_E=block, num_warps=_warps(block),
+        )  # fmt: skip
     return out
 
 
@@ -196,11 +207,15 @@ def pad_tokens_backward(grad: Tensor, slot: Tensor, kept: int, dtype: torch.dtyp
     positions = torch.empty(count, width, dtype=torch.float32, device=grad.device)
     fill = torch.empty(batch if has_fill else 0, width, dtype=torch.float32, device=grad.device)
     slices = triton.cdiv(width, _WIDTH_BLOCK)
-    pad_kernels.latents_grad[(batch, slices)](
-        grad, slot, latents, fill if has_fill else positions, kept, count, width,
-        HAS_FILL=has_fill, BLOCK_E=_WIDTH_BLOCK, num_warps=1,
-    )  # fmt: skip
-    pad_kernels.positions_grad[(count, slices)](grad, positions, batch, count, width, BLOCK_E=_WIDTH_BLOCK, num_warps=1)
+    with _on(grad):
+        pad_kernels.latents_grad[(batch, slices)](
+            grad, slot, latents, fill if has_fill else positions, kept, count, width,
+            HAS_FILL=has_fill, BLOCK_E=_WIDTH_BLOCK, num_warps=1,
+        )  # fmt: skip
+    with _on(grad):
+        pad_kernels.positions_grad[(count, slices)](
+            grad, positions, batch, count, width, BLOCK_E=_WIDTH_BLOCK, num_warps=1
+        )
     return [latents, positions, fill.sum(dim=0)]
 
 
@@ -242,10 +257,11 @@ def sample_tokens(logits: Tensor, uniform: Tensor, masked: Tensor) -> tuple[Tens
     ids = torch.zeros(batch, length, dtype=torch.int64, device=logits.device)
     log_p = torch.zeros(batch, length, dtype=torch.float32, device=logits.device)
     block = _block(codes)
-    decode_kernels.sample[(batch * length,)](
-        logits, masked.contiguous().view(torch.uint8), uniform.contiguous(), ids, log_p, codes, logits.stride(1),
-        BLOCK_V=block, num_warps=_warps(block),
-    )  # fmt: skip
+    with _on(logits):
+        decode_kernels.sample[(batch * length,)](
+            logits, masked.contiguous().view(torch.uint8), uniform.contiguous(), ids, log_p, codes, logits.stride(1),
+            BLOCK_V=block, num_warps=_warps(block),
+        )  # fmt: skip
     return ids, log_p
 
 
@@ -261,10 +277,11 @@ def remask(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
     batch, length = score.shape
     block = _block(length)
     out = torch.empty(batch, length, dtype=torch.uint8, device=score.device)
-    decode_kernels.remask[(batch,)](
-        score.contiguous(), masked.contiguous().view(torch.uint8), count.contiguous(), out, length,
-        BLOCK_L=block, CHUNK=min(block, 32), num_warps=4,
-    )  # fmt: skip
+    with _on(score):
+        decode_kernels.remask[(batch,)](
+            score.contiguous(), masked.contiguous().view(torch.uint8), count.contiguous(), out, length,
+            BLOCK_L=block, CHUNK=min(block, 32), num_warps=4,
+        )  # fmt: skip
     return out.to(torch.bool)
 
 

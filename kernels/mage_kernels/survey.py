@@ -29,7 +29,7 @@ def survey(device: torch.device, asked: str = "auto") -> list[Choice]:
     for kind, rate, gradients in ((dtype, 0.1, True), (torch.bfloat16, 0.1, True), (torch.bfloat16, 0.0, False)):
         name = f"attention, {'training' if gradients else 'generation'} in {str(kind)[6:]}"
         if name not in [row.operation for row in rows]:
-            attention = choose_attention("auto", device, kind, _SHAPE, rate, gradients)
+            attention = choose_attention(asked, device, kind, _SHAPE, rate, gradients)
             rows.append(Choice(name, attention.implementation, attention.reason))
     cpu = device.type == "cpu"
     reason = "one 64-bit draw serves four values" if cpu else f"torch's own is fast on {device.type}"

@@ -8,7 +8,6 @@ The input LayerNorm works a token at a time, so gathering before it is exact and
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mage_kernels.autocasting import without_autocast
 from mage_kernels.backend import Backend, choose
 
 Norm = tuple[Tensor, Tensor, float]
 
 
 def drop_tokens(values_BND: Tensor, kept_BS: Tensor) -> Tensor:
-    """Gather the kept positions: (B, N, D), (B, S) -> (B, S, D). None but the first may be named twice."""
+    """Gather the kept positions: (B, N, D), (B, S) -> (B, S, D).
+
+    Position 0 may be named any number of times, every other once at most: the gradient relies on it.
+    """
     kept_BSD: Tensor = _Rows.apply(values_BND, kept_BS)  # type: ignore[no-untyped-call]
     return kept_BSD
 
@@ -31,7 +34,7 @@ def drop_tokens(values_BND: Tensor, kept_BS: Tensor) -> Tensor:
 class _Rows(torch.autograd.Function):
     """Rows (B, M, E) by index (B, K), whole rows at a time; in the gradient a row is looked up, nothing is scattered.
 
-    The first index is 0 and may come again; every other row is wanted once at most.
+    Row 0 may be wanted any number of times, every other once at most.
     """
 
     @staticmethod
@@ -45,9 +48,9 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
         place = torch.arange(index.shape[1], device=index.device).expand_as(index)
-        where = index.new_zeros(len(index), ctx.count).scatter_(1, index, place)
-        out = _whole_rows(grad, where) * (where > 0)[:, :, None].to(grad.dtype)
-        with _no_autocast(grad):
+        where = torch.full((len(index), ctx.count), -1, device=index.device).scatter_(1, index, place)
+        out = _whole_rows(grad, where.clamp(min=0)) * (where >= 0)[:, :, None].to(grad.dtype)
+        with without_autocast(grad):
             out[:, :1] = (index == 0).to(grad.dtype)[:, None] @ grad
         return out, None
 
@@ -57,11 +60,6 @@ def _whole_rows(values: Tensor, index: Tensor) -> Tensor:
     batch, count, width = values.shape
     flat = index + count * torch.arange(batch, device=index.device)[:, None]
     return values.reshape(batch * count, width).index_select(0, flat.flatten()).view(*index.shape, width)
-
-
-def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    device = x.device.type
-    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def embed_kept(

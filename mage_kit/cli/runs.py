@@ -55,7 +55,7 @@ def generate(
         Precisions, typer.Option(help="auto: bfloat16 where the processor has it and the model is wide.")
     ] = Precisions.auto,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the blocks first: pays for many images; CUDA graphs on a GPU.")
+        bool, typer.Option("--compile", help="Compile the blocks first: pays for many images.")
     ] = False,
 ) -> None:
     """Generate images from nothing, as one picture or one file each."""

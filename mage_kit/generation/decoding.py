@@ -92,9 +92,8 @@ def decode_tokens(
     broken = torch.zeros(2, dtype=torch.bool, device=ids_BL.device)
     for step in range(1, plan.steps + 1):
         noise_B2L = uniforms(keys(seed, "decode", index_B, step), 2 * length)
-        uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
-        sampled = _sample(model, ids_BL, masked_BL, uniform_BL, same=blank and step == 1)
-        ids_BL, masked_BL, found = _keep_best(model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, *sampled)
+        same = blank and step == 1
+        ids_BL, masked_BL, found = _step(model, plan, step, ids_BL, masked_BL, unknown_B, noise_B2L, same)
         broken |= found
         if on_step is not None:
             on_step(step, plan.steps)
@@ -129,11 +128,25 @@ def decode_step(
     Raises:
         ValueError: If logits are not finite, or the selection breaks its contract.
     """
-    uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
-    sampled = _sample(model, ids_BL, masked_BL, uniform_BL, same=False)
-    ids_BL, masked_BL, broken = _keep_best(model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, *sampled)
+    ids_BL, masked_BL, broken = _step(model, plan, step, ids_BL, masked_BL, unknown_B, noise_B2L, same=False)
     _refuse(broken, plan.selection)
     return ids_BL, masked_BL
+
+
+def _step(
+    model: Mage,
+    plan: Decoding,
+    step: int,
+    ids_BL: Tensor,
+    masked_BL: Tensor,
+    unknown_B: Tensor,
+    noise_B2L: Tensor,
+    same: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`decode_step` without reading back: what is broken comes as a flag; `same` if all images are alike."""
+    uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
+    sampled = _sample(model, ids_BL, masked_BL, uniform_BL, same)
+    return _keep_best(model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, *sampled)
 
 
 def _sample(model: Mage, ids_BL: Tensor, masked_BL: Tensor, uniform_BL: Tensor, same: bool) -> tuple[Tensor, Tensor]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from mage_kernels import choose_attention
+from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.packed import PackedLinear, packing_problem
 
-from mage_kit.blocks import Linear, SelfAttention, evaluating
+from mage_kit.blocks import Block, Linear, SelfAttention
 from mage_kit.model import Mage
 from mage_kit.precision import Decision, bfloat16_products
 
@@ -19,7 +20,7 @@ Asked = Literal["auto", "float32", "bfloat16"]
 
 _WIDE = 384  # encoder width from which bfloat16 products pay; narrow models keep the digits
 _lock = threading.Lock()
-_users: dict[int, int] = {}  # model -> calls that generate with it now
+_users: weakref.WeakKeyDictionary[Mage, tuple[int, bool]] = weakref.WeakKeyDictionary()  # calls, mode before them
 
 
 def generation_precision(asked: str | None, model: Mage) -> Decision:
@@ -52,64 +53,66 @@ def generation_precision(asked: str | None, model: Mage) -> Decision:
 def prepared(model: Mage, images: int, precision: str | None = None) -> Iterator[Decision]:
     """Put a model into evaluation mode and the precision wanted, with the forms that run fastest, for the while.
 
-    Calls may overlap in several threads: the last one to end puts the model back.
+    Calls may overlap in several threads: the last one to end puts the model back. What is prepared serves threads that
+    compute in bfloat16 without gradients, no others. On a CPU the tokenizer stays channels-last.
 
     Args:
         model: The model.
-        images: Batch size, which the measurements use.
+        images: Batch size, for which weights are laid out.
         precision: See `generation_precision`.
     """
     decision = generation_precision(precision, model)
     device = model.device.type
     with contextlib.ExitStack() as stack:
-        stack.enter_context(evaluating(model))
         stack.enter_context(torch.no_grad())
         if decision.value != "surrounding":
             stack.enter_context(torch.autocast(device, torch.bfloat16, enabled=decision.value == "bfloat16"))
-        if device == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16:
-            stack.enter_context(_fast_on_cpu(model, images))
+        stack.enter_context(_in_use(model))
+        if device == "cpu" and autocast_dtype(device) == torch.bfloat16:
+            with _lock:
+                _prepare(model, images)
         yield decision
 
 
 @contextlib.contextmanager
-def _fast_on_cpu(model: Mage, images: int) -> Iterator[None]:
+def _in_use(model: Mage) -> Iterator[None]:
+    """Evaluation mode while anybody generates; the first to come remembers the mode, the last to go restores it."""
     with _lock:
-        _users[id(model)] = _users.get(id(model), 0) + 1
-        if _users[id(model)] == 1:
-            model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            _choose_attention(model, images)
-            _pack(model, images * (1 + model.spec.grid.size))
+        count, training = _users.get(model, (0, model.training))
+        _users[model] = count + 1, training
+        model.eval()
     try:
         yield
     finally:
         with _lock:
-            _users[id(model)] -= 1
-            if not _users[id(model)]:
-                del _users[id(model)]
-                for module in model.modules():
-                    if isinstance(module, Linear):
-                        module.packed = None
-                    elif isinstance(module, SelfAttention):
-                        module.generating = None
+            count, training = _users[model]
+            _users[model] = count - 1, training
+            if count == 1:
+                del _users[model]
+                _restore(model, training)
 
 
-def _choose_attention(model: Mage, images: int) -> None:
-    """Give each shape of attention the form that runs forward fastest."""
-    chosen = {}
-    for module in model.modules():
-        if isinstance(module, SelfAttention):
-            head = module.qkv.in_features // module.heads
-            shape = (images, module.heads, 1 + model.spec.grid.size, head)
-            if shape not in chosen:
-                chosen[shape] = choose_attention(
-                    model.backend, model.device, torch.bfloat16, shape, 0.0, gradients=False
-                ).implementation
-            module.generating = chosen[shape]
-
-
-def _pack(model: Mage, rows: int) -> None:
-    if model.backend in ("torch", "reference") or packing_problem(model.device) is not None:
+def _prepare(model: Mage, images: int) -> None:
+    """Choose the attention form by a rule, not by the clock, for the same reason as the precision; pack the weights."""
+    amx = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    attentions = [module for module in model.modules() if isinstance(module, SelfAttention)]
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for attention in attentions:
+        asked = "reference" if model.backend == "reference" else attention.inference
+        attention.generating = "matmul" if asked == "sdpa" and not amx else None
+    plain = model.backend in ("torch", "reference") or packing_problem(model.device) is not None
+    if plain or any(isinstance(module, Block) and module._compiled_call_impl for module in model.modules()):
         return
+    for layer in layers:
+        if layer.packed is None:
+            layer.packed = PackedLinear(layer.weight, layer.bias, images * (1 + model.spec.grid.size))
+
+
+def _restore(model: Mage, training: bool) -> None:
     for module in model.modules():
         if isinstance(module, Linear):
-            module.packed = PackedLinear(module.weight, module.bias, rows)
+            module.packed = None
+        elif isinstance(module, SelfAttention):
+            module.generating = None
+    model.train(training)

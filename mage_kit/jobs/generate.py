@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-from mage_kernels import keep_freed_memory
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -52,7 +51,7 @@ def generate_files(
         separate: One PNG an image, at its own size, instead of one sheet.
         overwrite: Replace files.
         precision: What to compute in; "auto" follows the machine and the model's width.
-        compile_: Compile the transformer blocks first, with CUDA graphs on a GPU.
+        compile_: Compile the transformer blocks first.
         reporter: Where progress goes.
 
     Returns:
@@ -70,11 +69,10 @@ def generate_files(
         raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
     if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
         raise MageKitError(f"out: '{target}', holds other files than generated images; choose another folder")
-    keep_freed_memory()
     model = load(run, best_device())
     decided = generation_precision(precision, model)
     if compile_:
-        model.compile_blocks(mode="reduce-overhead" if model.device.type == "cuda" else None)
+        model.compile_blocks()
     with reporter.task(f"generating {n} images", n * (steps or model.decoding.steps)) as task:
         made = generate(
             model,

@@ -9,9 +9,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from mage_kernels.autocasting import without_autocast
 from torch import Tensor, nn
 
-from mage_kit.blocks import full_precision, initialise
+from mage_kit.blocks import initialise
 from mage_kit.fields import Fraction, Positive, PositiveFloat
 from mage_kit.losses.base import LOSSES, BatchMasks, Loss, LossInputs, LossTerm
 
@@ -69,7 +70,7 @@ class InfoNCE(Loss):
         projected_BP = F.normalize(self.projection(pooled_BD).float(), dim=-1)
         first_IP, second_IP = (inputs.gather(view) for view in projected_BP.chunk(2))
         gate_I = inputs.gather(self._gate(inputs.masks).to(projected_BP.device, non_blocking=True))
-        with full_precision(first_IP):  # similarities / 0.2 need float32
+        with without_autocast(first_IP):  # similarities / 0.2 need float32
             logits = self._logits(first_IP, second_IP)
         labels = torch.arange(len(gate_I), device=logits[0].device)
         rows = sum(F.cross_entropy(view_logits, labels, reduction="none") for view_logits in logits)

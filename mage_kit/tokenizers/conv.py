@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from mage_kernels.autocasting import autocast_dtype, without_autocast
 from torch import Tensor, nn
-
-from mage_kit.blocks import full_precision
 
 EPS = 1e-6
 _WIDE_FROM = 2  # level whose sides are a quarter of the image's
@@ -35,14 +34,6 @@ class ConvSizes:
     features: int
     groups: int
     middle: int = 2
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What convolutions of x run in if autocast lowers it, else None."""
-    kind = x.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):
-        return None
-    return torch.get_autocast_dtype(kind)
 
 
 def activate(normed: Tensor) -> Tensor:
@@ -133,15 +124,15 @@ class ConvEncoder(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, features, H / f, W / f)."""
-        lower = autocast_dtype(images_BCHW)
-        with full_precision(images_BCHW) if lower else contextlib.nullcontext():
+        lower = autocast_dtype(images_BCHW.device.type) if self.conv_in.weight.dtype == torch.float32 else None
+        with without_autocast(images_BCHW) if lower else contextlib.nullcontext():
             x = self.conv_in(images_BCHW.float() if lower else images_BCHW)
         for index, level in enumerate(self.down):
             wide = lower is not None and index >= _WIDE_FROM
             x = x if index == 0 else F.avg_pool2d(x, 2)
             x = level(x.to(lower) if lower and not wide else x, wide)
         x = activate(self.norm_out(self.mid(x, wide=lower is not None)))
-        with full_precision(x) if lower else contextlib.nullcontext():
+        with without_autocast(x) if lower else contextlib.nullcontext():
             features: Tensor = self.conv_out(x)
         return features
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from mage_kernels.autocasting import without_autocast
 from torch import Tensor, nn
 
-from mage_kit.blocks import full_precision
 from mage_kit.errors import MageKitError
 
 _SETTLED = 1000  # updates after which the running mean has its full inertia
@@ -63,7 +63,7 @@ class Quantizer(nn.Module):
 
     def nearest(self, features_BLW: Tensor) -> Tensor:
         """Return the nearest codes' ids (B, L), int64; computed in float32."""
-        with full_precision(features_BLW):
+        with without_autocast(features_BLW):
             features = self.prepare(features_BLW.detach().float())
             codes_VW = self.prepare(self.embedding.weight.detach().float())
             # |z|^2 is the same for every code and cannot change the choice, but keeps published rounding.
@@ -94,7 +94,7 @@ class Quantizer(nn.Module):
         """
         if not hasattr(self, "updates"):
             raise MageKitError("tokenizer: start_training() must come before training losses where codes follow means")
-        with full_precision(features_BLW):
+        with without_autocast(features_BLW):
             self._follow(features_BLW.float().reshape(-1, features_BLW.shape[-1]), decay, restart, random)
 
     def _follow(self, features_FW: Tensor, decay: float, restart: float, random: torch.Generator) -> None:

@@ -211,21 +211,19 @@ def model_precision(recipe: Recipe, model: Mage, device: torch.device) -> Decisi
     return choose_precision(recipe.training.precision, device, run)
 
 
-def model_attention(recipe: Recipe, model: Mage, device: torch.device, precision: str) -> Decision:
-    """Probe which attention form trains this model faster, at its encoder's shape."""
+def model_attention(recipe: Recipe, model: Mage, part: nn.Module, device: torch.device, precision: str) -> Decision:
+    """Choose the attention form of the encoder or the decoder: as asked, else the faster one at its shape."""
     assert recipe.training is not None
-    block = next((module for module in model.modules() if isinstance(module, SelfAttention)), None)
+    block = next((module for module in part.modules() if isinstance(module, SelfAttention)), None)
     if block is None:
-        return Decision("sdpa", "no attention in this model")
-    batch = recipe.training.micro_batch or recipe.training.batch
-    shape = (
-        batch,
-        block.heads,
-        1 + model.spec.grid.size - model.n_dropped,
-        block.qkv.in_features // block.heads,
-    )
+        return Decision("sdpa", "no attention in it")
+    if recipe.kernels.attention != "auto":
+        return Decision(recipe.kernels.attention, f"attention '{recipe.kernels.attention}' was asked for")
+    seen = 1 + model.spec.grid.size - (model.n_dropped if part is model.encoder else 0)
+    shape = (recipe.training.micro_batch or recipe.training.batch, block.heads, seen)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    choice = choose_attention(recipe.kernels.backend, device, dtype, shape, block.dropout)
+    width = block.qkv.in_features // block.heads
+    choice = choose_attention(recipe.kernels.backend, device, dtype, (*shape, width), block.dropout)
     return Decision(choice.implementation, choice.reason)
 
 

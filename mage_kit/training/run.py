@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
-from mage_kernels import keep_freed_memory
 
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError, RecipeError
@@ -51,8 +51,6 @@ DATA_FILE = "data.json"
 def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter | None = None) -> Path:
     """Train tokenizer and model as the recipe says.
 
-    The process keeps the memory that it frees from here on (`mage_kernels.keep_freed_memory`).
-
     Args:
         recipe: A recipe with data and training.
         out: The run folder; must be new or empty unless `resume`.
@@ -66,7 +64,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, reporter: Reporter
         MageKitError: If the folder holds something else, or the data cannot be read.
     """
     reporter = reporter or Reporter()
-    keep_freed_memory()
     recipe.check()
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
@@ -244,21 +241,31 @@ def _train_model(
 ) -> None:
     device = best_device()
     precision = decisions.get("precision", lambda: model_precision(recipe, model, device))
-    attention = decisions.get("attention", lambda: model_attention(recipe, model, device, precision.value))
     tokens = decisions.get("tokenization", lambda: tokenization_precision(model, dataset, device, precision.value))
     reporter.say(f"model in {precision.value}: {precision.reason}")
     reporter.say(f"tokenizing in {tokens.value}: {tokens.reason}")
     _warn_of_small_contrast(recipe, model, reporter)
-    reporter.say(f"attention by {attention.value}: {attention.reason}")
-    # Measured forward and backward; a forward pass alone is SDPA's strength on every machine seen.
-    model.set_attention(attention.value, inference="sdpa")  # type: ignore[arg-type]  # of choose_attention
-    model.set_recomputation(recipe.kernels.recompute)
-    if recipe.kernels.compile:
-        model.compile_blocks()
+    for name, part in (("encoder", model.encoder), ("decoder", model.decoder)):  # their shapes differ
+        decide = partial(model_attention, recipe, model, part, device, precision.value)
+        form = decisions.get(f"attention_{name}", decide)
+        reporter.say(f"attention of the {name} by {form.value}: {form.reason}")
+        asked = recipe.kernels.attention != "auto" or recipe.kernels.backend == "reference"
+        model.set_attention(form.value, None if asked else "sdpa", part)  # type: ignore[arg-type]  # of choose_attention
+    _set_blocks(recipe, model, reporter)
     fabric = Fabric(accelerator=device.type, devices=1, precision=fabric_precision(precision.value))
     stage = ModelStage(recipe, dataset, model, fabric, tokens.value)
     run_loop(stage, stage.plan(), out, recipe.to_json(), log, reporter)
     model.cpu().eval()
+
+
+def _set_blocks(recipe: Recipe, model: Mage, reporter: Reporter) -> None:
+    """Recompute and compile as the recipe says; say so where there is nothing to do it with."""
+    wishes = {"recompute": recipe.kernels.recompute, "compile": recipe.kernels.compile}
+    counts = {"recompute": model.set_recomputation(wishes["recompute"])}
+    counts["compile"] = model.compile_blocks() if wishes["compile"] else 0
+    for name, wanted in wishes.items():
+        if wanted and not counts[name]:
+            reporter.say(f"$.kernels.{name}: true, but this model has no blocks of ours: nothing changes")
 
 
 def _warn_of_small_contrast(recipe: Recipe, model: Mage, reporter: Reporter) -> None:
