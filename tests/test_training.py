@@ -72,7 +72,8 @@ def test_a_run_leaves_what_is_promised(unbroken: Path) -> None:
         "tokenizer_precision",
         "precision",
         "tokenization",
-        "attention",
+        "attention_decoder",
+        "attention_encoder",
     }
     loaded = mk.load(unbroken)
     assert mk.generate(loaded, 2).images_BCHW.shape == (2, 1, 32, 32)
