@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -153,18 +154,10 @@ def _embedding(size: Size, device: torch.device, dtype: torch.dtype) -> Iterator
             values += [torch.rand(width, device=device).add(0.5).to(dtype), torch.randn(width, device=device).to(dtype)]
             leaves = [value.to(exact).requires_grad_(backward) for value in values]
             table, positions, weight, bias = leaves
-            if form == "plain":
-                run = lambda: plain.embed(rows, keep, table, positions, weight, bias)  # noqa: E731
-            else:
-                run = lambda: embed_kept(  # noqa: E731
-                    rows,
-                    plan.kept_BS,
-                    table,
-                    positions,
-                    (weight, bias, EPS),
-                    hot_row=size.codes,
-                    backend=form,  # type: ignore[arg-type]
-                )
+            run: Callable[[], Any] = partial(plain.embed, rows, keep, table, positions, weight, bias)
+            if form != "plain":
+                norm, inputs = (weight, bias, EPS), (rows, plan.kept_BS, table, positions)
+                run = partial(embed_kept, *inputs, norm, hot_row=size.codes, backend=form)
             return with_gradients(run, leaves) if backward else run
 
         return build
@@ -190,10 +183,9 @@ def _padding(size: Size, device: torch.device, dtype: torch.dtype) -> Iterator[C
             ]
             leaves = [value.to(exact).requires_grad_(backward) for value in values]
             latents, positions = leaves
-            if form == "plain":
-                run = lambda: plain.pad(latents, keep, positions)  # noqa: E731
-            else:
-                run = lambda: pad_tokens(latents, plan.slot_BN, positions, backend=form)  # type: ignore[arg-type]  # noqa: E731
+            run: Callable[[], Any] = partial(plain.pad, latents, keep, positions)
+            if form != "plain":
+                run = partial(pad_tokens, latents, plan.slot_BN, positions, backend=form)
             return with_gradients(run, leaves) if backward else run
 
         return build
@@ -255,10 +247,9 @@ def _attention(size: Size, device: torch.device, dtype: torch.dtype) -> Iterator
             shape = (images, size.heads, size.seen, width)
             exact = torch.float64 if form == "reference" else dtype
             leaves = [torch.randn(shape, device=device).to(dtype).to(exact).requires_grad_(backward) for _ in range(3)]
-            if form == "plain":
-                run = lambda: plain.attention(*leaves, drop)  # noqa: E731
-            else:
-                run = lambda: attention(*leaves, dropout=drop, implementation=form)  # type: ignore[arg-type]  # noqa: E731
+            run: Callable[[], Any] = partial(plain.attention, *leaves, drop)
+            if form != "plain":
+                run = partial(attention, *leaves, dropout=drop, implementation=form)
             return with_gradients(run, leaves) if backward else run
 
         return build
@@ -282,7 +273,7 @@ def _attends(form: str, device: torch.device, dtype: torch.dtype, width: int) ->
     try:
         tiny = [torch.ones(1, 2, 9, width, dtype=dtype, device=device, requires_grad=True) for _ in range(3)]
         attention(*tiny, implementation=form).sum().backward()  # type: ignore[arg-type]
-    except Exception:
+    except Exception:  # an operator that is missing or unfit may raise anything
         return False
     return True
 

@@ -19,7 +19,7 @@ from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.checkpoints import Checkpointed
 from mage_kit.training.loader import Batch, Order, batches
 from mage_kit.training.loop import LoopPlan, Stage
-from mage_kit.training.optim import make_optimizer
+from mage_kit.training.optim import clip_gradients, make_optimizer
 
 _PROBED = 1 << 16  # pixels in the batch that precision is measured on
 
@@ -87,14 +87,11 @@ class TokenizerStage(Stage):
         images = to_float(batch.images_TCHW, self.fabric.device)
         total, parts = self.module(images, progress, generator(self.recipe.seed, "restart", step))
         self.fabric.backward(total)
-        norm = self.fabric.clip_gradients(
-            self.module, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
-        )
+        norm = clip_gradients(self.names.values(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         for name, value in {"steps": torch.ones((), device=images.device), **parts}.items():
             self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64, device=images.device)).add_(value.double())
-        assert norm is not None
         return norm
 
     def read(self) -> dict[str, Any]:
