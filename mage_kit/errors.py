@@ -10,6 +10,14 @@ class MageKitError(ValueError):
     """Anything that a user can cause and can mend. The command line prints it and exits with 2."""
 
 
+class TrainingStopped(Exception):  # no error: a run was told to stop
+    """A run was told to stop and has saved where it is; nothing is wrong with it.
+
+    Args:
+        message: What stopped it, where it stands, and how to go on.
+    """
+
+
 class RegistrationError(MageKitError):
     """A component's declaration breaks the contract; raised at the decorator's line."""
 
@@ -41,6 +49,22 @@ class PartsError(MageKitError):
         self.parts = tuple(parts)
         self.message = message
         super().__init__(f"{' and '.join(self.parts)}: {message}")
+
+
+class BrokenImageError(MageKitError):
+    """An image that cannot be used; a data set's engine passes over it and lists it.
+
+    Args:
+        name: The file, or the member of a tar file.
+        reason: What is wrong with it, one line.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"image: '{name}', cannot be decoded ({reason})")
+
+    def __reduce__(self) -> tuple[type[BrokenImageError], tuple[str, str]]:
+        return type(self), (self.name, self.reason)  # a worker sends it to the training process
 
 
 class MissingExtraError(MageKitError):

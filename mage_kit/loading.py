@@ -20,6 +20,7 @@ from mage_kit.plugins import load_plugins
 from mage_kit.recipe import Recipe
 from mage_kit.registry import NoWires
 from mage_kit.storage import (
+    EMA_FILE,
     MODEL_FILE,
     RECIPE_FILE,
     TOKENIZER_CARD,
@@ -34,7 +35,8 @@ class ImportOptions(TypedDict, total=False):
     """What a published checkpoint does not say of itself; see `mage_kit.legacy.Options`.
 
     layout: its layout, where its tensors' names do not tell. weights: key under which the weights stand, where there
-    are several. vqgan: file with the tokenizer, where it holds none.
+    are several; of a run folder, "ema" for the running mean of the weights. vqgan: file with the tokenizer, where it
+    holds none.
     image_size, encoder_heads, decoder_heads, padding, ignore: as in `Options`.
     """
 
@@ -129,7 +131,9 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
             vqgan=options.get("vqgan"),
             options=_file_options(options),
         ).part
-    _refuse_options(source, options)
+    mean = options == {"weights": "ema"}
+    if not mean:
+        _refuse_options(source, options)
     if not source.exists():
         raise MageKitError(f"'{source}': there is no such file or folder")
     if not (source / RECIPE_FILE).is_file():
@@ -140,8 +144,11 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     assert isinstance(recipe, Recipe | ClassifierRecipe)
     if not (source / MODEL_FILE).is_file():
         raise MageKitError(f"folder: '{source}', holds no {MODEL_FILE}: training has not ended; go on with --resume")
+    if mean and not (source / EMA_FILE).is_file():
+        raise MageKitError(f"weights: ema, but '{source}' holds no {EMA_FILE}: its recipe has training.ema null")
+    file = source / (EMA_FILE if mean else MODEL_FILE)
     model = recipe.build_model()
-    load_state(model, read_tensors(source / MODEL_FILE), str(source / MODEL_FILE))
+    load_state(model, read_tensors(file), str(file))
     return model
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,7 +23,7 @@ from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
 from mage_kit.errors import PartsError
 from mage_kit.head import make_head
-from mage_kit.losses import BatchMasks, Loss, LossInputs, LossTerm, LossWires
+from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm, LossWires
 from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio, draw
 from mage_kit.paddings import ClassTokenPadding, Padding, PaddingWires
 from mage_kit.schedules import CosineSchedule, Schedule
@@ -303,7 +303,7 @@ class Mage(nn.Module):
         tokens: Tensor,
         plan: MaskPlan,
         masks: BatchMasks,
-        gather: Callable[[Tensor], Tensor] | None = None,
+        gather: Gather | None = None,
         condition: Any = None,
     ) -> StepOutput:
         """One training pass: losses on the masked tokens, nothing else is predicted.
@@ -312,7 +312,7 @@ class Mage(nn.Module):
             tokens: Ids (B, L) int64 or continuous tokens (B, L, W); with two views, view after view.
             plan: The masks on the device.
             masks: The masks' host side.
-            gather: Concatenation over processes, with gradients; None on one process.
+            gather: Joins tensors of the processes; None for those of this run.
             condition: For conditional decoders.
         """
         latents_BSD = self.encoder.norm(self.encode(tokens, plan))
@@ -327,7 +327,7 @@ class Mage(nn.Module):
             latents_BSD,
             plan,
             masks,
-            gather or (lambda tensor: tensor),
+            gather or Gather(),
         )
         terms = [loss(inputs) for loss in self.losses]
         if not any(loss.reads_predictions for loss in self.losses if isinstance(loss, Loss)):

@@ -30,6 +30,11 @@ class Reporter:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
 
+    @classmethod
+    def silent(cls) -> Reporter:
+        """Return one that says nothing, for all processes of a run but the first."""
+        return cls(Console(quiet=True))
+
     def say(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

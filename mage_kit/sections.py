@@ -77,6 +77,19 @@ class Training(Strict):
     log_every: Positive = Field(50, description="Steps between two lines of metrics.")
     checkpoint_every: Positive = Field(500, description="Steps between two checkpoints; both stages.")
     keep: Positive = Field(2, description="Checkpoints kept.")
+    ema: Probability | None = Field(
+        None, description="Decay of a running mean of the model's weights, warmed up; null: no such mean."
+    )
+    samples_every: PositiveFloat | None = Field(
+        None, description="Epochs between two pictures of generated samples, in samples/; null: none."
+    )
+    shard: bool = Field(
+        False, description="Over several processes, shard weights, gradients and optimiser state (FSDP2)."
+    )
+    skip_limit: Positive = Field(
+        5, description="Steps in a row with a non-finite loss or gradient before the last checkpoint is taken up again."
+    )
+    rollbacks: NonNegative = Field(2, description="How often that is done before training stops with an error.")
 
 
 class Generation(Strict):

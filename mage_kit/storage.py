@@ -16,17 +16,19 @@ from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, w
 from mage_kit.legacy import Origin
 from mage_kit.model import Mage
 from mage_kit.plugins import plugin_folders
+from mage_kit.processes import is_first, sharded_like, whole
 from mage_kit.recipe import Recipe
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
 RECIPE_FILE = "recipe.json"
 MODEL_FILE = "model.safetensors"
+EMA_FILE = "ema.safetensors"  # the running mean of a run's weights, where there is one
 TOKENIZER_FOLDER = "tokenizer"
 TOKENIZER_FILE = "tokenizer.safetensors"
 TOKENIZER_CARD = "tokenizer.json"
 CARD_FILE = "card.json"  # where converted weights came from
 LEGACY_FILE = "legacy.safetensors"  # what of them nothing here reads
-_WRITTEN = {RECIPE_FILE, MODEL_FILE, TOKENIZER_FILE, TOKENIZER_CARD, CARD_FILE, LEGACY_FILE}
+_WRITTEN = {RECIPE_FILE, MODEL_FILE, EMA_FILE, TOKENIZER_FILE, TOKENIZER_CARD, CARD_FILE, LEGACY_FILE}
 
 
 def save(
@@ -165,8 +167,12 @@ def best_device() -> torch.device:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's tensors, contiguous and on the CPU, ready for safetensors."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    """Return a module's tensors in full, contiguous and on the CPU, ready for safetensors.
+
+    Of a module sharded over processes, all of them take part, and the first one alone gets the tensors.
+    """
+    full = ((name, whole(tensor)) for name, tensor in module.state_dict().items())
+    return {name: tensor.cpu().contiguous() for name, tensor in full if is_first()}
 
 
 def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -180,7 +186,7 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
     lines = misfits(*({name: tuple(tensor.shape) for name, tensor in held.items()} for held in (wanted, tensors)))
     if lines:
         raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
-    module.load_state_dict(tensors)
+    module.load_state_dict({name: sharded_like(tensor, wanted[name]) for name, tensor in tensors.items()})
 
 
 def _is_passing(module: nn.Module, name: str) -> bool:

@@ -6,6 +6,7 @@ Augmentation follows (seed, epoch, sample, view) alone. Pillow does crop and res
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -20,7 +21,6 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Aspect = Annotated[float, Field(gt=0.0, le=10.0)]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class Augment(Strict):
@@ -42,33 +42,61 @@ class Augment(Strict):
         return self
 
 
-def convert(image: Image.Image, channels: int) -> Image.Image:
-    """Return the image with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
-    mode = _MODES[channels]
-    return image if image.mode == mode else image.convert(mode)
-
-
-def random_view(
-    image: Image.Image, size: tuple[int, int], augment: Augment, random: np.random.Generator
-) -> Image.Image:
-    """Crop a random box of the given area and aspect, resize it, perhaps flip it.
+@dataclass(frozen=True)
+class Crop:
+    """What one view shows of an image.
 
     Args:
-        image: Any mode that Pillow can resize.
-        size: Height and width of the result, in pixels.
-        augment: Ranges and filter.
+        box: Left, top, right, bottom as shares of width and height, in [0, 1].
+        flip: Whether it is mirrored.
+    """
+
+    box: tuple[float, float, float, float]
+    flip: bool
+
+    def least(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return the smallest (width, height) of the whole image from which the view loses nothing to the eye.
+
+        Args:
+            size: Height and width of the view, in pixels; twice that is kept, as Pillow's reducing_gap does.
+        """
+        left, top, right, bottom = self.box
+        return 2.0 * size[1] / max(right - left, 1e-6), 2.0 * size[0] / max(bottom - top, 1e-6)
+
+
+def random_crop(size: tuple[int, int], augment: Augment, random: np.random.Generator) -> Crop:
+    """Draw a random box of the given area and aspect, and whether it is flipped.
+
+    Args:
+        size: Width and height of the image.
+        augment: Ranges.
         random: Source of the draws; always six, so that later draws do not depend on the image.
     """
     draws = random.random(6)
-    width, height = image.size
+    width, height = size
     target = width * height * (augment.area[0] + draws[0] * (augment.area[1] - augment.area[0]))
     low, high = (math.log(value) for value in augment.aspect)
     aspect = math.exp(low + draws[1] * (high - low))
     crop_width, crop_height = min(math.sqrt(target * aspect), width), min(math.sqrt(target / aspect), height)
     left, top = draws[2] * (width - crop_width), draws[3] * (height - crop_height)
-    box = (left, top, left + crop_width, top + crop_height)
-    view = image.resize((size[1], size[0]), _FILTERS[augment.filter], box=box, reducing_gap=2.0)
-    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws[4] < augment.flip else view
+    box = (left / width, top / height, (left + crop_width) / width, (top + crop_height) / height)
+    return Crop(box, bool(draws[4] < augment.flip))
+
+
+def cut(image: Image.Image, crop: Crop, size: tuple[int, int], filter: Literal["bilinear", "bicubic"]) -> Image.Image:
+    """Return a view of an image.
+
+    Args:
+        image: Upright; may be smaller than the one that the crop was drawn for.
+        crop: What to show.
+        size: Height and width of the result, in pixels.
+        filter: Resampling filter.
+    """
+    width, height = image.size
+    left, top, right, bottom = crop.box
+    box = (left * width, top * height, min(right, 1.0) * width, min(bottom, 1.0) * height)
+    view = image.resize((size[1], size[0]), _FILTERS[filter], box=box, reducing_gap=2.0)
+    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if crop.flip else view
 
 
 def centre_view(

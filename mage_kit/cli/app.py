@@ -12,6 +12,9 @@ import typer
 from mage_kernels import keep_freed_memory
 from rich.console import Console
 
+from mage_kit import processes
+from mage_kit.errors import TrainingStopped
+
 app = typer.Typer(
     name="mage-kit",
     help="Masked image modeling from interchangeable parts: MAGE, MAGE-C, MaskGIT, MAE.",
@@ -36,7 +39,17 @@ def main() -> None:
     keep_freed_memory()  # the process is ours: on a CPU, a quarter of a training step would go into page faults
     try:
         app()
+    except SystemExit as ended:
+        if not ended.code:
+            processes.finish()
+        raise
+    except TrainingStopped as stopped:
+        if processes.is_first():
+            console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(0)
     except (ValueError, OSError, ImportError) as error:
+        if getattr(error, "told_by_first", False) and not processes.is_first():
+            sys.exit(2)
         _stop(str(error))
     except Exception as error:
         # Somebody's plug-in, or a bug of ours: one line that says where; the traceback on request.
@@ -49,5 +62,6 @@ def main() -> None:
 
 def _stop(message: str) -> None:
     shown = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
-    Console(stderr=True).print(f"error: {shown}", markup=False, highlight=False, soft_wrap=True, style="red")
+    who = "" if processes.is_first() else f" in process {processes.rank()}"
+    Console(stderr=True).print(f"error{who}: {shown}", markup=False, highlight=False, soft_wrap=True, style="red")
     sys.exit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,11 @@ from rich.table import Column, Table
 
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, RunArgument, SetOption, app, console
 from mage_kit.errors import MageKitError
+
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="Processes on this machine; default one a GPU, or one. Or use torchrun."),
+]
 
 
 class Precisions(StrEnum):
@@ -31,12 +37,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
     ] = False,
+    count: ProcessesOption = None,
 ) -> None:
-    """Train tokenizer and model as a recipe says."""
+    """Train tokenizer and model as a recipe says. SIGTERM and Ctrl-C save a checkpoint first; --resume goes on."""
     from mage_kit.jobs.train import train as run
     from mage_kit.recipe import Recipe
 
     loaded = Recipe.load(recipe, set_ or [])
+    _spread_out(count)
     folder = run(loaded, out or Path("runs") / loaded.name, resume=resume)
     console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
 
@@ -147,6 +155,24 @@ def compare(
         )
         table.add_row(escape(row["variant"]), *numbers, *losses)
     console.print(table)
+
+
+def _spread_out(count: int | None) -> None:
+    """Start this command again in several processes, and end with them; nothing where one will do or torchrun did."""
+    import torch
+
+    from mage_kit.jobs.launch import run_processes
+    from mage_kit.processes import started_by
+
+    if started_by()[0] > 1:
+        return
+    gpus = torch.cuda.device_count()
+    wanted = count or max(1, gpus)
+    if gpus and wanted > gpus:
+        raise MageKitError(f"processes: {wanted}, must be at most the GPUs of this machine ({gpus})")
+    if wanted > 1:
+        threads = None if gpus else max(1, torch.get_num_threads() // wanted)
+        raise typer.Exit(run_processes(wanted, sys.argv[1:], threads))
 
 
 def _plain(value: Any) -> str:

@@ -3,5 +3,6 @@
 from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
 from mage_kit.datasets.digits import Digits
 from mage_kit.datasets.image_folder import ImageFolder
+from mage_kit.datasets.tar_shards import TarShards
 
-__all__ = ["DATASETS", "Dataset", "DatasetWires", "Digits", "ImageFolder", "Sample"]
+__all__ = ["DATASETS", "Dataset", "DatasetWires", "Digits", "ImageFolder", "Sample", "TarShards"]

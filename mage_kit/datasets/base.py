@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mage_kit.draws import derive
+from mage_kit.image_files import load_image, upright_size
 from mage_kit.registry import Registry
-from mage_kit.transforms import Augment, centre_view, convert, random_view, to_array
+from mage_kit.transforms import Augment, centre_view, cut, random_crop, to_array
 
 
 @dataclass(frozen=True)
@@ -47,37 +50,62 @@ class Dataset(ABC):
 
     Attributes:
         classes: Class names; empty where the data has no labels.
+        max_broken: Largest share of images that training passes over because they cannot be used.
+        passed_over: (name, reason) of what the data set itself leaves out, as a file that is no image.
     """
 
     classes: tuple[str, ...] = ()
+    max_broken: float = 0.0
+    passed_over: Sequence[tuple[str, str]] = ()
 
     def __init__(self, image_size: tuple[int, int], channels: int, augment: Augment) -> None:
         self.image_size, self.channels, self.augment = image_size, channels, augment
 
     @abstractmethod
     def __len__(self) -> int:
-        """Return the number of images."""
+        """Return the number of images, broken ones among them: what is broken shows when it is read."""
 
     @abstractmethod
     def image(self, index: int) -> Image.Image:
-        """Return the stored image."""
+        """Return the stored image; best as Pillow opens it, with its pixels not yet decoded.
+
+        Raises:
+            BrokenImageError: If there is none.
+        """
 
     @abstractmethod
     def label(self, index: int) -> int | None:
         """Return the class number, or None."""
 
+    def name(self, index: int) -> str:
+        """Return what a person finds the image by: a file's path."""
+        return f"{type(self).__name__} {index}"
+
     def sample(self, index: int, epoch: int, seed: int) -> Sample:
-        """Return the training views of an image; the same for the same (index, epoch, seed), whoever asks."""
-        image = convert(self.image(index), self.channels)
-        views = tuple(
-            to_array(random_view(image, self.image_size, self.augment, _random(seed, epoch, index, view)))
-            for view in range(self.augment.views)
-        )
+        """Return the training views of an image; the same for the same (index, epoch, seed), whoever asks.
+
+        Raises:
+            BrokenImageError: If the image cannot be used.
+        """
+        augment, size = self.augment, self.image_size
+        with self.image(index) as opened:
+            whole = upright_size(opened)
+            crops = [random_crop(whole, augment, _random(seed, epoch, index, view)) for view in range(augment.views)]
+            widths, heights = zip(*(crop.least(size) for crop in crops), strict=True)
+            image = load_image(
+                opened, self.name(index), self.channels, (math.ceil(max(widths)), math.ceil(max(heights)))
+            )
+        views = tuple(to_array(cut(image, crop, size, augment.filter)) for crop in crops)
         return Sample(views, self.label(index), index)
 
     def still(self, index: int) -> Sample:
-        """Return the evaluation view of an image: nothing random."""
-        image = convert(self.image(index), self.channels)
+        """Return the evaluation view of an image: nothing random.
+
+        Raises:
+            BrokenImageError: If the image cannot be used.
+        """
+        with self.image(index) as opened:
+            image = load_image(opened, self.name(index), self.channels)
         view = centre_view(image, self.image_size, self.augment.filter)
         return Sample((to_array(view),), self.label(index), index)
 

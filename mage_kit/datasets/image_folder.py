@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image
 
 from mage_kit.datasets.base import DATASETS, Dataset
+from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.errors import MageKitError
+from mage_kit.fields import Fraction
+from mage_kit.image_files import SUFFIXES, open_image
 from mage_kit.transforms import Augment
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 _READ_WHOLE = 256  # files whose bytes are part of the data's identity: all of a small folder, a sample of a large one
 
 
@@ -23,6 +27,7 @@ class ImageFolder(Dataset):
     Args:
         path: The folder; required before data is read, may be null in a recipe that is only checked.
         augment: How training views are made.
+        max_broken: Largest share of the images that may turn out broken in training; each is listed and passed over.
     """
 
     def __init__(
@@ -32,70 +37,101 @@ class ImageFolder(Dataset):
         *,
         path: str | None = None,
         augment: Augment = Augment(),  # noqa: B008 (frozen)
+        max_broken: Fraction = 0.01,
     ) -> None:
         super().__init__(image_size, channels, augment)
-        self.path = path
+        self.path, self.max_broken = path, max_broken
         if path is None:
             raise MageKitError("path: null, must name a folder of images (--set data.path=DIR)")
         self._root = root = Path(path)
         if not root.is_dir():
             raise MageKitError(f"path: '{path}', must be a folder")
-        folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-        flat = _images(root)
-        if folders and flat:
-            raise MageKitError(f"path: '{path}', holds both images and sub-folders; use one or the other")
-        self.classes = tuple(folders)
-        self._items = [(file, None) for file in flat] + [
-            (file, number) for number, folder in enumerate(folders) for file in _images(root / folder, deep=True)
-        ]
-        if not self._items:
+        listing = _Listing(root)
+        self.classes = listing.classes
+        self.passed_over = listing.passed_over
+        if not listing.names:
             raise MageKitError(f"path: '{path}', holds no image ({', '.join(sorted(SUFFIXES))})")
+        self._names, self._labels = PackedNames(listing.names), np.array(listing.labels, dtype=np.int64)
 
     def __len__(self) -> int:
         """Return the number of image files."""
-        return len(self._items)
+        return len(self._names)
 
     def image(self, index: int) -> Image.Image:
-        """Decode the file; see `open_image`.
+        """Open the file; its pixels are not decoded yet.
 
         Raises:
-            MageKitError: If the file cannot be decoded; names the file.
+            BrokenImageError: If it is no image; names the file.
         """
-        return open_image(self._items[index][0])
+        return open_image(self._root / self._names[index])
 
     def label(self, index: int) -> int | None:
         """Return the number of the file's class folder, or None in a flat folder."""
-        return self._items[index][1]
+        return int(self._labels[index]) if self.classes else None
+
+    def name(self, index: int) -> str:
+        """Return the file's path."""
+        return str(self._root / self._names[index])
 
     def identity(self) -> dict[str, object]:
         """Return count and classes; hashed: all relative paths and sizes, and the bytes of some files."""
         digest = hashlib.sha256()
-        for file, _ in self._items:
-            digest.update(f"{file.relative_to(self._root).as_posix()}\0{file.stat().st_size}\n".encode())
-        for file, _ in self._items[:: max(1, len(self._items) // _READ_WHOLE)]:
-            digest.update(file.read_bytes())
+        for index in range(len(self)):
+            name = self._names[index]
+            size = (self._root / name).stat().st_size
+            digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        for index in range(0, len(self), max(1, len(self) // _READ_WHOLE)):
+            digest.update((self._root / self._names[index]).read_bytes())
         return {**super().identity(), "files_sha256": digest.hexdigest()}
 
 
-def open_image(file: Path) -> Image.Image:
-    """Decode an image file; 16-bit grey is brought to 8 bits, palettes to colours.
+class _Listing:
+    """What stands in a folder: names relative to it in sorted order, so that indices mean the same everywhere."""
 
-    Raises:
-        MageKitError: If it cannot be decoded; names the file.
-    """
+    def __init__(self, root: Path) -> None:
+        self.names: list[str] = []
+        self.labels: list[int] = []
+        self.passed_over: list[tuple[str, str]] = []
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        folders = [entry.name for entry in entries if _is_class(entry)]
+        flat = [entry for entry in entries if not _is_class(entry)]
+        images = [name for entry in flat for name in self._judge(entry.name, root)]
+        if folders and images:
+            raise MageKitError(f"path: '{root}', holds both images and sub-folders; use one or the other")
+        self.classes = tuple(folders)
+        self.names += images
+        for number, folder in enumerate(folders):
+            found = [name for file in sorted(_files(root, folder)) for name in self._judge(file, root)]
+            self.names += found
+            self.labels += [number] * len(found)
+
+    def _judge(self, name: str, root: Path) -> list[str]:
+        """Return the name if it may be an image file; else note it and return nothing."""
+        path = root / name
+        if path.suffix.lower() not in SUFFIXES:
+            self.passed_over.append((str(path), "no image, by its suffix"))
+        elif not path.is_file():
+            self.passed_over.append((str(path), "no file: a folder, a broken link or a loop of links"))
+        else:
+            return [name]
+        return []
+
+
+def _is_class(entry: os.DirEntry[str]) -> bool:
+    """Folders are classes, but for hidden ones, those that are named like an image, and links back up."""
+    if entry.name.startswith(".") or Path(entry.name).suffix.lower() in SUFFIXES:
+        return False
     try:
-        with Image.open(file) as opened:
-            opened.load()
-            if opened.mode.startswith("I;16") or opened.mode == "I":
-                return opened.convert("I").point(lambda value: value / 257).convert("L")
-            if opened.mode == "P":
-                return opened.convert("RGBA" if "transparency" in opened.info else "RGB")
-            return opened.copy()
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise MageKitError(f"image: '{file}', cannot be decoded ({error})") from None
+        here = Path(entry.path)
+        return entry.is_dir() and not here.parent.resolve().is_relative_to(here.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return False
 
 
-def _images(folder: Path, deep: bool = False) -> list[Path]:
-    """Image files of a folder, sorted by path so that indices mean the same everywhere."""
-    found = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+def _files(root: Path, folder: str) -> Iterator[str]:
+    """Yield everything below a folder that is no folder to walk into, relative to the root."""
+    for place, folders, files in os.walk(root / folder, followlinks=False):
+        relative = os.path.relpath(place, root)
+        odd = [name for name in folders if Path(name).suffix.lower() in SUFFIXES]
+        folders[:] = [name for name in folders if name not in odd]
+        yield from (os.path.join(relative, name) for name in files + odd)

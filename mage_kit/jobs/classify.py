@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from mage_kit.datasets.image_folder import open_image
 from mage_kit.errors import MageKitError
+from mage_kit.image_files import load_image, open_image
 from mage_kit.loading import load_classifier
 from mage_kit.storage import best_device, require_folder
-from mage_kit.transforms import centre_view, convert, to_array
+from mage_kit.transforms import centre_view, to_array
 
 
 def classify_files(source: Path, files: Sequence[Path], top: int) -> dict[str, list[tuple[int, float]]]:
@@ -34,7 +34,8 @@ def classify_files(source: Path, files: Sequence[Path], top: int) -> dict[str, l
     size, channels = model.tokenizer.image_size, model.tokenizer.channels
     found = {}
     for file in files:
-        view = centre_view(convert(open_image(file), channels), size)
+        with open_image(file) as opened:
+            view = centre_view(load_image(opened, str(file), channels), size)
         image = torch.from_numpy(to_array(view)).to(model.device).float()[None] / 255
         probabilities, classes = model.logits(image)[0].softmax(dim=0).topk(top)
         found[str(file)] = list(zip(classes.tolist(), probabilities.tolist(), strict=True))

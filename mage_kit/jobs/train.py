@@ -22,6 +22,10 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False) 
 
     Returns:
         The run folder, for `mage_kit.load`.
+
+    Raises:
+        MageKitError: If the folder holds something else, the data cannot be read, or training goes wrong.
+        TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
     """
     try:
         from mage_kit.training.run import train as run  # brings lightning, which importing mage_kit must not
@@ -29,4 +33,6 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False) 
         if not (error.name or "").startswith("lightning"):
             raise
         raise MissingExtraError("training", "train") from None
-    return run(recipe, Path(out), resume=resume)
+    from mage_kit.jobs.samples import draw_samples
+
+    return run(recipe, Path(out), resume=resume, draw=draw_samples)

@@ -7,7 +7,6 @@ Legend: B images (view after view), S kept positions, D encoder width, M loss ro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mage_kernels import MaskPlan
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from mage_kit.fields import NonNegativeFloat
 from mage_kit.grid import TokenSpec
+from mage_kit.processes import gather_rows, rank, world
 from mage_kit.registry import Registry
 
 
@@ -42,6 +42,21 @@ class BatchMasks:
     views: int
 
 
+class Gather:
+    """Joins a tensor over the processes of a run; a contrastive loss sees all images of the batch through it.
+
+    Each process computes the loss of its own anchors against everybody's rows; the engine adds up the processes.
+    """
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Concatenate along dimension 0, by rank, with gradients; shapes are the same in all processes."""
+        return gather_rows(tensor)
+
+    def place(self, count: int) -> int:
+        """Return where this process's rows start in what `__call__` returns, `count` being the number of its rows."""
+        return rank() * count if world() > 1 else 0
+
+
 @dataclass(frozen=True)
 class LossInputs:
     """What the model hands to each loss.
@@ -53,7 +68,7 @@ class LossInputs:
         latents_BSD: Encoder outputs after the final norm, class first.
         plan: The masks.
         masks: The masks' host side.
-        gather: Concatenates a tensor over processes along dimension 0, with gradients; identity on one process.
+        gather: Joins tensors of all processes; on one process it gives back what it gets.
     """
 
     predictions_MX: Tensor
@@ -62,7 +77,7 @@ class LossInputs:
     latents_BSD: Tensor
     plan: MaskPlan
     masks: BatchMasks
-    gather: Callable[[Tensor], Tensor]
+    gather: Gather
 
 
 @dataclass(frozen=True)

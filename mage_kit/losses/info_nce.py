@@ -1,6 +1,7 @@
 """MAGE-C's contrastive loss: InfoNCE between two views' mean features.
 
-Legend: B images (view after view), I images of one view, S kept positions, D encoder width, P projection width.
+Legend: B images (view after view), A images of this process (the anchors), I images of all processes, S kept
+positions, D encoder width, P projection width.
 """
 
 from __future__ import annotations
@@ -64,18 +65,22 @@ class InfoNCE(Loss):
         initialise(self)
 
     def forward(self, inputs: LossInputs) -> LossTerm:
-        """Sum over both views' anchors; an image above the gate is multiplied by 0, never skipped."""
+        """Sum over this process's anchors, of both views; an image above the gate is multiplied by 0, never skipped."""
         assert inputs.masks.views == 2, "InfoNCE contrasts two views"
         pooled_BD = inputs.latents_BSD[:, 1:].float().mean(dim=1)
         projected_BP = F.normalize(self.projection(pooled_BD).float(), dim=-1)
-        first_IP, second_IP = (inputs.gather(view) for view in projected_BP.chunk(2))
-        gate_I = inputs.gather(self._gate(inputs.masks).to(projected_BP.device, non_blocking=True))
-        with without_autocast(first_IP):  # similarities / 0.2 need float32
-            logits = self._logits(first_IP, second_IP)
-        labels = torch.arange(len(gate_I), device=logits[0].device)
-        rows = sum(F.cross_entropy(view_logits, labels, reduction="none") for view_logits in logits)
+        first_AP, second_AP = projected_BP.chunk(2)
+        gate_A = self._gate(inputs.masks).to(projected_BP.device, non_blocking=True)
+        labels_A = torch.arange(len(gate_A), device=gate_A.device) + inputs.gather.place(len(gate_A))
+        with without_autocast(first_AP):  # similarities / 0.2 need float32
+            first_IP, second_IP = inputs.gather(first_AP), inputs.gather(second_AP)
+            logits = (
+                self._logits(first_AP, first_IP, second_IP, labels_A),
+                self._logits(second_AP, second_IP, first_IP, labels_A),
+            )
+        rows = sum(F.cross_entropy(view_logits, labels_A, reduction="none") for view_logits in logits)
         assert isinstance(rows, Tensor)
-        return LossTerm((rows * gate_I).sum())
+        return LossTerm((rows * gate_A).sum())
 
     def count(self, masks: BatchMasks) -> float:
         """Return the number of anchors: images at or below the gate, times two views."""
@@ -84,15 +89,11 @@ class InfoNCE(Loss):
     def _gate(self, masks: BatchMasks) -> Tensor:
         return (masks.ratio_B.chunk(2)[0] <= self.gate + _EDGE).to(torch.float32)
 
-    def _logits(self, first_IP: Tensor, second_IP: Tensor) -> tuple[Tensor, Tensor]:
-        """Similarities of each view's anchors: positives on the diagonal of the first I columns."""
-        cross_II = first_IP @ second_IP.T / self.temperature
+    def _logits(self, anchors_AP: Tensor, own_IP: Tensor, other_IP: Tensor, labels_A: Tensor) -> Tensor:
+        """One view's anchors beside the other view (each positive at its label), then beside their own view."""
+        cross_AI = anchors_AP @ other_IP.T / self.temperature
         if self.negatives == "cross_view":
-            return cross_II, cross_II.T
-        own = torch.eye(len(first_IP), dtype=torch.bool, device=first_IP.device)
-        within = (
-            (view_IP @ view_IP.T / self.temperature).masked_fill(own, torch.finfo(torch.float32).min)
-            for view_IP in (first_IP, second_IP)
-        )
-        first_II, second_II = within
-        return torch.cat([cross_II, first_II], dim=1), torch.cat([cross_II.T, second_II], dim=1)
+            return cross_AI
+        itself_AI = labels_A[:, None] == torch.arange(len(own_IP), device=labels_A.device)
+        within_AI = anchors_AP @ own_IP.T / self.temperature
+        return torch.cat([cross_AI, within_AI.masked_fill(itself_AI, torch.finfo(torch.float32).min)], dim=1)

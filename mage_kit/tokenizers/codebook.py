@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from mage_kit.grid import TokenGrid
+from mage_kit.processes import add_up
 from mage_kit.tokenizers.base import Tokenizer, TokenizerLosses
 from mage_kit.tokenizers.quantizer import Quantizer
 
@@ -74,7 +75,7 @@ class CodebookTokenizer(Tokenizer):
         total = reconstruction + self.commitment * commitment
         if self.quantize.learned:
             total = total + F.mse_loss(codes_BLW, features_BLW.detach())
-        used = torch.bincount(ids_BL.flatten(), minlength=self.codebook_size)
+        used = add_up(torch.bincount(ids_BL.flatten(), minlength=self.codebook_size))
         parts = {
             "loss": total,
             "reconstruction": reconstruction,

@@ -13,6 +13,7 @@ from mage_kernels.autocasting import without_autocast
 from torch import Tensor, nn
 
 from mage_kit.errors import MageKitError
+from mage_kit.processes import add_up, gather_rows, world
 
 _SETTLED = 1000  # updates after which the running mean has its full inertia
 
@@ -104,15 +105,16 @@ class Quantizer(nn.Module):
         one_hot_FV = F.one_hot(self.nearest(features_FW), codes).float()
         done = int(self.updates)
         keep = min(decay, (1 + done) / (10 + done))
-        self.counts_V.lerp_(one_hot_FV.sum(dim=0), 1 - keep)
-        self.sums_VW.lerp_(one_hot_FV.T @ features_FW, 1 - keep)
+        self.counts_V.lerp_(add_up(one_hot_FV.sum(dim=0)), 1 - keep)
+        self.sums_VW.lerp_(add_up(one_hot_FV.T @ features_FW), 1 - keep)
         self.embedding.weight.copy_(self.sums_VW / self.counts_V.clamp_min(1e-3)[:, None])
         if restart and done % 10 == 9:
-            self._place((self.counts_V < restart * len(features_FW) / codes).cpu(), features_FW, random)
+            self._place((self.counts_V < restart * world() * len(features_FW) / codes).cpu(), features_FW, random)
         self.updates += 1
 
     def _place(self, which_V: Tensor, features_FW: Tensor, random: torch.Generator) -> None:
-        """Put the chosen codes onto random features, with the mean use as their count."""
+        """Put the chosen codes onto random features of all processes, with the mean use as their count."""
+        features_FW = gather_rows(features_FW)
         chosen = which_V.nonzero()[:, 0].to(features_FW.device)
         picks = torch.randint(len(features_FW), (len(chosen),), generator=random).to(features_FW.device)
         count = len(features_FW) / self.embedding.num_embeddings

@@ -1,22 +1,30 @@
-"""Checkpoints: a folder a step, written whole or not at all, without pickles.
+"""Checkpoints: a folder a step, written whole or not at all, without pickles, the same for any number of processes.
 
-weights.safetensors holds the module, optimizer.safetensors AdamW's moments by parameter name, sums.safetensors the
-metrics gathered since the last line of the log; recipe.json the recipe's text; state.json the step.
+weights.safetensors holds the module, ema.safetensors the means of its weights, optimizer.safetensors AdamW's moments
+by parameter name, sums.safetensors the metrics gathered since the last line of the log; recipe.json the recipe's text;
+state.json the step, the counters, and the SHA-256 of every file.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from mage_kit import processes
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.storage import load_state, state_of
+from mage_kit.training.ema import WeightMean
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -25,19 +33,23 @@ class Checkpointed:
 
     Args:
         module: Its weights and buffers.
-        names: Names of the optimiser's parameters, in order of `module.named_parameters()`.
+        names: The optimiser's parameters by name, in order of `module.named_parameters()`.
         optimizer: AdamW.
-        sums: Named running sums of metrics, changed in place.
+        sums: Named running sums of metrics, changed in place; each process has a part of them.
+        ema: The weights' running means, if there are any.
+        counters: Named whole numbers, changed in place.
     """
 
     module: nn.Module
     names: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     sums: dict[str, Tensor]
+    ema: WeightMean | None = None
+    counters: dict[str, int] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, step: int, parts: Checkpointed, recipe_json: str, keep: int) -> Path:
-    """Write the checkpoint of a step and drop all but the newest `keep`.
+    """Write the checkpoint of a step and drop all but the newest `keep`; all processes call it, the first writes.
 
     Args:
         folder: Of the stage's checkpoints.
@@ -45,16 +57,27 @@ def save_checkpoint(folder: Path, step: int, parts: Checkpointed, recipe_json: s
         parts: What to keep.
         recipe_json: Text of the recipe.
         keep: How many checkpoints stay.
+
+    Raises:
+        MageKitError: If it cannot be written, as on a full disk; earlier checkpoints are untouched.
     """
     target = folder / f"step-{step:08d}"
-    with atomic_folder(target) as temporary:
-        write_tensors(temporary / "weights.safetensors", state_of(parts.module))
-        write_tensors(temporary / "optimizer.safetensors", _moments(parts))
-        write_tensors(temporary / "sums.safetensors", {name: tensor.cpu() for name, tensor in parts.sums.items()})
-        write_text(temporary / "recipe.json", recipe_json)
-        write_json(temporary / "state.json", {"step": step})
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    tensors = _tensors(parts)
+
+    def write() -> None:
+        try:
+            with atomic_folder(target) as temporary:
+                for name, held in tensors.items():
+                    write_tensors(temporary / f"{name}.safetensors", held)
+                write_text(temporary / "recipe.json", recipe_json)
+                files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
+                write_json(temporary / "state.json", {"step": step, "counters": parts.counters, "sha256": files})
+        except Exception as error:
+            raise _unwritten(target, error) from None
+        for old in list_checkpoints(folder)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    processes.on_first(write)
     return target
 
 
@@ -72,35 +95,90 @@ def drop_unfinished(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def verify_checkpoint(path: Path) -> None:
+    """Compare every file with what was written; checkpoints of before there were digests pass.
+
+    Raises:
+        MageKitError: If one is missing or differs.
+    """
+    for name, wanted in read_json(path / "state.json").get("sha256", {}).items():
+        if not (path / name).is_file():
+            raise MageKitError(f"{path / name}: missing")
+        if _digest(path / name) != wanted:
+            raise MageKitError(f"{path / name}: its content is not what was written (SHA-256 differs)")
+
+
 def load_checkpoint(path: Path, parts: Checkpointed) -> int:
-    """Fill module, optimiser and sums from a checkpoint; return the steps done. Nothing is changed unless all is read.
+    """Fill module, optimiser, means and sums from a checkpoint; return the steps done.
+
+    Nothing is changed unless all is read.
 
     Raises:
         MageKitError: If it is damaged or belongs to another model.
     """
-    weights, moments, sums = (read_tensors(path / f"{name}.safetensors") for name in ("weights", "optimizer", "sums"))
-    step: int = read_json(path / "state.json")["step"]
-    fields = ("step", "exp_avg", "exp_avg_sq")
-    missing = [f"{name}/{field}" for name in parts.names for field in fields if f"{name}/{field}" not in moments]
+    wanted = ("weights", "optimizer", "sums", *(("ema",) if parts.ema else ()))
+    read = {name: read_tensors(path / f"{name}.safetensors") for name in wanted}
+    state = read_json(path / "state.json")
+    moments = read["optimizer"]
+    missing = [f"{name}/{part}" for name in parts.names for part in _MOMENTS if f"{name}/{part}" not in moments]
+    if parts.ema:
+        missing += [f"ema/{name}" for name in parts.ema.means if name not in read["ema"]]
     if missing:
-        raise MageKitError(f"{path}: optimizer.safetensors has no {', '.join(missing[:5])}")
-    load_state(parts.module, weights, str(path))
+        raise MageKitError(f"{path}: holds no {', '.join(missing[:5])}")
+    load_state(parts.module, read["weights"], str(path))
     for name, parameter in parts.names.items():
-        state = parts.optimizer.state[parameter]
-        state.clear()
-        for field in fields:
-            state[field] = moments[f"{name}/{field}"].to(parameter.device)
-    for name, tensor in sums.items():
-        if name in parts.sums:
-            parts.sums[name].copy_(tensor)
-        else:
-            parts.sums[name] = tensor
+        held = parts.optimizer.state[parameter]
+        held.clear()
+        held["step"] = moments[f"{name}/step"].to(parameter.device)
+        for part in _MOMENTS[1:]:
+            held[part] = processes.sharded_like(moments[f"{name}/{part}"], parameter)
+    if parts.ema:
+        for name, mean in parts.ema.means.items():
+            mean.copy_(processes.sharded_like(read["ema"][name], mean))
+    _load_sums(parts.sums, read["sums"])
+    parts.counters.update({name: int(value) for name, value in state.get("counters", {}).items()})
+    step: int = state["step"]
     return step
 
 
-def _moments(parts: Checkpointed) -> dict[str, Tensor]:
-    moments = {}
-    for name, parameter in parts.names.items():
-        for field, value in parts.optimizer.state[parameter].items():
-            moments[f"{name}/{field}"] = value.detach().cpu().contiguous()
-    return moments
+def _tensors(parts: Checkpointed) -> dict[str, dict[str, Tensor]]:
+    """Everything in full, on the CPU of the first process; the others take part and keep nothing."""
+    moments = {
+        f"{name}/{part}": value
+        for name, parameter in parts.names.items()
+        for part, value in parts.optimizer.state[parameter].items()
+    }
+    sums = {name: processes.add_up(tensor.clone()) for name, tensor in sorted(parts.sums.items())}
+    held = {"weights": state_of(parts.module), "optimizer": _whole(moments), "sums": _whole(sums)}
+    return held | ({"ema": _whole(parts.ema.means)} if parts.ema else {})
+
+
+def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    full = ((name, processes.whole(tensor)) for name, tensor in tensors.items())
+    return {name: tensor.cpu().contiguous() for name, tensor in full if processes.is_first()}
+
+
+def _load_sums(held: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    """Give the stored sums, which are those of all processes, to the first one."""
+    for name, tensor in stored.items():
+        mine = tensor if processes.is_first() else torch.zeros_like(tensor)
+        if name in held:
+            held[name].copy_(mine)
+        else:
+            held[name] = mine
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unwritten(target: Path, error: Exception) -> MageKitError:
+    """Say what could not be written and what is safe."""
+    full = isinstance(error, OSError) and error.errno in _FULL
+    full = full or "No space left" in str(error) or "File too large" in str(error)
+    why = "the disk is full (or a quota is reached)" if full else str(error)
+    good = list_checkpoints(target.parent)
+    safe = f"the last good checkpoint is intact: {good[-1]}" if good else "there is no earlier checkpoint"
+    advice = "; make room, then go on with --resume" if full else ""
+    return MageKitError(f"checkpoint {target}: could not be written, {why}; {safe}{advice}")

@@ -5,6 +5,8 @@ Legend: B images, T views x B images (view after view), C channels, H x W pixels
 
 from __future__ import annotations
 
+import dataclasses
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +18,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.draws import derive
-from mage_kit.errors import MageKitError
+from mage_kit.errors import BrokenImageError, MageKitError
+
+_STAND_INS = 100  # broken images in a row, after which the data is no data
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,17 @@ class Batch:
 
     Args:
         images_TCHW: uint8, view after view.
-        index_B: int64, places in the data set.
+        index_B: int64, places in the data set; in all processes together a step's images are those of `Order`.
         epoch: Which pass over the data.
         views: Views of each image.
+        broken: (name, reason) of images that could not be used; others stand in for them.
     """
 
     images_TCHW: Tensor
     index_B: Tensor
     epoch: int
     views: int
+    broken: tuple[tuple[str, str], ...] = ()
 
 
 class Order:
@@ -65,37 +71,80 @@ class Order:
         return epoch, chosen
 
 
-class _Views(TorchDataset["Sample | MageKitError"]):
+@dataclass(frozen=True)
+class Share:
+    """Which part of each step's images a process loads: the `rank`-th of `world` equal runs of the batch."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, chosen: list[int]) -> list[int]:
+        """Return this process's images, in the batch's order."""
+        size = len(chosen) // self.world
+        return chosen[self.rank * size : (self.rank + 1) * size]
+
+
+_ALL = Share()
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A sample, and what was met on the way to it."""
+
+    sample: Sample
+    broken: tuple[tuple[str, str], ...]
+
+
+class _Views(TorchDataset["_Loaded | MageKitError"]):
     """A data set addressed by (epoch, index), so that a worker needs to know nothing else."""
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
-    def __getitem__(self, item: tuple[int, int]) -> Sample | MageKitError:
+    def __getitem__(self, item: tuple[int, int]) -> _Loaded | MageKitError:
         """Return the sample, or the error: raised in a worker it would reach the user as a traceback."""
-        epoch, index = item
         try:
-            return self.dataset.sample(index, epoch, self.seed)
+            return self._load(*item)
         except MageKitError as error:
             return error
+
+    def _load(self, epoch: int, index: int) -> _Loaded:
+        """Load an image; where it is broken another one, drawn from (seed, epoch, index), so that every run and
+        every process puts the same one in its place. It keeps the index: masks follow the place in the batch."""
+        broken: list[tuple[str, str]] = []
+        random = np.random.Generator(np.random.PCG64(derive(self.seed, "stand-in", epoch, index)))
+        place = index
+        for _ in range(_STAND_INS):
+            try:
+                sample = self.dataset.sample(place, epoch, self.seed)
+            except BrokenImageError as error:
+                if not self.dataset.max_broken:
+                    raise
+                broken.append((error.name, error.reason))
+                place = int(random.integers(len(self.dataset)))
+                continue
+            return _Loaded(dataclasses.replace(sample, index=index), tuple(broken))
+        raise MageKitError(f"data: {_STAND_INS} images drawn in a row are all broken, last {broken[-1][0]}")
 
 
 class _Steps:
     """A batch sampler from `first` to `last`."""
 
-    def __init__(self, order: Order, first: int, last: int) -> None:
-        self.order, self.first, self.last = order, first, last
+    def __init__(self, order: Order, first: int, last: int, share: Share) -> None:
+        self.order, self.first, self.last, self.share = order, first, last, share
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.first, self.last):
             epoch, chosen = self.order.indices(step)
-            yield [(epoch, index) for index in chosen]
+            yield [(epoch, index) for index in self.share.of(chosen)]
 
     def __len__(self) -> int:
         return self.last - self.first
 
 
-def batches(dataset: Dataset, order: Order, first: int, last: int, seed: int, workers: int) -> Iterator[Batch]:
+def batches(
+    dataset: Dataset, order: Order, first: int, last: int, seed: int, workers: int, share: Share = _ALL
+) -> Iterator[Batch]:
     """Yield the batches of steps `first` to `last` - 1; the same whatever the number of workers.
 
     Args:
@@ -105,28 +154,41 @@ def batches(dataset: Dataset, order: Order, first: int, last: int, seed: int, wo
         last: One past the last step.
         seed: Seed of the augmentation.
         workers: Loading processes; 0 loads in this one.
+        share: This process's part of each batch.
+
+    Raises:
+        MageKitError: If an image is broken and the data set's `max_broken` is 0, or nearly all are broken.
     """
-    loader: DataLoader[Sample | MageKitError] = DataLoader(
+    loader: DataLoader[_Loaded | MageKitError] = DataLoader(
         _Views(dataset, seed),
-        batch_sampler=_Steps(order, first, last),
+        batch_sampler=_Steps(order, first, last, share),
         num_workers=workers,
         collate_fn=_as_they_are,
         generator=torch.Generator().manual_seed(0),
+        worker_init_fn=_leave_signals if workers else None,
     )
-    for step, samples in enumerate(loader, start=first):
-        failed = next((sample for sample in samples if isinstance(sample, MageKitError)), None)
+    for step, loaded in enumerate(loader, start=first):
+        failed = next((sample for sample in loaded if isinstance(sample, MageKitError)), None)
         if failed is not None:
             raise failed
-        yield collate(samples, order.indices(step)[0])
+        yield collate(loaded, order.indices(step)[0])
 
 
-def collate(samples: list[Sample], epoch: int) -> Batch:
+def collate(loaded: list[_Loaded], epoch: int) -> Batch:
     """Stack samples, view after view."""
+    samples = [item.sample for item in loaded]
     views = len(samples[0].views)
     stacked = np.stack([sample.views[view] for view in range(views) for sample in samples])
     index_B = torch.tensor([sample.index for sample in samples], dtype=torch.int64)
-    return Batch(torch.from_numpy(stacked), index_B, epoch, views)
+    broken = tuple(pair for item in loaded for pair in item.broken)
+    return Batch(torch.from_numpy(stacked), index_B, epoch, views, broken)
 
 
-def _as_they_are(samples: list[Sample | MageKitError]) -> list[Sample | MageKitError]:
-    return samples
+def _as_they_are(loaded: list[_Loaded | MageKitError]) -> list[_Loaded | MageKitError]:
+    return loaded
+
+
+def _leave_signals(_: int) -> None:
+    """A worker goes on when the run is told to stop: the training process finishes its step, then ends it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,11 @@
-"""The one training loop: both stages run through it, with checkpoints, log and progress."""
+"""The one training loop: both stages run through it, with checkpoints, log, progress, and recovery.
+
+A step is drawn from (seed, step) alone, so a run can be left and taken up at any of them, by any number of processes.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,19 +16,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mage_kit import processes
 from mage_kit.draws import derive
-from mage_kit.errors import MageKitError
-from mage_kit.progress import Reporter
+from mage_kit.errors import MageKitError, TrainingStopped
+from mage_kit.progress import Reporter, Task
+from mage_kit.training.broken import BrokenImages
 from mage_kit.training.checkpoints import (
     Checkpointed,
     drop_unfinished,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
+    verify_checkpoint,
 )
 from mage_kit.training.loader import Batch
-from mage_kit.training.metrics import MetricsLog
-from mage_kit.training.optim import lr_at, set_lr
+from mage_kit.training.metrics import MetricsLog, peak_memory_gib
+from mage_kit.training.non_finite import all_finite, name_the_module
+from mage_kit.training.optim import clip_gradients, lr_at, set_lr
+from mage_kit.training.signals import StopSignals
+
+_ASK_EVERY = 8  # steps between two questions to the other processes whether one was told to stop
 
 
 @dataclass(frozen=True)
@@ -34,13 +45,17 @@ class LoopPlan:
     Args:
         name: "tokenizer" or "model".
         steps: Optimiser steps in all.
-        batch: Images a step.
+        batch: Images a step, over all processes.
         steps_per_epoch: For the epoch in the log.
         warmup: Steps of linear warm-up.
         lr: Peak learning rate.
+        clip: Largest gradient norm; None for no clipping.
         log_every: Steps between two lines of metrics.
         checkpoint_every: Steps between two checkpoints.
+        look_every: Steps between two pictures of samples; 0 for none.
         keep: Checkpoints kept.
+        skip_limit: Non-finite steps in a row before the last checkpoint is taken up again.
+        rollbacks: How often that is done.
         seed: The recipe's.
     """
 
@@ -50,26 +65,32 @@ class LoopPlan:
     steps_per_epoch: int
     warmup: int
     lr: float
+    clip: float | None
     log_every: int
     checkpoint_every: int
+    look_every: int
     keep: int
+    skip_limit: int
+    rollbacks: int
     seed: int
 
 
 class Stage(ABC):
     """What differs between the stages: one step, and what is said about it."""
 
+    device: torch.device
+
     @abstractmethod
-    def step(self, batch: Batch, step: int, progress: float) -> Tensor:
-        """Do forward, backward, clipping and the optimiser's step; return the gradient norm, on the device."""
+    def gradients(self, batch: Batch, step: int, progress: float) -> Tensor:
+        """Run forward and backward of a whole batch; return this process's part of the loss, detached."""
 
     @abstractmethod
     def read(self) -> dict[str, Any]:
-        """Return the metrics gathered since the last call, with "loss", and start again."""
+        """Return the metrics of all processes gathered since the last call, with "loss", and start again."""
 
     @abstractmethod
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """Yield the batches of steps `first` to `last` - 1."""
+        """Yield this process's part of the batches of steps `first` to `last` - 1."""
 
     @property
     @abstractmethod
@@ -80,9 +101,12 @@ class Stage(ABC):
         """Return a few words for the progress line."""
         return f"loss {record['loss']:.4f}"
 
+    def look(self, path: Path) -> None:  # noqa: B027  # a stage with nothing to show has nothing to write
+        """Draw a picture of what the stage makes by now."""
 
-def run_loop(stage: Stage, plan: LoopPlan, folder: Path, recipe_json: str, log: MetricsLog, reporter: Reporter) -> None:
-    """Train from the newest checkpoint, or from the start, to the last step.
+
+class Loop:
+    """A stage on its way to its last step.
 
     Args:
         stage: What a step does.
@@ -90,50 +114,190 @@ def run_loop(stage: Stage, plan: LoopPlan, folder: Path, recipe_json: str, log: 
         folder: The run folder.
         recipe_json: Written into each checkpoint.
         log: Where metrics go.
+        broken: Where images that could not be used are listed.
         reporter: Where progress goes.
-
-    Raises:
-        MageKitError: If the loss is no longer finite.
     """
-    checkpoints = folder / "checkpoints" / plan.name
-    first = resume(stage, checkpoints, reporter)
-    log.rewind(plan.name, first)
-    clock, since = time.monotonic(), first
-    healthy: Tensor | None = None
-    with reporter.task(f"training the {plan.name}", plan.steps, first) as task:
-        for step, batch in enumerate(stage.batches(first, plan.steps), start=first):
-            # Dropout follows (seed, step): exact on resume without storing the generator's state.
-            torch.manual_seed(derive(plan.seed, f"dropout-{plan.name}", step))
-            lr = lr_at(step, plan.steps, plan.warmup, plan.lr)
-            set_lr(stage.kept.optimizer, lr)
-            norm = stage.step(batch, step, step / plan.steps)
-            healthy = torch.isfinite(norm) if healthy is None else healthy & torch.isfinite(norm)
-            done = step + 1
-            note = ""
-            log_now, save_now = (
-                done % every == 0 or done == plan.steps for every in (plan.log_every, plan.checkpoint_every)
+
+    def __init__(
+        self,
+        stage: Stage,
+        plan: LoopPlan,
+        folder: Path,
+        recipe_json: str,
+        log: MetricsLog,
+        broken: BrokenImages,
+        reporter: Reporter,
+    ) -> None:
+        self.stage, self.plan, self.folder, self.recipe_json = stage, plan, folder, recipe_json
+        self.log, self.broken, self.reporter = log, broken, reporter
+        self.checkpoints = folder / "checkpoints" / plan.name
+        self.kept = stage.kept
+        self.counters = self.kept.counters
+        self.counters.update({"skipped": 0, "rollbacks": 0})
+        self.done, self.bad, self.last_norm = 0, 0, 0.0
+        self.clock, self.since = time.monotonic(), 0
+
+    def run(self, until: int | None = None) -> None:
+        """Train from the newest checkpoint, or from the start, to the last step.
+
+        Args:
+            until: Stop after this step, as if it were the last; None for the plan's.
+
+        Raises:
+            MageKitError: If the numbers stay non-finite, too many images are broken, or the disk is full.
+            TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
+        """
+        self.done = resume(self.kept, self.checkpoints, self.reporter)
+        processes.on_first(lambda: self.log.rewind(self.plan.name, self.done))
+        self.clock, self.since = time.monotonic(), self.done
+        last = min(self.plan.steps, until or self.plan.steps)
+        with (
+            StopSignals() as signals,
+            self.reporter.task(f"training the {self.plan.name}", last, self.done) as task,
+        ):
+            while self.done < last:
+                self._pass(last, task, signals)
+
+    # -- steps -------------------------------------------------------------------------------------------------
+
+    def _pass(self, last: int, task: Task, signals: StopSignals) -> None:
+        """Go on until the last step, or until there is something to go back for."""
+        for step, batch in enumerate(self.stage.batches(self.done, last), start=self.done):
+            self.broken.note(batch.broken)
+            if self._step(batch, step):
+                self.bad = 0
+            else:
+                self._skip(batch, step)
+                if self.bad >= self.plan.skip_limit:
+                    self._roll_back(f"{self.bad} steps in a row were not finite")
+                    return
+            self.done = step + 1
+            if not self._after(last, task):
+                return
+            self._stop_if_told(signals)
+
+    def _seed(self, step: int) -> None:
+        """Dropout follows (seed, step, process): exact on resume without storing a generator; another one after a
+        roll-back, which would otherwise walk the same way again."""
+        parts = (step, processes.rank(), self.counters["rollbacks"])
+        torch.manual_seed(derive(self.plan.seed, f"dropout-{self.plan.name}", *parts))
+
+    def _step(self, batch: Batch, step: int) -> bool:
+        """Do one step; return False, with nothing changed, if loss or gradient is not finite."""
+        plan, optimizer = self.plan, self.kept.optimizer
+        before = {name: tensor.clone() for name, tensor in self.kept.sums.items()}
+        self._seed(step)
+        set_lr(optimizer, lr_at(step, plan.steps, plan.warmup, plan.lr))
+        loss = processes.add_up(self.stage.gradients(batch, step, step / plan.steps))
+        norm = clip_gradients(self.kept.names.values(), plan.clip)
+        if not (math.isfinite(norm) and math.isfinite(float(loss))):
+            self._restore(before)
+            return False
+        optimizer.step()
+        optimizer.zero_grad()
+        if self.kept.ema is not None:
+            self.kept.ema.update(step + 1)
+        self.last_norm = norm
+        return True
+
+    def _restore(self, before: dict[str, Tensor]) -> None:
+        for name, tensor in self.kept.sums.items():
+            tensor.copy_(before[name]) if name in before else tensor.zero_()
+
+    # -- when numbers go wrong ---------------------------------------------------------------------------------
+
+    def _skip(self, batch: Batch, step: int) -> None:
+        """Leave a step out; of several in a row, the first is looked into."""
+        self.bad += 1
+        self.counters["skipped"] += 1
+        optimizer, before = self.kept.optimizer, {name: tensor.clone() for name, tensor in self.kept.sums.items()}
+        if self.bad == 1:
+            optimizer.zero_grad()
+
+            def again() -> None:
+                self._seed(step)
+                self.stage.gradients(batch, step, step / self.plan.steps)
+
+            where = name_the_module(self.kept.module, self.kept.names, again)
+            self._restore(before)
+            self.reporter.say(f"step {step + 1}: loss or gradient not finite, {where}; the step is left out")
+        optimizer.zero_grad()
+
+    def _roll_back(self, why: str) -> None:
+        """Take up the last good checkpoint again, with other dropout; or stop, when that was done often enough."""
+        optimizer = self.kept.optimizer
+        optimizer.zero_grad()
+        tried = self.counters["rollbacks"]
+        good = list_checkpoints(self.checkpoints)
+        text = f"training the {self.plan.name}: at step {self.done + 1} {why}"
+        if tried >= self.plan.rollbacks or not good:
+            back = f"after {tried} returns to the last good checkpoint" if good else "and there is no checkpoint yet"
+            safe = f"; {good[-1]} is intact" if good else ""
+            raise MageKitError(
+                f"{text}, {back}: stopped{safe}; start a new run with a lower learning rate, "
+                "or with training.precision float32"
             )
-            if log_now or save_now:  # read back here only; a step waits for nothing
-                _refuse_non_finite(bool(healthy), done, plan.name)
-            if log_now:
-                record = {
-                    "stage": plan.name,
-                    "step": done,
-                    "epoch": done / plan.steps_per_epoch,
-                    **stage.read(),
-                }
-                rate = (done - since) * plan.batch / (time.monotonic() - clock)
-                record |= {"lr": lr, "grad_norm": float(norm), "images_per_s": round(rate, 1)}
-                clock, since = time.monotonic(), done
-                log.write(record)
-                note = f"{stage.note(record)}  {rate:.0f} images/s"
-            if save_now:
-                save_checkpoint(checkpoints, done, stage.kept, recipe_json, plan.keep)
-            if note:
-                task.update(done, note)
+        skipped = self.counters["skipped"]
+        self.done = resume(self.kept, self.checkpoints, self.reporter)
+        self.counters.update({"rollbacks": tried + 1, "skipped": skipped})
+        self.bad = 0
+        processes.on_first(lambda: self.log.rewind(self.plan.name, self.done))
+        self.clock, self.since = time.monotonic(), self.done
+        self.reporter.say(f"{text}; back to step {self.done} ({tried + 1} of {self.plan.rollbacks} times)")
+
+    # -- between steps -----------------------------------------------------------------------------------------
+
+    def _after(self, last: int, task: Task) -> bool:
+        """Log, save and show what is due; return False after a roll-back."""
+        plan, done = self.plan, self.done
+        log_now, save_now = (done % every == 0 or done == last for every in (plan.log_every, plan.checkpoint_every))
+        if log_now or save_now:
+            self.broken.settle()
+        if log_now:
+            task.update(done, self._log())
+        if save_now and not self.save():
+            self._roll_back("weights were not finite")
+            return False
+        if plan.look_every and (done % plan.look_every == 0 or done == last):
+            self.stage.look(self.folder / "samples" / f"{plan.name}-step-{done:08d}.png")
+        return True
+
+    def save(self) -> bool:
+        """Write a checkpoint; return False, with nothing written, if a weight is not finite."""
+        finite = all_finite(iter(self.kept.names.values()))
+        if processes.agree(not finite, self.stage.device):
+            return False
+        save_checkpoint(self.checkpoints, self.done, self.kept, self.recipe_json, self.plan.keep)
+        return True
+
+    def _log(self) -> str:
+        plan, done = self.plan, self.done
+        record = {"stage": plan.name, "step": done, "epoch": done / plan.steps_per_epoch, **self.stage.read()}
+        rate = (done - self.since) * plan.batch / max(1e-9, time.monotonic() - self.clock)
+        lr = lr_at(done - 1, plan.steps, plan.warmup, plan.lr)
+        record |= {"lr": lr, "grad_norm": self.last_norm, "skipped": self.counters["skipped"]}
+        record |= {"broken_images": self.broken.count, "peak_memory_gib": peak_memory_gib(self.stage.device)}
+        record["images_per_s"] = round(rate, 1)
+        self.clock, self.since = time.monotonic(), done
+        processes.on_first(lambda: self.log.write(record))
+        return f"{self.stage.note(record)}  {rate:.0f} images/s"
+
+    def _stop_if_told(self, signals: StopSignals) -> None:
+        """Save and leave if this process, or another one, was told to stop."""
+        if processes.world() > 1 and self.done % _ASK_EVERY:
+            return
+        if not processes.agree(signals.received is not None, self.stage.device) or self.done >= self.plan.steps:
+            return
+        self.broken.settle()
+        saved = self.save()
+        where = f"step {self.done} is saved" if saved else "its weights are not finite and were not saved"
+        raise TrainingStopped(
+            f"{signals.received or 'another process'}: training the {self.plan.name} stopped after step {self.done} "
+            f"of {self.plan.steps}; {where}; go on with --resume"
+        )
 
 
-def resume(stage: Stage, checkpoints: Path, reporter: Reporter) -> int:
+def resume(kept: Checkpointed, checkpoints: Path, reporter: Reporter) -> int:
     """Load the newest checkpoint that verifies; return the steps done, 0 without any.
 
     A damaged one is told and passed over for the one before.
@@ -141,10 +305,10 @@ def resume(stage: Stage, checkpoints: Path, reporter: Reporter) -> int:
     Raises:
         MageKitError: If there are checkpoints, but none verifies: to start over is the user's decision.
     """
-    drop_unfinished(checkpoints)
-    for path in reversed(list_checkpoints(checkpoints)):
+    found = processes.on_first(lambda: _verified(checkpoints, reporter))
+    for path in found:
         try:
-            step = load_checkpoint(path, stage.kept)
+            step = load_checkpoint(path, kept)
         except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
             reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
             continue
@@ -157,10 +321,15 @@ def resume(stage: Stage, checkpoints: Path, reporter: Reporter) -> int:
     return 0
 
 
-def _refuse_non_finite(healthy: bool, step: int, name: str) -> None:
-    """Raise before anything is written, so that no checkpoint holds what a non-finite gradient left."""
-    if not healthy:
-        raise MageKitError(
-            f"training the {name}: loss or gradient not finite at or before step {step}, must be; the last checkpoint"
-            " is intact; start a new run with a lower learning rate, or with training.precision float32"
-        )
+def _verified(checkpoints: Path, reporter: Reporter) -> list[Path]:
+    """Drop what is unfinished; return the checkpoints whose files are what was written, newest first."""
+    drop_unfinished(checkpoints)
+    sound = []
+    for path in reversed(list_checkpoints(checkpoints)):
+        try:
+            verify_checkpoint(path)
+        except (MageKitError, OSError, AttributeError) as error:
+            reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
+            continue
+        sound.append(path)
+    return sound

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mage_kit.files import write_text
+from mage_kit.processes import add_up, is_first
 
 
 class MetricsLog:
@@ -23,7 +26,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "metrics.jsonl"
-        self._board = _tensorboard(folder)
+        self._board = _tensorboard(folder) if is_first() else None
 
     def rewind(self, stage: str, step: int) -> None:
         """Drop lines of a stage after a step, as written by a run that was killed after its last checkpoint."""
@@ -44,6 +47,14 @@ class MetricsLog:
         """Flush TensorBoard's file."""
         if self._board is not None:
             self._board.close()
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory used so far: torch's on a GPU, the process's on a CPU; GiB."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
 
 
 def _flat(record: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
@@ -105,8 +116,8 @@ class RatioBins:
             self.sums_3K[row].index_add_(0, place_M, values_M.to(torch.float64))
 
     def read(self) -> dict[str, Any]:
-        """Return {"loss", "accuracy", "by_ratio"} and start again."""
-        losses, hits, counts = self.sums_3K.cpu().tolist()
+        """Return {"masked_loss", "accuracy", "by_ratio"} of all processes and start again."""
+        losses, hits, counts = add_up(self.sums_3K).cpu().tolist()
         self.sums_3K.zero_()
         by_ratio = {
             name: {"loss": losses[k] / counts[k], **self._accuracy(hits[k], counts[k]), "tokens": int(counts[k])}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,15 +23,22 @@ from mage_kit.errors import RecipeError
 from mage_kit.losses import BatchMasks, Loss
 from mage_kit.model import Mage
 from mage_kit.precision import Decision, choose_precision
+from mage_kit.processes import add_up, alone, is_first, on_first, rank, whole, world
 from mage_kit.recipe import Recipe
 from mage_kit.sections import Training
+from mage_kit.storage import load_state, state_of
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.checkpoints import Checkpointed
-from mage_kit.training.loader import Batch, Order, batches
+from mage_kit.training.ema import WeightMean
+from mage_kit.training.engine import accumulate, spread
+from mage_kit.training.loader import Batch, Order, Share, batches
 from mage_kit.training.loop import LoopPlan, Stage
 from mage_kit.training.metrics import RatioBins
-from mage_kit.training.optim import clip_gradients, make_optimizer
+from mage_kit.training.optim import make_optimizer
 from mage_kit.training.tokenizer_stage import to_float
+
+Drawer = Callable[[list[tuple[str, Mage]], Path], None]
+"""Draws samples of models, each with its label, into a file."""
 
 _PROBED = 4096  # tokens in the batch that precision is measured on
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
@@ -69,18 +78,27 @@ class ModelStage(Stage):
         model: Changed in place, its tokenizer excepted.
         fabric: Device and precision.
         tokenization: "float32" or "bfloat16", what the frozen tokenizer computes in.
+        draw: Makes a picture of samples; None for no pictures.
 
     Raises:
         RecipeError: If the data gives fewer views than the losses need.
     """
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, model: Mage, fabric: Fabric, tokenization: str = "float32"
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        model: Mage,
+        fabric: Fabric,
+        tokenization: str = "float32",
+        draw: Drawer | None = None,
     ) -> None:
         assert recipe.training is not None
         self.fast_tokens = tokenization == "bfloat16"
         self.settings: Training = recipe.training
         self.recipe, self.dataset, self.model, self.fabric = recipe, dataset, model, fabric
+        self.device, self.draw = fabric.device, draw
+        self.spread = spread("training", self.settings.batch, self.settings.micro_batch, recipe.name)
         if dataset.augment.views < model.views:
             raise RecipeError(
                 [f"$.data.augment.views: {dataset.augment.views}, the losses need {model.views}"], recipe.name
@@ -88,14 +106,18 @@ class ModelStage(Stage):
         self.order = Order(len(dataset), self.settings.batch, derive(recipe.seed, "model"))
         model.train()
         model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions run faster so
-        self.names = dict(model.trainable())
+        model.to(fabric.device)  # buffers and frozen parts too, which sharding does not move
         settings = self.settings
-        optimizer = make_optimizer(self.names.items(), self.peak_lr, settings.weight_decay, settings.betas)
-        self.module, self.optimizer = fabric.setup(TrainStep(model), optimizer)
+        self.module = fabric.setup_module(TrainStep(model))
+        self.names = dict(model.trainable())  # by now shards, where the model is sharded
+        made = make_optimizer(self.names.items(), self.peak_lr, settings.weight_decay, settings.betas)
+        self.optimizer = fabric.setup_optimizers(made)
         self.bins = RatioBins(model.mask_ratio.low, model.mask_ratio.high, fabric.device, model.spec.discrete)
         self.weights = torch.tensor(model.loss_weights, device=fabric.device)
         losses = torch.zeros(1 + len(model.losses), dtype=torch.float64, device=fabric.device)
         self.sums = {"bins": self.bins.sums_3K, "losses": losses}
+        ema = WeightMean(self.names, settings.ema) if settings.ema is not None else None
+        self._kept = Checkpointed(model, self.names, made, self.sums, ema)
 
     @property
     def peak_lr(self) -> float:
@@ -113,56 +135,66 @@ class ModelStage(Stage):
             steps_per_epoch=per_epoch,
             warmup=round(settings.warmup_epochs * per_epoch),
             lr=self.peak_lr,
+            clip=settings.clip,
             log_every=settings.log_every,
             checkpoint_every=settings.checkpoint_every,
+            look_every=max(1, round(settings.samples_every * per_epoch)) if settings.samples_every else 0,
             keep=settings.keep,
+            skip_limit=settings.skip_limit,
+            rollbacks=settings.rollbacks,
             seed=self.recipe.seed,
         )
 
-    def step(self, batch: Batch, step: int, progress: float) -> Tensor:
-        """One optimiser step over all micro-batches; sums are divided by the whole batch's counts."""
-        micros = self._micros(batch, step)
-        losses = [loss for loss in self.model.losses if isinstance(loss, Loss)]
-        counts = [max(1.0, sum(loss.count(masks) for _, masks, _ in micros)) for loss in losses]
-        for images, masks, noise_TL in micros:
-            with torch.no_grad(), torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.fast_tokens):
-                tokens = self.model.tokenizer.encode(to_float(images, self.fabric.device))
+    def gradients(self, batch: Batch, step: int, progress: float) -> Tensor:
+        """Forward and backward of all micro-batches; sums are divided by the counts of the whole batch, all processes'.
+
+        The engine takes the mean of the processes' gradients, so that each one's part of the sum weighs as many
+        times as there are processes.
+        """
+        micros, ratio_S = self._micros(batch, step)
+        every = BatchMasks(
+            ratio_S.repeat(batch.views), int(self.model.n_masked(ratio_S).sum()) * batch.views, batch.views
+        )
+        counts = [max(1.0, loss.count(every)) for loss in self.model.losses if isinstance(loss, Loss)]
+        total = torch.zeros((), device=self.device)
+
+        def run(number: int) -> None:
+            images, masks, noise_TL = micros[number]
             plan = self.model.plan(masks.ratio_B, noise_TL)
-            totals, rows = self.module(tokens, Work(plan, masks))
-            parts = torch.stack([total / count for total, count in zip(totals, counts, strict=True)])
-            self.fabric.backward((parts * self.weights).sum())
+            totals, rows = self.module(self._tokens(images), Work(plan, masks))
+            parts = torch.stack([part / count for part, count in zip(totals, counts, strict=True)])
+            loss = (parts * self.weights).sum()
+            self.fabric.backward(loss * world())
+            total.add_(loss.detach())
             self.sums["losses"] += torch.cat([torch.zeros_like(parts[:1]), parts]).detach().double()
             self._count_rows(plan, masks, rows)
-        self.sums["losses"][0] += 1
-        norm = clip_gradients(self.names.values(), self.settings.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return norm
 
-    def _micros(self, batch: Batch, step: int) -> list[tuple[Tensor, BatchMasks, Tensor]]:
-        """Cut a batch: images, host side of the masks, and mask noise of each micro-batch."""
-        size, views = len(batch.index_B), batch.views
-        ratio_B = self.ratios(step, size)
-        noise_VBL = torch.stack(
-            [
-                uniforms(
-                    keys(self.recipe.seed, "mask", batch.index_B, batch.epoch, view),
-                    self.model.spec.grid.size,
-                )
-                for view in range(views)
-            ]
-        )
+        accumulate(self.fabric, self.module, len(micros), run)
+        self.sums["losses"][0] += float(is_first())
+        return total
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_tokens):
+            return self.model.tokenizer.encode(to_float(images, self.device))
+
+    def _micros(self, batch: Batch, step: int) -> tuple[list[tuple[Tensor, BatchMasks, Tensor]], Tensor]:
+        """Cut this process's part of a batch: images, host side of the masks, and mask noise of each micro-batch; and
+        the ratios of the whole step's images, of which this process's are the ones at its place."""
+        size, views, micro = len(batch.index_B), batch.views, self.spread.micro
+        ratio_S = self.ratios(step, size * world())
+        ratio_B = ratio_S[rank() * size : (rank() + 1) * size] if world() > 1 else ratio_S
+        length = self.model.spec.grid.size
+        keyed = [keys(self.recipe.seed, "mask", batch.index_B, batch.epoch, view) for view in range(views)]
+        noise_VBL = torch.stack([uniforms(key_B, length) for key_B in keyed])
         images = batch.images_TCHW.unflatten(0, (views, size))
-        micro = self.settings.micro_batch or size
         result = []
         for start in range(0, size, micro):
             part = slice(start, start + micro)
             ratio_T = ratio_B[part].repeat(views)
-            n_masked = self.model.n_masked(ratio_T)
-            masks = BatchMasks(ratio_T, int(n_masked.sum()), views)
-            noise_TL = noise_VBL[:, part].flatten(0, 1).to(self.fabric.device, non_blocking=True)
+            masks = BatchMasks(ratio_T, int(self.model.n_masked(ratio_T).sum()), views)
+            noise_TL = noise_VBL[:, part].flatten(0, 1).to(self.device, non_blocking=True)
             result.append((images[:, part].flatten(0, 1), masks, noise_TL))
-        return result
+        return result, ratio_S
 
     def ratios(self, step: int, size: int) -> Tensor:
         """Return one ratio an image, shared by `ratio_group` consecutive images of the global batch."""
@@ -179,7 +211,7 @@ class ModelStage(Stage):
 
     def read(self) -> dict[str, Any]:
         """Return mean losses, accuracy, the chance line ln K, and both by ratio."""
-        steps, *sums = self.sums["losses"].cpu().tolist()
+        steps, *sums = add_up(self.sums["losses"]).cpu().tolist()
         self.sums["losses"].zero_()
         means = [value / steps for value in sums]
         record: dict[str, Any] = {"loss": sum(w * m for w, m in zip(self.model.loss_weights, means, strict=True))}
@@ -191,12 +223,38 @@ class ModelStage(Stage):
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Yield the batches of a range of steps."""
-        return batches(self.dataset, self.order, first, last, self.recipe.seed, self.settings.workers)
+        share = Share(rank(), world())
+        return batches(self.dataset, self.order, first, last, self.recipe.seed, self.settings.workers, share)
 
     @property
     def kept(self) -> Checkpointed:
-        """Weights (the tokenizer's among them) and optimiser."""
-        return Checkpointed(self.model, self.names, self.optimizer, self.sums)
+        """Weights (the tokenizer's among them), their means, and the optimiser."""
+        return self._kept
+
+    def look(self, path: Path) -> None:
+        """Draw samples of the raw and the mean weights, from copies that the first process builds."""
+        if self.draw is None:
+            return
+        states = {"raw weights": state_of(self.model)}
+        if self._kept.ema is not None:
+            states["EMA weights"] = self.mean_state()
+        on_first(partial(self._draw, states, path))
+
+    def mean_state(self) -> dict[str, Tensor]:
+        """Return the model's tensors with the mean weights, as `state_of` does."""
+        assert self._kept.ema is not None
+        means = {name: whole(mean) for name, mean in self._kept.ema.means.items()}
+        return {name: means.get(name, tensor).cpu().contiguous() for name, tensor in state_of(self.model).items()}
+
+    def _draw(self, states: dict[str, dict[str, Tensor]], path: Path) -> None:
+        assert self.draw is not None
+        rows = []
+        with alone(), torch.random.fork_rng(devices=[]):
+            for name, state in states.items():
+                copied = self.recipe.build_model(self.recipe.build_tokenizer())
+                load_state(copied, state, str(path))
+                rows.append((name, copied.to(self.device).eval()))
+            self.draw(rows, path)
 
     def note(self, record: dict[str, Any]) -> str:
         """Say the loss, against chance where there are codes."""

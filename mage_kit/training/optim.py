@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from mage_kit.processes import local, whole
 
 
 def make_optimizer(
@@ -21,20 +23,20 @@ def make_optimizer(
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=1e-8, fused=True)
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
-    """Scale gradients down to a global norm; on a CPU, where knowing costs nothing, only those that exceed it.
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> float:
+    """Scale gradients down to a global norm where they exceed it; waits for the device, once.
 
     Args:
-        parameters: With gradients.
+        parameters: With gradients, the same in all processes or sharded over them.
         limit: Largest norm; None for no clipping.
 
     Returns:
-        The norm before, float32 on their device; not finite if a gradient is not.
+        The norm before; not finite if a gradient is not, and then nothing is scaled.
     """
-    having = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in having if parameter.grad is not None])
-    if limit is not None and (norm.device.type != "cpu" or bool(norm > limit)):
-        nn.utils.clip_grads_with_norm_(having, limit, norm)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = float(whole(nn.utils.get_total_norm(gradients)))
+    if limit is not None and math.isfinite(norm) and norm > limit:
+        torch._foreach_mul_([local(gradient) for gradient in gradients], limit / (norm + 1e-6))
     return norm
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from mage_kit import processes
 from mage_kit.files import read_json, write_json
 from mage_kit.precision import Decision
 
@@ -24,11 +26,17 @@ class Decisions:
         self._made = {name: Decision(**item) for name, item in stored.items()}
 
     def get(self, name: str, decide: Callable[[], Decision]) -> Decision:
-        """Return the stored choice, or make and store it."""
+        """Return the stored choice, or make and store it; the first process measures for all."""
         if name not in self._made:
-            self._made[name] = decide()
-            write_json(self._file, {key: asdict(item) for key, item in self._made.items()})
+            self._made[name] = processes.on_first(partial(_by_itself, decide))
+            written = {key: asdict(item) for key, item in self._made.items()}
+            processes.on_first(lambda: write_json(self._file, written))
         return self._made[name]
+
+
+def _by_itself(decide: Callable[[], Decision]) -> Decision:
+    with processes.alone():
+        return decide()
 
 
 def fabric_precision(precision: str) -> Literal["bf16-mixed", "32-true"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor, nn
 from mage_kit.datasets import Dataset
 from mage_kit.draws import derive, generator
 from mage_kit.precision import Decision, choose_precision
+from mage_kit.processes import add_up, rank, world
 from mage_kit.recipe import Recipe
 from mage_kit.sections import TokenizerTraining
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.checkpoints import Checkpointed
-from mage_kit.training.loader import Batch, Order, batches
+from mage_kit.training.engine import spread
+from mage_kit.training.loader import Batch, Order, Share, batches
 from mage_kit.training.loop import LoopPlan, Stage
-from mage_kit.training.optim import clip_gradients, make_optimizer
+from mage_kit.training.optim import make_optimizer
 
 _PROBED = 1 << 16  # pixels in the batch that precision is measured on
 
@@ -56,14 +59,18 @@ class TokenizerStage(Stage):
     def __init__(self, recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer, fabric: Fabric) -> None:
         assert recipe.tokenizer_training is not None
         self.settings: TokenizerTraining = recipe.tokenizer_training
+        self.device = fabric.device
+        self.spread = spread("tokenizer_training", self.settings.batch, None, recipe.name)
         self.recipe, self.dataset, self.tokenizer, self.fabric = recipe, dataset, tokenizer, fabric
         self.order = Order(len(dataset), self.settings.batch, derive(recipe.seed, "tokenizer"))
         tokenizer.start_training()
         settings = self.settings
         self.names = {name: parameter for name, parameter in tokenizer.named_parameters() if parameter.requires_grad}
-        optimizer = make_optimizer(self.names.items(), settings.lr, settings.weight_decay, settings.betas)
-        self.module, self.optimizer = fabric.setup(_Objective(tokenizer), optimizer)
+        self.module = fabric.setup_module(_Objective(tokenizer))
+        made = make_optimizer(self.names.items(), settings.lr, settings.weight_decay, settings.betas)
+        self.optimizer = fabric.setup_optimizers(made)
         self.sums: dict[str, Tensor] = {}
+        self._kept = Checkpointed(tokenizer, self.names, made, self.sums)
 
     def plan(self) -> LoopPlan:
         """Return the loop's numbers."""
@@ -76,26 +83,30 @@ class TokenizerStage(Stage):
             steps_per_epoch=self.order.steps_per_epoch,
             warmup=settings.warmup_steps,
             lr=settings.lr,
+            clip=settings.clip,
             log_every=training.log_every,
             checkpoint_every=training.checkpoint_every,
+            look_every=0,
             keep=training.keep,
+            skip_limit=training.skip_limit,
+            rollbacks=training.rollbacks,
             seed=self.recipe.seed,
         )
 
-    def step(self, batch: Batch, step: int, progress: float) -> Tensor:
-        """One optimiser step."""
+    def gradients(self, batch: Batch, step: int, progress: float) -> Tensor:
+        """Forward and backward of the batch; the engine takes the mean over the processes."""
         images = to_float(batch.images_TCHW, self.fabric.device)
         total, parts = self.module(images, progress, generator(self.recipe.seed, "restart", step))
         self.fabric.backward(total)
-        norm = clip_gradients(self.names.values(), self.settings.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         for name, value in {"steps": torch.ones((), device=images.device), **parts}.items():
             self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64, device=images.device)).add_(value.double())
-        return norm
+        loss: Tensor = total.detach()
+        return loss
 
     def read(self) -> dict[str, Any]:
-        """Return the mean of each part."""
+        """Return the mean of each part over steps and processes."""
+        for _, value in sorted(self.sums.items()):
+            add_up(value)
         steps = float(self.sums["steps"])
         record = {name: float(value) / steps for name, value in self.sums.items() if name != "steps"}
         for value in self.sums.values():
@@ -107,13 +118,14 @@ class TokenizerStage(Stage):
         training = self.recipe.training
         assert training is not None
         seed = derive(self.recipe.seed, "tokenizer-views")
-        for batch in batches(self.dataset, self.order, first, last, seed, training.workers):
-            yield Batch(batch.images_TCHW[: len(batch.index_B)], batch.index_B, batch.epoch, 1)
+        share = Share(rank(), world())
+        for batch in batches(self.dataset, self.order, first, last, seed, training.workers, share):
+            yield replace(batch, images_TCHW=batch.images_TCHW[: len(batch.index_B)], views=1)
 
     @property
     def kept(self) -> Checkpointed:
         """Weights, codebook statistics and optimiser."""
-        return Checkpointed(self.tokenizer, self.names, self.optimizer, self.sums)
+        return self._kept
 
     def note(self, record: dict[str, Any]) -> str:
         """Say loss and codes in use."""

@@ -186,7 +186,7 @@ def training_masks(epoch: int, views: int = 2) -> Tensor:
     stage = ModelStage(recipe, recipe.build_dataset(), recipe.build_model(), Fabric(accelerator="cpu", devices=1))
     size = recipe.build_tokenizer().image_size
     batch = Batch(torch.zeros(views * 16, 1, *size, dtype=torch.uint8), torch.arange(16), epoch, views)
-    (_, masks, noise) = stage._micros(batch, 5)[0]
+    (_, masks, noise) = stage._micros(batch, 5)[0][0]
     return stage.model.plan(masks.ratio_B, noise).masked_BL
 
 

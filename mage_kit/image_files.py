@@ -1,0 +1,113 @@
+"""Image files: judged by their header, decoded no larger than needed, upright, in eight bits.
+
+A file that gives no usable image raises BrokenImageError, whatever is wrong with it: which exceptions a decoder
+raises on a damaged file is nowhere promised.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import ExifTags, Image, ImageOps
+
+from mage_kit.errors import BrokenImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+MAX_PIXELS = 89_478_485  # decoded at once: a quarter of a gibibyte in RGB; Pillow warns above it
+EXTREME = 50  # longer side over the shorter: a strip, of which no crop shows anything
+_REASON = 200  # letters of a decoder's message that are kept
+_LYING = {5, 6, 7, 8}  # EXIF orientations that swap the sides
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def open_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
+    """Open an image file; only its header is read.
+
+    Args:
+        file: Path or open file.
+        name: For errors; None for the path.
+
+    Raises:
+        BrokenImageError: If it is no image file that Pillow reads, or its header promises more than 2 x MAX_PIXELS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(file)
+    except Exception as error:
+        raise broken(name or str(file), error) from None
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return (width, height) as a viewer shows the image: with the EXIF orientation applied; nothing is decoded."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in _LYING else (width, height)
+
+
+def load_image(image: Image.Image, name: str, channels: int, least: tuple[int, int] | None = None) -> Image.Image:
+    """Decode an opened image.
+
+    Args:
+        image: As from `open_image`, or decoded already.
+        name: Of the file, for errors.
+        channels: 1 grey, 3 RGB, 4 RGBA. Transparent places turn white where there is no alpha channel.
+        least: Smallest (width, height), upright, that will do: a JPEG is then decoded at a half, a quarter or an
+            eighth of its size, which costs as much less.
+
+    Returns:
+        The image, upright, at its own size or a reduced one.
+
+    Raises:
+        BrokenImageError: If it cannot be decoded, is larger than MAX_PIXELS even so, or is a strip.
+    """
+    lying = _orientation(image) in _LYING
+    try:
+        width, height = image.size
+        if min(width, height) < 1 or max(width, height) > EXTREME * min(width, height):
+            raise ValueError(f"{width} x {height} pixels, sides may differ by a factor of {EXTREME} at most")
+        if least is not None:
+            image.draft(None, (least[1], least[0]) if lying else least)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{width} x {height} pixels, must be at most {MAX_PIXELS:,}")
+        image.load()
+        upright = ImageOps.exif_transpose(image) or image
+        return to_channels(_eight_bits(upright), channels)
+    except Exception as error:
+        raise broken(name, error) from None
+
+
+def to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Return an image of 1 (grey), 3 (RGB) or 4 (RGBA) channels; without alpha, what is transparent turns white."""
+    mode = _MODES[channels]
+    if image.mode == mode:
+        return image
+    if channels != 4 and (image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert(mode)
+
+
+def broken(name: str, error: Exception) -> BrokenImageError:
+    """Return the error for a file, with what the decoder said in one short line."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return BrokenImageError(name, said[:_REASON])
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring 16 bits to 8; Pillow's own conversion would cut off at 255."""
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda value: value / 257).convert("L")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range nobody states")
+    return image

@@ -1,0 +1,161 @@
+"""The processes of one training run, where torch.distributed has been started; with one process nothing happens.
+
+Components use these few functions, so that none of them needs an engine. All processes have to call them in the same
+order, except inside `alone`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+_alone = 0
+
+
+def world() -> int:
+    """Return the number of processes; 1 inside `alone` and where nothing was started."""
+    return 1 if _alone or not _started() else dist.get_world_size()
+
+
+def rank() -> int:
+    """Return this process's number, from 0."""
+    return dist.get_rank() if _started() else 0
+
+
+def is_first() -> bool:
+    """True in the process that writes files and speaks."""
+    return rank() == 0
+
+
+def started_by() -> tuple[int, int]:
+    """Return (processes, processes on this machine), as torchrun's environment says; (1, 1) without one."""
+    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+        return 1, 1
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return processes, int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
+
+
+def start(device: torch.device) -> None:
+    """Join the processes that torchrun started, if it did and they have not met yet."""
+    if started_by()[0] == 1 or _started():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def finish() -> None:
+    """Leave the other processes, at the end of the program."""
+    if _started():
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process is the only one: for what one process tries out by itself."""
+    global _alone
+    _alone += 1
+    try:
+        yield
+    finally:
+        _alone -= 1
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place, and return it; without gradients."""
+    if world() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def agree(flag: bool, device: torch.device) -> bool:
+    """Return whether any process says yes."""
+    return bool(add_up(torch.tensor(float(flag), device=device)) > 0) if world() > 1 else flag
+
+
+def gather_rows(tensor: Tensor) -> Tensor:
+    """Concatenate a tensor of the same shape in all processes along dimension 0, by rank, with gradients."""
+    return tensor if world() == 1 else cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
+
+
+def collect(value: T) -> list[T]:
+    """Return every process's value, by rank; values are pickled between our own processes."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def on_first(work: Callable[[], T]) -> T:
+    """Let the first process do something; all get its result, or its error.
+
+    Raises:
+        Exception: Whatever the work raised, in every process, so that none waits for ever.
+    """
+    if world() == 1:
+        return work()
+    told: list[Any] = [None, None]
+    if is_first():
+        try:
+            told[0] = work()
+        except Exception as error:
+            told[1] = error
+    dist.broadcast_object_list(told)
+    if told[1] is not None:
+        told[1].told_by_first = True  # the others need not print it again
+        raise told[1]
+    return cast(T, told[0])
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor in full where it is sharded over processes, else itself; without gradients."""
+    full = getattr(tensor.detach(), "full_tensor", None)
+    return tensor.detach() if full is None else cast(Tensor, full())
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a sharded tensor, sharing its memory; a plain tensor as it is."""
+    part = getattr(tensor.detach(), "to_local", None)
+    return tensor.detach() if part is None else cast(Tensor, part())
+
+
+def sharded_like(tensor: Tensor, template: Tensor) -> Tensor:
+    """Return a full tensor, held by every process, on the template's device and sharded as the template is."""
+    moved = tensor.to(template.device)
+    if not hasattr(template, "device_mesh"):
+        return moved
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(template, DTensor)
+    return distribute_tensor(moved, template.device_mesh, template.placements, src_data_rank=None)
+
+
+def _started() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose gradient is the sum over the processes of what each wants of these rows."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        ctx.rows = len(tensor)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous().clone()
+        dist.all_reduce(gradient)
+        place = dist.get_rank() * ctx.rows
+        return gradient[place : place + ctx.rows]

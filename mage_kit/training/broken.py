@@ -1,0 +1,69 @@
+"""The list of images that a run passed over, and the point at which there are too many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mage_kit import processes
+from mage_kit.datasets import Dataset
+from mage_kit.errors import MageKitError
+from mage_kit.files import read_json, write_json
+from mage_kit.progress import Reporter
+
+BROKEN_FILE = "broken.json"
+_SHOWN = 3
+
+
+class BrokenImages:
+    """What a run has met and passed over, kept in `broken.json` of the run folder.
+
+    Args:
+        dataset: Its `passed_over` is listed at once; its `max_broken` is the limit.
+        folder: The run folder.
+        reporter: Told when the first ones turn up.
+    """
+
+    def __init__(self, dataset: Dataset, folder: Path, reporter: Reporter) -> None:
+        self._dataset, self._file, self._reporter = dataset, folder / BROKEN_FILE, reporter
+        self._new: dict[str, str] = {}
+        stored = read_json(self._file) if self._file.is_file() else {}
+        self._broken: dict[str, str] = dict(stored.get("broken", {}))
+        if dataset.passed_over and not stored and processes.is_first():
+            reporter.say(f"data: {len(dataset.passed_over)} files are no images and left out, listed in {self._file}")
+            self._write()
+
+    @property
+    def count(self) -> int:
+        """Different images that turned out broken."""
+        return len(self._broken)
+
+    def note(self, found: Iterable[tuple[str, str]]) -> None:
+        """Remember what a batch met."""
+        for name, reason in found:
+            if name not in self._broken:
+                self._new[name] = reason
+
+    def settle(self) -> None:
+        """Put together what all processes met, write the list, and stop if there are too many; all call it at once.
+
+        Raises:
+            MageKitError: If more than the data set's `max_broken` of its images are broken.
+        """
+        found = {name: reason for part in processes.collect(self._new) for name, reason in part.items()}
+        self._new = {}
+        added = {name: reason for name, reason in found.items() if name not in self._broken}
+        if not added:
+            return
+        self._broken |= added
+        processes.on_first(self._write)
+        images, limit = len(self._dataset), self._dataset.max_broken
+        shown = "; ".join(f"{name} ({reason})" for name, reason in list(added.items())[:_SHOWN])
+        text = f"data: {self.count} of {images} images are broken ({self.count / images:.2%}), listed in {self._file}"
+        if self.count > limit * images:
+            raise MageKitError(f"{text}; data.max_broken: {limit:g}, must not be exceeded; the latest: {shown}")
+        self._reporter.say(f"{text}; others stand in for them; new: {shown}")
+
+    def _write(self) -> None:
+        left_out = dict(self._dataset.passed_over)
+        write_json(self._file, {"images": len(self._dataset), "broken": self._broken, "left_out": left_out})

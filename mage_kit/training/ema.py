@@ -1,0 +1,35 @@
+"""A running mean of the weights, warmed up, so that it soon forgets the random start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mage_kit.processes import local
+
+
+class WeightMean:
+    """The exponential moving average of parameters; each process holds the mean of what it holds.
+
+    Args:
+        parameters: By name.
+        decay: Of the mean, once warmed up.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self._parameters = dict(parameters)
+        self.means = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step (from 1): the decay is min(decay, (1 + step) / (10 + step))."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        means = [local(self.means[name]) for name in self._parameters]
+        torch._foreach_lerp_(means, [local(parameter) for parameter in self._parameters.values()], 1 - keep)
+
+    def applied_to(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a module's state with the means in place of the weights."""
+        return {name: self.means.get(name, tensor) for name, tensor in state.items()}

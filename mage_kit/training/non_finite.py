@@ -1,0 +1,61 @@
+"""Where a number stopped being one: which module, in a step that is run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mage_kit.processes import local
+
+
+def name_the_module(root: nn.Module, parameters: Mapping[str, nn.Parameter], run: Callable[[], None]) -> str:
+    """Repeat a step and say in words where the first non-finite number came up.
+
+    Args:
+        root: Whose modules are watched.
+        parameters: Whose gradients are looked at when all outputs are finite.
+        run: The step, forward and backward, from the same random numbers.
+    """
+    first: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def look(module: nn.Module, given: Any, made: Any) -> None:
+            if not first and not all(bool(tensor.isfinite().all()) for tensor in _floats(made)):
+                first.append(name)
+
+        return look
+
+    leaves = [(name, part) for name, part in root.named_modules() if not any(True for _ in part.children())]
+    handles = [part.register_forward_hook(watch(name)) for name, part in leaves]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if first:
+        return f"first in the output of '{first[0]}'"
+    bad = [name for name, held in parameters.items() if held.grad is not None and not _finite(held.grad)]
+    if bad:  # backward runs from the loss, so the last one in order was reached first
+        return f"first in the gradient of '{bad[-1]}' ({len(bad)} of {len(parameters)} gradients)"
+    return "in the sum over processes, or not seen again when the step was repeated"
+
+
+def all_finite(tensors: Iterator[Tensor]) -> bool:
+    """Return whether every number of this process's parts is finite."""
+    flags = [local(tensor).isfinite().all() for tensor in tensors]
+    return bool(torch.stack(flags).all()) if flags else True
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(local(tensor).isfinite().all())
+
+
+def _floats(made: Any) -> Iterator[Tensor]:
+    if isinstance(made, Tensor) and made.is_floating_point():
+        yield made
+    elif isinstance(made, tuple | list):
+        for part in made:
+            yield from _floats(part)
