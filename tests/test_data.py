@@ -25,7 +25,7 @@ from mage_kit.datasets.tar_index import tar_index
 from mage_kit.errors import BrokenImageError
 from mage_kit.image_files import load_image, open_image, upright_size
 from mage_kit.training.loader import Order, Share, batches
-from mage_kit.transforms import Augment, random_crop
+from mage_kit.transforms import Augment, cut, random_crop
 
 WIRES = DatasetWires((32, 32), 3)
 
@@ -136,22 +136,15 @@ def test_orientation_is_applied_and_draft_keeps_it(orientation: int) -> None:
 def test_draft_gives_nearly_the_same_views_and_never_too_few_pixels(tmp_path: Path) -> None:
     photo(1, (1600, 1200)).save(tmp_path / "large.jpg", quality=95)
     photo(1, (1600, 1200)).save(tmp_path / "large.png")
-    folder = made("image_folder", tmp_path)
-    for epoch in range(8):
-        fast, whole = (folder.sample(index, epoch, 0).views[0].astype(int) for index in (0, 0))
-        assert np.array_equal(fast, whole)
-    jpeg, png = Image.open(tmp_path / "large.jpg"), Image.open(tmp_path / "large.png")
+    png = Image.open(tmp_path / "large.png").convert("RGB")
     augment = Augment()
     for seed in range(20):
         crop = random_crop((1600, 1200), augment, np.random.default_rng(seed))
         width, height = crop.least((32, 32))
         shrunk = load_image(Image.open(tmp_path / "large.jpg"), "x", 3, (int(width) + 1, int(height) + 1))
         assert shrunk.size[0] >= width and shrunk.size[1] >= height and shrunk.size[0] <= 1600
-        from mage_kit.transforms import cut
-
-        a, b = (np.asarray(cut(image, crop, (32, 32), "bilinear"), dtype=int) for image in (shrunk, png.convert("RGB")))
+        a, b = (np.asarray(cut(image, crop, (32, 32), "bilinear"), dtype=int) for image in (shrunk, png))
         assert np.abs(a - b).mean() < 4
-    assert jpeg.size == (1600, 1200)
 
 
 def test_two_hundred_hostile_files_are_listed_and_training_runs_to_its_end(tmp_path: Path) -> None:
@@ -284,7 +277,7 @@ def test_damaged_tar_files(tmp_path: Path, cache: Path) -> None:
     data = made("tar_shards", tmp_path / "tars")
     assert data.sample(0, 0, 0).views[0].shape == (3, 32, 32)
     tar.write_bytes(b"")  # the file shrinks under an open data set
-    with pytest.raises(BrokenImageError, match="0 of .* bytes can be read"):
+    with pytest.raises(BrokenImageError, match=r"0 of .* bytes can be read"):
         data.sample(1, 0, 0)
     tar.write_bytes(b"no tar file" * 100)
     with pytest.raises(mk.MageKitError, match="must be a plain tar file, not compressed"):

@@ -301,7 +301,7 @@ def test_a_gradient_that_is_not_finite_stops_before_anything_is_saved(tmp_path: 
     """Checkpoints are more frequent than lines of the log here: none may hold what a NaN left."""
     wild = ["training.base_lr=1e38", "training.warmup_epochs=0", "training.clip=null"]
     often = ["training.checkpoint_every=1", "training.log_every=28", "training.keep=1"]
-    with pytest.raises(mk.MageKitError, match="training the model: at step .* not finite"):
+    with pytest.raises(mk.MageKitError, match=r"training the model: at step .* not finite"):
         train(small(f'tokenizer.weights="{unbroken}"', *wild, *often), tmp_path / "run")
     for path in list_checkpoints(tmp_path / "run" / "checkpoints" / "model"):
         tensors = load_file(path / "weights.safetensors")

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from mage_kernels import keep_freed_memory
@@ -46,10 +46,11 @@ def main() -> None:
     except TrainingStopped as stopped:
         if processes.is_first():
             console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+        processes.finish()
         sys.exit(0)
     except (ValueError, OSError, ImportError) as error:
         if getattr(error, "told_by_first", False) and not processes.is_first():
-            sys.exit(2)
+            _leave()
         _stop(str(error))
     except Exception as error:
         # Somebody's plug-in, or a bug of ours: one line that says where; the traceback on request.
@@ -60,8 +61,16 @@ def main() -> None:
         _stop(f"{type(error).__name__}: {error} ({where}; MAGE_TRACEBACK=1 shows the whole traceback)")
 
 
-def _stop(message: str) -> None:
+def _stop(message: str) -> NoReturn:
     shown = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
     who = "" if processes.is_first() else f" in process {processes.rank()}"
     Console(stderr=True).print(f"error{who}: {shown}", markup=False, highlight=False, soft_wrap=True, style="red")
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """Exit with 2; among several processes without goodbyes, which could wait for one that is gone."""
+    if processes.world() > 1:
+        sys.stderr.flush()
+        os._exit(2)
     sys.exit(2)

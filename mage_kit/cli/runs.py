@@ -172,7 +172,7 @@ def _spread_out(count: int | None) -> None:
         raise MageKitError(f"processes: {wanted}, must be at most the GPUs of this machine ({gpus})")
     if wanted > 1:
         threads = None if gpus else max(1, torch.get_num_threads() // wanted)
-        raise typer.Exit(run_processes(wanted, sys.argv[1:], threads))
+        raise typer.Exit(run_processes(wanted, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))
 
 
 def _plain(value: Any) -> str:

@@ -16,13 +16,13 @@ _TICK = 0.1
 
 
 def run_processes(count: int, arguments: Sequence[str], threads: int | None) -> int:
-    """Run `mage-kit ARGUMENTS` in several processes that know of each other; return 0, or the first failing exit code.
+    """Run a Python program in several processes that know of each other; return 0, or the first failing exit code.
 
     SIGTERM and SIGINT are handed on: the processes save and leave by themselves.
 
     Args:
         count: Processes.
-        arguments: Of the command line.
+        arguments: Of the Python interpreter: `-m mage_kit.cli train ...`.
         threads: Of each process; None leaves it to torch.
     """
     with socket.socket() as probe:
@@ -36,7 +36,7 @@ def run_processes(count: int, arguments: Sequence[str], threads: int | None) -> 
     for rank in range(count):
         own = {**common, "RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
         environment = os.environ | {name: str(value) for name, value in own.items()}
-        children.append(subprocess.Popen([sys.executable, "-m", "mage_kit.cli", *arguments], env=environment))
+        children.append(subprocess.Popen([sys.executable, *arguments], env=environment))
     return _attend(children)
 
 
@@ -51,7 +51,7 @@ def _attend(children: list[subprocess.Popen[bytes]]) -> int:
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         failed, since = 0, 0.0
-        while any(child.poll() is None for child in children):
+        while None in [child.poll() for child in children]:
             time.sleep(_TICK)
             if not failed:
                 failed = next((child.returncode for child in children if child.returncode), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mage_kit import processes
 from mage_kit.blocks import Block
@@ -82,7 +84,11 @@ def make_fabric(device: torch.device, precision: str, shard: bool = False) -> Fa
     mode = fabric_precision(precision)
     if processes.world() == 1:
         return Fabric(accelerator=device.type, devices=1, precision=mode)
-    strategy: Any = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    # Buffers are the same everywhere by construction: constants, and means that were reduced over the processes.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {"gradient_as_bucket_view": True, buffers: False}
+    strategy: Any = DDPStrategy(**options)
     if shard:
         strategy = ModelParallelStrategy(shard_module, data_parallel_size=world, tensor_parallel_size=1)
     fabric = Fabric(accelerator=device.type, devices=here, num_nodes=world // here, strategy=strategy, precision=mode)
