@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-slow check format clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ check: $(VENV)/.dev
 
 test: check
 	$(BIN)/python -m pytest
+
+# What takes minutes each: full-size models, fifty kills, throughput.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow -s
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

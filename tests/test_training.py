@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -78,85 +74,6 @@ def test_a_run_leaves_what_is_promised(unbroken: Path) -> None:
     }
     loaded = mk.load(unbroken)
     assert mk.generate(loaded, 2).images_BCHW.shape == (2, 1, 32, 32)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mage_kit.training import loop
-from mage_kit.recipe import Recipe
-from mage_kit.training.run import train
-steps, run = 0, loop.lr_at
-def counting(*args):
-    global steps
-    steps += 1
-    if steps == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run(*args)
-loop.lr_at = counting
-train(Recipe.load(sys.argv[1]), Path(sys.argv[2]), resume=True)
-"""
-
-
-def test_sigkill_at_random_steps_and_resume_gives_the_same_bits(unbroken: Path, tmp_path: Path) -> None:
-    """Killed in both stages, several times; the curve and the weights equal those of the unbroken run."""
-    out = tmp_path / "killed"
-    recipe = tmp_path / "recipe.json"
-    recipe.write_text(small().to_json())
-    out.mkdir()
-    (out / "recipe.json").write_text(small().to_json())
-    # What the machine does faster is measured; two runs are compared under the same choices.
-    (out / "decisions.json").write_text((unbroken / "decisions.json").read_text())
-    draw = random.Random(int(os.environ.get("MAGE_KILL_SEED", "0")))
-    lives = 0
-    while True:
-        lives += 1
-        step = draw.randint(9, 20)
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(recipe), str(out), str(step)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    assert lives > 3, "it was hardly ever killed"
-    assert curve(out) == curve(unbroken)
-    first, second = (load_file(folder / "model.safetensors") for folder in (out, unbroken))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_sigkill_at_a_random_moment_leaves_a_run_that_resumes(tmp_path: Path) -> None:
-    """Killed by the clock, from outside, wherever it is."""
-    out, recipe = tmp_path / "run", tmp_path / "recipe.json"
-    recipe.write_text(small().to_json())
-    command = [sys.executable, "-m", "mage_kit.cli", "train", str(recipe), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (out / "metrics.jsonl").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(random.random() * 0.5)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, "it had ended before it was killed"
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    steps = [record["step"] for record in read_metrics(out, "model")]
-    assert steps == sorted(set(steps)) and steps[-1] == 28
-
-
-def test_a_damaged_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    shutil.copytree(unbroken, out)
-    (out / "model.safetensors").unlink()
-    newest = list_checkpoints(out / "checkpoints" / "model")[-1]
-    (newest / "weights.safetensors").write_bytes(b"torn")
-    train(small(), out, resume=True)
-    assert curve(out) == curve(unbroken)
-    first, second = (load_file(folder / "model.safetensors") for folder in (out, unbroken))
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_damaged_tokenizer_is_trained_again(unbroken: Path, tmp_path: Path) -> None:
@@ -295,29 +212,6 @@ def test_ratio_bins_count_by_image() -> None:
     assert record["by_ratio"]["0.5-0.6"] == {"loss": 2.0, "accuracy": 0.5, "tokens": 2}
     assert record["by_ratio"]["0.6-0.7"]["loss"] == 5 and record["by_ratio"]["0.9-1.0"]["tokens"] == 2
     assert record["masked_loss"] == 5.0 and bins.read()["by_ratio"] == {}
-
-
-def test_a_gradient_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path, unbroken: Path) -> None:
-    """Checkpoints are more frequent than lines of the log here: none may hold what a NaN left."""
-    wild = ["training.base_lr=1e38", "training.warmup_epochs=0", "training.clip=null"]
-    often = ["training.checkpoint_every=1", "training.log_every=28", "training.keep=1"]
-    with pytest.raises(mk.MageKitError, match=r"training the model: at step .* not finite"):
-        train(small(f'tokenizer.weights="{unbroken}"', *wild, *often), tmp_path / "run")
-    for path in list_checkpoints(tmp_path / "run" / "checkpoints" / "model"):
-        tensors = load_file(path / "weights.safetensors")
-        assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
-
-
-def test_checkpoints_that_cannot_be_read_are_never_started_over(unbroken: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    shutil.copytree(unbroken, out)
-    (out / "model.safetensors").unlink()
-    for path in list_checkpoints(out / "checkpoints" / "model"):
-        (path / "optimizer.safetensors").write_bytes(b"torn")
-    before = (out / "metrics.jsonl").read_text()
-    with pytest.raises(mk.MageKitError, match="can be read; remove that folder"):
-        train(small(), out, resume=True)
-    assert (out / "metrics.jsonl").read_text() == before
 
 
 def test_resume_wants_the_same_images(tmp_path: Path) -> None:
