@@ -16,9 +16,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Turn to the benchmarks where nothing else was named."""
-    if config.getoption("--benchmark"):
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    timing = bool(config.getoption("--benchmark"))
+    for argument in config.args if named else ():
+        place = Path(str(config.invocation_params.dir), argument.split("::")[0]).resolve()
+        if place != _BENCHMARKS.parent and (_BENCHMARKS in (place, *place.parents)) != timing:
+            rule = "--benchmark times benchmarks/ alone" if timing else "benchmarks/ needs --benchmark"
+            raise pytest.UsageError(f"{argument}: {rule}")
+    if timing:
         config.option.benchmark_quiet = True  # ours is the table that says what the times mean
-        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        if not named:
             config.args = [str(_BENCHMARKS)]
 
 

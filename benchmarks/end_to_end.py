@@ -151,7 +151,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--generations", type=int, default=5, help="repeats of generation; 0 leaves it out")
     parser.add_argument("--no-agreement", action="store_true", help="leave out the tokenizers trained for it")
     parser.add_argument("--json", type=Path, default=None, help="file to write")
-    return parser.parse_args()
+    parser.add_argument("--overwrite", action="store_true", help="replace the JSON file")
+    given = parser.parse_args()
+    if given.json is not None and (given.json.is_dir() or (given.json.exists() and not given.overwrite)):
+        parser.error(f"--json {given.json}: exists; choose another or give --overwrite")
+    if given.grid < 16 or given.grid % 16:
+        parser.error(f"--grid {given.grid}: must be a multiple of 16")
+    if given.json is not None:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+    return given
 
 
 def main() -> None:
@@ -193,9 +201,11 @@ def main() -> None:
     if given.grid != 16:
         result["growth"] = growth(settings, given.grid)
     if given.json is not None:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; nothing is written before the end") from None

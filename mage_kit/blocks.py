@@ -108,7 +108,13 @@ class Block(nn.Module):
         heads: Number of attention heads.
         mlp_ratio: Hidden width of the MLP as a multiple of D.
         dropout: Probability on attention weights, attention output and twice in the MLP.
+
+    Attributes:
+        recompute: Keep the input alone for the backward pass, and compute the rest again there: memory for a third
+            more time.
     """
+
+    recompute = False
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -119,28 +125,24 @@ class Block(nn.Module):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
+        if self.recompute and torch.is_grad_enabled():  # in here, so that a compiled block computes again what it did
+            again_BND: Tensor = checkpoint(self._pass, x_BND, use_reentrant=False)
+            return again_BND
+        return self._pass(x_BND)
+
+    def _pass(self, x_BND: Tensor) -> Tensor:
         x_BND = x_BND + self.attn(self.norm1(x_BND))
         hidden_BND: Tensor = self.mlp(self.norm2(x_BND))
         return x_BND + hidden_BND if torch.is_grad_enabled() else x_BND.add_(hidden_BND)
 
 
 class Blocks(nn.ModuleList):
-    """Blocks in a row.
-
-    Attributes:
-        recompute: Keep the inputs of blocks alone for the backward pass, and compute the rest again there: memory for a
-            third more time.
-    """
-
-    recompute = False
+    """Blocks in a row."""
 
     def through(self, x_BND: Tensor) -> Iterator[Tensor]:
         """Yield each block's output (B, N, D), the first one's first."""
         for block in self:
-            if self.recompute and torch.is_grad_enabled():
-                x_BND = checkpoint(block, x_BND, use_reentrant=False)
-            else:
-                x_BND = block(x_BND)
+            x_BND = block(x_BND)
             yield x_BND
 
     def forward(self, x_BND: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from mage_kernels import Backend, MaskPlan, full_plan, make_plan
 from mage_kernels.attention import Implementation
 from torch import Tensor, nn
 
-from mage_kit.blocks import Block, Blocks, SelfAttention, evaluating
+from mage_kit.blocks import Block, SelfAttention, evaluating
 from mage_kit.decoders import Decoder, DecoderWires
 from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
@@ -125,6 +125,7 @@ class Mage(nn.Module):
         self.embedding = TokenEmbedding(self.spec, encoder.dim, config)
         self.head = make_head(self.spec, decoder.dim, encoder.dim)
         self.backend: Backend = "auto"
+        self.attention: Implementation | Literal["auto"] = "auto"
         self._check_parts()
 
     # -- what the parts demand of one another ------------------------------------------------------------------
@@ -216,16 +217,22 @@ class Mage(nn.Module):
             if isinstance(module, SelfAttention):
                 module.implementation, module.inference = implementation, inference or implementation
 
+    def ask_attention(self, attention: Implementation | Literal["auto"]) -> None:
+        """Name the attention form of all blocks, training and generation; "auto" leaves it to rule and measurement."""
+        self.attention = attention
+        if attention != "auto":
+            self.set_attention(attention)
+
     def set_recomputation(self, recompute: bool) -> int:
         """Choose whether blocks keep their inputs alone for the backward pass (gradient checkpointing).
 
         Returns:
             How many blocks follow: those of our own parts; a plug-in's do as it says.
         """
-        rows = [module for module in self.modules() if isinstance(module, Blocks)]
-        for row in rows:
-            row.recompute = recompute
-        return sum(len(row) for row in rows)
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        for block in blocks:
+            block.recompute = recompute
+        return len(blocks)
 
     def compile_blocks(self, **options: Any) -> int:
         """Have torch compile every transformer block, at its first call; blocks of one shape share the work.

@@ -74,7 +74,7 @@ class Recipe(RecipeBase):
                 "model": parts,
                 "losses": losses,
                 "generation": generation,
-                "kernels": {"backend": model.backend},
+                "kernels": {"backend": model.backend, "attention": model.attention},
             }
         )
 
@@ -136,6 +136,7 @@ class Recipe(RecipeBase):
                     decoding=decoding,
                 )
                 model.set_backend(self.kernels.backend)
+                model.ask_attention(self.kernels.attention)
                 return model
 
     def decoding(self) -> Decoding:

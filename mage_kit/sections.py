@@ -6,7 +6,6 @@ import json
 from typing import Annotated, Any, Literal
 
 from mage_kernels import Backend
-from mage_kernels.attention import Implementation
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -32,6 +31,10 @@ Drop = Annotated[
     PlainValidator(_drop),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"const": "lowest"}]}),
 ]
+
+
+AttentionForm = Literal["auto", "sdpa", "sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "xformers", "matmul", "reference"]
+"""`mage_kernels.attention.Implementation`, or auto: one list, so that a wrong name is one problem."""
 
 
 class ModelConfig(Strict):
@@ -118,7 +121,7 @@ class Kernels(Strict):
     backend: Backend = Field(
         "auto", description="auto: what runs here, found by running it; triton, torch, reference: that or an error."
     )
-    attention: Literal["auto"] | Implementation = Field(
+    attention: AttentionForm = Field(
         "auto", description="auto: the form that trains faster at each part's shape; a form by name: that or an error."
     )
     compile: bool = Field(False, description="Have torch compile the transformer blocks for training.")

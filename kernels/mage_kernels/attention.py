@@ -47,14 +47,18 @@ def attention(
         query_BHNd: Queries; keys and values have the same shape and dtype.
         key_BHNd: Keys.
         value_BHNd: Values.
-        dropout: Probability of dropping an attention weight; pass 0 outside training.
+        dropout: Probability of dropping an attention weight, in [0, 1); pass 0 outside training.
         implementation: Which form computes it; nothing is replaced in silence.
 
     Raises:
-        ValueError: If the implementation is unknown.
+        ValueError: If the implementation is unknown or cannot run on these, or an argument breaks its rule.
     """
-    if implementation not in _FORMS:
+    if not isinstance(implementation, str) or implementation not in _FORMS:
         raise ValueError(f"implementation: '{implementation}', must be one of {', '.join(get_args(Implementation))}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout: {dropout}, must lie in [0, 1)")
+    if not query_BHNd.is_floating_point():
+        raise ValueError(f"query: {query_BHNd.dtype}, must be floating")
     return _FORMS[implementation](query_BHNd, key_BHNd, value_BHNd, dropout)
 
 
@@ -64,18 +68,31 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
 
 def _one_kernel(name: str) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
     def run(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-        with sdpa_kernel(_SDPA_KERNELS[name]):
-            return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        try:
+            with sdpa_kernel(_SDPA_KERNELS[name]):
+                return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        except torch.OutOfMemoryError:  # a bad moment, not a fact of the machine
+            raise
+        except RuntimeError as error:
+            raise _cannot(name, query, dropout, error) from None
 
     return run
 
 
 def _xformers(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    from xformers.ops import memory_efficient_attention  # an extra; importing it takes a while
+    try:
+        from xformers.ops import memory_efficient_attention  # an extra; importing it takes a while
 
-    swapped = (part.transpose(1, 2) for part in (query, key, value))  # (B, N, H, d) there
-    out: Tensor = memory_efficient_attention(*swapped, p=dropout)
+        swapped = (part.transpose(1, 2) for part in (query, key, value))  # (B, N, H, d) there
+        out: Tensor = memory_efficient_attention(*swapped, p=dropout)
+    except (ImportError, NotImplementedError) as error:
+        raise _cannot("xformers", query, dropout, error) from None
     return out.transpose(1, 2)
+
+
+def _cannot(form: str, query: Tensor, dropout: float, error: Exception) -> ValueError:
+    what = f"{tuple(query.shape)} {str(query.dtype)[6:]} with dropout {dropout:g} on {query.device.type}"
+    return ValueError(f"attention: '{form}', cannot run {what} ({_first_line(error)})")
 
 
 def _matmul(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
@@ -217,6 +234,30 @@ def choose_attention(
     return AttentionChoice(best, "; ".join([reason, *refused]))
 
 
+def generation_form(device: torch.device, dtype: torch.dtype) -> AttentionChoice:
+    """Return the form that generates, by a fixed rule: a clock could choose another for the same seed."""
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return AttentionChoice("sdpa", "by rule: torch's own kernels")
+    if bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)()):
+        return AttentionChoice("sdpa", "by rule: torch's kernel uses AMX")
+    return AttentionChoice("matmul", "by rule: a CPU without AMX multiplies faster than torch's kernel")
+
+
+def attention_problem(
+    form: Implementation,
+    device: torch.device,
+    dtype: torch.dtype,
+    shape: tuple[int, int, int, int],
+    dropout: float,
+) -> str | None:
+    """Return why a form cannot train on a device, found by running it forward and backward; None if it can."""
+    try:
+        _seconds(form, device, dtype, (min(shape[0], 2), *shape[1:]), dropout, True, repeats=1)
+    except Exception as error:  # an operator that is missing, unbuilt or unfit may raise anything
+        return _first_line(error)
+    return None
+
+
 _CANDIDATES: dict[str, tuple[Implementation, ...]] = {
     "cpu": ("sdpa", "matmul"),
     "cuda": ("sdpa", "xformers"),  # holding SDPA to one kernel sets flags of the whole process: on request only
@@ -235,13 +276,14 @@ def _seconds(
     shape: tuple[int, int, int, int],
     dropout: float,
     gradients: bool,
+    repeats: int = 5,
 ) -> float:
-    """Best of five timings."""
+    """Best of several timings."""
     devices = [device] if device.type == "cuda" else []
     best = float("inf")
     with torch.random.fork_rng(devices), torch.set_grad_enabled(gradients):
         inputs = [torch.randn(shape, device=device).to(dtype).requires_grad_(gradients) for _ in range(3)]
-        for _ in range(5):
+        for _ in range(repeats):
             _wait(device)
             start = time.perf_counter()
             mixed = attention(*inputs, dropout=dropout, implementation=form)

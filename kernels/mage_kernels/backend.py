@@ -49,6 +49,8 @@ def choose(operation: str, asked: str, device: torch.device, dtype: torch.dtype,
     Raises:
         ValueError: If the backend is unknown, or asked for by name and cannot run here.
     """
+    if not isinstance(asked, str):
+        raise ValueError(f"backend: {asked!r}, must be one of {', '.join(get_args(Backend))}")
     key = (operation, asked, device, dtype, width)
     if key not in _chosen:
         choice = _decide(operation, asked, device, dtype, width, probe)

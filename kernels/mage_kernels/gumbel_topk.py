@@ -48,9 +48,13 @@ def sample_tokens(
         ids_BL (int64) and the sampled codes' log-probabilities (float32).
 
     Raises:
-        ValueError: If a logit is NaN or +inf, or a row has no finite logit: never a black picture in silence. Or if the
-            backend is unknown or cannot run here.
+        ValueError: If shapes differ, a uniform number lies outside (0, 1), a logit is NaN or +inf, or a row has no
+            finite logit: never a black picture in silence. Or if the backend is unknown or cannot run here.
     """
+    if uniform_BL.shape != logits_BLV.shape[:-1]:
+        raise ValueError(f"uniform: {tuple(uniform_BL.shape)}, must be {tuple(logits_BLV.shape[:-1])}: one a position")
+    if check and bool(((uniform_BL <= 0) | (uniform_BL >= 1) | uniform_BL.isnan()).any()):
+        raise ValueError("uniform: a number outside (0, 1), where it would draw a code that may not be drawn")
     masked_BL = torch.ones_like(uniform_BL, dtype=torch.bool) if masked_BL is None else masked_BL
     choice = choose("sample_tokens", backend, logits_BLV.device, logits_BLV.dtype, logits_BLV.shape[2], _probe_sample)
     ids_BL, log_p_BL = _SAMPLE[choice.implementation](logits_BLV, uniform_BL, masked_BL)
@@ -67,7 +71,7 @@ def remask(score_BL: Tensor, masked_BL: Tensor, count_B: Tensor, *, backend: Bac
     Args:
         score_BL: Confidence; read at masked positions only. NaN counts as the highest.
         masked_BL: bool, True where the token is unknown.
-        count_B: int64, at most the number of masked positions of the row.
+        count_B: int64; more than the row's masked positions keeps them all, less than 0 none.
         backend: Which implementation runs.
 
     Raises:
@@ -143,7 +147,7 @@ def _remask_reference(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
         places = masked[image].nonzero()[:, 0].tolist()
         values = score[image].nan_to_num(float("inf"), float("inf"), float("-inf")).tolist()
         places.sort(key=lambda place, own=values: (own[place], place))  # type: ignore[misc]
-        out[image, places[:number]] = True
+        out[image, places[: max(0, number)]] = True
     return out
 
 

@@ -54,10 +54,14 @@ def make_plan(noise_BL: Tensor, n_masked_B: Tensor, n_dropped: int, *, rows_step
             compiled code sees few shapes.
 
     Raises:
-        ValueError: If a count lies outside [n_dropped, L].
+        ValueError: If a count lies outside [n_dropped, L], the batch is empty, or a number breaks its rule.
     """
     batch, length = noise_BL.shape
     device = noise_BL.device
+    if not batch or len(n_masked_B) != batch:
+        raise ValueError(f"n_masked: {len(n_masked_B)} counts for {batch} images, must be one each, at least one")
+    if n_dropped < 0 or rows_step < 1:
+        raise ValueError(f"n_dropped: {n_dropped}, rows_step: {rows_step}, must be at least 0 and at least 1")
     counts = n_masked_B.tolist()
     if min(counts) < n_dropped or max(counts) > length:
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mage_kernels import gumbel_topk, token_drop
-from mage_kernels.attention import choose_attention
+from mage_kernels.attention import choose_attention, generation_form
 from mage_kernels.backend import Choice, choose, triton_problem
 from mage_kernels.packed import packing_problem
 
@@ -26,11 +26,14 @@ def survey(device: torch.device, asked: str = "auto") -> list[Choice]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     probes = {**token_drop.PROBES, **gumbel_topk.PROBES}
     rows = [choose(name, asked, device, dtype, _WIDTH, probe) for name, probe in probes.items()]
-    for kind, rate, gradients in ((dtype, 0.1, True), (torch.bfloat16, 0.1, True), (torch.bfloat16, 0.0, False)):
-        name = f"attention, {'training' if gradients else 'generation'} in {str(kind)[6:]}"
-        if name not in [row.operation for row in rows]:
-            attention = choose_attention(asked, device, kind, _SHAPE, rate, gradients)
-            rows.append(Choice(name, attention.implementation, attention.reason))
+    for kind in dict.fromkeys((dtype, torch.bfloat16)):
+        training = choose_attention(asked, device, kind, _SHAPE, 0.1)
+        rows.append(Choice(f"attention, training in {str(kind)[6:]}", training.implementation, training.reason))
+    for kind in (torch.float32, torch.bfloat16):
+        made = generation_form(device, kind)
+        if asked == "reference":
+            made = choose_attention(asked, device, kind, _SHAPE, 0.0, gradients=False)
+        rows.append(Choice(f"attention, generation in {str(kind)[6:]}", made.implementation, made.reason))
     cpu = device.type == "cpu"
     reason = "one 64-bit draw serves four values" if cpu else f"torch's own is fast on {device.type}"
     rows.append(Choice("dropout", "cheap masks" if cpu else "torch", reason))

@@ -116,8 +116,10 @@ def pad_tokens(
         (B, N, E).
 
     Raises:
-        ValueError: If the backend is unknown or cannot run here.
+        ValueError: If the backend is unknown or cannot run here, or the batches differ or are empty.
     """
+    if len(latents_BSE) != len(slot_BN) or not len(slot_BN):
+        raise ValueError(f"slot: {len(slot_BN)} rows for {len(latents_BSE)} images, must be one each, at least one")
     choice = choose("pad_tokens", backend, latents_BSE.device, latents_BSE.dtype, latents_BSE.shape[2], _probe_pad)
     return _PAD[choice.implementation](latents_BSE, slot_BN, positions_NE, fill_E)
 

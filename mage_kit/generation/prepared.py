@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
+from mage_kernels.attention import generation_form
 from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.packed import PackedLinear, packing_problem
 
@@ -94,13 +95,13 @@ def _in_use(model: Mage) -> Iterator[None]:
 
 def _prepare(model: Mage, images: int) -> None:
     """Choose the attention form by a rule, not by the clock, for the same reason as the precision; pack the weights."""
-    amx = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    form = generation_form(model.device, torch.bfloat16).implementation
     attentions = [module for module in model.modules() if isinstance(module, SelfAttention)]
     layers = [module for module in model.modules() if isinstance(module, Linear)]
     model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for attention in attentions:
-        asked = "reference" if model.backend == "reference" else attention.inference
-        attention.generating = "matmul" if asked == "sdpa" and not amx else None
+        free = model.attention == "auto" and model.backend != "reference" and attention.inference == "sdpa"
+        attention.generating = form if free else None
     plain = model.backend in ("torch", "reference") or packing_problem(model.device) is not None
     if plain or any(isinstance(module, Block) and module._compiled_call_impl for module in model.modules()):
         return

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from mage_kernels import MaskPlan, choose_attention
+from mage_kernels import MaskPlan
 from torch import Tensor, nn
 
-from mage_kit.blocks import SelfAttention
 from mage_kit.datasets import Dataset
 from mage_kit.draws import derive, generator, keys, uniforms
 from mage_kit.errors import RecipeError
@@ -267,22 +266,6 @@ def model_precision(recipe: Recipe, model: Mage, device: torch.device) -> Decisi
     assert recipe.training is not None
     run = _probe_run(model.to(device).train(), device, recipe.training.micro_batch or recipe.training.batch)
     return choose_precision(recipe.training.precision, device, run)
-
-
-def model_attention(recipe: Recipe, model: Mage, part: nn.Module, device: torch.device, precision: str) -> Decision:
-    """Choose the attention form of the encoder or the decoder: as asked, else the faster one at its shape."""
-    assert recipe.training is not None
-    block = next((module for module in part.modules() if isinstance(module, SelfAttention)), None)
-    if block is None:
-        return Decision("sdpa", "no attention in it")
-    if recipe.kernels.attention != "auto":
-        return Decision(recipe.kernels.attention, f"attention '{recipe.kernels.attention}' was asked for")
-    seen = 1 + model.spec.grid.size - (model.n_dropped if part is model.encoder else 0)
-    shape = (recipe.training.micro_batch or recipe.training.batch, block.heads, seen)
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    width = block.qkv.in_features // block.heads
-    choice = choose_attention(recipe.kernels.backend, device, dtype, (*shape, width), block.dropout)
-    return Decision(choice.implementation, choice.reason)
 
 
 def tokenization_precision(model: Mage, dataset: Dataset, device: torch.device, precision: str) -> Decision:

@@ -24,9 +24,10 @@ from mage_kit.training.broken import BrokenImages
 from mage_kit.training.context import Run
 from mage_kit.training.engine import make_fabric
 from mage_kit.training.first_stage import given_tokenizer, trained_tokenizer
+from mage_kit.training.kernels import check_kernels, model_attention
 from mage_kit.training.loop import Loop
 from mage_kit.training.metrics import MetricsLog
-from mage_kit.training.model_stage import Drawer, ModelStage, model_attention, model_precision, tokenization_precision
+from mage_kit.training.model_stage import Drawer, ModelStage, model_precision, tokenization_precision
 from mage_kit.training.probe import Decisions
 
 DATA_FILE = "data.json"
@@ -104,9 +105,10 @@ def _prepare(recipe: Recipe, out: Path, resume: bool) -> tuple[Dataset, Tokenize
 
 
 def _open_parts(recipe: Recipe) -> tuple[Dataset, Tokenizer | None]:
-    recipe.check()
+    model = recipe.check()
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
+    check_kernels(recipe, model, best_device())
     dataset = recipe.build_dataset()
     _check_sizes(recipe, len(dataset))
     return dataset, given_tokenizer(recipe)
