@@ -178,6 +178,8 @@ class Recipe(RecipeBase):
             found.append("$.tokenizer.weights and $.tokenizer_training: both null, the tokenizer would stay untrained")
         if self.training is not None:
             found += _check_batches(self.training)
+            if self.training.samples_every is not None and not model.spec.discrete:
+                found.append("$.training.samples_every: given, but generation needs codes, must be null")
         if found:
             raise RecipeError(found, self.name)
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -95,6 +96,16 @@ def save_tokenizer(
         write_json(temporary / TOKENIZER_CARD, card)
         _write_origin(temporary, origin)
     return target
+
+
+def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, str]:
+    """Return what tells a trained tokenizer from others: its kind, and a SHA-256 of its weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state_of(tokenizer).items()):
+        if not _is_passing(tokenizer, name):
+            digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
+            digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
+    return {"kind": TOKENIZERS.entry_of(tokenizer).kind, "weights_sha256": digest.hexdigest()}
 
 
 def check_replaceable(folder: Path, overwrite: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Column, Table
 
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, RunArgument, SetOption, app, console
 from mage_kit.errors import MageKitError
+from mage_kit.processes import is_first
 
 ProcessesOption = Annotated[
     int | None,
@@ -38,15 +40,46 @@ def train(
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
     ] = False,
     count: ProcessesOption = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="Train on this token cache, which must fit the recipe (mage-kit tokenize).")
+    ] = None,
 ) -> None:
     """Train tokenizer and model as a recipe says. SIGTERM and Ctrl-C save a checkpoint first; --resume goes on."""
+    from mage_kit.jobs.train import on_tokens
     from mage_kit.jobs.train import train as run
     from mage_kit.recipe import Recipe
 
     loaded = Recipe.load(recipe, set_ or [])
+    if tokens is not None:
+        loaded = on_tokens(loaded, tokens)
     _spread_out(count)
     folder = run(loaded, out or Path("runs") / loaded.name, resume=resume)
     console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def tokenize(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option(help="Cache folder; an unfinished one is completed.")],
+    set_: SetOption = None,
+    data: Annotated[Path | None, typer.Option(help="As --set data.path=DIR.")] = None,
+    crops: Annotated[int, typer.Option(min=1, max=1000, help="Augmented views of each image.")] = 1,
+    flip: Annotated[bool, typer.Option("--flip", help="Keep each view as cropped and mirrored.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 0,
+    count: ProcessesOption = None,
+) -> None:
+    """Turn images into a token cache; training from it leaves tokenizer and images out of the loop."""
+    from mage_kit.jobs.tokenize import tokenize as run
+    from mage_kit.recipe import Recipe
+
+    given = [*(set_ or []), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
+    loaded = Recipe.load(recipe, given)
+    _spread_out(count)
+    folder = run(loaded, out, crops=crops, mirrored=flip, workers=workers)
+    if is_first():
+        again = " ".join(f"--set {shlex.quote(item)}" for item in given)
+        hint = f"mage-kit train {recipe} {again} --tokens {folder}".replace("  ", " ")
+        console.print(f"token cache: {folder}; train on it: {hint}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

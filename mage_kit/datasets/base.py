@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,12 @@ class Sample:
     """One item.
 
     Args:
-        views: uint8 arrays (C, H, W), one or two.
+        views: uint8 arrays (C, H, W), or ids (L,) of a data set that gives tokens.
         label: Class number, or None where the data has no labels.
         index: Place in the data set.
     """
 
-    views: tuple[NDArray[np.uint8], ...]
+    views: tuple[NDArray[Any], ...]
     label: int | None
     index: int
 
@@ -51,12 +52,14 @@ class Dataset(ABC):
     Attributes:
         classes: Class names; empty where the data has no labels.
         max_broken: Largest share of images that training passes over because they cannot be used.
+        gives_tokens: True where views are ids (L,) instead of images.
         passed_over: (name, reason) of what the data set itself leaves out, as a file that is no image.
     """
 
     classes: tuple[str, ...] = ()
     max_broken: float = 0.0
     passed_over: Sequence[tuple[str, str]] = ()
+    gives_tokens: bool = False
 
     def __init__(self, image_size: tuple[int, int], channels: int, augment: Augment) -> None:
         self.image_size, self.channels, self.augment = image_size, channels, augment

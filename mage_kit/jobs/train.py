@@ -6,10 +6,27 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mage_kit.errors import MissingExtraError
+from mage_kit.errors import MageKitError, MissingExtraError
 
 if TYPE_CHECKING:
     from mage_kit.recipe import Recipe
+
+
+def on_tokens(recipe: Recipe, cache: Path) -> Recipe:
+    """Return a recipe that trains on a token cache, which must have been made from the recipe's own data.
+
+    The tokenizer is the cache's, unless the recipe names one.
+
+    Raises:
+        MageKitError: If the recipe has no data, or trains on a cache already.
+    """
+    if recipe.data is None or recipe.data.kind == "token_cache":
+        raise MageKitError("$.data: must name the images that the cache was made from")
+    source = recipe.data.model_dump(mode="json")
+    views = source.get("augment", {}).get("views", 1)
+    data = {"kind": "token_cache", "path": str(cache), "views": views, "source": source}
+    tokenizer = recipe.tokenizer.model_dump(mode="json")
+    return recipe.extended(data=data, tokenizer={**tokenizer, "weights": tokenizer["weights"] or str(cache)})
 
 
 def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False) -> Path:

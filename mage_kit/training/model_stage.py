@@ -26,7 +26,6 @@ from mage_kit.processes import add_up, alone, is_first, on_first, rank, whole, w
 from mage_kit.recipe import Recipe
 from mage_kit.sections import Training
 from mage_kit.storage import load_state, state_of
-from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.checkpoints import Checkpointed
 from mage_kit.training.ema import WeightMean
 from mage_kit.training.engine import accumulate, spread
@@ -34,13 +33,12 @@ from mage_kit.training.loader import Batch, Order, Share, batches
 from mage_kit.training.loop import LoopPlan, Stage
 from mage_kit.training.metrics import RatioBins
 from mage_kit.training.optim import make_optimizer
-from mage_kit.training.tokenizer_stage import to_float
+from mage_kit.training.tokenizer_stage import to_float, token_precision
 
 Drawer = Callable[[list[tuple[str, Mage]], Path], None]
 """Draws samples of models, each with its label, into a file."""
 
 _PROBED = 4096  # tokens in the batch that precision is measured on
-AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
 
 
 class Work:
@@ -100,7 +98,7 @@ class ModelStage(Stage):
         self.spread = spread("training", self.settings.batch, self.settings.micro_batch, recipe.name)
         if dataset.augment.views < model.views:
             raise RecipeError(
-                [f"$.data.augment.views: {dataset.augment.views}, the losses need {model.views}"], recipe.name
+                [f"$.data views: {dataset.augment.views} an image, the losses need {model.views}"], recipe.name
             )
         self.order = Order(len(dataset), self.settings.batch, derive(recipe.seed, "model"))
         model.train()
@@ -173,6 +171,8 @@ class ModelStage(Stage):
         return total
 
     def _tokens(self, images: Tensor) -> Tensor:
+        if self.dataset.gives_tokens:
+            return images.to(self.device, torch.int64, non_blocking=True)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_tokens):
             return self.model.tokenizer.encode(to_float(images, self.device))
 
@@ -270,28 +270,13 @@ def model_precision(recipe: Recipe, model: Mage, device: torch.device) -> Decisi
 
 def tokenization_precision(model: Mage, dataset: Dataset, device: torch.device, precision: str) -> Decision:
     """Let the frozen tokenizer run in bfloat16 only where it gives nearly the same ids as in float32."""
+    if dataset.gives_tokens:
+        return Decision("float32", "tokens come from a cache")
     if precision == "float32":
         return Decision("float32", "the model runs in float32")
     if not model.spec.discrete:
         return Decision("float32", "continuous tokens")
-    tokenizer = model.tokenizer.to(device)
-    stills = [torch.from_numpy(dataset.still(index).views[0]) for index in range(min(64, len(dataset)))]
-    images = to_float(torch.stack(stills), device)
-    share = token_agreement(tokenizer, images)
-    value = "bfloat16" if share >= AGREEMENT else "float32"
-    return Decision(value, f"ids in bfloat16 agree with float32's in {share:.1%} of tokens (needed: {AGREEMENT:.0%})")
-
-
-def token_agreement(tokenizer: Tokenizer, images_BCHW: Tensor) -> float:
-    """Return the share of tokens whose ids are the same in bfloat16 and in float32.
-
-    Args:
-        tokenizer: One with codes, in evaluation mode.
-        images_BCHW: float images in [0, 1], on its device.
-    """
-    with torch.autocast(images_BCHW.device.type, torch.bfloat16):
-        fast = tokenizer.encode(images_BCHW)
-    return float((fast == tokenizer.encode(images_BCHW)).double().mean())
+    return token_precision(model.tokenizer.to(device), dataset, device, precision)
 
 
 def _probe_run(model: Mage, device: torch.device, batch: int) -> Callable[[], None]:

@@ -11,14 +11,15 @@ from functools import partial
 from pathlib import Path
 
 from mage_kit import processes
-from mage_kit.datasets import Dataset
+from mage_kit.datasets import Dataset, TokenCache
 from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.files import drop_temporaries, read_json, write_json, write_tensors, write_text
 from mage_kit.model import Mage
+from mage_kit.places import at
 from mage_kit.plugins import PLUGINS_FILE, plugin_folders
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import EMA_FILE, MODEL_FILE, RECIPE_FILE, best_device, state_of
+from mage_kit.storage import EMA_FILE, MODEL_FILE, RECIPE_FILE, best_device, describe_tokenizer, state_of
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.context import Run
@@ -111,7 +112,19 @@ def _open_parts(recipe: Recipe) -> tuple[Dataset, Tokenizer | None]:
     check_kernels(recipe, model, best_device())
     dataset = recipe.build_dataset()
     _check_sizes(recipe, len(dataset))
-    return dataset, given_tokenizer(recipe)
+    tokenizer = given_tokenizer(recipe)
+    if isinstance(dataset, TokenCache):
+        _check_cache(recipe, dataset, tokenizer)
+    return dataset, tokenizer
+
+
+def _check_cache(recipe: Recipe, dataset: TokenCache, tokenizer: Tokenizer | None) -> None:
+    """Refuse tokens that another tokenizer made."""
+    if tokenizer is None:
+        advice = f"must name the one that made the cache (--set tokenizer.weights={dataset.path})"
+        raise RecipeError([f"$.tokenizer.weights: null, {advice}"], recipe.name)
+    with at("$.data", recipe.data):
+        dataset.check_tokenizer(describe_tokenizer(tokenizer))
 
 
 def _check_sizes(recipe: Recipe, images: int) -> None:

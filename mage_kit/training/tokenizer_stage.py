@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from mage_kit.datasets import Dataset
 from mage_kit.draws import derive, generator
-from mage_kit.precision import Decision, choose_precision
+from mage_kit.errors import BrokenImageError
+from mage_kit.precision import Decision, bfloat16_products, choose_precision
 from mage_kit.processes import add_up, rank, world
 from mage_kit.recipe import Recipe
 from mage_kit.sections import TokenizerTraining
@@ -24,6 +26,8 @@ from mage_kit.training.loader import Batch, Order, Share, batches
 from mage_kit.training.loop import LoopPlan, Stage
 from mage_kit.training.optim import make_optimizer
 
+AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
+_COMPARED = 64  # images that this is measured on
 _PROBED = 1 << 16  # pixels in the batch that precision is measured on
 
 
@@ -150,3 +154,40 @@ def tokenizer_precision(recipe: Recipe, tokenizer: Tokenizer, device: torch.devi
         probed.objective(images, 0.0, torch.Generator().manual_seed(0)).total.backward()
 
     return choose_precision(recipe.training.precision, device, run)
+
+
+def token_precision(tokenizer: Tokenizer, dataset: Dataset, device: torch.device, asked: str) -> Decision:
+    """Let a trained tokenizer run in bfloat16 only where it gives nearly the same ids as in float32.
+
+    Args:
+        tokenizer: One with codes, on the device.
+        dataset: Whose first images are looked at.
+        device: Where.
+        asked: "float32" settles it.
+    """
+    if asked == "float32" or not bfloat16_products(device):
+        why = "precision 'float32' was asked for" if asked == "float32" else f"{device.type} has no bfloat16 products"
+        return Decision("float32", why)
+    stills: list[Tensor] = []
+    for index in range(len(dataset)):
+        with contextlib.suppress(BrokenImageError):
+            stills.append(torch.from_numpy(dataset.still(index).views[0]))
+        if len(stills) == _COMPARED:
+            break
+    if not stills:
+        return Decision("float32", "no image could be read to compare ids on")
+    share = token_agreement(tokenizer, to_float(torch.stack(stills), device))
+    value = "bfloat16" if share >= AGREEMENT else "float32"
+    return Decision(value, f"ids in bfloat16 agree with float32's in {share:.1%} of tokens (needed: {AGREEMENT:.0%})")
+
+
+def token_agreement(tokenizer: Tokenizer, images_BCHW: Tensor) -> float:
+    """Return the share of tokens whose ids are the same in bfloat16 and in float32.
+
+    Args:
+        tokenizer: One with codes, in evaluation mode.
+        images_BCHW: float images in [0, 1], on its device.
+    """
+    with torch.autocast(images_BCHW.device.type, torch.bfloat16):
+        fast = tokenizer.encode(images_BCHW)
+    return float((fast == tokenizer.encode(images_BCHW)).double().mean())

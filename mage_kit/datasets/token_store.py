@@ -1,0 +1,125 @@
+"""Tokens on disk: what a cache holds, what it was made from, and which part of that differs from a recipe.
+
+Folder: cache.json, tokenizer/, tokens-NNNNN.safetensors (ids (n, K, F, L), index (n,), labels (n,)), broken.json.
+Legend: n images of a shard, K crops, F 1 or 2 (as cropped, and mirrored), L tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mage_kit.errors import MageKitError
+from mage_kit.files import read_json
+
+CACHE_FILE = "cache.json"
+VERSION = 1
+NO_LABEL = -1
+_SMALL = 32_767  # codes that fit into 16 bits with their sign
+
+
+@dataclass(frozen=True)
+class CacheCard:
+    """What a cache is.
+
+    Args:
+        tokenizer: What the tokens were made with: kind, precision, and a SHA-256 of the weights.
+        transform: How views were made: augmentation, crops, mirrored or not, seed, image size, channels.
+        source: Identity of the images.
+        classes: Class names; empty where the data has no labels.
+        images: In the source, broken ones among them.
+        shard: Images a file, at most.
+        grid: Height and width in tokens.
+        codes: Of the codebook.
+    """
+
+    tokenizer: dict[str, Any]
+    transform: dict[str, Any]
+    source: dict[str, Any]
+    classes: tuple[str, ...]
+    images: int
+    shard: int
+    grid: tuple[int, int]
+    codes: int
+
+    @property
+    def files(self) -> int:
+        """Number of token files."""
+        return -(-self.images // self.shard)
+
+    @property
+    def crops(self) -> int:
+        """K."""
+        return int(self.transform["crops"])
+
+    @property
+    def mirrored(self) -> int:
+        """F."""
+        return 2 if self.transform["mirrored"] else 1
+
+    @property
+    def wide(self) -> bool:
+        """Whether ids take 32 bits instead of 16."""
+        return self.codes > _SMALL
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return a short SHA-256 of each of the three parts."""
+        parts = {"tokenizer": self.tokenizer, "transform": self.transform, "source": self.source}
+        return {name: _digest(part) for name, part in parts.items()}
+
+    def written(self) -> dict[str, Any]:
+        """Return the card as JSON values."""
+        return {"version": VERSION, "fingerprint": self.fingerprint(), **asdict(self)}
+
+    def differing(self, other: CacheCard) -> list[str]:
+        """Return a line for each part in which another card differs, with the first keys that do."""
+        lines = []
+        for name in ("tokenizer", "transform", "source"):
+            mine, theirs = (json.loads(json.dumps(getattr(card, name))) for card in (self, other))
+            lines += [f"{name}: {line}" for line in differences(mine, theirs)]
+        return lines
+
+
+def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return a line for each key whose value differs; long values are told by their beginning."""
+    keys = [key for key in dict.fromkeys((*held, *wanted)) if held.get(key) != wanted.get(key)]
+    return [f"{key} is {_short(held.get(key))} in the cache, {_short(wanted.get(key))} here" for key in keys]
+
+
+def shard_file(folder: Path, number: int) -> Path:
+    """Return the place of a token file."""
+    return folder / f"tokens-{number:05d}.safetensors"
+
+
+def read_card(folder: Path) -> CacheCard:
+    """Read what a cache is.
+
+    Raises:
+        MageKitError: If the folder is no cache, a damaged one, or one of another version.
+    """
+    if not (folder / CACHE_FILE).is_file():
+        raise MageKitError(f"path: '{folder}', must be a token cache (mage-kit tokenize writes one)")
+    stored = read_json(folder / CACHE_FILE)
+    if stored.get("version") != VERSION:
+        raise MageKitError(f"path: '{folder}', is a cache of version {stored.get('version')}, must be {VERSION}")
+    try:
+        values = {name: stored[name] for name in CacheCard.__dataclass_fields__}
+        card = CacheCard(**{**values, "classes": tuple(values["classes"]), "grid": tuple(values["grid"])})
+        sound = card.fingerprint() == stored["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise MageKitError(f"{folder / CACHE_FILE}: damaged, {error} is missing or odd") from None
+    if not sound:
+        raise MageKitError(f"{folder / CACHE_FILE}: damaged, its fingerprint is not that of its content")
+    return card
+
+
+def _digest(part: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
