@@ -27,6 +27,12 @@ def registries() -> Iterator[None]:
         FAMILIES[family]._entries = entries
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Indices of tar files go to a folder of the tests."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def tiny() -> mk.Mage:
     """A small MAGE in evaluation mode: 4 x 4 tokens of 16 x 16 grey images, 32 codes."""

@@ -90,9 +90,7 @@ def _parts(recipe: Recipe, mirrored: bool) -> tuple[Dataset, Tokenizer]:
     weights: str | None = recipe.tokenizer.get("weights")
     if weights is None:
         raise RecipeError(
-            [
-                "$.tokenizer.weights: null, must name the folder of a trained tokenizer or run (--set tokenizer.weights=)"
-            ],
+            ["$.tokenizer.weights: null, must name a folder with a trained tokenizer (--set tokenizer.weights=DIR)"],
             recipe.name,
         )
     dataset = recipe.build_dataset()

@@ -6,13 +6,18 @@ no leak of targets, known tokens unchanged, exact counts, fresh and repeatable m
 
 from __future__ import annotations
 
+import tarfile
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import mage_kit as mk
+from mage_kit.datasets import DATASETS, DatasetWires
+from mage_kit.datasets.token_store import CACHE_FILE, CacheCard, shard_file
+from mage_kit.files import write_json, write_tensors
 from mage_kit.generation import decode_tokens
 from mage_kit.model import Decoding
 from mage_kit.registry import Registry
@@ -197,3 +202,39 @@ def fresh_masks() -> None:
     assert not torch.equal(first, later), "the same masks in each epoch"
     assert not torch.equal(first[:16], first[16:]), "the same masks in both views"
     assert len({tuple(row) for row in first[:16].tolist()}) > 8, "the same mask for each image"
+
+
+def dataset_config(kind: str, folder: Path, wires: DatasetWires) -> dict[str, Any]:
+    """The recipe form of a data set over a folder of images, in whatever shape its kind wants them."""
+    augment = {"views": 2, "flip": 0.5}
+    loose = {"kind": "image_folder", "path": str(folder), "augment": augment}
+    if kind == "digits":
+        return {"kind": kind, "augment": augment}
+    if kind == "tar_shards":
+        packed = folder.parent / "packed.tar"
+        with tarfile.open(packed, "w") as tar:
+            for number, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+                label = sorted(path.name for path in folder.iterdir()).index(file.parent.name)
+                (folder.parent / "label.cls").write_text(str(label))
+                tar.add(file, f"{number:03d}{file.suffix}")
+                tar.add(folder.parent / "label.cls", f"{number:03d}.cls")
+        return {"kind": kind, "path": str(packed), "augment": augment}
+    if kind == "token_cache":
+        return {"kind": kind, "path": str(_made_cache(folder, loose, wires)), "views": 2, "source": loose}
+    return {**loose, "kind": kind}
+
+
+def _made_cache(folder: Path, source: dict[str, Any], wires: DatasetWires) -> Path:
+    """Random tokens, five crops of each image, mirrored too: 2 x 3 of 16 codes."""
+    images = DATASETS.build(DATASETS.parse(source), wires)
+    made = {name: value for name, value in images.augment.model_dump(mode="json").items() if name != "views"}
+    transform = {"augment": made, "crops": 5, "mirrored": True, "seed": 0}
+    transform |= {"image_size": list(wires.image_size), "channels": wires.channels}
+    card = CacheCard({}, transform, dict(images.identity()), images.classes, len(images), len(images), (2, 3), 16)
+    out = folder.parent / f"cache-{wires.channels}"
+    out.mkdir(exist_ok=True)
+    labels = torch.tensor([images.label(index) for index in range(len(images))])
+    ids = torch.randint(16, (len(images), 5, 2, 6), generator=torch.Generator().manual_seed(0)).to(torch.int16)
+    write_tensors(shard_file(out, 0), {"ids": ids, "index": torch.arange(len(images)), "labels": labels})
+    write_json(out / CACHE_FILE, card.written())
+    return out

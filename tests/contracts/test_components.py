@@ -59,13 +59,14 @@ def kinds(family: str) -> list[str]:
 def folder(tmp_path: Path) -> Path:
     """A folder of two classes with images of several modes and sizes."""
     random = np.random.default_rng(0)
+    root = tmp_path / "images"
     for label in ("cats", "dogs"):
-        (tmp_path / label).mkdir()
+        (root / label).mkdir(parents=True)
         for number, mode in enumerate(["RGB", "L", "P", "RGBA", "CMYK", "1"]):
             pixels = random.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
             picture = Image.fromarray(pixels).convert(mode if mode not in ("CMYK",) else "CMYK")
-            picture.save(tmp_path / label / f"{number}.{'tiff' if mode == 'CMYK' else 'png'}")
-    return tmp_path
+            picture.save(root / label / f"{number}.{'tiff' if mode == 'CMYK' else 'png'}")
+    return root
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"datasets"}))
@@ -165,20 +166,21 @@ def test_tokenizers(kind: str) -> None:
 @pytest.mark.parametrize("kind", kinds("datasets"))
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_datasets(kind: str, channels: int, folder: Path) -> None:
-    path = str(folder) if kind == "image_folder" else None
     registry = FAMILIES["datasets"]
-    config = registry.parse({"kind": kind, "path": path, "augment": {"views": 2, "flip": 0.5}})
-    dataset = registry.build(config, DatasetWires((12, 20), channels))
+    wires = DatasetWires((12, 20), channels)
+    dataset = registry.build(registry.parse(checks.dataset_config(kind, folder, wires)), wires)
     checks.attributes(registry, dataset)
+    shape, dtype = ((6,), np.int16) if dataset.gives_tokens else ((channels, 12, 20), np.uint8)
     for index in range(min(len(dataset), 12)):
         sample, again, later = dataset.sample(index, 3, 7), dataset.sample(index, 3, 7), dataset.sample(index, 4, 7)
-        assert [view.shape for view in sample.views] == [(channels, 12, 20)] * 2
-        assert all(view.dtype == np.uint8 for view in sample.views)
+        assert [view.shape for view in sample.views] == [shape] * 2
+        assert all(view.dtype == dtype for view in sample.views)
         assert all(np.array_equal(a, b) for a, b in zip(sample.views, again.views, strict=True))
-        assert not np.array_equal(sample.views[0], later.views[0])
+        assert not all(np.array_equal(a, b) for a, b in zip(sample.views, later.views, strict=True))
         assert not np.array_equal(*sample.views), "both views are the same crop"
         assert sample.label == dataset.label(index) and sample.index == index
-        assert np.array_equal(dataset.still(index).views[0], dataset.still(index).views[0])
+        still = dataset.still(index).views[0]
+        assert still.shape == (channels, 12, 20) and np.array_equal(still, dataset.still(index).views[0])
     assert len(dataset.classes) in (2, 10)
 
 
