@@ -35,7 +35,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(FAMILIES, 3),
     **dict.fromkeys(("model", "classifier", "sections"), 4),
     **dict.fromkeys(("recipe_base", "recipe", "classifier_recipe", "storage", "legacy", "loading"), 5),
-    **dict.fromkeys(("training", "generation", "evaluation"), 6),
+    **dict.fromkeys(("training", "generation", "evaluation", "planning"), 6),
     "jobs": 7,
     "cli": 8,
 }

@@ -1,0 +1,82 @@
+"""The command that says what a recipe costs before it runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mage_kit.cli.app import RecipeArgument, SetOption, app, console
+from mage_kit.planning import Estimate, Machine, estimate
+from mage_kit.planning.estimate import IMAGENET, as_json
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 8,
+    tflops: Annotated[float, typer.Option(min=0.001, help="Matrix rate of one, TFLOP/s, by its data sheet.")] = 400.0,
+    utilization: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of it that training reaches.")] = 0.35,
+    bandwidth: Annotated[float, typer.Option(min=0.001, help="Slowest link between them, GB/s each way.")] = 25.0,
+    memory: Annotated[float, typer.Option(min=0.1, help="Of one, GiB.")] = 80.0,
+    images: Annotated[int, typer.Option(min=1, help="In the data set; default ImageNet's.")] = IMAGENET,
+    json_out: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Parameters, operations, memory, the batch that fits, days and traffic of a recipe; docs/planning.md says how."""
+    from mage_kit.recipe import Recipe
+
+    machine = Machine(gpus, tflops, utilization, bandwidth, memory)
+    loaded = Recipe.load(recipe, set_ or [])
+    made = estimate(loaded, machine, images)
+    if json_out:
+        typer.echo(json.dumps(as_json(made), indent=2))
+        return
+    for table in (_parts(made, loaded.name), _memory(made, machine), _run(made, machine)):
+        console.print(table)
+    console.print("estimates by formula (docs/planning.md); nothing was run", markup=False)
+
+
+def _parts(made: Estimate, name: str) -> Table:
+    table = Table("part", "parameters", "GFLOP an image, forward + backward", title=name)
+    for part in dict.fromkeys((*made.parameters, *made.operations)):
+        count, work = made.parameters.get(part), made.operations.get(part)
+        table.add_row(part, _millions(count), "-" if work is None else f"{work / 1e9:.1f}")
+    table.add_row("all", _millions(sum(made.parameters.values())), f"{sum(made.operations.values()) / 1e9:.1f}")
+    return table
+
+
+def _memory(made: Estimate, machine: Machine) -> Table:
+    held = made.memory
+    table = Table("memory of a process", "GiB", title=f"{made.micro} images at once")
+    rows = {
+        "weights": held.weights, "gradients": held.gradients, "AdamW's moments": held.optimizer,
+        "mean of the weights": held.mean, "bfloat16 copies": held.low, "kept for the backward pass": held.kept,
+        "at the turn to it": held.passing, "while tokenizing": held.tokenizer, "peak": held.peak,
+    }  # fmt: skip
+    for name, size in rows.items():
+        table.add_row(name, f"{size / 2**30:.2f}")
+    table.add_row(f"images at once that fit into {machine.memory:g} GiB", str(made.fits) if made.fits else "none")
+    return table
+
+
+def _run(made: Estimate, machine: Machine) -> Table:
+    table = Table("run", "", title=f"{machine.processes} x {machine.tflops:g} TFLOP/s at {machine.utilization:.0%}")
+    table.add_row("steps", f"{made.steps:,} of {made.batch} images")
+    table.add_row("a step, computing", _seconds(made.seconds_per_step))
+    share = made.link_seconds / made.seconds_per_step
+    sent = f"{made.traffic / 1e9:.2f} GB a process, {_seconds(made.link_seconds)} at {machine.bandwidth:g} GB/s"
+    table.add_row("a step, traffic", f"{sent} ({share:.0%} of computing, beside which most of it runs)")
+    table.add_row("days", f"{made.days:.2f}")
+    table.add_row("mean mask ratio", f"{made.ratio:.3f}")
+    return table
+
+
+def _millions(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.1f} M"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"

@@ -1,0 +1,160 @@
+"""From one pass to a run: operations an image, the batch that fits, days, and the link between processes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from mage_kit.draws import generator
+from mage_kit.errors import MageKitError, RecipeError
+from mage_kit.planning.memory import Memory, memory_of_step
+from mage_kit.planning.walk import PARTS, AttentionKind, Numbers, walk_step, walk_tokenizer
+from mage_kit.recipe import Recipe
+
+IMAGENET = 1_281_167
+_COUNTED = 8  # images of the pass that operations are counted on
+_DRAWS = 4096  # mask ratios that the mean is taken over
+_ROOM = 0.92  # of the memory, the rest being the allocator's and the driver's
+_LARGEST = 65_536
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run is planned for.
+
+    Args:
+        processes: GPUs in all.
+        tflops: Matrix rate of one in the recipe's precision, 10^12 operations a second, as its data sheet says.
+        utilization: Share of it that training reaches.
+        bandwidth: Of the slowest link that a process's gradients pass, GB/s each way.
+        memory: Of one, GiB.
+    """
+
+    processes: int = 8
+    tflops: float = 400.0
+    utilization: float = 0.35
+    bandwidth: float = 25.0
+    memory: float = 80.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a recipe costs.
+
+    Args:
+        parameters: By part, tokenizer among them.
+        operations: Of an image in training, by part: forward and backward, the tokenizer forward alone.
+        batch: Images a step.
+        micro: Images at once in a process.
+        memory: Of a process at that size.
+        fits: Largest number of images at once in a process that the memory holds; 0 for none.
+        steps: Of the run.
+        seconds_per_step: Computing alone.
+        traffic: Bytes that a process sends a step.
+        link_seconds: That they take on the link; most of it runs beside the backward pass.
+        days: Of the run, computing alone.
+        ratio: Mean mask ratio that all this is for.
+    """
+
+    parameters: dict[str, int]
+    operations: dict[str, float]
+    batch: int
+    micro: int
+    memory: Memory
+    fits: int
+    steps: int
+    seconds_per_step: float
+    traffic: float
+    link_seconds: float
+    days: float
+    ratio: float
+
+
+def estimate(recipe: Recipe, machine: Machine, images: int = IMAGENET, attention: AttentionKind = "fused") -> Estimate:
+    """Work out what a recipe costs on a machine; nothing is run but on the meta device.
+
+    Args:
+        recipe: With training.
+        machine: What it is planned for.
+        images: In the data set.
+        attention: "fused" for GPUs' kernels, "matmul" for the form that most CPUs train by.
+
+    Raises:
+        MageKitError: If the recipe has no training, or its batch cannot be spread over the processes.
+    """
+    model = recipe.check()
+    training = recipe.training
+    if training is None:
+        raise RecipeError(["$.training: missing, there is nothing to plan"], recipe.name)
+    if training.batch % machine.processes:
+        raise MageKitError(f"processes: {machine.processes}, must divide $.training.batch ({training.batch})")
+    if images < training.batch:
+        raise MageKitError(f"images: {images}, must be at least $.training.batch ({training.batch})")
+    ratio = float(model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
+    cached = recipe.data is not None and recipe.data.kind == "token_cache"
+    numbers = Numbers(4 if training.precision == "float32" else 2, 1 if attention == "fused" else 2, attention)
+    costs = walk_step(model, _COUNTED, ratio, numbers)
+    operations = {"tokenizer": 0.0 if cached else walk_tokenizer(model.tokenizer, model.views)[0]}
+    operations |= {name: costs[name].training / _COUNTED for name in PARTS}
+    recompute = recipe.kernels.recompute
+    if recompute:
+        for name in ("encoder", "decoder"):
+            operations[name] += costs[name].forward / _COUNTED
+    local = training.batch // machine.processes
+    micro = min(training.micro_batch or local, local)
+
+    def memory(count: int) -> Memory:
+        return memory_of_step(
+            model, count, ratio, numbers, ema=training.ema is not None, recompute=recompute,
+            accumulates=micro < local, shards=machine.processes if training.shard else 1, tokens_cached=cached,
+        )  # fmt: skip
+
+    trained = sum(value.numel() for _, value in model.trainable())
+    ring = (machine.processes - 1) / machine.processes
+    traffic = (3 if training.shard else 2) * ring * 4.0 * trained
+    rate = machine.processes * machine.tflops * 1e12 * machine.utilization
+    seconds = training.batch * sum(operations.values()) / rate
+    steps = max(1, round(training.epochs * (images // training.batch)))
+    return Estimate(
+        parameters=_parameters(model),
+        operations=operations,
+        batch=training.batch,
+        micro=micro,
+        memory=memory(micro),
+        fits=_fitting(memory, machine.memory * 2**30 * _ROOM),
+        steps=steps,
+        seconds_per_step=seconds,
+        traffic=traffic,
+        link_seconds=traffic / (machine.bandwidth * 1e9),
+        days=steps * seconds / 86_400,
+        ratio=ratio,
+    )
+
+
+def _parameters(model: torch.nn.Module) -> dict[str, int]:
+    """Parameters by the model's top-level parts."""
+    return {
+        name: sum(value.numel() for value in part.parameters())
+        for name, part in model.named_children()
+        if any(True for _ in part.parameters())
+    }
+
+
+def _fitting(memory: object, limit: float) -> int:
+    """Largest batch below a limit: memory is a straight line in the batch but for rounding, so two points find it."""
+    assert callable(memory)
+    one, more = memory(2), memory(10)
+    slope = (more.peak - one.peak) / 8
+    if one.peak > limit:
+        return int(memory(1).peak <= limit)
+    guess = int(min(_LARGEST, 2 + (limit - one.peak) / max(slope, 1.0)))
+    while guess > 1 and memory(guess).peak > limit:
+        guess -= max(1, guess // 100)
+    return guess
+
+
+def as_json(made: Estimate) -> dict[str, object]:
+    """Return an estimate as JSON values, the memory's peak among them."""
+    return {**dataclasses.asdict(made), "peak_bytes": made.memory.peak}

@@ -1,0 +1,234 @@
+"""Operations and kept bytes, layer by layer: a pass on the meta device tells the shapes, formulas the cost.
+
+A product of (r x i) and (i x o) is 2 r i o operations. docs/planning.md has all formulas.
+Legend: B images, n positions, d width, H heads, h hidden width, M loss rows, V codes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mage_kit.blocks import MLP, Block, SelfAttention
+from mage_kit.embedding import TokenEmbedding
+from mage_kit.head import CodeHead
+from mage_kit.losses import BatchMasks, InfoNCE
+from mage_kit.model import Mage
+from mage_kit.tokenizers import Tokenizer
+
+PARTS = ("encoder", "decoder", "head", "losses")
+AttentionKind = Literal["matmul", "fused"]
+
+
+@dataclass
+class Cost:
+    """What one part of a pass costs.
+
+    Args:
+        forward: Operations of the forward pass.
+        training: Operations of forward and backward.
+        kept: Bytes kept for the backward pass.
+        block: Of `kept`, what lies inside transformer blocks, which recomputation gives back.
+        inputs: Bytes of those blocks' inputs, which recomputation keeps.
+        largest: Bytes that the largest block keeps.
+    """
+
+    forward: float = 0.0
+    training: float = 0.0
+    kept: float = 0.0
+    block: float = 0.0
+    inputs: float = 0.0
+    largest: float = 0.0
+
+    def add(self, forward: float, backward: float, kept: float = 0.0) -> None:
+        """Take in a layer; `backward` in multiples of `forward`."""
+        self.forward += forward
+        self.training += forward * (1 + backward)
+        self.kept += kept
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Bytes of a value.
+
+    Args:
+        low: Of products: 2 in bfloat16, 4 in float32.
+        mask: Of a dropout mask: 2 on a CPU, where masks are 16 bits wide, else 1.
+        attention: "matmul" keeps the weights (float32), "fused" kernels keep a row sum.
+    """
+
+    low: int = 2
+    mask: int = 1
+    attention: AttentionKind = "fused"
+
+
+def walk_step(model: Mage, images: int, ratio: float, numbers: Numbers) -> dict[str, Cost]:
+    """Return the cost of a training pass by part (embedding and padding count to what follows them).
+
+    Args:
+        model: On the meta device.
+        images: Of the pass, each with as many views as the losses need.
+        ratio: Mask ratio of all.
+        numbers: Bytes of a value.
+    """
+    costs = {name: Cost() for name in PARTS}
+    spec, views = model.spec, model.views
+    rows = images * views
+    ratio_B = torch.full((rows,), ratio, dtype=torch.float64)
+    shape = (rows, spec.grid.size) if spec.codes else (rows, spec.grid.size, spec.width)
+    tokens = torch.zeros(shape, dtype=torch.int64 if spec.codes else torch.float32, device="meta")
+    plan = model.plan(ratio_B, torch.empty(rows, spec.grid.size, device="meta"))
+    masks = BatchMasks(ratio_B, int(model.n_masked(ratio_B).sum()), views)
+    training = model.training
+    model.train()
+    try:
+        with _watching(model, costs, numbers), torch.no_grad():
+            model(tokens, plan, masks)
+    finally:
+        model.train(training)
+    values = len(plan.picked_M) * (spec.codes or spec.width)
+    costs["losses"].kept += 4.0 * values  # log-probabilities, or differences
+    return costs
+
+
+def walk_tokenizer(tokenizer: Tokenizer, images: int) -> tuple[float, float]:
+    """Return the operations of encoding images, and the bytes (float32) of the largest feature map on the way."""
+    operations, largest = 0.0, 0.0
+
+    def look(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        nonlocal operations, largest
+        if isinstance(module, nn.Conv2d):
+            window = math.prod(module.kernel_size) * module.in_channels // module.groups
+            operations += 2.0 * made.numel() * window
+        else:
+            operations += 2.0 * made.numel() * given[0].shape[-1]
+        largest = max(largest, 4.0 * made.numel())
+
+    handles = [
+        part.register_forward_hook(look) for part in tokenizer.modules() if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
+    shape = (images, tokenizer.channels, *tokenizer.image_size)
+    try:
+        with torch.no_grad():
+            tokenizer.encode(torch.zeros(shape, device="meta"))
+    finally:
+        for handle in handles:
+            handle.remove()
+    spec = tokenizer.spec
+    if spec.codes:
+        operations += 2.0 * images * spec.grid.size * spec.codes * spec.width
+    return operations, largest
+
+
+@contextlib.contextmanager
+def _watching(model: Mage, costs: dict[str, Cost], numbers: Numbers) -> Iterator[None]:
+    """Have every layer of the model account for itself while it runs."""
+    counted: dict[type[nn.Module], Callable[[Cost, Any, tuple[Any, ...], Any, Numbers], None]] = {
+        nn.Linear: _linear,
+        nn.LayerNorm: _norm,
+        SelfAttention: _attention,
+        MLP: _mlp,
+        TokenEmbedding: _embedding,
+        CodeHead: _code_head,
+        InfoNCE: _info_nce,
+    }
+    homes = {"embedding": "encoder", "padding": "decoder"}
+    handles = []
+    for name, part in model.named_modules():
+        top = name.split(".")[0]
+        cost = costs.get(homes.get(top, top))
+        rule = next((rule for kind, rule in counted.items() if isinstance(part, kind)), None)
+        if cost is None or name.startswith("tokenizer"):
+            continue
+        if isinstance(part, Block):
+            handles += _bracket(part, cost)
+        elif rule is not None:
+            handles.append(part.register_forward_hook(_hook(rule, cost, numbers)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(rule: Callable[..., None], cost: Cost, numbers: Numbers) -> Callable[[Any, Any, Any], None]:
+    def look(module: Any, given: Any, made: Any) -> None:
+        rule(cost, module, given, made, numbers)
+
+    return look
+
+
+def _bracket(block: Block, cost: Cost) -> list[Any]:
+    """Tell what a block keeps from what surrounds it."""
+    before = 0.0
+
+    def enter(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        nonlocal before
+        before = cost.kept
+
+    def leave(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        inside = cost.kept - before
+        cost.block += inside
+        cost.inputs += 4.0 * given[0].numel()
+        cost.largest = max(cost.largest, inside)
+
+    return [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
+
+
+# -- what each kind of layer costs -----------------------------------------------------------------------------
+
+
+def _linear(cost: Cost, layer: nn.Linear, given: tuple[Tensor, ...], made: Tensor, numbers: Numbers) -> None:
+    """2 r i o, twice that again backward; its input is kept."""
+    cost.add(2.0 * made.numel() * layer.in_features, 2, numbers.low * given[0].numel())
+
+
+def _norm(cost: Cost, layer: nn.LayerNorm, given: tuple[Tensor, ...], made: Tensor, numbers: Numbers) -> None:
+    """Its input is kept in float32, with mean and deviation of each row."""
+    cost.kept += 4.0 * given[0].numel() + 8.0 * given[0].numel() / given[0].shape[-1]
+
+
+def _attention(cost: Cost, layer: SelfAttention, given: tuple[Tensor, ...], made: Tensor, numbers: Numbers) -> None:
+    """4 n^2 d: logits and mixing. Kept: q, k, v; the weights, or a sum a row; the masks of both dropouts."""
+    images, count, width = given[0].shape
+    pairs = float(images * layer.heads * count * count)
+    dropped = layer.dropout > 0
+    kept = numbers.low * 3.0 * given[0].numel()
+    if numbers.attention == "matmul":
+        kept += pairs * (4 + numbers.mask * dropped)
+    else:
+        kept += 4.0 * images * layer.heads * count
+    kept += numbers.mask * dropped * given[0].numel()
+    cost.add(4.0 * images * count * count * width, 2 if numbers.attention == "matmul" else 2.5, kept)
+
+
+def _mlp(cost: Cost, layer: MLP, given: tuple[Tensor, ...], made: Tensor, numbers: Numbers) -> None:
+    """Kept beside the inputs of its products: GELU's input, and the masks of both dropouts."""
+    hidden = given[0].numel() * layer.fc1.out_features / layer.fc1.in_features
+    cost.kept += numbers.low * hidden + numbers.mask * (layer.dropout > 0) * (hidden + made.numel())
+
+
+def _embedding(cost: Cost, layer: TokenEmbedding, given: Any, made: Tensor, numbers: Numbers) -> None:
+    """Kept: the sum of row and position, for the norm, and the dropout's mask."""
+    config = layer.config
+    cost.kept += made.numel() * (4.0 * config.norm + numbers.mask * (config.dropout > 0))
+
+
+def _code_head(cost: Cost, layer: CodeHead, given: tuple[Any, ...], made: Tensor, numbers: Numbers) -> None:
+    """M D V, and once again backward: the table gets no gradient from here. Kept: GELU's input, the product's input."""
+    width = layer.fc.out_features
+    rows = made.numel() / made.shape[-1]
+    cost.add(2.0 * made.numel() * width, 1, 2.0 * numbers.low * rows * width)
+
+
+def _info_nce(cost: Cost, loss: InfoNCE, given: tuple[Any, ...], made: Any, numbers: Numbers) -> None:
+    """Similarities of both views: 2 views x I anchors x (I or 2 I) others x P."""
+    images = len(given[0].latents_BSD) // 2
+    others = images * (2 if loss.negatives == "all" else 1)
+    cost.add(2.0 * 2 * images * others * loss.output, 2, 8.0 * images * others)
