@@ -31,6 +31,13 @@ class Precisions(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Weights(StrEnum):
+    """Which weights of a run."""
+
+    raw = "raw"
+    ema = "ema"
+
+
 @app.command()
 def train(
     recipe: RecipeArgument,
@@ -98,6 +105,9 @@ def generate(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the blocks first: pays for many images.")
     ] = False,
+    weights: Annotated[
+        Weights, typer.Option(help="raw, or ema for the running mean of a run that has one (training.ema).")
+    ] = Weights.raw,
 ) -> None:
     """Generate images from nothing, as one picture or one file each."""
     from mage_kit.jobs.generate import generate_files
@@ -114,6 +124,7 @@ def generate(
         overwrite=overwrite,
         precision=precision.value,
         compile_=compile_,
+        ema=weights is Weights.ema,
         reporter=Reporter(),
     )
     console.print(f"written: {written}", markup=False, soft_wrap=True)
@@ -165,6 +176,28 @@ def demo(
 
 
 @app.command()
+def verify(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder whose first steps are repeated; default the shipped digits.")
+    ] = None,
+    lines: Annotated[int | None, typer.Option(min=1, help="Lines of its log to repeat.")] = None,
+) -> None:
+    """Repeat the first steps of a stored run and compare the curves; exit code 1 if they are not the same."""
+    from mage_kit.jobs.verify import verify as again
+    from mage_kit.progress import Reporter
+
+    made = again(run or _shipped("reference_digits"), lines, Reporter())
+    table = Table("step", "stored loss", "here", "deviation", title=made.about or str(run))
+    for line in made.lines:
+        table.add_row(str(line.step), f"{line.stored:.5f}", f"{line.here:.5f}", f"{line.deviation:.2e}")
+    console.print(table)
+    verdict = "within" if made.holds else "OUTSIDE"
+    console.print(f"{verdict} the tolerance of {made.tolerance:g}", markup=False)
+    if not made.holds:
+        raise typer.Exit(1)
+
+
+@app.command()
 def compare(
     recipe: RecipeArgument,
     vary: Annotated[str, typer.Option(help="path=A,B,C or path=[JSON, JSON]: one run each.")],
@@ -213,9 +246,9 @@ def _plain(value: Any) -> str:
 
 
 def _shipped(name: str) -> Path:
-    """Return a recipe of this package: beside the sources, or inside the installed package."""
+    """Return a recipe, or a reference run's folder, of this package: beside the sources, or in what is installed."""
     here = Path(__file__).resolve().parents[1]
     for folder in (here.parent / "recipes", here / "recipes"):
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return folder / name
     raise MageKitError(f"recipe: {name}, is missing from this installation")

@@ -37,6 +37,7 @@ def generate_files(
     overwrite: bool,
     precision: Asked,
     compile_: bool = False,
+    ema: bool = False,
     reporter: Reporter,
 ) -> Path:
     """Generate images and write them.
@@ -52,6 +53,7 @@ def generate_files(
         overwrite: Replace files.
         precision: What to compute in; "auto" follows the machine and the model's width.
         compile_: Compile the transformer blocks first.
+        ema: Take the running mean of the run's weights.
         reporter: Where progress goes.
 
     Returns:
@@ -69,7 +71,7 @@ def generate_files(
         raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
     if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
         raise MageKitError(f"out: '{target}', holds other files than generated images; choose another folder")
-    model = load(run, best_device())
+    model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
     decided = generation_precision(precision, model)
     if compile_:
         model.compile_blocks()
@@ -87,6 +89,7 @@ def generate_files(
         "run": Recipe.load(run / RECIPE_FILE).name,
         "seed": seed,
         "steps": steps or model.decoding.steps,
+        "weights": "ema" if ema else "raw",
         "precision": decided.value,
         "schedule": SCHEDULES.describe(model.decoding.schedule),
         "selection": SELECTIONS.describe(model.decoding.selection),

@@ -1,0 +1,98 @@
+"""Does this machine, with this version, train as it did? The first steps of a stored run, repeated and compared."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mage_kit.errors import MageKitError
+from mage_kit.files import read_json
+from mage_kit.progress import Reporter
+from mage_kit.recipe import Recipe
+from mage_kit.storage import RECIPE_FILE, TOKENIZER_FOLDER
+from mage_kit.training.metrics import read_metrics
+from mage_kit.training.run import train
+
+REFERENCE_FILE = "reference.json"
+TOLERANCE = 0.02  # relative, where a run states none
+_LINES = 10
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One line of the curve.
+
+    Args:
+        step: Of the model's training.
+        stored: Loss then.
+        here: Loss now.
+    """
+
+    step: int
+    stored: float
+    here: float
+
+    @property
+    def deviation(self) -> float:
+        """Relative to the stored loss."""
+        return abs(self.here - self.stored) / abs(self.stored)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A repeated beginning.
+
+    Args:
+        lines: The curve, compared.
+        tolerance: Largest relative deviation allowed.
+        about: What the stored run says of itself.
+    """
+
+    lines: tuple[Compared, ...]
+    tolerance: float
+    about: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether every line lies within the tolerance."""
+        return all(line.deviation <= self.tolerance for line in self.lines)
+
+
+def verify(run: Path, lines: int | None = None, reporter: Reporter | None = None) -> Verdict:
+    """Repeat the first steps of the model's training and compare its curve.
+
+    Args:
+        run: A run's folder with its metrics and its tokenizer, or a shipped reference.
+        lines: Lines of the log to repeat; None for what the reference states, or ten.
+        reporter: Where progress goes.
+
+    Raises:
+        MageKitError: If the folder holds no such run.
+    """
+    if not (run / RECIPE_FILE).is_file():
+        raise MageKitError(f"run: '{run}', must be a run folder ({RECIPE_FILE} is missing)")
+    stated: dict[str, Any] = read_json(run / REFERENCE_FILE) if (run / REFERENCE_FILE).is_file() else {}
+    stored = read_metrics(run, "model")[: lines or stated.get("lines", _LINES)]
+    if not stored:
+        raise MageKitError(f"run: '{run}', has no line of the model's training in its metrics.jsonl")
+    recipe = _repeated(Recipe.load(run / RECIPE_FILE), run)
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "again"
+        train(recipe, out, until=stored[-1]["step"], reporter=reporter)
+        made = {record["step"]: record["loss"] for record in read_metrics(out, "model")}
+    compared = tuple(Compared(record["step"], record["loss"], made[record["step"]]) for record in stored)
+    return Verdict(compared, float(stated.get("tolerance", TOLERANCE)), str(stated.get("about", "")))
+
+
+def _repeated(recipe: Recipe, run: Path) -> Recipe:
+    """The same training with the run's own tokenizer, and nothing beside it."""
+    if recipe.training is None:
+        raise MageKitError(f"run: '{run}', its recipe trains nothing")
+    tokenizer = recipe.tokenizer.model_dump(mode="json")
+    if (run / TOKENIZER_FOLDER).is_dir():
+        tokenizer["weights"] = str(run)
+    training = json.loads(recipe.training.model_dump_json())
+    return recipe.extended(tokenizer=tokenizer, training={**training, "checkpoint_every": 10**9, "samples_every": None})
