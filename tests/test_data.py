@@ -330,3 +330,17 @@ def test_a_link_back_up_is_no_class(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     data = made("image_folder", tmp_path)
     assert len(data) == 1 and data.classes == () and [Path(name).name for name, _ in data.passed_over] == ["loop"]
+
+
+def test_evaluation_passes_over_what_training_passed_over(tmp_path: Path) -> None:
+    from mage_kit.evaluation import still_images
+
+    for number in range(12):
+        place = tmp_path / "data" / ("a" if number % 3 else "b")
+        place.mkdir(parents=True, exist_ok=True)
+        photo(number).save(place / f"{number}.jpg")
+    (tmp_path / "data" / "a" / "broken.jpg").write_bytes(b"no image")
+    images, labels = still_images(made("image_folder", tmp_path / "data", max_broken=0.1))
+    assert len(images) == len(labels) == 12 and labels.tolist() == [0] * 8 + [1] * 4
+    with pytest.raises(mk.MageKitError, match=r"data.max_broken: 0.01, exceeded by 1 of 13 images; .*broken.jpg"):
+        still_images(made("image_folder", tmp_path / "data"))

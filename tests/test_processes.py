@@ -142,6 +142,26 @@ def test_a_run_on_two_processes_goes_on_with_one(shard: str, tmp_path: Path) -> 
     assert json.loads((out / "checkpoints" / "model" / "step-00000112" / "state.json").read_text())["sha256"]
 
 
+def test_torchrun_starts_it_too(tmp_path: Path) -> None:
+    """As on several machines, here on one: the same losses as the program's own launcher."""
+    settings = ["training.batch=16", "training.precision=float32", "training.epochs=0.2", "tokenizer_training.steps=4"]
+    path = tmp_path / "recipe.json"
+    path.write_text(small(*settings, *DRY).to_json())
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mage_kit.cli"]
+    curves = []
+    for number, start in enumerate(([sys.executable, *torchrun], [sys.executable, "-m", "mage_kit.cli"])):
+        out = tmp_path / f"{number}" / "run"
+        own = [] if number == 0 else ["--processes", "2"]
+        done = subprocess.run(
+            [*start, "train", str(path), "--out", str(out), *own],
+            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("run folder:") == 1
+        curves.append([record["loss"] for record in read_metrics(out, "model")])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-6) and len(curves[0]) > 1
+
+
 def test_a_failing_process_ends_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     program = "import os, sys, time\nsys.exit(3) if os.environ['RANK'] == '1' else time.sleep(60)"
     start = time.monotonic()

@@ -61,7 +61,8 @@ def train(
         loaded = on_tokens(loaded, tokens)
     _spread_out(count)
     folder = run(loaded, out or Path("runs") / loaded.name, resume=resume)
-    console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
+    if is_first():
+        console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mage_kit.draws import generator
 from mage_kit.evaluation.classifier import Classifier, Judged, train_classifier
-from mage_kit.evaluation.features import labels_of, still_images
+from mage_kit.evaluation.features import still_images
 from mage_kit.evaluation.frechet import frechet_distance
 from mage_kit.model import Mage
 from mage_kit.progress import Reporter
@@ -51,8 +51,8 @@ class Reference:
 def make_reference(recipe: Recipe, reporter: Reporter) -> Reference:
     """Train the classifier on the recipe's labelled data."""
     dataset = recipe.build_dataset()
-    images = still_images(dataset).float() / 255
-    labels = torch.from_numpy(labels_of(dataset))
+    pictures, found = still_images(dataset)
+    images, labels = pictures.float() / 255, torch.from_numpy(found)
     classes = int(labels.max()) + 1
     classifier, accuracy = train_classifier(images, labels, classes, seed=recipe.seed, reporter=reporter)
     return Reference(images, classifier, accuracy, classifier.judge(images), recipe.seed)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mage_kit.errors import MageKitError, MissingExtraError
-from mage_kit.evaluation.features import Features, extract_features, labels_of, still_images
+from mage_kit.evaluation.features import Features, extract_features, still_images
 from mage_kit.loading import load
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
@@ -97,11 +97,12 @@ def probe_run(folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
     dataset = recipe.build_dataset()
     settings = recipe.evaluation
     untrained = recipe.build_model(model.tokenizer).to(model.device).eval()
-    pixels = still_images(dataset).flatten(1).numpy().astype(np.float32) / 255
+    images, labels = still_images(dataset)
+    pixels = images.flatten(1).numpy().astype(np.float32) / 255
     sources = {
         "linear_probe": extract_features(model, dataset, reporter=reporter),
         "untrained": extract_features(untrained, dataset, reporter=reporter),
-        "raw_pixels": Features(pixels, labels_of(dataset)),
+        "raw_pixels": Features(pixels, labels),
     }
     result: dict[str, Any] = {}
     with reporter.task("linear probes", len(sources)) as task:
