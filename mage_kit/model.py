@@ -18,14 +18,15 @@ from mage_kernels.attention import Implementation
 from torch import Tensor, nn
 
 from mage_kit.blocks import Block, SelfAttention, evaluating
-from mage_kit.decoders import Decoder, DecoderWires
+from mage_kit.decoders import Decoder
 from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
 from mage_kit.errors import PartsError
 from mage_kit.head import make_head
-from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm, LossWires
+from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm
 from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio, draw
-from mage_kit.paddings import ClassTokenPadding, Padding, PaddingWires
+from mage_kit.paddings import ClassTokenPadding, Padding
+from mage_kit.part_rules import check_parts
 from mage_kit.schedules import CosineSchedule, Schedule
 from mage_kit.selections import GumbelConfidence, Selection
 from mage_kit.tokenizers import Tokenizer
@@ -126,57 +127,7 @@ class Mage(nn.Module):
         self.head = make_head(self.spec, decoder.dim, encoder.dim)
         self.backend: Backend = "auto"
         self.attention: Implementation | Literal["auto"] = "auto"
-        self._check_parts()
-
-    # -- what the parts demand of one another ------------------------------------------------------------------
-
-    def _check_parts(self) -> None:
-        wires: list[tuple[str, str, Any, Any]] = [
-            ("decoder", "encoder_dim", DecoderWires(self.encoder.dim, self.spec.grid.size), self.decoder),
-            ("decoder", "num_tokens", DecoderWires(self.encoder.dim, self.spec.grid.size), self.decoder),
-            ("padding", "dim", PaddingWires(self.decoder.dim), self.padding),
-            *(("losses", "encoder_dim", LossWires(self.spec, self.encoder.dim), loss) for loss in self.losses),
-        ]
-        for part, name, wanted, holder in wires:
-            held = getattr(holder, name, getattr(wanted, name))
-            if held != getattr(wanted, name):
-                source = {"num_tokens": "tokenizer", "dim": "decoder"}.get(name, "encoder")
-                raise PartsError(
-                    (part, source),
-                    f"{type(holder).__name__} was made for {name} {held}, must be {getattr(wanted, name)}",
-                )
-        if not self.losses:
-            raise PartsError(("losses",), "none given, must be at least one")
-        for number, loss in enumerate(self.losses):
-            assert isinstance(loss, Loss)
-            if loss.needs_codes is not None and loss.needs_codes != self.spec.discrete:
-                has = "codes" if self.spec.discrete else "continuous tokens"
-                wants = "codes" if loss.needs_codes else "continuous tokens"
-                raise PartsError(
-                    (f"losses[{number}]", "tokenizer"),
-                    f"{type(loss).__name__} needs {wants}, {type(self.tokenizer).__name__} gives {has}",
-                )
-        if not (isinstance(self.drop, str) or 0 <= self.drop <= 1):
-            raise PartsError(("drop",), f"{self.drop}, must lie in [0, 1] or be 'lowest'")
-        if self.drop_share > self.mask_ratio.low:
-            raise PartsError(
-                ("mask_ratio", "drop"),
-                f"ratios go down to {self.mask_ratio.low:g}, but {self.drop_share:g} of the tokens are dropped: "
-                "dropped tokens must be masked ones, so let the smallest ratio be at least the drop, or drop 'lowest'",
-            )
-        blind = self.n_dropped > 0 or self.padding.replace_seen
-        if blind and not self.decoder.mixes and not self.padding.informed:
-            raise PartsError(
-                ("decoder", "padding"),
-                f"{type(self.decoder).__name__} looks at one position at a time and {type(self.padding).__name__} "
-                "fills masked ones with the same vector for every image: nothing of the image would reach the "
-                "predictions; use drop 0 with replace_seen false, or another decoder",
-            )
-        if self.n_dropped >= self.spec.grid.size:
-            raise PartsError(
-                ("drop", "tokenizer"),
-                f"all {self.spec.grid.size} tokens are dropped, must leave at least one",
-            )
+        check_parts(self)
 
     @property
     def drop_share(self) -> float:

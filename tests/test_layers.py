@@ -33,7 +33,7 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("blocks", "embedding", "head", "image_files", "pictures", "transforms"), 2),
     **dict.fromkeys(FAMILIES, 3),
-    **dict.fromkeys(("model", "classifier", "sections"), 4),
+    **dict.fromkeys(("model", "part_rules", "classifier", "sections"), 4),
     **dict.fromkeys(("recipe_base", "recipe", "classifier_recipe", "storage", "legacy", "loading"), 5),
     **dict.fromkeys(("training", "generation", "evaluation", "planning"), 6),
     "jobs": 7,

@@ -184,7 +184,7 @@ def test_what_cannot_be_cached_is_said(recipe: mk.Recipe, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_cached_and_live_training_end_at_the_same_loss(trained: Path, tmp_path: Path) -> None:
     """Final loss from 20 cached crops within the spread of three seeds of live tokenization, at a working size."""
-    sizes = ["training.epochs=60", 'model.encoder={"kind": "vit", "dim": 64, "depth": 3, "heads": 4, "dropout": 0.05}']
+    sizes = ["training.epochs=40", 'model.encoder={"kind": "vit", "dim": 64, "depth": 3, "heads": 4, "dropout": 0.05}']
     tokenizer = train(
         mk.Recipe.load(RECIPES / "digits.json", ["training.epochs=0.1", "tokenizer_training.steps=300"]),
         tmp_path / "tokens",

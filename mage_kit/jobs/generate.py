@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic, atomic_folder
@@ -63,14 +64,7 @@ def generate_files(
         MageKitError: If something would be overwritten unasked.
     """
     require_folder(run)
-    target = out or run / f"generated-seed{seed}-n{n}{'' if separate else '.png'}"
-    taken = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))
-    if taken and not overwrite:
-        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
-    if target.exists() and target.is_dir() != separate:
-        raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
-    if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
-        raise MageKitError(f"out: '{target}', holds other files than generated images; choose another folder")
+    target = _target(out or run / f"generated-seed{seed}-n{n}{'' if separate else '.png'}", separate, overwrite)
     model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
     decided = generation_precision(precision, model)
     if compile_:
@@ -94,16 +88,34 @@ def generate_files(
         "schedule": SCHEDULES.describe(model.decoding.schedule),
         "selection": SELECTIONS.describe(model.decoding.selection),
     }
+    _write_all(made.images_BCHW, target, separate, settings)
+    return target
+
+
+def _target(target: Path, separate: bool, overwrite: bool) -> Path:
+    """Return the place to write, if it may be written."""
+    taken = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))
+    if taken and not overwrite:
+        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
+    if target.exists() and target.is_dir() != separate:
+        raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
+    if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
+        raise MageKitError(f"out: '{target}', holds other files than generated images; choose another folder")
+    return target
+
+
+def _write_all(images_BCHW: Tensor, target: Path, separate: bool, settings: dict[str, object]) -> None:
+    """Write one sheet, or one file an image."""
     if separate:
         with atomic_folder(target) as temporary:  # no picture of an earlier, larger call stays among the new ones
-            for index in range(n):
-                picture = grid_picture(made.images_BCHW[index : index + 1], 1)
+            for index in range(len(images_BCHW)):
+                picture = grid_picture(images_BCHW[index : index + 1], 1)
                 _write(picture, temporary / f"{index:06d}.png", {**settings, "index": index})
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scale = 2 if max(made.images_BCHW.shape[-2:]) <= _SMALL else 1
-        _write(grid_picture(made.images_BCHW, min(_COLUMNS, n), scale=scale), target, {**settings, "images": n})
-    return target
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scale = 2 if max(images_BCHW.shape[-2:]) <= _SMALL else 1
+    sheet = grid_picture(images_BCHW, min(_COLUMNS, len(images_BCHW)), scale=scale)
+    _write(sheet, target, {**settings, "images": len(images_BCHW)})
 
 
 def _write(picture: Image.Image, path: Path, settings: dict[str, object]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mage_kit import processes
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from mage_kit.progress import Reporter
 from mage_kit.storage import load_state, state_of
 from mage_kit.training.ema import WeightMean
 
@@ -139,6 +140,44 @@ def load_checkpoint(path: Path, parts: Checkpointed) -> int:
     parts.counters.update({name: int(value) for name, value in state.get("counters", {}).items()})
     step: int = state["step"]
     return step
+
+
+def resume(kept: Checkpointed, checkpoints: Path, reporter: Reporter) -> int:
+    """Load the newest checkpoint that verifies; return the steps done, 0 without any.
+
+    A damaged one is told and passed over for the one before.
+
+    Raises:
+        MageKitError: If there are checkpoints, but none verifies: to start over is the user's decision.
+    """
+    found = processes.on_first(lambda: _verified(checkpoints, reporter))
+    for path in found:
+        try:
+            step = load_checkpoint(path, kept)
+        except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
+            reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
+            continue
+        reporter.say(f"resuming from {path}")
+        return step
+    if list_checkpoints(checkpoints):
+        raise MageKitError(
+            f"checkpoints: none in '{checkpoints}' can be read; remove that folder to start the stage over"
+        )
+    return 0
+
+
+def _verified(checkpoints: Path, reporter: Reporter) -> list[Path]:
+    """Drop what is unfinished; return the checkpoints whose files are what was written, newest first."""
+    drop_unfinished(checkpoints)
+    sound = []
+    for path in reversed(list_checkpoints(checkpoints)):
+        try:
+            verify_checkpoint(path)
+        except (MageKitError, OSError, AttributeError) as error:
+            reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
+            continue
+        sound.append(path)
+    return sound
 
 
 def _tensors(parts: Checkpointed) -> dict[str, dict[str, Tensor]]:

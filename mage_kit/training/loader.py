@@ -9,6 +9,7 @@ import dataclasses
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,11 @@ class Batch:
     epoch: int
     views: int
     broken: tuple[tuple[str, str], ...] = ()
+
+    def pin_memory(self) -> Batch:
+        """Return the same batch in memory that a GPU can fetch from while it computes."""
+        pinned = dataclasses.replace(self, images_TCHW=self.images_TCHW.pin_memory())
+        return dataclasses.replace(pinned, index_B=self.index_B.pin_memory())
 
 
 class Order:
@@ -92,6 +98,7 @@ class _Loaded:
     """A sample, and what was met on the way to it."""
 
     sample: Sample
+    epoch: int
     broken: tuple[tuple[str, str], ...]
 
 
@@ -123,7 +130,7 @@ class _Views(TorchDataset["_Loaded | MageKitError"]):
                 broken.append((error.name, error.reason))
                 place = int(random.integers(len(self.dataset)))
                 continue
-            return _Loaded(dataclasses.replace(sample, index=index), tuple(broken))
+            return _Loaded(dataclasses.replace(sample, index=index), epoch, tuple(broken))
         raise MageKitError(f"data: {_STAND_INS} images drawn in a row are all broken, last {broken[-1][0]}")
 
 
@@ -159,33 +166,32 @@ def batches(
     Raises:
         MageKitError: If an image is broken and the data set's `max_broken` is 0, or nearly all are broken.
     """
-    loader: DataLoader[_Loaded | MageKitError] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Views(dataset, seed),
         batch_sampler=_Steps(order, first, last, share),
         num_workers=workers,
-        collate_fn=_as_they_are,
+        collate_fn=_collate,  # where images are loaded: one tensor comes over, in shared memory, instead of many arrays
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_leave_signals if workers else None,
     )
-    for step, loaded in enumerate(loader, start=first):
-        failed = next((sample for sample in loaded if isinstance(sample, MageKitError)), None)
-        if failed is not None:
-            raise failed
-        yield collate(loaded, order.indices(step)[0])
+    for batch in loader:
+        if isinstance(batch, MageKitError):
+            raise batch
+        yield batch
 
 
-def collate(loaded: list[_Loaded], epoch: int) -> Batch:
-    """Stack samples, view after view."""
-    samples = [item.sample for item in loaded]
+def _collate(loaded: list[_Loaded | MageKitError]) -> Batch | MageKitError:
+    """Stack samples, view after view; or return the first error."""
+    good = [item for item in loaded if isinstance(item, _Loaded)]
+    if len(good) < len(loaded):
+        return next(item for item in loaded if isinstance(item, MageKitError))
+    samples = [item.sample for item in good]
     views = len(samples[0].views)
     stacked = np.stack([sample.views[view] for view in range(views) for sample in samples])
     index_B = torch.tensor([sample.index for sample in samples], dtype=torch.int64)
-    broken = tuple(pair for item in loaded for pair in item.broken)
-    return Batch(torch.from_numpy(stacked), index_B, epoch, views, broken)
-
-
-def _as_they_are(loaded: list[_Loaded | MageKitError]) -> list[_Loaded | MageKitError]:
-    return loaded
+    broken = tuple(pair for item in good for pair in item.broken)
+    return Batch(torch.from_numpy(stacked), index_B, good[0].epoch, views, broken)
 
 
 def _leave_signals(_: int) -> None:

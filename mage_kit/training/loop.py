@@ -21,14 +21,7 @@ from mage_kit.draws import derive
 from mage_kit.errors import MageKitError, TrainingStopped
 from mage_kit.progress import Reporter, Task
 from mage_kit.training.broken import BrokenImages
-from mage_kit.training.checkpoints import (
-    Checkpointed,
-    drop_unfinished,
-    list_checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-    verify_checkpoint,
-)
+from mage_kit.training.checkpoints import Checkpointed, list_checkpoints, resume, save_checkpoint
 from mage_kit.training.loader import Batch
 from mage_kit.training.metrics import MetricsLog, peak_memory_gib
 from mage_kit.training.non_finite import all_finite, name_the_module
@@ -295,41 +288,3 @@ class Loop:
             f"{signals.received or 'another process'}: training the {self.plan.name} stopped after step {self.done} "
             f"of {self.plan.steps}; {where}; go on with --resume"
         )
-
-
-def resume(kept: Checkpointed, checkpoints: Path, reporter: Reporter) -> int:
-    """Load the newest checkpoint that verifies; return the steps done, 0 without any.
-
-    A damaged one is told and passed over for the one before.
-
-    Raises:
-        MageKitError: If there are checkpoints, but none verifies: to start over is the user's decision.
-    """
-    found = processes.on_first(lambda: _verified(checkpoints, reporter))
-    for path in found:
-        try:
-            step = load_checkpoint(path, kept)
-        except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
-            reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
-            continue
-        reporter.say(f"resuming from {path}")
-        return step
-    if list_checkpoints(checkpoints):
-        raise MageKitError(
-            f"checkpoints: none in '{checkpoints}' can be read; remove that folder to start the stage over"
-        )
-    return 0
-
-
-def _verified(checkpoints: Path, reporter: Reporter) -> list[Path]:
-    """Drop what is unfinished; return the checkpoints whose files are what was written, newest first."""
-    drop_unfinished(checkpoints)
-    sound = []
-    for path in reversed(list_checkpoints(checkpoints)):
-        try:
-            verify_checkpoint(path)
-        except (MageKitError, OSError, AttributeError) as error:
-            reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
-            continue
-        sound.append(path)
-    return sound
