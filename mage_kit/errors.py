@@ -31,10 +31,13 @@ class RecipeError(MageKitError):
     """
 
     def __init__(self, problems: Sequence[str], source: str = "recipe") -> None:
-        self.problems = tuple(problems)
+        self.problems, self.source = tuple(problems), source
         count = len(self.problems)
         head = f"{source}: {count} problem{'s' if count != 1 else ''}"
         super().__init__("\n".join([head, *self.problems]))
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[Sequence[str], str]]:
+        return type(self), (self.problems, self.source)
 
 
 class PartsError(MageKitError):
@@ -49,6 +52,9 @@ class PartsError(MageKitError):
         self.parts = tuple(parts)
         self.message = message
         super().__init__(f"{' and '.join(self.parts)}: {message}")
+
+    def __reduce__(self) -> tuple[type[PartsError], tuple[Sequence[str], str]]:
+        return type(self), (self.parts, self.message)  # as in BrokenImageError
 
 
 class BrokenImageError(MageKitError):
@@ -76,7 +82,11 @@ class MissingExtraError(MageKitError):
     """
 
     def __init__(self, what: str, extra: str) -> None:
+        self.what, self.extra = what, extra
         super().__init__(f"{what} needs the extra '{extra}': pip install 'mage-kit[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.what, self.extra)
 
 
 def json_path(parts: Iterable[str | int]) -> str:

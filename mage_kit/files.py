@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mage_kit.errors import MageKitError
+
+LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
@@ -60,6 +65,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder while something is written there bit by bit; it is free again when the process ends, however.
+
+    Args:
+        folder: It must be there.
+        what: Of the folder, for the error.
+
+    Raises:
+        MageKitError: If another process holds it; names that process.
+    """
+    with (folder / LOCK_FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise MageKitError(f"{what}: '{folder}', is in use by process {file.read().strip() or 'unknown'}") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
 def drop_temporaries(folder: Path) -> None:
     """Remove what killed processes left half-written in a folder: `.NAME.xxxxxxxx` of `atomic`."""
     for path in folder.glob(".*.????????"):
@@ -96,7 +124,12 @@ def write_json(path: Path, value: object) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file whole or not at all."""
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:
+            full = "No space left" in str(error) or "File too large" in str(error)
+            code = errno.ENOSPC if full else errno.EIO
+            raise OSError(code, "no room to write it" if full else str(error), str(path)) from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

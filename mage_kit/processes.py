@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
+
+_PATIENCE = timedelta(hours=2)  # the first process may have millions of files to list while the others wait
 
 _alone = 0
 
@@ -49,13 +54,22 @@ def start(device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
 
 
-def finish() -> None:
-    """Leave the other processes, at the end of the program."""
-    if _started():
-        dist.destroy_process_group()
+def shared(error: E) -> E:
+    """Mark an error that every process raises at once, so that the first alone prints it."""
+    error.told_by_first = True  # type: ignore[attr-defined]  # any exception takes attributes
+    return error
+
+
+def leave(code: int) -> NoReturn:
+    """End the program. Among several processes without goodbyes, which would wait for one that is gone already."""
+    if _started() and dist.get_world_size() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextlib.contextmanager
@@ -111,8 +125,7 @@ def on_first(work: Callable[[], T]) -> T:
             told[1] = error
     dist.broadcast_object_list(told)
     if told[1] is not None:
-        told[1].told_by_first = True  # the others need not print it again
-        raise told[1]
+        raise shared(told[1])
     return cast(T, told[0])
 
 

@@ -101,7 +101,8 @@ def save_tokenizer(
 def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, str]:
     """Return what tells a trained tokenizer from others: its kind, and a SHA-256 of its weights."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(state_of(tokenizer).items()):
+    for name, held in sorted(tokenizer.state_dict().items()):  # not state_of, which gives other processes nothing
+        tensor = held.detach().cpu().contiguous()
         if not _is_passing(tokenizer, name):
             digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
             digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())

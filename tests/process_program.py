@@ -67,7 +67,7 @@ def main() -> None:
     result = work(mk.Recipe.load(path), "shard" in sys.argv[4:])
     if processes.is_first():
         save_file({name: tensor.detach().clone().contiguous() for name, tensor in result.items()}, Path(out))
-    processes.finish()
+    processes.leave(0)
 
 
 if __name__ == "__main__":

@@ -280,12 +280,40 @@ def test_damaged_tar_files(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(BrokenImageError, match=r"0 of .* bytes can be read"):
         data.sample(1, 0, 0)
     tar.write_bytes(b"no tar file" * 100)
-    with pytest.raises(mk.MageKitError, match="must be a plain tar file, not compressed"):
+    with pytest.raises(mk.MageKitError, match="must be a tar file, neither compressed nor damaged"):
         made("tar_shards", tmp_path / "tars")
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "a.tar.gz").write_bytes(b"x")
     with pytest.raises(mk.MageKitError, match=r"'a.tar.gz' is compressed"):
         made("tar_shards", tmp_path / "packed")
+
+
+def test_a_damaged_header_is_listed(tmp_path: Path, cache: Path) -> None:
+    """One flipped bit: Python's reader ends there without a word."""
+    shards(tmp_path / "tars", images=7, scatter=False)
+    tar = tmp_path / "tars" / "shard-000.tar"
+    with tarfile.open(tar) as opened:
+        place = opened.getmembers()[9].offset
+    content = bytearray(tar.read_bytes())
+    content[place + 3] ^= 1
+    tar.write_bytes(bytes(content))
+    index = tar_index(tar)
+    assert len(index.names) == 2
+    assert any("its headers break off at byte" in reason for _, reason in index.passed_over)
+    kept = next((cache / "mage_kit" / "tar_index").iterdir())
+    kept.write_bytes(kept.read_bytes()[:200])
+    assert len(tar_index(tar).names) == 2, "a damaged index is made again"
+
+
+def test_odd_labels_are_none(tmp_path: Path, cache: Path) -> None:
+    with tarfile.open(tmp_path / "odd.tar", "w") as tar:
+        for number, label in enumerate([b"1", b"999999999999", b"9" * 30, b"cat", b"-3"]):
+            for name, content in ((f"{number}.jpg", encoded(photo(), "JPEG")), (f"{number}.cls", label)):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    data = made("tar_shards", tmp_path / "odd.tar")
+    assert [data.label(index) for index in range(5)] == [1, None, None, None, None] and data.classes == ("0", "1")
 
 
 def test_tar_shards_in_loading_processes(tmp_path: Path, cache: Path) -> None:

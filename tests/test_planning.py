@@ -145,8 +145,10 @@ def test_the_arithmetic_of_a_run() -> None:
     assert tight.fits == 16, "the batch that fits takes just the memory that it was asked for"
     sharded = recipe.extended(training={**recipe.training.model_dump(mode="json"), "shard": True})
     spread = estimate(sharded, machine)
-    assert spread.traffic == pytest.approx(1.5 * made.traffic)
+    assert spread.traffic == pytest.approx(2.5 * made.traffic), "two passes: weights four times, gradients once"
     assert spread.memory.optimizer == pytest.approx(made.memory.optimizer / 64)
+    with pytest.raises(mk.MageKitError, match="tflops: inf, must be a finite number"):
+        estimate(recipe, Machine(tflops=float("inf")))
     with pytest.raises(mk.MageKitError, match="processes: 48, must divide"):
         estimate(recipe, Machine(processes=48))
 

@@ -102,9 +102,11 @@ def cli(*arguments: str, **environment: str) -> list[str]:
     return [sys.executable, "-m", "mage_kit.cli", *arguments]
 
 
-@pytest.mark.parametrize("shard", ["false", "true"], ids=["ddp", "fsdp2"])
-def test_a_run_on_two_processes_goes_on_with_one(shard: str, tmp_path: Path) -> None:
-    """Stopped by SIGTERM at two processes and resumed at one: the same images and the same curve from there."""
+@pytest.mark.parametrize(
+    ("shard", "then"), [("false", 1), ("true", 1), ("true", 2)], ids=["ddp-1", "fsdp2-1", "fsdp2-2"]
+)
+def test_a_run_on_two_processes_goes_on(shard: str, then: int, tmp_path: Path) -> None:
+    """Stopped by SIGTERM and resumed with one, or two again: the same images and the same curve from there."""
     settings = ["training.batch=16", "training.precision=float32", "training.epochs=1", "training.log_every=8"]
     settings += ["training.checkpoint_every=1000", f"training.shard={shard}", "training.ema=0.9", "training.clip=1.0"]
     settings += ["training.samples_every=0.5", "training.samples_every=1.0", "tokenizer_training.steps=8"]
@@ -126,7 +128,8 @@ def test_a_run_on_two_processes_goes_on_with_one(shard: str, tmp_path: Path) -> 
     assert "8 a process x 2 processes x 1 accumulated = 16 images a step" in errors
     at = int(told.split("stopped after step")[1].split()[0])
     assert 8 <= at < 112
-    done = subprocess.run(cli("train", str(path), "--out", str(out), "--resume"), capture_output=True, text=True)
+    again = cli("train", str(path), "--out", str(out), "--resume", "--processes", str(then))
+    done = subprocess.run(again, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert f"resuming from {out}/checkpoints/model/step-{at:08d}" in done.stderr
     alone = tmp_path / "elsewhere" / "alone"
@@ -140,6 +143,59 @@ def test_a_run_on_two_processes_goes_on_with_one(shard: str, tmp_path: Path) -> 
     raw, mean = mk.load(out), mk.load(out, weights="ema")
     assert not torch.equal(raw.decoder.positions_NE, mean.decoder.positions_NE)
     assert json.loads((out / "checkpoints" / "model" / "step-00000112" / "state.json").read_text())["sha256"]
+
+
+POISONED = """
+import os
+from mage_kit.decoders import DECODERS, ViTDecoder
+from mage_kit.fields import Positive
+from torch import nn
+class Poison(nn.Module):
+    calls = 0
+    def forward(self, value):
+        Poison.calls += self.training
+        return value * float("nan") if os.environ.get("RANK") == "1" and Poison.calls in (5, 6) else value
+@DECODERS.register("poisoned")
+class Poisoned(ViTDecoder):
+    '''A decoder with a weak spot.
+
+    Args:
+        dim: Width.
+        depth: Blocks.
+        heads: Heads.
+    '''
+    def __init__(
+        self, encoder_dim: int, num_tokens: int, *, dim: Positive = 32, depth: Positive = 1, heads: Positive = 2
+    ):
+        super().__init__(encoder_dim, num_tokens, dim=dim, depth=depth, heads=heads)
+        self.weak_spot = Poison()
+    def forward(self, padded_BNE, condition=None):
+        return super().forward(self.weak_spot(padded_BNE), condition)
+"""
+
+
+def test_one_process_gone_to_nan_makes_all_skip_and_names_its_module(tmp_path: Path) -> None:
+    """The second process's output is spoilt in the fifth pass, and again when it is looked into."""
+    (tmp_path / "weak.py").write_text(POISONED)
+    settings = ["training.batch=16", "training.precision=float32", "training.epochs=0.2", "tokenizer_training.steps=4"]
+    data = json.loads(small(*settings).to_json())
+    data["plugins"], data["model"]["decoder"] = ["weak"], {"kind": "poisoned"}
+    (tmp_path / "recipe.json").write_text(json.dumps(data))
+    command = cli("train", "recipe.json", "--out", "run", "--processes", "2")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("not finite, first in the output of 'decoder.weak_spot'") == 1, done.stderr
+    records = read_metrics(tmp_path / "run", "model")
+    assert records[-1]["skipped"] == 1 and records[-1]["step"] == 22
+
+
+def test_a_batch_that_cannot_be_spread_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(small("tokenizer_training.batch=33").to_json())
+    command = cli("train", str(path), "--out", str(tmp_path / "run"), "--processes", "2")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert done.stderr.count("$.tokenizer_training.batch: 33, must be a multiple of the processes (2)") == 1
 
 
 def test_torchrun_starts_it_too(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Nothing is lost: killed, told to stop, out of disk, damaged, or gone to NaN."""
+"""Nothing is lost: killed, told to stop, out of disk, damaged."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 import mage_kit as mk
-from mage_kit.decoders import DECODERS, ViTDecoder
-from mage_kit.fields import Positive, PositiveFloat, Probability
-from mage_kit.training import loop
+from mage_kit.training import checkpoints
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.run import train
@@ -43,7 +39,7 @@ def same_weights(one: Path, other: Path, name: str = "model.safetensors") -> boo
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mage_kit.training import loop
+from mage_kit.training import checkpoints, loop
 from mage_kit.recipe import Recipe
 from mage_kit.training.run import train
 steps, run = 0, loop.lr_at
@@ -259,120 +255,34 @@ def test_checkpoints_of_before_there_were_digests_are_read(unbroken: Path, tmp_p
     assert same_weights(out, unbroken)
 
 
-# -- not finite ------------------------------------------------------------------------------------------------
+def test_a_resumed_run_may_be_carried_out_otherwise(unbroken: Path, tmp_path: Path) -> None:
+    """Workers, frequencies and micro-batches are nobody's business but this start's."""
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    (out / "model.safetensors").unlink()
+    shutil.rmtree(list_checkpoints(out / "checkpoints" / "model")[-1])
+    changes = ["training.workers=1", "training.keep=3", "training.checkpoint_every=3", "training.samples_every=1.0"]
+    train(small(*changes), out, resume=True)
+    assert same_weights(out, unbroken)
+    assert json.loads((out / "recipe.json").read_text())["training"]["keep"] == 3
+    with pytest.raises(mk.RecipeError, match=r"\$\.training\.\w+: differs"):
+        train(small("training.clip=1.0"), out, resume=True)
 
 
-class Poison(nn.Module):
-    """Passes its input on, until told to spoil it."""
-
-    now = False
-
-    def forward(self, value: Tensor) -> Tensor:
-        return value * float("nan") if Poison.now else value
-
-
-@pytest.fixture
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A recipe whose decoder can be spoilt at chosen (step, roll-back) pairs."""
-
-    @DECODERS.register("poisoned")
-    class Poisoned(ViTDecoder):
-        """A decoder with a weak spot.
-
-        Args:
-            dim: Width.
-            depth: Blocks.
-            heads: Heads.
-            mlp_ratio: Of the MLP.
-            dropout: Everywhere.
-        """
-
-        def __init__(
-            self, encoder_dim: int, num_tokens: int, *, dim: Positive = 32, depth: Positive = 1, heads: Positive = 2,
-            mlp_ratio: PositiveFloat = 4.0, dropout: Probability = 0.1,
-        ) -> None:  # fmt: skip
-            super().__init__(
-                encoder_dim, num_tokens, dim=dim, depth=depth, heads=heads, mlp_ratio=mlp_ratio, dropout=dropout
-            )
-            self.weak_spot = Poison()
-
-        def forward(self, padded_BNE: Tensor, condition: Any = None) -> Tensor:
-            return super().forward(self.weak_spot(padded_BNE), condition)
-
-    def arrange(bad: Any) -> mk.Recipe:
-        seed = loop.Loop._seed
-
-        def watched(self: loop.Loop, step: int) -> None:
-            Poison.now = self.plan.name == "model" and bad(step, self.counters["rollbacks"])
-            seed(self, step)
-
-        monkeypatch.setattr(loop.Loop, "_seed", watched)
-        return small("model.decoder=poisoned", "training.checkpoint_every=5", "training.skip_limit=3")
-
-    yield arrange
-    Poison.now = False
-
-
-def test_a_non_finite_step_is_left_out_and_its_module_named(
-    poisoned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(poisoned(lambda step, tries: step in (9, 20, 21)), tmp_path / "run")
-    told = capsys.readouterr().err
-    assert "step 10: loss or gradient not finite, first in the output of 'decoder.weak_spot'" in told
-    assert told.count("the step is left out") == 2, "of two in a row the first is looked into"
-    records = read_metrics(tmp_path / "run", "model")
-    assert records[-1]["skipped"] == 3 and records[-1]["step"] == 28
-    assert all(record["loss"] == record["loss"] for record in records)
-    moments = load_file(list_checkpoints(tmp_path / "run" / "checkpoints" / "model")[-1] / "optimizer.safetensors")
-    assert float(moments["embedding.table/step"]) == 25, "no update was made of a spoilt gradient"
-
-
-def test_several_in_a_row_go_back_to_the_last_good_checkpoint(
-    poisoned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(poisoned(lambda step, tries: 12 <= step < 18 and not tries), tmp_path / "run")
-    told = capsys.readouterr().err
-    assert "3 steps in a row were not finite; back to step 10 (1 of 2 times)" in told
-    records = read_metrics(tmp_path / "run", "model")
-    steps = [record["step"] for record in records]
-    assert steps == sorted(set(steps)) and steps[-1] == 28 and records[-1]["skipped"] == 3
-    state = json.loads((list_checkpoints(tmp_path / "run" / "checkpoints" / "model")[-1] / "state.json").read_text())
-    assert state["counters"] == {"skipped": 3, "rollbacks": 1}
-
-
-def test_a_run_that_cannot_be_saved_stops_and_says_so(poisoned: Any, tmp_path: Path) -> None:
-    with pytest.raises(mk.MageKitError) as caught:
-        train(poisoned(lambda step, tries: step >= 12), tmp_path / "run")
-    text = str(caught.value)
-    assert "after 2 returns to the last good checkpoint: stopped" in text and "step-00000010 is intact" in text
-    assert "lower learning rate" in text
-
-
-def test_a_non_finite_gradient_alone_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    from mage_kit.training.non_finite import name_the_module
-
-    class Steep(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
-
-        def forward(self, value: Tensor) -> Tensor:
-            return self.second((self.first(value) * 0).sqrt())  # the root's slope at 0 is infinite
-
-    module = Steep()
-    where = name_the_module(module, dict(module.named_parameters()), lambda: module(torch.ones(1, 2)).sum().backward())
-    assert where.startswith("first in the gradient of 'first.bias'"), where
-
-
-def test_a_gradient_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path, unbroken: Path) -> None:
-    """Checkpoints are more frequent than lines of the log here: none may hold what a NaN left."""
-    wild = ["training.base_lr=1e38", "training.warmup_epochs=0", "training.clip=null"]
-    often = ["training.checkpoint_every=1", "training.log_every=28", "training.keep=1"]
-    with pytest.raises(mk.MageKitError, match=r"training the model: at step .* not finite"):
-        train(small(f'tokenizer.weights="{unbroken}"', *wild, *often), tmp_path / "run")
-    for path in list_checkpoints(tmp_path / "run" / "checkpoints" / "model"):
-        tensors = load_file(path / "weights.safetensors")
-        assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
+def test_a_checkpoint_set_aside_is_given_its_name_back(unbroken: Path, tmp_path: Path) -> None:
+    """Killed between two renames: the old one was moved, the new one had not yet come."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(unbroken / "checkpoints" / "model", folder)
+    newest = list_checkpoints(folder)[-1]
+    newest.rename(folder / f".{newest.name}.old")
+    (folder / f".{newest.name}.abcdefgh").mkdir()
+    checkpoints.drop_unfinished(folder)
+    assert list_checkpoints(folder)[-1] == newest and not list(folder.glob(".step-*"))
+    checkpoints.verify_checkpoint(newest)
+    state = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps({**state, "step": 7}))
+    with pytest.raises(mk.MageKitError, match="its step is 7"):
+        checkpoints.verify_checkpoint(newest)
 
 
 def test_checkpoints_that_cannot_be_read_are_never_started_over(unbroken: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import mage_kit as mk
 from mage_kit.datasets.token_store import CACHE_FILE, read_card, shard_file
@@ -113,6 +113,49 @@ def test_two_processes_write_the_same_cache(recipe: mk.Recipe, cache: Path, trai
         parts = [load_file(shard_file(folder, number)) for number in range(read_card(folder).files)]
         into.update({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
+
+
+def test_two_processes_train_from_a_cache(recipe: mk.Recipe, cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(recipe.to_json())
+    command = [sys.executable, "-m", "mage_kit.cli", "train", str(path), "--out", str(tmp_path / "run")]
+    command += ["--tokens", str(cache), "--processes", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(tmp_path / "run", "model")[-1]["step"] == 28
+
+
+def test_broken_images_of_an_earlier_start_are_listed_and_counted(recipe: mk.Recipe, tmp_path: Path) -> None:
+    """Each token file says what was broken among its images."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    dataset = recipe.build_dataset()
+    for index in range(20):
+        dataset.image(index).save(photos / f"{index:02d}.png")
+    for index in (3, 17):
+        (photos / f"{index:02d}.png").write_bytes(b"no image")
+    data = {"kind": "image_folder", "path": str(photos), "augment": _augment(recipe), "max_broken": 0.2}
+    folder = recipe.extended(data=data)
+    cache = tokenize(folder, tmp_path / "cache", shard=10)
+    shard_file(cache, 1).unlink()
+    (cache / "broken.json").unlink()
+    tokenize(folder, cache)
+    listed = json.loads((cache / "broken.json").read_text())["broken"]
+    assert sorted(Path(name).name for name in listed) == ["03.png", "17.png"]
+    assert len(on_tokens(folder, cache).build_dataset()) == 18
+    strict = recipe.extended(data={**data, "max_broken": 0.05})
+    with pytest.raises(mk.MageKitError, match="must not be exceeded"):
+        tokenize(strict, tmp_path / "strict")
+
+
+def test_a_damaged_id_is_told_and_not_trained_on(recipe: mk.Recipe, cache: Path) -> None:
+    file = shard_file(cache, 0)
+    tensors = load_file(file)
+    tensors["ids"][4, 0, 0, 0] = 32
+    save_file(tensors, file)
+    dataset = on_tokens(recipe, cache).build_dataset()
+    with pytest.raises(mk.MageKitError, match="damaged, its ids are not what was written"):
+        dataset.sample(4, 0, 0)
 
 
 def test_a_stale_cache_is_refused_for_each_of_its_parts(

@@ -88,7 +88,7 @@ def test_a_damaged_tokenizer_is_trained_again(unbroken: Path, tmp_path: Path) ->
 def test_nothing_is_overwritten_and_resume_wants_the_same_recipe(unbroken: Path) -> None:
     with pytest.raises(mk.MageKitError, match="is not empty"):
         train(small(), unbroken)
-    with pytest.raises(mk.RecipeError, match=r"\$\.training: differs"):
+    with pytest.raises(mk.RecipeError, match=r"\$\.training\.\w+: differs"):
         train(small("training.epochs=4"), unbroken, resume=True)
 
 

@@ -40,17 +40,18 @@ def main() -> None:
     try:
         app()
     except SystemExit as ended:
-        if not ended.code:
-            processes.finish()
+        if processes.world() > 1 and not ended.code:
+            processes.leave(0)
         raise
+    except KeyboardInterrupt:
+        _stop("interrupted; what was saved before is intact", 130)
     except TrainingStopped as stopped:
         if processes.is_first():
             console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
-        processes.finish()
-        sys.exit(0)
+        processes.leave(0 if sys.argv[1:2] == ["train"] else 130)  # the others have not done what they were called for
     except (ValueError, OSError, ImportError) as error:
         if getattr(error, "told_by_first", False) and not processes.is_first():
-            _leave()
+            processes.leave(2)
         _stop(str(error))
     except Exception as error:
         # Somebody's plug-in, or a bug of ours: one line that says where; the traceback on request.
@@ -61,16 +62,8 @@ def main() -> None:
         _stop(f"{type(error).__name__}: {error} ({where}; MAGE_TRACEBACK=1 shows the whole traceback)")
 
 
-def _stop(message: str) -> NoReturn:
+def _stop(message: str, code: int = 2) -> NoReturn:
     shown = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
     who = "" if processes.is_first() else f" in process {processes.rank()}"
     Console(stderr=True).print(f"error{who}: {shown}", markup=False, highlight=False, soft_wrap=True, style="red")
-    _leave()
-
-
-def _leave() -> NoReturn:
-    """Exit with 2; among several processes without goodbyes, which could wait for one that is gone."""
-    if processes.world() > 1:
-        sys.stderr.flush()
-        os._exit(2)
-    sys.exit(2)
+    processes.leave(code)

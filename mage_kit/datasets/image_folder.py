@@ -94,27 +94,26 @@ class _Listing:
         self.passed_over: list[tuple[str, str]] = []
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
         folders = [entry.name for entry in entries if _is_class(entry)]
-        flat = [entry for entry in entries if not _is_class(entry)]
-        images = [name for entry in flat for name in self._judge(entry.name, root)]
+        flat = [(entry.name, _is_file(entry)) for entry in entries if not _is_class(entry)]
+        images = [name for name, is_file in flat if self._judge(name, is_file, root)]
         if folders and images:
             raise MageKitError(f"path: '{root}', holds both images and sub-folders; use one or the other")
         self.classes = tuple(folders)
         self.names += images
         for number, folder in enumerate(folders):
-            found = [name for file in sorted(_files(root, folder)) for name in self._judge(file, root)]
+            found = [name for name, is_file in sorted(_below(root, folder)) if self._judge(name, is_file, root)]
             self.names += found
             self.labels += [number] * len(found)
 
-    def _judge(self, name: str, root: Path) -> list[str]:
-        """Return the name if it may be an image file; else note it and return nothing."""
-        path = root / name
-        if path.suffix.lower() not in SUFFIXES:
-            self.passed_over.append((str(path), "no image, by its suffix"))
-        elif not path.is_file():
-            self.passed_over.append((str(path), "no file: a folder, a broken link or a loop of links"))
+    def _judge(self, name: str, is_file: bool, root: Path) -> bool:
+        """Return whether this may be an image file; else note why not."""
+        if os.path.splitext(name)[1].lower() not in SUFFIXES:
+            self.passed_over.append((str(root / name), "no image, by its suffix"))
+        elif not is_file:
+            self.passed_over.append((str(root / name), "no file: a folder, a broken link or a loop of links"))
         else:
-            return [name]
-        return []
+            return True
+        return False
 
 
 def _is_class(entry: os.DirEntry[str]) -> bool:
@@ -128,10 +127,20 @@ def _is_class(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _files(root: Path, folder: str) -> Iterator[str]:
-    """Yield everything below a folder that is no folder to walk into, relative to the root."""
-    for place, folders, files in os.walk(root / folder, followlinks=False):
-        relative = os.path.relpath(place, root)
-        odd = [name for name in folders if Path(name).suffix.lower() in SUFFIXES]
-        folders[:] = [name for name in folders if name not in odd]
-        yield from (os.path.join(relative, name) for name in files + odd)
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file; for all but links the listing itself says so, without asking the disk for each."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _below(root: Path, folder: str) -> Iterator[tuple[str, bool]]:
+    """Yield (name, is it a file) of everything below a folder that is no folder to walk into, relative to the root."""
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            name = os.path.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False) and os.path.splitext(name)[1].lower() not in SUFFIXES:
+                yield from _below(root, name)
+            else:
+                yield name, _is_file(entry)

@@ -24,6 +24,7 @@ from mage_kit.files import atomic
 from mage_kit.image_files import SUFFIXES
 
 _VERSION = 1
+_CLASSES = 1 << 20  # a number above is no class
 _LONGEST_LABEL = 32  # bytes of a .cls member that are read
 NO_LABEL = -1
 
@@ -54,7 +55,7 @@ def tar_index(path: Path) -> TarIndex:
         MageKitError: If it is no plain tar file.
     """
     kept = _place(path)
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(Exception):  # damaged in whatever way: it is scanned again
         return _read(kept)
     index = _scan(path)
     with contextlib.suppress(OSError):  # no room in the cache: it is scanned again next time
@@ -67,7 +68,7 @@ def _place(path: Path) -> Path:
     """The cache's file for a tar file: by path, size and time of change."""
     stat = path.stat()
     text = f"{_VERSION}\0{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     return (
         folder / "mage_kit" / "tar_index" / f"{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()}.npz"
     )
@@ -94,7 +95,9 @@ def _scan(path: Path) -> TarIndex:
                 else:
                     images[key] = member
     except (tarfile.ReadError, EOFError) as error:
-        raise MageKitError(f"path: '{path}', must be a plain tar file, not compressed ({error})") from None
+        raise MageKitError(
+            f"path: '{path}', must be a tar file, neither compressed nor damaged at its start ({error})"
+        ) from None
     passed_over += [(f"{path}/{name}", "no image, by its suffix") for key, name in others.items() if key not in images]
     return TarIndex(
         PackedNames(member.name for member in images.values()),
@@ -114,10 +117,19 @@ def _members(tar: tarfile.TarFile, path: Path, passed_over: list[tuple[str, str]
             seen += 1
             if member.isreg():
                 yield member
+        if not _ends(tar, path):  # a header that does not add up ends the loop without a word
+            passed_over.append((str(path), f"damaged after {seen} members: its headers break off at byte {tar.offset}"))
     except (tarfile.TarError, OSError, EOFError) as error:
         if not seen:
             raise tarfile.ReadError(str(error)) from None
         passed_over.append((str(path), f"damaged after {seen} members: {error}"))
+
+
+def _ends(tar: tarfile.TarFile, path: Path) -> bool:
+    """Whether a tar file ends where reading stopped: with the zeros that end one, or with the file."""
+    with path.open("rb") as raw:
+        raw.seek(tar.offset)
+        return not raw.read(tarfile.BLOCKSIZE).strip(b"\0")
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -130,9 +142,10 @@ def _split(name: str) -> tuple[str, str]:
 def _label(raw: BinaryIO, member: tarfile.TarInfo) -> int:
     text = os.pread(raw.fileno(), min(member.size, _LONGEST_LABEL), member.offset_data)
     try:
-        return max(NO_LABEL, int(text.decode("ascii")))
+        number = int(text.decode("ascii"))
     except ValueError:
         return NO_LABEL
+    return number if 0 <= number < _CLASSES else NO_LABEL
 
 
 def _write(kept: Path, index: TarIndex) -> None:

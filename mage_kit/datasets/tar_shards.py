@@ -16,7 +16,7 @@ from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.tar_index import NO_LABEL, TarIndex, tar_index
 from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.fields import Fraction
-from mage_kit.image_files import open_image
+from mage_kit.image_files import broken, open_image
 from mage_kit.transforms import Augment
 
 _OPEN_FILES = 64  # tar files that a process keeps open
@@ -68,7 +68,10 @@ class TarShards(Dataset):
         """
         tar = int(np.searchsorted(self._ends, index, side="right"))
         size = int(self._sizes[index])
-        content = os.pread(self._handle(tar), size, int(self._offsets[index]))
+        try:
+            content = os.pread(self._handle(tar), size, int(self._offsets[index]))
+        except OSError as error:
+            raise broken(self.name(index), error) from None
         if len(content) != size:
             raise BrokenImageError(self.name(index), f"{len(content)} of {size} bytes can be read")
         return open_image(BytesIO(content), self.name(index))

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
-from mage_kit.datasets.token_store import NO_LABEL, CacheCard, differences, read_card, shard_file
+from mage_kit.datasets.token_store import NO_LABEL, CacheCard, differences, ids_digest, read_card, shard_file
 from mage_kit.draws import derive
 from mage_kit.errors import MageKitError
+from mage_kit.processes import is_first
 from mage_kit.transforms import Augment
 
 
@@ -59,7 +60,8 @@ class TokenCache(Dataset):
         problems = [f"transform: {line}" for line in problems]
         if self._images is not None:
             problems += [f"transform: {line}" for line in _other_augment(stored, self._images.augment)]
-            problems += [f"source: {line}" for line in differences(card.source, _plain(self._images.identity()))]
+            here = _plain(self._images.identity()) if is_first() else card.source  # reads all names: once is enough
+            problems += [f"source: {line}" for line in differences(card.source, here)]
         if views > card.crops:
             problems.append(f"transform: {card.crops} crop an image, {views} views need as many")
         if problems:
@@ -146,9 +148,15 @@ class _Shards:
         number = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[number - 1]) if number else 0
         key = (os.getpid(), number)
-        if key not in self._open:  # a handle for this process: a forked one would share the other's place in the file
-            self._open[key] = safe_open(shard_file(self._folder, number), framework="np")
-        ids: NDArray[np.integer[Any]] = self._open[key].get_slice("ids")[index - first]
+        file = shard_file(self._folder, number)
+        try:
+            if (
+                key not in self._open
+            ):  # a handle for this process: a forked one would share the other's place in the file
+                self._open[key] = _verified(file)
+            ids: NDArray[np.integer[Any]] = self._open[key].get_slice("ids")[index - first]
+        except (SafetensorError, OSError) as error:
+            raise MageKitError(f"{file}: cannot be read ({error})") from None
         return ids
 
     def _read(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -164,6 +172,17 @@ class _Shards:
         if shape != wanted or len(labels) != len(index):
             raise MageKitError(f"{file}: ids {shape}, must be {wanted}; remove it and run mage-kit tokenize again")
         return index, labels
+
+
+def _verified(file: Path) -> Any:
+    """Open a token file; once in each process its ids are held against their digest, a few milliseconds' work."""
+    held: Any = safe_open(file, framework="np")
+    wanted = (held.metadata() or {}).get("ids_sha256")
+    if wanted != ids_digest(held.get_tensor("ids")):
+        raise MageKitError(
+            f"{file}: damaged, its ids are not what was written; remove it and run mage-kit tokenize again"
+        )
+    return held
 
 
 def _open_source(source: dict[str, Any] | None, image_size: tuple[int, int], channels: int) -> Dataset | None:

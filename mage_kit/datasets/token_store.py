@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mage_kit.errors import MageKitError
 from mage_kit.files import read_json
 
@@ -66,8 +69,10 @@ class CacheCard:
         return self.codes > _SMALL
 
     def fingerprint(self) -> dict[str, str]:
-        """Return a short SHA-256 of each of the three parts."""
+        """Return a short SHA-256 of each of the three parts, and of how the files are laid out."""
         parts = {"tokenizer": self.tokenizer, "transform": self.transform, "source": self.source}
+        names = ("classes", "images", "shard", "grid", "codes")
+        parts["layout"] = {name: getattr(self, name) for name in names}
         return {name: _digest(part) for name, part in parts.items()}
 
     def written(self) -> dict[str, Any]:
@@ -94,6 +99,11 @@ def shard_file(folder: Path, number: int) -> Path:
     return folder / f"tokens-{number:05d}.safetensors"
 
 
+def ids_digest(ids: NDArray[Any]) -> str:
+    """Return a SHA-256 of a token file's ids."""
+    return hashlib.sha256(np.ascontiguousarray(ids).tobytes()).hexdigest()
+
+
 def read_card(folder: Path) -> CacheCard:
     """Read what a cache is.
 
@@ -109,8 +119,8 @@ def read_card(folder: Path) -> CacheCard:
         values = {name: stored[name] for name in CacheCard.__dataclass_fields__}
         card = CacheCard(**{**values, "classes": tuple(values["classes"]), "grid": tuple(values["grid"])})
         sound = card.fingerprint() == stored["fingerprint"]
-    except (KeyError, TypeError) as error:
-        raise MageKitError(f"{folder / CACHE_FILE}: damaged, {error} is missing or odd") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise MageKitError(f"{folder / CACHE_FILE}: damaged ({error})") from None
     if not sound:
         raise MageKitError(f"{folder / CACHE_FILE}: damaged, its fingerprint is not that of its content")
     return card

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -13,6 +15,7 @@ from types import FrameType
 
 _PATIENCE = 20.0  # seconds that the others get once one has failed
 _TICK = 0.1
+_PR_SET_PDEATHSIG = 1  # Linux: <sys/prctl.h>
 
 
 def run_processes(count: int, arguments: Sequence[str], threads: int | None) -> int:
@@ -36,8 +39,27 @@ def run_processes(count: int, arguments: Sequence[str], threads: int | None) -> 
     for rank in range(count):
         own = {**common, "RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
         environment = os.environ | {name: str(value) for name, value in own.items()}
-        children.append(subprocess.Popen([sys.executable, *arguments], env=environment))
+        # A session of its own, so that a terminal's Ctrl-C comes once, handed on by us.
+        child = subprocess.Popen(
+            [sys.executable, *arguments], env=environment, start_new_session=True, preexec_fn=_end_with_parent
+        )
+        children.append(child)
     return _attend(children)
+
+
+def _end_with_parent() -> None:
+    """Have Linux tell a process to stop when the one that started it is gone; other kernels know no such thing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _say_who(children: list[subprocess.Popen[bytes]]) -> None:
+    """A process that was killed says nothing itself."""
+    for rank, child in enumerate(children):
+        if child.returncode is not None and child.returncode < 0:
+            name = signal.Signals(-child.returncode).name
+            text = f"process {rank} of {len(children)} was ended by {name}; the others are ended too"
+            print(f"{text}; training goes on with --resume from the last checkpoint", file=sys.stderr, flush=True)
 
 
 def _attend(children: list[subprocess.Popen[bytes]]) -> int:
@@ -46,7 +68,7 @@ def _attend(children: list[subprocess.Popen[bytes]]) -> int:
     def hand_on(number: int, frame: FrameType | None) -> None:
         for child in children:
             if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
+                child.send_signal(number)
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -57,6 +79,7 @@ def _attend(children: list[subprocess.Popen[bytes]]) -> int:
                 failed = next((child.returncode for child in children if child.returncode), 0)
                 since = time.monotonic()
                 if failed:
+                    _say_who(children)
                     hand_on(signal.SIGTERM, None)
             elif time.monotonic() - since > _PATIENCE:
                 for child in children:

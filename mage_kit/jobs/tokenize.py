@@ -5,18 +5,20 @@ Legend: n images of a token file, K crops, F 1 or 2 (as cropped, and mirrored), 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mage_kit import processes
 from mage_kit.datasets import Dataset, Sample
-from mage_kit.datasets.token_store import CACHE_FILE, NO_LABEL, CacheCard, read_card, shard_file
+from mage_kit.datasets.token_store import CACHE_FILE, NO_LABEL, CacheCard, ids_digest, read_card, shard_file
 from mage_kit.draws import derive
 from mage_kit.errors import BrokenImageError, MageKitError, RecipeError
 from mage_kit.files import drop_temporaries, write_json, write_tensors
@@ -28,7 +30,8 @@ from mage_kit.training.broken import BrokenImages
 from mage_kit.training.first_stage import fill_tokenizer
 from mage_kit.training.tokenizer_stage import to_float, token_precision
 
-SHARD = 1024  # images a token file
+_VIEWS = 8192  # views a token file, at most: what is lost when the command is killed
+_SHARD = (16, 1024)  # fewest and most images a token file
 _AT_ONCE = 64  # views that the tokenizer sees at once
 
 
@@ -39,7 +42,7 @@ def tokenize(
     crops: int = 1,
     mirrored: bool = False,
     workers: int = 0,
-    shard: int = SHARD,
+    shard: int | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Tokenise every image of a recipe's data under seeded augmentations.
@@ -50,7 +53,7 @@ def tokenize(
         crops: Augmented views of each image.
         mirrored: Whether each view is kept as cropped and mirrored; else flips are drawn with the crops.
         workers: Processes that load images; 0 loads in this one.
-        shard: Images a token file.
+        shard: Images a token file; None for as many as make some 8,000 views.
         reporter: Where progress goes.
 
     Returns:
@@ -62,6 +65,7 @@ def tokenize(
     device = best_device()
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
+    shard = shard or min(max(_VIEWS // (crops * (1 + mirrored)), _SHARD[0]), _SHARD[1])
     dataset, tokenizer = _parts(recipe, mirrored)
     tokenizer = tokenizer.to(device)
     asked = recipe.training.precision if recipe.training else "auto"
@@ -74,15 +78,27 @@ def tokenize(
         update={"views": crops, "flip": 0.0 if mirrored else dataset.augment.flip}
     )
     broken = BrokenImages(dataset, out, reporter)
-    mine = [number for number in range(card.files) if number % processes.world() == processes.rank()]
-    todo = [number for number in mine if not shard_file(out, number).is_file()]
-    done_before = len(mine) - len(todo)
-    with reporter.task("token files of the first process", len(mine), done_before) as task:
-        for count, number in enumerate(todo, start=done_before + 1):
+    missing = processes.on_first(lambda: [n for n in range(card.files) if not shard_file(out, n).is_file()])
+    mine = missing[processes.rank() :: processes.world()]
+    with reporter.task("token files of the first process", len(mine)) as task:
+        for count, number in enumerate(mine, start=1):
             _write_shard(dataset, tokenizer, out, card, number, seed, workers, broken)
             task.update(count)
+            if broken.too_many:
+                break
+    if processes.is_first():
+        for number in range(card.files):  # those of an earlier start too
+            broken.note(_broken_in(shard_file(out, number)))
     broken.settle()
     return out
+
+
+def _broken_in(file: Path) -> list[tuple[str, str]]:
+    """What a token file says was broken among its images."""
+    if not file.is_file():
+        return []
+    with safe_open(file, framework="np") as held:
+        return [(name, reason) for name, reason in json.loads((held.metadata() or {}).get("broken", "[]"))]
 
 
 def _parts(recipe: Recipe, mirrored: bool) -> tuple[Dataset, Tokenizer]:
@@ -179,12 +195,13 @@ def _write_shard(
 ) -> None:
     first, last = number * card.shard, min((number + 1) * card.shard, card.images)
     ids, index, labels = [], [], []
+    lost: list[tuple[str, str]] = []
     for samples in _chunks(_Views(dataset, first, last, seed), max(1, _AT_ONCE // card.crops), workers):
         good = [sample for sample in samples if isinstance(sample, Sample)]
         for error in (sample for sample in samples if not isinstance(sample, Sample)):
             if not isinstance(error, BrokenImageError) or not dataset.max_broken:
                 raise error
-            broken.note([(error.name, error.reason)])
+            lost.append((error.name, error.reason))
         if good:
             ids.append(_encode(tokenizer, good, card))
         index += [sample.index for sample in good]
@@ -192,7 +209,13 @@ def _write_shard(
     kind = torch.int32 if card.wide else torch.int16
     empty = torch.empty(0, card.crops, card.mirrored, card.grid[0] * card.grid[1], dtype=kind)
     tensors = {"ids": torch.cat([empty, *ids]), "index": torch.tensor(index), "labels": torch.tensor(labels)}
-    write_tensors(shard_file(out, number), {name: _whole_numbers(tensor) for name, tensor in tensors.items()})
+    whole = {name: _whole_numbers(tensor) for name, tensor in tensors.items()}
+    write_tensors(
+        shard_file(out, number),
+        whole,
+        metadata={"broken": json.dumps(lost), "ids_sha256": ids_digest(whole["ids"].numpy())},
+    )
+    broken.note(lost)
 
 
 def _whole_numbers(tensor: Tensor) -> Tensor:

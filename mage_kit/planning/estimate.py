@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +86,9 @@ def estimate(recipe: Recipe, machine: Machine, images: int = IMAGENET, attention
     Raises:
         MageKitError: If the recipe has no training, or its batch cannot be spread over the processes.
     """
+    for name, value in dataclasses.asdict(machine).items():
+        if not (math.isfinite(value) and value > 0):
+            raise MageKitError(f"{name}: {value}, must be a finite number above 0")
     model = recipe.check()
     training = recipe.training
     if training is None:
@@ -113,7 +118,8 @@ def estimate(recipe: Recipe, machine: Machine, images: int = IMAGENET, attention
 
     trained = sum(value.numel() for _, value in model.trainable())
     ring = (machine.processes - 1) / machine.processes
-    traffic = (3 if training.shard else 2) * ring * 4.0 * trained
+    passes = local // micro  # sharded weights are fetched for forward and backward of each, gradients sent once
+    traffic = (2 * passes + 1 if training.shard else 2) * ring * 4.0 * trained
     rate = machine.processes * machine.tflops * 1e12 * machine.utilization
     seconds = training.batch * sum(operations.values()) / rate
     steps = max(1, round(training.epochs * (images // training.batch)))
@@ -142,9 +148,8 @@ def _parameters(model: torch.nn.Module) -> dict[str, int]:
     }
 
 
-def _fitting(memory: object, limit: float) -> int:
+def _fitting(memory: Callable[[int], Memory], limit: float) -> int:
     """Largest batch below a limit: memory is a straight line in the batch but for rounding, so two points find it."""
-    assert callable(memory)
     one, more = memory(2), memory(10)
     slope = (more.peak - one.peak) / 8
     if one.peak > limit:

@@ -93,7 +93,7 @@ def memory_of_step(
     logits = costs["losses"].kept
     return Memory(
         weights=trained / shards + frozen,
-        gradients=trained / shards,
+        gradients=trained if accumulates else trained / shards,  # summed whole until the last pass sends them
         optimizer=2 * trained / shards,
         mean=trained / shards if ema else 0.0,
         low=2.0 * matrices if numbers.low == 2 else 0.0,

@@ -12,6 +12,7 @@ from mage_kernels.autocasting import autocast_dtype, without_autocast
 from torch import Tensor, nn
 
 EPS = 1e-6
+_SHIFT = 0.02  # deviation of the encoder norms' biases before training
 _WIDE_FROM = 2  # level whose sides are a quarter of the image's
 
 
@@ -121,6 +122,11 @@ class ConvEncoder(nn.Module):
         self.mid = Middle(widths[-1], sizes.middle, groups)
         self.norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], sizes.features, 1)
+        for part in self.modules():
+            if isinstance(part, nn.GroupNorm):
+                # No convolution here has a bias: with 0 in here too, a black image would stay 0 from end to end, and
+                # every norm would multiply its gradient by 1 / sqrt(eps), beyond float32 after a dozen of them.
+                nn.init.normal_(part.bias, std=_SHIFT)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, features, H / f, W / f)."""

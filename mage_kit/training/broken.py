@@ -30,7 +30,9 @@ class BrokenImages:
         stored = read_json(self._file) if self._file.is_file() else {}
         self._broken: dict[str, str] = dict(stored.get("broken", {}))
         if dataset.passed_over and not stored and processes.is_first():
-            reporter.say(f"data: {len(dataset.passed_over)} files are no images and left out, listed in {self._file}")
+            some = "; ".join(f"{name} ({reason})" for name, reason in list(dataset.passed_over)[:_SHOWN])
+            count = len(dataset.passed_over)
+            reporter.say(f"data: {count} files are no images, or damaged, and left out, listed in {self._file}: {some}")
             self._write()
 
     @property
@@ -43,6 +45,11 @@ class BrokenImages:
         for name, reason in found:
             if name not in self._broken:
                 self._new[name] = reason
+
+    @property
+    def too_many(self) -> bool:
+        """Whether what this process knows of is more than the data set allows."""
+        return self.count + len(self._new) > self._dataset.max_broken * len(self._dataset)
 
     def settle(self) -> None:
         """Put together what all processes met, write the list, and stop if there are too many; all call it at once.
@@ -61,7 +68,8 @@ class BrokenImages:
         shown = "; ".join(f"{name} ({reason})" for name, reason in list(added.items())[:_SHOWN])
         text = f"data: {self.count} of {images} images are broken ({self.count / images:.2%}), listed in {self._file}"
         if self.count > limit * images:
-            raise MageKitError(f"{text}; data.max_broken: {limit:g}, must not be exceeded; the latest: {shown}")
+            rule = f"data.max_broken: {limit:g}, must not be exceeded"
+            raise processes.shared(MageKitError(f"{text}; {rule}; the latest: {shown}"))
         self._reporter.say(f"{text}; others stand in for them; new: {shown}")
 
     def _write(self) -> None:

@@ -91,9 +91,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def drop_unfinished(folder: Path) -> None:
     """Remove what a killed run left half-written."""
-    if folder.is_dir():
-        for path in folder.glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    if not folder.is_dir():
+        return
+    for path in folder.glob(".step-*.old"):  # set aside while another took its name, which it perhaps never did
+        if not (whole := path.with_name(path.name[1 : -len(".old")])).exists():
+            path.rename(whole)
+    for path in folder.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def verify_checkpoint(path: Path) -> None:
@@ -102,7 +106,10 @@ def verify_checkpoint(path: Path) -> None:
     Raises:
         MageKitError: If one is missing or differs.
     """
-    for name, wanted in read_json(path / "state.json").get("sha256", {}).items():
+    state = read_json(path / "state.json")
+    if state.get("step") != int(path.name.rpartition("-")[2]):
+        raise MageKitError(f"{path / 'state.json'}: its step is {state.get('step')}, the folder's another")
+    for name, wanted in state.get("sha256", {}).items():
         if not (path / name).is_file():
             raise MageKitError(f"{path / name}: missing")
         if _digest(path / name) != wanted:
@@ -121,7 +128,8 @@ def load_checkpoint(path: Path, parts: Checkpointed) -> int:
     read = {name: read_tensors(path / f"{name}.safetensors") for name in wanted}
     state = read_json(path / "state.json")
     moments = read["optimizer"]
-    missing = [f"{name}/{part}" for name in parts.names for part in _MOMENTS if f"{name}/{part}" not in moments]
+    wanted_names = parts.names if moments else {}  # none at all: saved before the first step that counted
+    missing = [f"{name}/{part}" for name in wanted_names for part in _MOMENTS if f"{name}/{part}" not in moments]
     if parts.ema:
         missing += [f"ema/{name}" for name in parts.ema.means if name not in read["ema"]]
     if missing:
@@ -130,13 +138,17 @@ def load_checkpoint(path: Path, parts: Checkpointed) -> int:
     for name, parameter in parts.names.items():
         held = parts.optimizer.state[parameter]
         held.clear()
+        if not moments:
+            del parts.optimizer.state[parameter]
+            continue
         held["step"] = moments[f"{name}/step"].to(parameter.device)
         for part in _MOMENTS[1:]:
             held[part] = processes.sharded_like(moments[f"{name}/{part}"], parameter)
     if parts.ema:
         for name, mean in parts.ema.means.items():
             mean.copy_(processes.sharded_like(read["ema"][name], mean))
-    _load_sums(parts.sums, read["sums"])
+    device = next(iter(parts.names.values())).device
+    _load_sums(parts.sums, {name: tensor.to(device) for name, tensor in read["sums"].items()})
     parts.counters.update({name: int(value) for name, value in state.get("counters", {}).items()})
     step: int = state["step"]
     return step
@@ -152,17 +164,19 @@ def resume(kept: Checkpointed, checkpoints: Path, reporter: Reporter) -> int:
     """
     found = processes.on_first(lambda: _verified(checkpoints, reporter))
     for path in found:
+        step, problem = 0, ""
         try:
             step = load_checkpoint(path, kept)
         except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
-            reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
+            problem = str(error) or type(error).__name__
+        if told := next(filter(None, processes.collect(problem)), ""):  # one process cannot read it: none uses it
+            reporter.say(f"checkpoint {path} is damaged and passed over: {told}")
             continue
         reporter.say(f"resuming from {path}")
         return step
-    if list_checkpoints(checkpoints):
-        raise MageKitError(
-            f"checkpoints: none in '{checkpoints}' can be read; remove that folder to start the stage over"
-        )
+    if processes.on_first(lambda: bool(list_checkpoints(checkpoints))):
+        rule = "can be read; remove that folder to start the stage over"
+        raise processes.shared(MageKitError(f"checkpoints: none in '{checkpoints}' {rule}"))
     return 0
 
 

@@ -13,6 +13,7 @@ from mage_kit.recipe import Recipe
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.probe import Decisions
+from mage_kit.training.signals import StopSignals
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Run:
         decisions: What was measured at its start.
         log: Its metrics.
         broken: Images that it passed over.
+        signals: Whether it was told to stop.
         reporter: Where progress goes.
     """
 
@@ -37,4 +39,5 @@ class Run:
     decisions: Decisions
     log: MetricsLog
     broken: BrokenImages
+    signals: StopSignals
     reporter: Reporter

@@ -64,11 +64,14 @@ def spread(section: str, batch: int, micro: int | None, name: str) -> BatchPlan:
     """
     world = processes.world()
     if batch % world:
-        raise RecipeError([f"$.{section}.batch: {batch}, must be a multiple of the processes ({world})"], name)
+        advice = "--processes N starts another number of them"
+        found = [f"$.{section}.batch: {batch}, must be a multiple of the processes ({world}); {advice}"]
+        raise processes.shared(RecipeError(found, name))
     local = batch // world
     chosen = min(micro or local, local)
     if local % chosen:
-        raise RecipeError([f"$.{section}.micro_batch: {chosen}, must divide a process's share ({local})"], name)
+        found = [f"$.{section}.micro_batch: {chosen}, must divide a process's share ({local})"]
+        raise processes.shared(RecipeError(found, name))
     return BatchPlan(batch, world, chosen)
 
 
@@ -105,7 +108,7 @@ def shard_module(module: nn.Module, mesh: Any) -> nn.Module:
 
     frozen = {parameter for parameter in module.parameters() if not parameter.requires_grad}
     for part in module.modules():
-        if isinstance(part, Block):
+        if isinstance(part, Block) and not frozen.intersection(part.parameters()):
             fully_shard(part, mesh=mesh["data_parallel"])
     fully_shard(module, mesh=mesh["data_parallel"], ignored_params=frozen)
     return module

@@ -48,12 +48,15 @@ def trained_tokenizer(run: Run, until: int | None = None) -> Tokenizer:
         run: The run.
         until: Stop training after this step; None for the recipe's.
     """
-    fingerprint = tokenizer_fingerprint(run.recipe, run.dataset)
+    fingerprint = processes.on_first(lambda: tokenizer_fingerprint(run.recipe, run.dataset))
     own = run.out / TOKENIZER_FOLDER
     if not processes.on_first(lambda: _find(run.recipe, fingerprint, run.out, run.reporter)):
         tokenizer = _train(run, until)
+        settings = run.recipe.tokenizer_training
+        cut = until is not None and settings is not None and until < settings.steps
+        print_of = None if cut else fingerprint  # one that was cut short is nobody else's
         # A damaged one may lie there.
-        processes.on_first(lambda: save_tokenizer(tokenizer, own, overwrite=True, fingerprint=fingerprint) and None)
+        processes.on_first(lambda: save_tokenizer(tokenizer, own, overwrite=True, fingerprint=print_of) and None)
         return tokenizer
     tokenizer = run.recipe.build_tokenizer()
     fill_tokenizer(tokenizer, run.recipe, own)
@@ -92,7 +95,7 @@ def _train(run: Run, until: int | None) -> Tokenizer:
     run.reporter.say(f"tokenizer in {choice.value}: {choice.reason}")
     stage = TokenizerStage(recipe, run.dataset, tokenizer, make_fabric(device, choice.value))
     run.reporter.say(f"tokenizer: {stage.spread}")
-    Loop(stage, stage.plan(), run.out, recipe.to_json(), run.log, run.broken, run.reporter).run(until)
+    Loop(stage, stage.plan(), run.out, recipe.to_json(), run.log, run.broken, run.signals, run.reporter).run(until)
     tokenizer.cpu().finish_training()
     return tokenizer
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from mage_kit import processes
 from mage_kit.draws import derive
 from mage_kit.errors import MageKitError, TrainingStopped
+from mage_kit.files import read_json, write_json
 from mage_kit.progress import Reporter, Task
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.checkpoints import Checkpointed, list_checkpoints, resume, save_checkpoint
@@ -28,7 +29,7 @@ from mage_kit.training.non_finite import all_finite, name_the_module
 from mage_kit.training.optim import clip_gradients, lr_at, set_lr
 from mage_kit.training.signals import StopSignals
 
-_ASK_EVERY = 8  # steps between two questions to the other processes whether one was told to stop
+_ROLLBACKS = "rollbacks.json"  # beside the checkpoints: how often one was taken up again
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,10 @@ class Stage(ABC):
     def kept(self) -> Checkpointed:
         """What a checkpoint holds."""
 
+    def moving(self) -> dict[str, Tensor]:
+        """Return tensors that a forward pass changes by itself, besides the metrics' sums."""
+        return {}
+
     def note(self, record: dict[str, Any]) -> str:
         """Return a few words for the progress line."""
         return f"loss {record['loss']:.4f}"
@@ -108,6 +113,7 @@ class Loop:
         recipe_json: Written into each checkpoint.
         log: Where metrics go.
         broken: Where images that could not be used are listed.
+        signals: Whether the run was told to stop.
         reporter: Where progress goes.
     """
 
@@ -119,8 +125,10 @@ class Loop:
         recipe_json: str,
         log: MetricsLog,
         broken: BrokenImages,
+        signals: StopSignals,
         reporter: Reporter,
     ) -> None:
+        self.signals, self.told, self.saved = signals, False, 0
         self.stage, self.plan, self.folder, self.recipe_json = stage, plan, folder, recipe_json
         self.log, self.broken, self.reporter = log, broken, reporter
         self.checkpoints = folder / "checkpoints" / plan.name
@@ -140,20 +148,25 @@ class Loop:
             MageKitError: If the numbers stay non-finite, too many images are broken, or the disk is full.
             TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
         """
-        self.done = resume(self.kept, self.checkpoints, self.reporter)
+        self.done = self.saved = resume(self.kept, self.checkpoints, self.reporter)
+        self._recall_rollbacks()
         processes.on_first(lambda: self.log.rewind(self.plan.name, self.done))
         self.clock, self.since = time.monotonic(), self.done
         last = min(self.plan.steps, until or self.plan.steps)
-        with (
-            StopSignals() as signals,
-            self.reporter.task(f"training the {self.plan.name}", last, self.done) as task,
-        ):
+        with self.reporter.task(f"training the {self.plan.name}", last, self.done) as task:
             while self.done < last:
-                self._pass(last, task, signals)
+                self._pass(last, task)
+
+    def _recall_rollbacks(self) -> None:
+        """Count those made after the last checkpoint by a process that was killed: what failed is not tried alike."""
+        file = self.checkpoints / _ROLLBACKS
+        made = processes.on_first(lambda: read_json(file) if file.is_file() else {})
+        if made.get("rollbacks", 0) > self.counters["rollbacks"]:
+            self.counters.update({name: int(made[name]) for name in ("rollbacks", "skipped")})
 
     # -- steps -------------------------------------------------------------------------------------------------
 
-    def _pass(self, last: int, task: Task, signals: StopSignals) -> None:
+    def _pass(self, last: int, task: Task) -> None:
         """Go on until the last step, or until there is something to go back for."""
         for step, batch in enumerate(self.stage.batches(self.done, last), start=self.done):
             self.broken.note(batch.broken)
@@ -167,7 +180,8 @@ class Loop:
             self.done = step + 1
             if not self._after(last, task):
                 return
-            self._stop_if_told(signals)
+            if self.told and self.done < last:
+                self._stop()
 
     def _seed(self, step: int) -> None:
         """Dropout follows (seed, step, process): exact on resume without storing a generator; another one after a
@@ -178,12 +192,15 @@ class Loop:
     def _step(self, batch: Batch, step: int) -> bool:
         """Do one step; return False, with nothing changed, if loss or gradient is not finite."""
         plan, optimizer = self.plan, self.kept.optimizer
-        before = {name: tensor.clone() for name, tensor in self.kept.sums.items()}
+        before = self._copied()
         self._seed(step)
         set_lr(optimizer, lr_at(step, plan.steps, plan.warmup, plan.lr))
-        loss = processes.add_up(self.stage.gradients(batch, step, step / plan.steps))
+        loss = self.stage.gradients(batch, step, step / plan.steps)
+        told = torch.full_like(loss, float(self.signals.received is not None))
+        total, told_any = processes.add_up(torch.stack([loss, told])).tolist()
+        self.told = told_any > 0
         norm = clip_gradients(self.kept.names.values(), plan.clip)
-        if not (math.isfinite(norm) and math.isfinite(float(loss))):
+        if not (math.isfinite(norm) and math.isfinite(total)):
             self._restore(before)
             return False
         optimizer.step()
@@ -193,9 +210,17 @@ class Loop:
         self.last_norm = norm
         return True
 
-    def _restore(self, before: dict[str, Tensor]) -> None:
+    def _copied(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Copy what a forward pass changes: sums of metrics, and what the stage says moves by itself."""
+        sums, moving = self.kept.sums, self.stage.moving()
+        return {name: value.clone() for name, value in sums.items()}, {k: v.clone() for k, v in moving.items()}
+
+    def _restore(self, before: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+        sums, moving = before
         for name, tensor in self.kept.sums.items():
-            tensor.copy_(before[name]) if name in before else tensor.zero_()
+            tensor.copy_(sums[name]) if name in sums else tensor.zero_()
+        for name, tensor in self.stage.moving().items():
+            tensor.copy_(moving[name])
 
     # -- when numbers go wrong ---------------------------------------------------------------------------------
 
@@ -203,7 +228,7 @@ class Loop:
         """Leave a step out; of several in a row, the first is looked into."""
         self.bad += 1
         self.counters["skipped"] += 1
-        optimizer, before = self.kept.optimizer, {name: tensor.clone() for name, tensor in self.kept.sums.items()}
+        optimizer, before = self.kept.optimizer, self._copied()
         if self.bad == 1:
             optimizer.zero_grad()
 
@@ -211,7 +236,10 @@ class Loop:
                 self._seed(step)
                 self.stage.gradients(batch, step, step / self.plan.steps)
 
-            where = name_the_module(self.kept.module, self.kept.names, again)
+            found = processes.collect(name_the_module(self.kept.module, self.kept.names, again))
+            where = next(
+                (words for words in found if "output" in words), found[0]
+            )  # one process may see it, not others
             self._restore(before)
             self.reporter.say(f"step {step + 1}: loss or gradient not finite, {where}; the step is left out")
         optimizer.zero_grad()
@@ -221,18 +249,17 @@ class Loop:
         optimizer = self.kept.optimizer
         optimizer.zero_grad()
         tried = self.counters["rollbacks"]
-        good = list_checkpoints(self.checkpoints)
+        good = processes.on_first(lambda: list_checkpoints(self.checkpoints))
         text = f"training the {self.plan.name}: at step {self.done + 1} {why}"
         if tried >= self.plan.rollbacks or not good:
             back = f"after {tried} returns to the last good checkpoint" if good else "and there is no checkpoint yet"
             safe = f"; {good[-1]} is intact" if good else ""
-            raise MageKitError(
-                f"{text}, {back}: stopped{safe}; start a new run with a lower learning rate, "
-                "or with training.precision float32"
-            )
+            message = f"{text}, {back}: stopped{safe}; start a new run with a lower learning rate"
+            raise processes.shared(MageKitError(f"{message}, or with training.precision float32"))
         skipped = self.counters["skipped"]
         self.done = resume(self.kept, self.checkpoints, self.reporter)
         self.counters.update({"rollbacks": tried + 1, "skipped": skipped})
+        processes.on_first(lambda: write_json(self.checkpoints / _ROLLBACKS, self.counters))
         self.bad = 0
         processes.on_first(lambda: self.log.rewind(self.plan.name, self.done))
         self.clock, self.since = time.monotonic(), self.done
@@ -252,20 +279,31 @@ class Loop:
             self._roll_back("weights were not finite")
             return False
         if plan.look_every and (done % plan.look_every == 0 or done == last):
-            self.stage.look(self.folder / "samples" / f"{plan.name}-step-{done:08d}.png")
+            self._look(self.folder / "samples" / f"{plan.name}-step-{done:08d}.png")
         return True
 
+    def _look(self, path: Path) -> None:
+        """Draw a picture; one that cannot be drawn ends no run."""
+        try:
+            self.stage.look(path)
+        except Exception as error:
+            self.reporter.say(f"samples {path}: not drawn ({type(error).__name__}: {error})")
+
     def save(self) -> bool:
-        """Write a checkpoint; return False, with nothing written, if a weight is not finite."""
-        finite = all_finite(iter(self.kept.names.values()))
+        """Write a checkpoint; return False, with nothing written, if a number in it is not finite."""
+        if self.saved == self.done:
+            return True
+        finite = all_finite(tensor for tensor in self.kept.module.state_dict().values() if tensor.is_floating_point())
         if processes.agree(not finite, self.stage.device):
             return False
         save_checkpoint(self.checkpoints, self.done, self.kept, self.recipe_json, self.plan.keep)
+        self.saved = self.done
         return True
 
     def _log(self) -> str:
         plan, done = self.plan, self.done
-        record = {"stage": plan.name, "step": done, "epoch": done / plan.steps_per_epoch, **self.stage.read()}
+        read = self.stage.read()
+        record = {"stage": plan.name, "step": done, "epoch": done / plan.steps_per_epoch, **read}
         rate = (done - self.since) * plan.batch / max(1e-9, time.monotonic() - self.clock)
         lr = lr_at(done - 1, plan.steps, plan.warmup, plan.lr)
         record |= {"lr": lr, "grad_norm": self.last_norm, "skipped": self.counters["skipped"]}
@@ -273,18 +311,14 @@ class Loop:
         record["images_per_s"] = round(rate, 1)
         self.clock, self.since = time.monotonic(), done
         processes.on_first(lambda: self.log.write(record))
-        return f"{self.stage.note(record)}  {rate:.0f} images/s"
+        return f"{self.stage.note(record) if read else 'no step was finite'}  {rate:.0f} images/s"
 
-    def _stop_if_told(self, signals: StopSignals) -> None:
-        """Save and leave if this process, or another one, was told to stop."""
-        if processes.world() > 1 and self.done % _ASK_EVERY:
-            return
-        if not processes.agree(signals.received is not None, self.stage.device) or self.done >= self.plan.steps:
-            return
+    def _stop(self) -> None:
+        """Save and leave: this process, or another one, was told to stop."""
         self.broken.settle()
         saved = self.save()
         where = f"step {self.done} is saved" if saved else "its weights are not finite and were not saved"
         raise TrainingStopped(
-            f"{signals.received or 'another process'}: training the {self.plan.name} stopped after step {self.done} "
-            f"of {self.plan.steps}; {where}; go on with --resume"
+            f"{self.signals.received or 'another process'}: training the {self.plan.name} stopped after step "
+            f"{self.done} of {self.plan.steps}; {where}; go on with --resume"
         )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mage_kit.errors import MageKitError
 from mage_kit.files import write_text
 from mage_kit.processes import add_up, is_first
 
@@ -67,9 +68,20 @@ def _flat(record: dict[str, Any], before: str = "") -> Iterator[tuple[str, float
 
 
 def read_metrics(folder: Path, stage: str | None = None) -> list[dict[str, Any]]:
-    """Return the records of a run, of one stage or of all."""
+    """Return the records of a run, of one stage or of all; a last line that a crash has torn does not count.
+
+    Raises:
+        MageKitError: If another line is damaged.
+    """
     file = folder / "metrics.jsonl"
-    records = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    lines = file.read_text().splitlines() if file.is_file() else []
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise MageKitError(f"{file}: line {number} is damaged ({error})") from None
     return [record for record in records if stage in (None, record["stage"])]
 
 

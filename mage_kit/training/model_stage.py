@@ -212,6 +212,9 @@ class ModelStage(Stage):
         """Return mean losses, accuracy, the chance line ln K, and both by ratio."""
         steps, *sums = add_up(self.sums["losses"]).cpu().tolist()
         self.sums["losses"].zero_()
+        if not steps:  # all were left out
+            self.bins.read()
+            return {}
         means = [value / steps for value in sums]
         record: dict[str, Any] = {"loss": sum(w * m for w, m in zip(self.model.loss_weights, means, strict=True))}
         for number, (config, mean) in enumerate(zip(self.recipe.losses, means, strict=True)):
@@ -242,8 +245,12 @@ class ModelStage(Stage):
     def mean_state(self) -> dict[str, Tensor]:
         """Return the model's tensors with the mean weights, as `state_of` does."""
         assert self._kept.ema is not None
-        means = {name: whole(mean) for name, mean in self._kept.ema.means.items()}
-        return {name: means.get(name, tensor).cpu().contiguous() for name, tensor in state_of(self.model).items()}
+        state = state_of(self.model)
+        for name, mean in self._kept.ema.means.items():  # one at a time: a sharded model does not fit as a whole
+            full = whole(mean)
+            if is_first():
+                state[name] = full.cpu().contiguous()
+        return state
 
     def _draw(self, states: dict[str, dict[str, Tensor]], path: Path) -> None:
         assert self.draw is not None

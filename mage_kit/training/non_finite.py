@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -40,13 +41,24 @@ def name_the_module(root: nn.Module, parameters: Mapping[str, nn.Parameter], run
     bad = [name for name, held in parameters.items() if held.grad is not None and not _finite(held.grad)]
     if bad:  # backward runs from the loss, so the last one in order was reached first
         return f"first in the gradient of '{bad[-1]}' ({len(bad)} of {len(parameters)} gradients)"
-    return "in the sum over processes, or not seen again when the step was repeated"
+    largest = max(parameters, key=lambda name: _size(parameters[name]))
+    if not math.isfinite(_size(parameters[largest]) ** 2):
+        return f"in the norm of all gradients: that of '{largest}' is {_size(parameters[largest]):.1e}"
+    return "in another process, or not seen again when the step was repeated"
 
 
 def all_finite(tensors: Iterator[Tensor]) -> bool:
     """Return whether every number of this process's parts is finite."""
     flags = [local(tensor).isfinite().all() for tensor in tensors]
     return bool(torch.stack(flags).all()) if flags else True
+
+
+def _size(parameter: nn.Parameter) -> float:
+    """Largest value of this process's gradient, in float32 as the norm is."""
+    held = parameter.grad
+    if held is None or not held.numel():
+        return 0.0
+    return float(torch.tensor(float(local(held).abs().max()) if local(held).numel() else 0.0))
 
 
 def _finite(tensor: Tensor) -> bool:

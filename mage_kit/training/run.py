@@ -6,14 +6,18 @@ tokenizer/, at the end model.safetensors and, with a running mean of the weights
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mage_kit import processes
 from mage_kit.datasets import Dataset, TokenCache
-from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.files import drop_temporaries, read_json, write_json, write_tensors, write_text
+from mage_kit.errors import MageKitError, RecipeError, TrainingStopped
+from mage_kit.files import drop_temporaries, locked, read_json, write_json, write_tensors, write_text
+from mage_kit.losses import LOSSES
 from mage_kit.model import Mage
 from mage_kit.places import at
 from mage_kit.plugins import PLUGINS_FILE, plugin_folders
@@ -23,15 +27,19 @@ from mage_kit.storage import EMA_FILE, MODEL_FILE, RECIPE_FILE, best_device, des
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.context import Run
-from mage_kit.training.engine import make_fabric
+from mage_kit.training.engine import make_fabric, spread
 from mage_kit.training.first_stage import given_tokenizer, trained_tokenizer
 from mage_kit.training.kernels import check_kernels, model_attention
 from mage_kit.training.loop import Loop
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.model_stage import Drawer, ModelStage, model_precision, tokenization_precision
 from mage_kit.training.probe import Decisions
+from mage_kit.training.signals import StopSignals
 
 DATA_FILE = "data.json"
+_FREE = frozenset(
+    {"workers", "shard", "keep", "log_every", "checkpoint_every", "samples_every", "skip_limit", "rollbacks"}
+)  # of training: how it is carried out, not what; a resumed run may change them
 
 
 def train(
@@ -64,27 +72,27 @@ def train(
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
     dataset, tokenizer = _prepare(recipe, out, resume)
-    run = Run(
-        recipe,
-        dataset,
-        out,
-        device,
-        Decisions(out),
-        MetricsLog(out),
-        BrokenImages(dataset, out, reporter),
-        reporter,
-    )
-    try:
+    hold = locked(out, "out") if processes.is_first() else contextlib.nullcontext()
+    with _held_by_first(hold), StopSignals() as signals, contextlib.closing(MetricsLog(out)) as log:
+        broken = BrokenImages(dataset, out, reporter)
+        run = Run(recipe, dataset, out, device, Decisions(out), log, broken, signals, reporter)
         if tokenizer is None:
             tokenizer = trained_tokenizer(run, until)
-        if (out / MODEL_FILE).is_file():
+            if processes.agree(signals.received is not None, device):
+                raise TrainingStopped(f"{signals.received}: the tokenizer is trained; go on with --resume")
+        if processes.on_first((out / MODEL_FILE).is_file):
             reporter.say(f"{out} is complete; nothing to do")
             return out
         _train_model(run, recipe.build_model(tokenizer), draw, until)
-    finally:
-        run.log.close()
-    reporter.say(f"model written to {out}")
     return out
+
+
+@contextlib.contextmanager
+def _held_by_first(hold: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    """Enter a context in the first process; its error is everybody's."""
+    with contextlib.ExitStack() as stack:
+        processes.on_first(lambda: stack.enter_context(hold))
+        yield
 
 
 # -- before anything is trained --------------------------------------------------------------------------------
@@ -112,9 +120,12 @@ def _open_parts(recipe: Recipe) -> tuple[Dataset, Tokenizer | None]:
     check_kernels(recipe, model, best_device())
     dataset = recipe.build_dataset()
     _check_sizes(recipe, len(dataset))
+    spread("training", recipe.training.batch, recipe.training.micro_batch, recipe.name)
     tokenizer = given_tokenizer(recipe)
     if isinstance(dataset, TokenCache):
         _check_cache(recipe, dataset, tokenizer)
+    if tokenizer is None and recipe.tokenizer_training is not None:
+        spread("tokenizer_training", recipe.tokenizer_training.batch, None, recipe.name)
     return dataset, tokenizer
 
 
@@ -141,17 +152,34 @@ def _check_sizes(recipe: Recipe, images: int) -> None:
         raise RecipeError(found, recipe.name)
 
 
+def _changes(path: str, before: Any, now: Any, free: frozenset[str]) -> list[str]:
+    """Return a line for each value that differs, but for what says only how a run is carried out."""
+    if before == now or (path.startswith("$.training.") and path.rpartition(".")[2] in free):
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys((*before, *now))
+        return [line for key in keys for line in _changes(f"{path}.{key}", before.get(key), now.get(key), free)]
+    return [f"{path}: differs, {json.dumps(before)} in the run, {json.dumps(now)} here"]
+
+
+def _contrasts(recipe: Recipe) -> bool:
+    """Whether images that are computed at once are each other's negatives, so that their number matters."""
+    return any(LOSSES.get(loss.kind).cls.contrasts_batch for loss in recipe.losses)
+
+
 def _open_folder(recipe: Recipe, dataset: Dataset, out: Path, resume: bool) -> None:
     """Make the run folder, or make sure that it is this recipe's, on the same images."""
     stored, identity = out / RECIPE_FILE, out / DATA_FILE
     if resume and stored.is_file():
         before, now = (json.loads(each.to_json()) for each in (Recipe.load(stored), recipe))
-        changed = [f"$.{key}: differs from the run's recipe" for key in now if before.get(key) != now[key]]
-        if changed:
+        free = _FREE if _contrasts(recipe) else _FREE | {"micro_batch"}
+        if changed := _changes("$", before, now, free):
             raise RecipeError(changed, f"--resume {out}")
         if identity.is_file() and read_json(identity) != dataset.identity():
             raise MageKitError(f"--resume {out}: the images are not those of the run ({identity}); start a new run")
         drop_temporaries(out)
+        if before != now:
+            write_text(stored, recipe.to_json())
         return
     if resume:
         raise MageKitError(f"--resume {out}: no run there ({RECIPE_FILE} is missing); start one without --resume")
@@ -180,12 +208,15 @@ def _train_model(run: Run, model: Mage, draw: Drawer | None, until: int | None) 
         reporter.say(f"attention of the {name} by {form.value}: {form.reason}")
         asked = recipe.kernels.attention != "auto" or recipe.kernels.backend == "reference"
         model.set_attention(form.value, None if asked else "sdpa", part)  # type: ignore[arg-type]  # of choose_attention
-    _set_blocks(recipe, model, reporter)
     fabric = make_fabric(device, precision.value, settings.shard)
     stage = ModelStage(recipe, run.dataset, model, fabric, tokens.value, draw)
+    _set_blocks(recipe, model, reporter)  # by now with the engine's hooks, which are compiled with them
     _say_batch(stage, reporter)
-    Loop(stage, stage.plan(), run.out, recipe.to_json(), run.log, run.broken, reporter).run(until)
-    _write_model(stage, run.out)
+    plan = stage.plan()
+    Loop(stage, plan, run.out, recipe.to_json(), run.log, run.broken, run.signals, reporter).run(until)
+    if until is None or until >= plan.steps:  # one that was cut short is no model to be taken for trained
+        _write_model(stage, run.out)
+        reporter.say(f"model written to {run.out}")
 
 
 def _write_model(stage: ModelStage, out: Path) -> None:

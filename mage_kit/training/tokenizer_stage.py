@@ -111,7 +111,9 @@ class TokenizerStage(Stage):
         """Return the mean of each part over steps and processes."""
         for _, value in sorted(self.sums.items()):
             add_up(value)
-        steps = float(self.sums["steps"])
+        steps = float(self.sums.get("steps", 0.0))
+        if not steps:  # all were left out
+            return {}
         record = {name: float(value) / steps for name, value in self.sums.items() if name != "steps"}
         for value in self.sums.values():
             value.zero_()
@@ -125,6 +127,10 @@ class TokenizerStage(Stage):
         share = Share(rank(), world())
         for batch in batches(self.dataset, self.order, first, last, seed, training.workers, share):
             yield replace(batch, images_TCHW=batch.images_TCHW[: len(batch.index_B)], views=1)
+
+    def moving(self) -> dict[str, Tensor]:
+        """Return what follows no gradient: codes and their running means."""
+        return {name: tensor for name, tensor in self.tokenizer.state_dict().items() if name not in self.names}
 
     @property
     def kept(self) -> Checkpointed:
