@@ -55,7 +55,7 @@ def close(one: dict[str, Tensor], many: dict[str, Tensor], rel: float) -> None:
     ("count", "flags", "changes"),
     [
         (2, (), []),
-        (4, (), ['losses[1].negatives="cross_view"']),
+        pytest.param(4, (), ['losses[1].negatives="cross_view"'], marks=pytest.mark.slow),
         (2, ("shard",), []),
         (2, (), ["training.micro_batch=4", "losses[1].weight=0.0"]),
     ],
@@ -103,7 +103,9 @@ def cli(*arguments: str, **environment: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("shard", "then"), [("false", 1), ("true", 1), ("true", 2)], ids=["ddp-1", "fsdp2-1", "fsdp2-2"]
+    ("shard", "then"),
+    [("false", 1), ("true", 2), pytest.param("true", 1, marks=pytest.mark.slow)],
+    ids=["ddp-1", "fsdp2-2", "fsdp2-1"],
 )
 def test_a_run_on_two_processes_goes_on(shard: str, then: int, tmp_path: Path) -> None:
     """Stopped by SIGTERM and resumed with one, or two again: the same images and the same curve from there."""
@@ -198,6 +200,7 @@ def test_a_batch_that_cannot_be_spread_is_told_before_anything_is_trained(tmp_pa
     assert done.stderr.count("$.tokenizer_training.batch: 33, must be a multiple of the processes (2)") == 1
 
 
+@pytest.mark.slow
 def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     """As on several machines, here on one: the same losses as the program's own launcher."""
     settings = ["training.batch=16", "training.precision=float32", "training.epochs=0.2", "tokenizer_training.steps=4"]

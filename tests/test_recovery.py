@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import mage_kit as mk
+from mage_kit.files import locked
 from mage_kit.training import checkpoints
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
@@ -267,6 +268,15 @@ def test_a_resumed_run_may_be_carried_out_otherwise(unbroken: Path, tmp_path: Pa
     assert json.loads((out / "recipe.json").read_text())["training"]["keep"] == 3
     with pytest.raises(mk.RecipeError, match=r"\$\.training\.\w+: differs"):
         train(small("training.clip=1.0"), out, resume=True)
+
+
+def test_two_at_once_in_one_folder_are_one_too_many(unbroken: Path, tmp_path: Path) -> None:
+    """Each would drop the other's checkpoints and mix its lines into the log."""
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    with locked(out, "out"), pytest.raises(mk.MageKitError, match=rf"is in use by process {os.getpid()} on"):
+        train(small(), out, resume=True)
+    train(small(), out, resume=True)
 
 
 def test_a_checkpoint_set_aside_is_given_its_name_back(unbroken: Path, tmp_path: Path) -> None:

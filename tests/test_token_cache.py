@@ -107,7 +107,8 @@ def test_two_processes_write_the_same_cache(recipe: mk.Recipe, cache: Path, trai
     done = subprocess.run([*command, "--processes", "2", "--workers", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--tokens") == 1
-    assert read_card(out).fingerprint() == read_card(cache).fingerprint()
+    made_of, wanted_of = read_card(out).fingerprint(), read_card(cache).fingerprint()
+    assert made_of.pop("layout") != wanted_of.pop("layout") and made_of == wanted_of, "other files, the same tokens"
     made, wanted = ({}, {})
     for folder, into in ((out, made), (cache, wanted)):
         parts = [load_file(shard_file(folder, number)) for number in range(read_card(folder).files)]
@@ -207,7 +208,7 @@ def test_caches_that_are_none_or_damaged(recipe: mk.Recipe, cache: Path, tmp_pat
 
 
 def test_what_cannot_be_cached_is_said(recipe: mk.Recipe, tmp_path: Path) -> None:
-    with pytest.raises(mk.RecipeError, match=r"\$\.tokenizer\.weights: null, must name the folder"):
+    with pytest.raises(mk.RecipeError, match=r"\$\.tokenizer\.weights: null, must name a folder"):
         tokenize(small(), tmp_path / "cache")
     still = recipe.extended(data={"kind": "digits", "augment": _augment(recipe, flip=0.0)})
     with pytest.raises(mk.RecipeError, match=r"\$\.data\.augment\.flip: 0, so --flip"):
