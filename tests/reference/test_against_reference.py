@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mage_kernels import MaskPlan, make_plan
 
 import mage_kit as mk
-from mage_kit.losses import BatchMasks, LossInputs
+from mage_kit.losses import BatchMasks, Gather, LossInputs
 from tests import build
 from tests.reference import masking
 
@@ -79,7 +79,7 @@ def test_info_nce(negatives: str) -> None:
     masks = BatchMasks(ratio, 40, 2)
     empty = torch.zeros(0)
     plan: MaskPlan = build.mage().plan(ratio, torch.rand(10, 16))
-    term = loss(LossInputs(empty, empty, empty, latents, plan, masks, lambda tensor: tensor))
+    term = loss(LossInputs(empty, empty, empty, latents, plan, masks, Gather()))
     projected = F.normalize(loss.projection(latents[:, 1:].mean(1)), dim=-1).detach().numpy().astype(np.float64)
     gate = [True, True, False, True, False]
     wanted = masking.info_nce(projected[:5], projected[5:], 0.2, gate, negatives == "cross_view")
@@ -94,7 +94,7 @@ def test_info_nce_with_every_image_above_the_gate_is_zero_with_gradients() -> No
     plan = build.mage().plan(ratio, torch.rand(4, 16))
     empty = torch.zeros(0)
     masks = BatchMasks(ratio, 40, 2)
-    loss(LossInputs(empty, empty, empty, latents, plan, masks, lambda tensor: tensor)).total.backward()
+    loss(LossInputs(empty, empty, empty, latents, plan, masks, Gather())).total.backward()
     assert loss.count(masks) == 0
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in loss.parameters())
 
@@ -106,7 +106,7 @@ def test_masked_mse_normalises_each_patch() -> None:
     empty = torch.zeros(0)
     ratio = torch.full((1,), 0.5, dtype=torch.float64)
     plan = build.mage().plan(ratio, torch.rand(1, 16))
-    inputs = LossInputs(predictions, targets, weight, empty, plan, BatchMasks(ratio, 5, 1), lambda tensor: tensor)
+    inputs = LossInputs(predictions, targets, weight, empty, plan, BatchMasks(ratio, 5, 1), Gather())
     values = targets.numpy().astype(np.float64)
     normal = (values - values.mean(1, keepdims=True)) / np.sqrt(values.var(1, ddof=1, keepdims=True) + 1e-6)
     wanted = ((predictions.numpy() - normal) ** 2).mean(1)[:5].sum()
