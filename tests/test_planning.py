@@ -23,6 +23,7 @@ from tests.test_recipe import RECIPES
 from tests.test_training import small
 
 RATIO = 0.55
+DRY = ["model.encoder.dropout=0.0", "model.decoder.dropout=0.0"]
 
 
 class Counts:
@@ -84,10 +85,10 @@ def measured(recipe: mk.Recipe, images: int, low: bool, recompute: bool = False,
     ("name", "images", "low", "recompute", "changes"),
     [
         ("mage_vitb", 4, True, False, []),
-        ("mage_vitb", 24, False, False, ["model.encoder.dropout=0.0", "model.decoder.dropout=0.0"]),
-        ("mage_vitb", 16, True, True, []),
+        pytest.param("mage_vitb", 24, False, False, DRY, marks=pytest.mark.slow),
+        pytest.param("mage_vitb", 16, True, True, [], marks=pytest.mark.slow),
         ("mage_vitl", 8, True, False, []),
-        ("mage_c_vitb", 8, True, False, []),
+        pytest.param("mage_c_vitb", 8, True, False, [], marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_operations_and_memory_are_those_that_torch_counts(
