@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mage_kit.errors import MageKitError
 
-LOCK_FILE = ".lock"
+LOCK_FILE = ".lock"  # in a run's folder, while it is held
+BROKEN_FILE = "broken.json"  # images that a run or a cache passed over
 
 
 @contextlib.contextmanager

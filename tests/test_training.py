@@ -15,6 +15,9 @@ from safetensors.torch import load_file
 
 import mage_kit as mk
 from mage_kit.draws import derive
+from mage_kit.files import write_text
+from mage_kit.jobs.folders import clear_run
+from mage_kit.jobs.samples import draw_samples
 from mage_kit.progress import Reporter
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.loader import Order, batches
@@ -74,6 +77,16 @@ def test_a_run_leaves_what_is_promised(unbroken: Path) -> None:
     }
     loaded = mk.load(unbroken)
     assert mk.generate(loaded, 2).images_BCHW.shape == (2, 1, 32, 32)
+
+
+def test_everything_that_a_run_leaves_may_be_overwritten(tmp_path: Path) -> None:
+    """As by `make demo` again: nothing in the folder is taken for somebody else's."""
+    settings = ["training.ema=0.9", "training.samples_every=0.1", "training.epochs=0.2"]
+    out = train(small(*settings), tmp_path / "run", draw=draw_samples)
+    assert {"ema.safetensors", "samples", ".lock"} <= {path.name for path in out.iterdir()}
+    write_text(out / "broken.json", "{}")
+    clear_run(out, overwrite=True)
+    assert not out.exists()
 
 
 def test_a_damaged_tokenizer_is_trained_again(unbroken: Path, tmp_path: Path) -> None:

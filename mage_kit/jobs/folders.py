@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 from mage_kit.errors import MageKitError
+from mage_kit.files import BROKEN_FILE, LOCK_FILE
+from mage_kit.storage import EMA_FILE
 
 _FILES = "recipe.json decisions.json data.json plugins.json metrics.jsonl metrics.json probe.json model.safetensors"
-_WRITTEN = frozenset([*_FILES.split(), "checkpoints", "tokenizer", "tensorboard"])
+_OTHERS = (EMA_FILE, BROKEN_FILE, LOCK_FILE, "samples", "checkpoints", "tokenizer", "tensorboard")
+_WRITTEN = frozenset([*_FILES.split(), *_OTHERS])
 
 
 def clear_run(folder: Path, overwrite: bool) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from mage_kit import processes
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError
-from mage_kit.files import read_json, write_json
+from mage_kit.files import BROKEN_FILE, read_json, write_json
 from mage_kit.progress import Reporter
 
-BROKEN_FILE = "broken.json"
 _SHOWN = 3
 
 
