@@ -30,7 +30,7 @@ from mage_kit.jobs.tokenize import tokenize
 from mage_kit.jobs.train import on_tokens
 from mage_kit.progress import Reporter
 from mage_kit.storage import save_tokenizer
-from mage_kit.training.loader import Order, batches
+from mage_kit.training.loader import Batch, Order, batches
 from mage_kit.training.tokenizer_stage import to_float
 
 BATCH = 32
@@ -70,12 +70,12 @@ def rate(
 ) -> float:
     """Images a second over some batches, the start of the loading processes left out."""
     order = Order(len(dataset), size, 0)
-    feed: Iterator[object] = batches(dataset, order, 0, steps + 2, 0, workers)
+    feed: Iterator[Batch] = batches(dataset, order, 0, steps + 2, 0, workers)
     for _ in range(2):
-        consume(next(feed).images_TCHW)  # type: ignore[attr-defined]
+        consume(next(feed).images_TCHW)
     start = time.perf_counter()
     for batch in feed:
-        consume(batch.images_TCHW)  # type: ignore[attr-defined]
+        consume(batch.images_TCHW)
     return steps * size / (time.perf_counter() - start)
 
 
@@ -117,15 +117,12 @@ def measure(place: Path, images: int, side: int, repeats: int) -> dict[str, floa
     recipe = mk.Recipe.load(RECIPE, [f"data.path={place / 'loose'}", "training.precision=auto"])
     tokenizer = recipe.build_tokenizer().requires_grad_(False).eval()
     save_tokenizer(tokenizer, place / "tokenizer")
-    ready = mk.Recipe.load(
-        RECIPE,
-        [f"data.path={place / 'loose'}", f"tokenizer.weights={place / 'tokenizer'}", "training.precision=float32"],
-    )
     small = place / "few"
     small.mkdir()
     for file in sorted((place / "loose").iterdir())[:FEW]:
         (small / file.name).hardlink_to(file)
-    ready = ready.extended(data={**ready.data.model_dump(mode="json"), "path": str(small)})  # type: ignore[union-attr]
+    settings = [f"data.path={small}", f"tokenizer.weights={place / 'tokenizer'}", "training.precision=float32"]
+    ready = mk.Recipe.load(RECIPE, settings)
     cache = tokenize(ready, place / "cache", crops=1, reporter=Reporter.silent())
     cached, few = on_tokens(ready, cache).build_dataset(), ready.build_dataset()
     low = tokenizer.to(memory_format=torch.channels_last)

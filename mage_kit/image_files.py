@@ -36,7 +36,7 @@ def open_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(file)
-    except Exception as error:
+    except Exception as error:  # decoders raise what they like: see above
         raise broken(name or str(file), error) from None
 
 
@@ -75,7 +75,7 @@ def load_image(image: Image.Image, name: str, channels: int, least: tuple[int, i
         image.load()
         upright = ImageOps.exif_transpose(image) or image
         return to_channels(_eight_bits(upright), channels)
-    except Exception as error:
+    except Exception as error:  # decoders raise what they like: see above
         raise broken(name, error) from None
 
 

@@ -121,7 +121,7 @@ def on_first(work: Callable[[], T]) -> T:
     if is_first():
         try:
             told[0] = work()
-        except Exception as error:
+        except Exception as error:  # whatever it is, all processes raise it
             told[1] = error
     dist.broadcast_object_list(told)
     if told[1] is not None:

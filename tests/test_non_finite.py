@@ -27,11 +27,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(small(), tmp_path_factory.mktemp("runs") / "unbroken")
 
 
-def same_weights(one: Path, other: Path, name: str = "model.safetensors") -> bool:
-    first, second = (load_file(folder / name) for folder in (one, other))
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
 class Poison(nn.Module):
     """Passes its input on, until told to spoil it."""
 

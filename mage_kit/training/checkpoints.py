@@ -12,6 +12,7 @@ import hashlib
 import re
 import shutil
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -162,13 +163,13 @@ def resume(kept: Checkpointed, checkpoints: Path, reporter: Reporter) -> int:
     Raises:
         MageKitError: If there are checkpoints, but none verifies: to start over is the user's decision.
     """
-    found = processes.on_first(lambda: _verified(checkpoints, reporter))
-    for path in found:
-        step, problem = 0, ""
-        try:
-            step = load_checkpoint(path, kept)
-        except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
-            problem = str(error) or type(error).__name__
+    for path in processes.on_first(lambda: _newest_first(checkpoints)):
+        step, problem = 0, processes.on_first(partial(_damage, path))  # one at a time: the first sound one will do
+        if not problem:
+            try:
+                step = load_checkpoint(path, kept)
+            except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
+                problem = str(error) or type(error).__name__
         if told := next(filter(None, processes.collect(problem)), ""):  # one process cannot read it: none uses it
             reporter.say(f"checkpoint {path} is damaged and passed over: {told}")
             continue
@@ -180,18 +181,18 @@ def resume(kept: Checkpointed, checkpoints: Path, reporter: Reporter) -> int:
     return 0
 
 
-def _verified(checkpoints: Path, reporter: Reporter) -> list[Path]:
-    """Drop what is unfinished; return the checkpoints whose files are what was written, newest first."""
+def _newest_first(checkpoints: Path) -> list[Path]:
     drop_unfinished(checkpoints)
-    sound = []
-    for path in reversed(list_checkpoints(checkpoints)):
-        try:
-            verify_checkpoint(path)
-        except (MageKitError, OSError, AttributeError) as error:
-            reporter.say(f"checkpoint {path} is damaged and passed over: {error}")
-            continue
-        sound.append(path)
-    return sound
+    return list_checkpoints(checkpoints)[::-1]
+
+
+def _damage(path: Path) -> str:
+    """Return what is wrong with a checkpoint's files, or nothing."""
+    try:
+        verify_checkpoint(path)
+    except (MageKitError, OSError, AttributeError) as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _tensors(parts: Checkpointed) -> dict[str, dict[str, Tensor]]:

@@ -257,7 +257,7 @@ class Loop:
             message = f"{text}, {back}: stopped{safe}; start a new run with a lower learning rate"
             raise processes.shared(MageKitError(f"{message}, or with training.precision float32"))
         skipped = self.counters["skipped"]
-        self.done = resume(self.kept, self.checkpoints, self.reporter)
+        self.done = self.saved = resume(self.kept, self.checkpoints, self.reporter)
         self.counters.update({"rollbacks": tried + 1, "skipped": skipped})
         processes.on_first(lambda: write_json(self.checkpoints / _ROLLBACKS, self.counters))
         self.bad = 0
@@ -286,7 +286,7 @@ class Loop:
         """Draw a picture; one that cannot be drawn ends no run."""
         try:
             self.stage.look(path)
-        except Exception as error:
+        except Exception as error:  # out of memory, no room, a schedule that does not fit: training matters more
             self.reporter.say(f"samples {path}: not drawn ({type(error).__name__}: {error})")
 
     def save(self) -> bool:

@@ -75,6 +75,8 @@ class TokenizerStage(Stage):
         self.optimizer = fabric.setup_optimizers(made)
         self.sums: dict[str, Tensor] = {}
         self._kept = Checkpointed(tokenizer, self.names, made, self.sums)
+        state = tokenizer.state_dict()  # shares its tensors, which are changed in place
+        self._moving = {name: tensor for name, tensor in state.items() if name not in self.names}
 
     def plan(self) -> LoopPlan:
         """Return the loop's numbers."""
@@ -130,7 +132,7 @@ class TokenizerStage(Stage):
 
     def moving(self) -> dict[str, Tensor]:
         """Return what follows no gradient: codes and their running means."""
-        return {name: tensor for name, tensor in self.tokenizer.state_dict().items() if name not in self.names}
+        return self._moving
 
     @property
     def kept(self) -> Checkpointed:
