@@ -14,7 +14,15 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
-from mage_kit.datasets.token_store import NO_LABEL, CacheCard, differences, ids_digest, read_card, shard_file
+from mage_kit.datasets.token_store import (
+    NO_LABEL,
+    CacheCard,
+    differences,
+    ids_digest,
+    read_card,
+    read_notes,
+    shard_file,
+)
 from mage_kit.draws import derive
 from mage_kit.errors import MageKitError
 from mage_kit.processes import is_first
@@ -177,7 +185,7 @@ class _Shards:
 def _verified(file: Path) -> Any:
     """Open a token file; once in each process its ids are held against their digest, a few milliseconds' work."""
     held: Any = safe_open(file, framework="np")
-    wanted = (held.metadata() or {}).get("ids_sha256")
+    wanted, _ = read_notes(held.metadata())
     if wanted != ids_digest(held.get_tensor("ids")):
         raise MageKitError(
             f"{file}: damaged, its ids are not what was written; remove it and run mage-kit tokenize again"

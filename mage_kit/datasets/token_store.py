@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mage_kit.files import read_json
 CACHE_FILE = "cache.json"
 VERSION = 1
 NO_LABEL = -1
+_NOTES = "mage_kit"  # the metadata entry of a token file
 _SMALL = 32_767  # codes that fit into 16 bits with their sign
 
 
@@ -102,6 +104,20 @@ def shard_file(folder: Path, number: int) -> Path:
 def ids_digest(ids: NDArray[Any]) -> str:
     """Return a SHA-256 of a token file's ids."""
     return hashlib.sha256(np.ascontiguousarray(ids).tobytes()).hexdigest()
+
+
+def shard_notes(ids: NDArray[Any], broken: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+    """Return a token file's metadata: a digest of its ids, and what was broken among its images.
+
+    It is one entry: safetensors writes several in any order, and the same tokens are to give the same file.
+    """
+    return {_NOTES: json.dumps({"broken": list(broken), "ids_sha256": ids_digest(ids)})}
+
+
+def read_notes(metadata: Mapping[str, str] | None) -> tuple[str | None, list[tuple[str, str]]]:
+    """Return the digest and the broken images of a token file's metadata; None and none where it has no notes."""
+    notes = json.loads((metadata or {}).get(_NOTES, "{}"))
+    return notes.get("ids_sha256"), [(name, reason) for name, reason in notes.get("broken", [])]
 
 
 def read_card(folder: Path) -> CacheCard:

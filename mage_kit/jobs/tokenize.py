@@ -5,7 +5,6 @@ Legend: n images of a token file, K crops, F 1 or 2 (as cropped, and mirrored), 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,15 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mage_kit import processes
 from mage_kit.datasets import Dataset, Sample
-from mage_kit.datasets.token_store import CACHE_FILE, NO_LABEL, CacheCard, ids_digest, read_card, shard_file
+from mage_kit.datasets.token_store import (
+    CACHE_FILE,
+    NO_LABEL,
+    CacheCard,
+    read_card,
+    read_notes,
+    shard_file,
+    shard_notes,
+)
 from mage_kit.draws import derive
 from mage_kit.errors import BrokenImageError, MageKitError, RecipeError
 from mage_kit.files import drop_temporaries, write_json, write_tensors
@@ -98,7 +105,7 @@ def _broken_in(file: Path) -> list[tuple[str, str]]:
     if not file.is_file():
         return []
     with safe_open(file, framework="np") as held:
-        return [(name, reason) for name, reason in json.loads((held.metadata() or {}).get("broken", "[]"))]
+        return read_notes(held.metadata())[1]
 
 
 def _parts(recipe: Recipe, mirrored: bool) -> tuple[Dataset, Tokenizer]:
@@ -210,11 +217,7 @@ def _write_shard(
     empty = torch.empty(0, card.crops, card.mirrored, card.grid[0] * card.grid[1], dtype=kind)
     tensors = {"ids": torch.cat([empty, *ids]), "index": torch.tensor(index), "labels": torch.tensor(labels)}
     whole = {name: _whole_numbers(tensor) for name, tensor in tensors.items()}
-    write_tensors(
-        shard_file(out, number),
-        whole,
-        metadata={"broken": json.dumps(lost), "ids_sha256": ids_digest(whole["ids"].numpy())},
-    )
+    write_tensors(shard_file(out, number), whole, shard_notes(whole["ids"].numpy(), lost))
     broken.note(lost)
 
 

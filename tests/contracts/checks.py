@@ -16,7 +16,7 @@ from torch import Tensor
 
 import mage_kit as mk
 from mage_kit.datasets import DATASETS, DatasetWires
-from mage_kit.datasets.token_store import CACHE_FILE, CacheCard, ids_digest, shard_file
+from mage_kit.datasets.token_store import CACHE_FILE, CacheCard, shard_file, shard_notes
 from mage_kit.files import write_json, write_tensors
 from mage_kit.generation import decode_tokens
 from mage_kit.model import Decoding
@@ -236,6 +236,6 @@ def _made_cache(folder: Path, source: dict[str, Any], wires: DatasetWires) -> Pa
     labels = torch.tensor([images.label(index) for index in range(len(images))])
     ids = torch.randint(16, (len(images), 5, 2, 6), generator=torch.Generator().manual_seed(0)).to(torch.int16)
     tensors = {"ids": ids, "index": torch.arange(len(images)), "labels": labels}
-    write_tensors(shard_file(out, 0), tensors, {"ids_sha256": ids_digest(ids.numpy())})
+    write_tensors(shard_file(out, 0), tensors, shard_notes(ids.numpy()))
     write_json(out / CACHE_FILE, card.written())
     return out
