@@ -2,14 +2,18 @@
 
 from mage_kit.classifier import MageClassifier
 from mage_kit.classifier_recipe import ClassifierRecipe
+from mage_kit.condition import Condition
 from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
-from mage_kit.decoders import DECODERS, Decoder, LinearDecoder, ViTDecoder
+from mage_kit.decoders import DECODERS, ClassViTDecoder, Decoder, LinearDecoder, ViTDecoder
+from mage_kit.decoding import Decoding
+from mage_kit.editing import Edited, inpaint, outpaint, reconstruct, uncrop
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
 from mage_kit.errors import MageKitError, PartsError, RecipeError, RegistrationError
 from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
-from mage_kit.generation import Generated, decode_tokens, generate
+from mage_kit.generation import Decoded, Generated, Sampler, Trace, decode_tokens, generate
 from mage_kit.grid import TokenGrid, TokenSpec
+from mage_kit.guidance import Guidance
 from mage_kit.jobs.convert import convert
 from mage_kit.jobs.export import export
 from mage_kit.jobs.train import train
@@ -24,7 +28,7 @@ from mage_kit.mask_ratios import (
     TruncatedNormalRatio,
     UniformRatio,
 )
-from mage_kit.model import Decoding, Mage, Weighted
+from mage_kit.model import Mage, Weighted
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
 from mage_kit.recipe import Recipe
 from mage_kit.registry import FAMILIES
@@ -39,8 +43,12 @@ from mage_kit.schedules import (
 )
 from mage_kit.selections import (
     SELECTIONS,
+    Entropy,
     GumbelConfidence,
     Halton,
+    Margin,
+    Predictions,
+    Purity,
     RandomSelection,
     Selection,
     SelectionStep,
@@ -66,19 +74,25 @@ __all__ = [
     "ArccosSchedule",
     "Augment",
     "ClassTokenPadding",
+    "ClassViTDecoder",
     "ClassifierRecipe",
     "CodebookTokenizer",
+    "Condition",
     "CosineRatio",
     "CosineSchedule",
     "Dataset",
+    "Decoded",
     "Decoder",
     "Decoding",
     "Digits",
+    "Edited",
     "EmbeddingConfig",
     "Encoder",
+    "Entropy",
     "FixedRatio",
     "Fraction",
     "Generated",
+    "Guidance",
     "GumbelConfidence",
     "Halton",
     "ImageFolder",
@@ -90,6 +104,7 @@ __all__ = [
     "Mage",
     "MageClassifier",
     "MageKitError",
+    "Margin",
     "MaskRatio",
     "MaskTokenPadding",
     "MaskedCrossEntropy",
@@ -102,12 +117,15 @@ __all__ = [
     "Positive",
     "PositiveFloat",
     "PowerSchedule",
+    "Predictions",
     "Probability",
+    "Purity",
     "RandomSelection",
     "Recipe",
     "RecipeError",
     "RegistrationError",
     "Sample",
+    "Sampler",
     "Schedule",
     "Selection",
     "SelectionStep",
@@ -116,6 +134,7 @@ __all__ = [
     "TokenGrid",
     "TokenSpec",
     "Tokenizer",
+    "Trace",
     "TruncatedNormalRatio",
     "UniformRatio",
     "ViTDecoder",
@@ -126,10 +145,14 @@ __all__ = [
     "decode_tokens",
     "export",
     "generate",
+    "inpaint",
     "load",
     "load_classifier",
     "load_tokenizer",
+    "outpaint",
+    "reconstruct",
     "save",
     "save_tokenizer",
     "train",
+    "uncrop",
 ]

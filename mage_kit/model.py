@@ -18,7 +18,9 @@ from mage_kernels.attention import Implementation
 from torch import Tensor, nn
 
 from mage_kit.blocks import Block, SelfAttention, evaluating
+from mage_kit.condition import Condition
 from mage_kit.decoders import Decoder
+from mage_kit.decoding import Decoding
 from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
 from mage_kit.errors import PartsError
@@ -27,8 +29,8 @@ from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm
 from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio, draw
 from mage_kit.paddings import ClassTokenPadding, Padding
 from mage_kit.part_rules import check_parts
-from mage_kit.schedules import CosineSchedule, Schedule
-from mage_kit.selections import GumbelConfidence, Selection
+from mage_kit.schedules import CosineSchedule
+from mage_kit.selections import GumbelConfidence
 from mage_kit.tokenizers import Tokenizer
 
 ROW_STEPS = 16  # loss rows are padded to sixteenths of the batch's tokens: few shapes for compiled code
@@ -45,19 +47,6 @@ class Weighted:
 
     loss: Loss
     weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How a model generates unless told otherwise: paper's cosine schedule, Gumbel confidence 6.0, 20 steps."""
-
-    schedule: Schedule
-    selection: Selection
-    steps: int = 20
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps: {self.steps}, must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -125,6 +114,7 @@ class Mage(nn.Module):
             raise PartsError(("embedding", "encoder"), f"sine-cosine positions need a width of 4k, not {encoder.dim}")
         self.embedding = TokenEmbedding(self.spec, encoder.dim, config)
         self.head = make_head(self.spec, decoder.dim, encoder.dim)
+        self.frozen = False
         self.backend: Backend = "auto"
         self.attention: Implementation | Literal["auto"] = "auto"
         check_parts(self)
@@ -145,10 +135,20 @@ class Mage(nn.Module):
         return max(loss.needs_views for loss in self.losses if isinstance(loss, Loss))
 
     def train(self, mode: bool = True) -> Mage:
-        """Set the training mode of all parts but the tokenizer, which stays as it is trained."""
+        """Set the training mode of all parts but the tokenizer, and the encoder if frozen: these stay as they are."""
         super().train(mode)
         self.tokenizer.eval()
+        if self.frozen:
+            self.embedding.eval()
+            self.encoder.eval()
         return self
+
+    def freeze_encoder(self) -> None:
+        """Train decoder and head alone from now on: encoder and embedding get no gradient, and no dropout either."""
+        self.frozen = True
+        self.embedding.requires_grad_(False)
+        self.encoder.requires_grad_(False)
+        self.train(self.training)
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Return names and parameters that training changes: all but the tokenizer's."""
@@ -249,7 +249,7 @@ class Mage(nn.Module):
         hidden: Tensor = self.encoder(self.embedding(tokens, plan))
         return hidden
 
-    def decode(self, latents_BSD: Tensor, plan: MaskPlan, condition: Any = None) -> Tensor:
+    def decode(self, latents_BSD: Tensor, plan: MaskPlan, condition: Condition | None = None) -> Tensor:
         """Return decoder features (B, L, E) of all tokens from normed encoder outputs."""
         embedded_BSE = self.decoder.embed(latents_BSD)
         padded_BNE = self.padding(embedded_BSE, plan, self.decoder.positions_NE)
@@ -262,7 +262,7 @@ class Mage(nn.Module):
         plan: MaskPlan,
         masks: BatchMasks,
         gather: Gather | None = None,
-        condition: Any = None,
+        condition: Condition | None = None,
     ) -> StepOutput:
         """One training pass: losses on the masked tokens, nothing else is predicted.
 
@@ -273,7 +273,8 @@ class Mage(nn.Module):
             gather: Joins tensors of the processes; None for those of this run.
             condition: For conditional decoders.
         """
-        latents_BSD = self.encoder.norm(self.encode(tokens, plan))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            latents_BSD = self.encoder.norm(self.encode(tokens, plan))
         features_BLE = self.decode(latents_BSD, plan, condition)
         picked_ME = features_BLE.flatten(0, 1).index_select(0, plan.picked_M)
         predictions_MX = self.head(picked_ME, self.embedding).float()
@@ -293,7 +294,14 @@ class Mage(nn.Module):
             terms[0] = dataclasses.replace(terms[0], total=terms[0].total + 0.0 * predictions_MX.sum())
         return StepOutput(terms, plan.picked_M, plan.weight_M)
 
-    def logits(self, ids_BL: Tensor, masked_BL: Tensor, condition: Any = None, rows_M: Tensor | None = None) -> Tensor:
+    def logits(
+        self,
+        ids_BL: Tensor,
+        masked_BL: Tensor,
+        condition: Condition | None = None,
+        rows_M: Tensor | None = None,
+        guidance: float = 0.0,
+    ) -> Tensor:
         """Return predictions for every token (B, L, V), nothing dropped: the generation pass.
 
         Args:
@@ -301,14 +309,23 @@ class Mage(nn.Module):
             masked_BL: bool, True where the token is unknown.
             condition: For conditional decoders.
             rows_M: Flat indices (image * L + token) of the tokens wanted; the result is then (M, V).
+            guidance: Weight of what the condition adds to the logits; the encoder runs once all the same.
         """
         plan = full_plan(masked_BL)
         latents_BSD = self.encoder.norm(self.encode(ids_BL, plan))
-        features = self.decode(latents_BSD, plan, condition)
-        if rows_M is not None:
-            features = features.flatten(0, 1).index_select(0, rows_M)
-        predictions: Tensor = self.head(features, self.embedding)
-        return predictions
+
+        def predict(told: Condition | None) -> Tensor:
+            features = self.decode(latents_BSD, plan, told)
+            if rows_M is not None:
+                features = features.flatten(0, 1).index_select(0, rows_M)
+            predictions: Tensor = self.head(features, self.embedding)
+            return predictions
+
+        told = predict(condition)
+        if not guidance or condition is None:
+            return told
+        told = told.float()
+        return told + guidance * (told - predict(condition.without()).float())
 
     def token_features(self, tokens: Tensor) -> Tensor:
         """Return mean features (B, D) of the patch positions of the last block, nothing masked, nothing dropped."""

@@ -47,6 +47,18 @@ def labelled_rows(rows: Sequence[tuple[str, Tensor]], *, scale: int = 1) -> Imag
     return canvas
 
 
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures of any sizes in a row, white between them; grey ones stay grey if all are."""
+    mode = pictures[0].mode if len({picture.mode for picture in pictures}) == 1 else "RGB"
+    width = sum(picture.width + GAP for picture in pictures) - GAP
+    canvas = Image.new(mode, (width, max(picture.height for picture in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        canvas.paste(picture.convert(mode), (left, 0))
+        left += picture.width + GAP
+    return canvas
+
+
 def save_picture(image: Image.Image, path: Path) -> None:
     """Write a PNG whole or not at all."""
     with atomic(path) as temporary:

@@ -9,18 +9,19 @@ from pydantic import Field
 
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.decoders import DECODERS, DecoderWires
+from mage_kit.decoding import Decoding
 from mage_kit.encoders import ENCODERS
 from mage_kit.errors import RecipeError
 from mage_kit.losses import LOSSES, Loss, LossWires
 from mage_kit.mask_ratios import MASK_RATIOS
-from mage_kit.model import Decoding, Mage, Weighted
+from mage_kit.model import Mage, Weighted
 from mage_kit.paddings import PADDINGS, PaddingWires
 from mage_kit.places import Collected, at
 from mage_kit.plugins import load_entry_points
 from mage_kit.recipe_base import RecipeBase, plugins_of, seeded
 from mage_kit.registry import ComponentConfig, NoWires
 from mage_kit.schedules import SCHEDULES
-from mage_kit.sections import Evaluation, Generation, Kernels, ModelConfig, TokenizerTraining, Training
+from mage_kit.sections import Evaluation, Generation, Kernels, ModelConfig, Pretrained, TokenizerTraining, Training
 from mage_kit.selections import SELECTIONS
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
@@ -33,6 +34,9 @@ class Recipe(RecipeBase):
 
     data: Annotated[ComponentConfig, DATASETS.slot()] | None = Field(None, description="Images; null for a bare model.")
     model: ModelConfig
+    pretrained: Pretrained | None = Field(
+        None, description="Encoder to start from, or to keep; null: everything is trained from random weights."
+    )
     losses: Annotated[list[Annotated[ComponentConfig, LOSSES.slot()]], Field(min_length=1)]
     tokenizer_training: TokenizerTraining | None = Field(None, description="First stage; null if nothing is to train.")
     training: Training | None = Field(None, description="Second stage; null for a bare model.")
@@ -60,11 +64,6 @@ class Recipe(RecipeBase):
             LOSSES.describe(cast(Loss, loss), weight=weight)
             for loss, weight in zip(model.losses, model.loss_weights, strict=True)
         ]
-        generation = {
-            "schedule": SCHEDULES.describe(model.decoding.schedule),
-            "selection": SELECTIONS.describe(model.decoding.selection),
-            "steps": model.decoding.steps,
-        }
         tokenizer = TOKENIZERS.describe(model.tokenizer, weights=None)
         return cls.parse(
             {
@@ -73,7 +72,7 @@ class Recipe(RecipeBase):
                 "tokenizer": tokenizer,
                 "model": parts,
                 "losses": losses,
-                "generation": generation,
+                "generation": model.decoding.describe(),
                 "kernels": {"backend": model.backend, "attention": model.attention},
             }
         )
@@ -145,7 +144,10 @@ class Recipe(RecipeBase):
             schedule = SCHEDULES.build(self.generation.schedule, NoWires())
         with at("$.generation.selection", self.generation.selection):
             selection = SELECTIONS.build(self.generation.selection, NoWires())
-        return Decoding(schedule, selection, self.generation.steps)
+        asked = self.generation
+        return Decoding(
+            schedule, selection, asked.steps, asked.token_temperature, asked.top_k, asked.top_p, asked.guidance
+        )
 
     def check(self) -> Mage:
         """Build everything without memory and without reading data; return the model on the meta device.
@@ -174,6 +176,12 @@ class Recipe(RecipeBase):
         untrained = model.tokenizer.needs_training and self.tokenizer.get("weights") is None
         if not model.tokenizer.needs_training and self.tokenizer.get("weights") is not None:
             found.append("$.tokenizer.weights: given, but this tokenizer has nothing to load; must be null")
+        if self.generation.guidance is not None and model.decoder.classes is None:
+            found.append(
+                f"$.generation.guidance and $.model.decoder: guidance needs a decoder that is told the class, "
+                f"'{self.model.decoder.kind}' is not; must be null"
+            )
+        untrained = untrained and self.pretrained is None
         if untrained and self.training is not None and self.tokenizer_training is None:
             found.append("$.tokenizer.weights and $.tokenizer_training: both null, the tokenizer would stay untrained")
         if self.training is not None:

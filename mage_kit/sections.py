@@ -13,6 +13,7 @@ from mage_kit.decoders import DECODERS
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS
 from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.guidance import Guidance
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.paddings import PADDINGS
 from mage_kit.registry import ComponentConfig, Strict
@@ -50,6 +51,13 @@ class ModelConfig(Strict):
     encoder: Annotated[ComponentConfig, ENCODERS.slot()]
     padding: Annotated[ComponentConfig, PADDINGS.slot()]
     decoder: Annotated[ComponentConfig, DECODERS.slot()]
+
+
+class Pretrained(Strict):
+    """Where encoder and embedding come from, instead of random initialisation; the tokenizer must be theirs."""
+
+    weights: str = Field(description="Run or model folder; its tokenizer serves where tokenizer.weights is null.")
+    freeze: bool = Field(True, description="Train decoder and head alone; the encoder then has no dropout either.")
 
 
 class TokenizerTraining(Strict):
@@ -101,6 +109,14 @@ class Generation(Strict):
     schedule: Annotated[ComponentConfig, SCHEDULES.slot()]
     selection: Annotated[ComponentConfig, SELECTIONS.slot()]
     steps: Positive = Field(20, description="Decoding steps, T.")
+    token_temperature: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
+        (1.0, 1.0), description="Of drawing tokens, at the first and the last step, linear between; 0: the likeliest."
+    )
+    top_k: Positive | None = Field(None, description="Likeliest codes that a token may take; null: all.")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Probability that the likeliest codes a token may take add up to, at least; null: all codes."
+    )
+    guidance: Guidance | None = Field(None, description="Of class-conditional decoders; null: none.")
 
 
 class Evaluation(Strict):

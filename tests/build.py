@@ -46,6 +46,16 @@ def mage(tokenizer: mk.Tokenizer | None = None, seed: int = 0, **changes: Any) -
         )
 
 
+def sharpen(model: mk.Mage) -> mk.Mage:
+    """Let predictions depend on what the decoder sees, its label above all, as after training."""
+    with torch.no_grad():
+        for parameter in (*model.decoder.parameters(), *model.head.parameters()):
+            parameter.mul_(3)
+        if isinstance(model.decoder, mk.ClassViTDecoder):
+            model.decoder.class_rows.weight.mul_(30)
+    return model
+
+
 def images(model: mk.Mage, count: int, seed: int = 0) -> Tensor:
     """Random images of the model's size."""
     shape = (count, model.tokenizer.channels, *model.tokenizer.image_size)

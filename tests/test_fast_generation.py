@@ -14,6 +14,7 @@ from mage_kernels.packed import PackedLinear, packing_problem
 import mage_kit as mk
 from mage_kit.blocks import Linear, SelfAttention
 from mage_kit.generation import decoding, generation_precision, prepared
+from mage_kit.generation.sampling import draw_tokens
 from mage_kit.precision import bfloat16_products
 from tests import build
 
@@ -182,25 +183,33 @@ def test_a_blank_start_is_computed_once_and_changes_nothing(monkeypatch: pytest.
 
     monkeypatch.setattr(mk.Mage, "logits", spy)
     known = torch.zeros(5, 16, dtype=torch.int64)
-    made = mk.decode_tokens(model, known, blank, seed=3, decoding=mk.Decoding(mk.CosineSchedule(), mk.Halton(), 4))
+    made = mk.decode_tokens(
+        model, known, blank, seed=3, decoding=mk.Decoding(mk.CosineSchedule(), mk.Halton(), 4)
+    ).ids_BL
     assert seen == [1, 5, 5, 5]
     blank[0, 0] = False  # one known token: every image is computed
     seen.clear()
-    other = mk.decode_tokens(model, known, blank, seed=3, decoding=mk.Decoding(mk.CosineSchedule(), mk.Halton(), 4))
+    other = mk.decode_tokens(
+        model, known, blank, seed=3, decoding=mk.Decoding(mk.CosineSchedule(), mk.Halton(), 4)
+    ).ids_BL
     assert seen == [5, 5, 5, 5]
     assert torch.equal(made[1:], other[1:])
 
 
-def test_a_decoding_step_reads_nothing_back_from_the_device() -> None:
+@pytest.mark.parametrize(
+    ("selection", "limits"),
+    [(mk.GumbelConfidence(), {}), (mk.Margin(), {"token_temperature": (1.2, 0.8), "top_k": 5, "top_p": 0.9})],
+)
+def test_a_decoding_step_reads_nothing_back_from_the_device(selection: mk.Selection, limits: dict[str, object]) -> None:
     """On the meta device, where every read-back raises; the way taken is a GPU's."""
     model = build.mage().eval().to("meta")
     model.set_backend("torch")
-    plan = mk.Decoding(mk.CosineSchedule(), mk.GumbelConfidence(), 4)
+    plan = mk.Decoding(mk.CosineSchedule(), selection, 4, **limits)  # type: ignore[arg-type]
     ids, masked = (torch.zeros(3, 16, dtype=kind, device="meta") for kind in (torch.int64, torch.bool))
     uniform, gumbel = torch.zeros(3, 32, dtype=torch.float64, device="meta").chunk(2, dim=1)
     with torch.no_grad():
-        sampled = decoding._sample(model, ids, masked, uniform, same=False)
-        ids, masked, broken = decoding._keep_best(model, plan, 1, ids, masked, masked.sum(dim=1), gumbel, *sampled)
+        drawn = draw_tokens(model, plan, 1, ids, masked, uniform, None, same=False)
+        ids, masked, broken = decoding._keep_best(model, plan, 1, ids, masked, masked.sum(dim=1), gumbel, drawn)
     assert ids.shape == masked.shape == (3, 16) and broken.shape == (2,)
     with pytest.raises((RuntimeError, NotImplementedError)):
         bool(broken.any())

@@ -31,13 +31,16 @@ LAYERS: dict[str, int] = {
         ),
         1,
     ),
-    **dict.fromkeys(("blocks", "embedding", "head", "image_files", "pictures", "transforms"), 2),
+    **dict.fromkeys(
+        ("blocks", "condition", "embedding", "guidance", "head", "image_files", "pictures", "transforms"), 2
+    ),
     **dict.fromkeys(FAMILIES, 3),
-    **dict.fromkeys(("model", "part_rules", "classifier", "sections"), 4),
+    **dict.fromkeys(("decoding", "model", "part_rules", "classifier", "sections"), 4),
     **dict.fromkeys(("recipe_base", "recipe", "classifier_recipe", "storage", "legacy", "loading"), 5),
     **dict.fromkeys(("training", "generation", "evaluation", "planning"), 6),
-    "jobs": 7,
-    "cli": 8,
+    "editing": 7,
+    "jobs": 8,
+    "cli": 9,
 }
 HEAVY = ("triton", "xformers", "lightning_fabric", "sklearn", "matplotlib", "tensorboard")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,21 +20,6 @@ ProcessesOption = Annotated[
     int | None,
     typer.Option("--processes", min=1, help="Processes on this machine; default one a GPU, or one. Or use torchrun."),
 ]
-
-
-class Precisions(StrEnum):
-    """What to compute in."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Weights(StrEnum):
-    """Which weights of a run."""
-
-    raw = "raw"
-    ema = "ema"
 
 
 @app.command()
@@ -88,47 +72,6 @@ def tokenize(
         again = " ".join(f"--set {shlex.quote(item)}" for item in given)
         hint = f"mage-kit train {recipe} {again} --tokens {folder}".replace("  ", " ")
         console.print(f"token cache: {folder}; train on it: {hint}", markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
-def generate(
-    run: RunArgument,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Image i follows (seed, i) alone.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Decoding steps; default the recipe's.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="PNG to write; default RUN/generated-seedSEED-nN.png.")] = None,
-    separate: Annotated[bool, typer.Option("--separate", help="One PNG an image, in a folder named by --out.")] = False,
-    overwrite: OverwriteOption = False,
-    precision: Annotated[
-        Precisions, typer.Option(help="auto: bfloat16 where the processor has it and the model is wide.")
-    ] = Precisions.auto,
-    compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the blocks first: pays for many images.")
-    ] = False,
-    weights: Annotated[
-        Weights, typer.Option(help="raw, or ema for the running mean of a run that has one (training.ema).")
-    ] = Weights.raw,
-) -> None:
-    """Generate images from nothing, as one picture or one file each."""
-    from mage_kit.jobs.generate import generate_files
-    from mage_kit.progress import Reporter
-
-    written = generate_files(
-        run,
-        n,
-        seed=seed,
-        steps=steps,
-        batch=batch,
-        out=out,
-        separate=separate,
-        overwrite=overwrite,
-        precision=precision.value,
-        compile_=compile_,
-        ema=weights is Weights.ema,
-        reporter=Reporter(),
-    )
-    console.print(f"written: {written}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -12,12 +13,15 @@ from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.transforms import Augment
 
+_NINTH = 9  # of every so many digits one is held out
+
 
 @DATASETS.register("digits")
 class Digits(Dataset):
     """The embedded default: real data without a download; enlarged to the tokenizer's image size.
 
     Args:
+        part: "all"; or "training" without every ninth digit, and "held_out" with these alone: 200 of scikit-learn's.
         path: CSV file (also .gz) of 64 values from 0 to 16 and a label a line, as scikit-learn's own; null: that one.
         augment: How training views are made; digits should not be flipped.
     """
@@ -29,12 +33,16 @@ class Digits(Dataset):
         image_size: tuple[int, int],
         channels: int,
         *,
+        part: Literal["all", "training", "held_out"] = "all",
         path: str | None = None,
         augment: Augment = Augment(area=(0.8, 1.0), aspect=(0.9, 1.1), flip=0.0, filter="bicubic"),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(image_size, channels, augment)
-        self.path = path
+        self.part, self.path = part, path
         values, labels = _bundled() if path is None else _from_csv(Path(path))
+        if part != "all":
+            chosen = (np.arange(len(labels)) % _NINTH == _NINTH // 2) == (part == "held_out")
+            values, labels = values[chosen], labels[chosen]
         self._pixels = np.round(values * (255.0 / 16.0)).astype(np.uint8).reshape(-1, 8, 8)
         self._labels = labels.astype(np.int64)
 

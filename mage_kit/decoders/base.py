@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mage_kit.blocks import Linear
+from mage_kit.condition import Condition
 from mage_kit.registry import Registry
 
 
@@ -33,9 +34,13 @@ class Decoder(nn.Module, ABC):
         embed: Linear layer D -> E on the encoder's outputs, applied before padding.
         positions_NE: Learned positions, added by the padding.
         mixes: False where a position's output follows from its own input alone.
+        classes: Number of classes that it may be told of; None if it takes no condition.
+        label_dropout: Share of the images whose label training withholds, so that it can do without.
     """
 
     mixes: ClassVar[bool] = True
+    classes: int | None = None
+    label_dropout: float = 0.0
 
     def __init__(self, encoder_dim: int, num_tokens: int, dim: int) -> None:
         super().__init__()
@@ -44,7 +49,7 @@ class Decoder(nn.Module, ABC):
         self.positions_NE = nn.Parameter(torch.empty(1 + num_tokens, dim).normal_(std=0.02))
 
     @abstractmethod
-    def forward(self, padded_BNE: Tensor, condition: Any = None) -> Tensor:
+    def forward(self, padded_BNE: Tensor, condition: Condition | None = None) -> Tensor:
         """Return features (B, N, E), after the final norm.
 
         Args:
@@ -56,7 +61,7 @@ class Decoder(nn.Module, ABC):
 DECODERS: Registry[Decoder, DecoderWires] = Registry("decoders", Decoder, DecoderWires)
 
 
-def refuse_condition(decoder: Decoder, condition: Any) -> None:
+def refuse_condition(decoder: Decoder, condition: Condition | None) -> None:
     """Raise ValueError if an unconditional decoder is given a condition."""
     if condition is not None:
         raise ValueError(f"condition: given, but {type(decoder).__name__} takes none")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from mage_kit.blocks import NORM_EPS, Block, Blocks, initialise
+from mage_kit.condition import Condition
 from mage_kit.decoders.base import DECODERS, Decoder, refuse_condition
 from mage_kit.fields import Positive, PositiveFloat, Probability
 
@@ -40,7 +39,7 @@ class ViTDecoder(Decoder):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         initialise(self)
 
-    def forward(self, padded_BNE: Tensor, condition: Any = None) -> Tensor:
+    def forward(self, padded_BNE: Tensor, condition: Condition | None = None) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
         refuse_condition(self, condition)
         normed_BNE: Tensor = self.norm(self.blocks(padded_BNE))

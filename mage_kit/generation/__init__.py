@@ -1,6 +1,22 @@
 """Generation: iterative decoding from any known tokens."""
 
-from mage_kit.generation.decoding import Generated, decode_tokens, generate
+from mage_kit.generation.decoding import Decoded, Trace, decode_step, decode_tokens
+from mage_kit.generation.generate import Generated, Labels, Sampler, check_guidance, chosen_labels, generate, to_images
 from mage_kit.generation.prepared import Asked, generation_precision, prepared
 
-__all__ = ["Asked", "Generated", "decode_tokens", "generate", "generation_precision", "prepared"]
+__all__ = [
+    "Asked",
+    "Decoded",
+    "Generated",
+    "Labels",
+    "Sampler",
+    "Trace",
+    "check_guidance",
+    "chosen_labels",
+    "decode_step",
+    "decode_tokens",
+    "generate",
+    "generation_precision",
+    "prepared",
+    "to_images",
+]

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from mage_kit.decoding import DecodingChanges
 from mage_kit.errors import MageKitError
-from mage_kit.files import atomic, atomic_folder
-from mage_kit.generation import Asked, generate, generation_precision
+from mage_kit.files import atomic_folder, write_json
+from mage_kit.generation import Asked, Labels, Trace, generate, generation_precision
+from mage_kit.generation.steps import step_images
+from mage_kit.jobs.written import save_gif, write_png
 from mage_kit.loading import load
 from mage_kit.pictures import grid_picture
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.schedules import SCHEDULES
-from mage_kit.selections import SELECTIONS
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 
 _COLUMNS = 8
-_NUMBERED = re.compile(r"\d{6}\.png")
-_SMALL = 64  # sheets of smaller images are enlarged, for people to look at
+_ANIMATED = 16  # images of an animation
+_NUMBERED = re.compile(r"\d{6}\.png|settings\.json|steps\.gif")
+_SMALL = 64  # pixels: sheets of smaller images are enlarged
 
 
 def generate_files(
     run: Path,
     n: int,
     *,
-    seed: int,
-    steps: int | None,
-    batch: int,
-    out: Path | None,
-    separate: bool,
-    overwrite: bool,
-    precision: Asked,
+    seed: int = 0,
+    labels: Labels = None,
+    changes: DecodingChanges,
+    batch: int = 64,
+    out: Path | None = None,
+    separate: bool = False,
+    overwrite: bool = False,
+    precision: Asked = "auto",
     compile_: bool = False,
     ema: bool = False,
+    gif: bool = False,
     reporter: Reporter,
 ) -> Path:
     """Generate images and write them.
@@ -47,14 +49,17 @@ def generate_files(
         run: Run or model folder.
         n: How many.
         seed: Image i follows (seed, i) alone.
-        steps: Decoding steps; None for the recipe's.
+        labels: Classes, of conditional models; None for each in turn.
+        changes: What to change of the recipe's decoding.
         batch: Images at once.
-        out: PNG, or folder with `separate`; None names one inside the run folder.
+        out: PNG, or folder with `separate`; None names one inside the run folder. A JSON file with the settings stands
+            beside it, in a folder inside it.
         separate: One PNG an image, at its own size, instead of one sheet.
         overwrite: Replace files.
         precision: What to compute in; "auto" follows the machine and the model's width.
         compile_: Compile the transformer blocks first.
         ema: Take the running mean of the run's weights.
+        gif: Write an animation of the canvas filling up too, of the first images, beside the sheet.
         reporter: Where progress goes.
 
     Returns:
@@ -66,37 +71,45 @@ def generate_files(
     require_folder(run)
     target = _target(out or run / f"generated-seed{seed}-n{n}{'' if separate else '.png'}", separate, overwrite)
     model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
-    decided = generation_precision(precision, model)
+    decided, decoding = generation_precision(precision, model), model.decoding.changed(changes)
     if compile_:
         model.compile_blocks()
-    with reporter.task(f"generating {n} images", n * (steps or model.decoding.steps)) as task:
+    with reporter.task(f"generating {n} images", n * decoding.steps) as task:
         made = generate(
             model,
             n,
             seed=seed,
-            steps=steps,
+            labels=labels,
             batch=batch,
             precision=precision,
+            trace=gif,
             on_progress=lambda done, _: task.update(done),
+            **changes,
         )
     settings = {
         "run": Recipe.load(run / RECIPE_FILE).name,
         "seed": seed,
-        "steps": steps or model.decoding.steps,
         "weights": "ema" if ema else "raw",
         "precision": decided.value,
-        "schedule": SCHEDULES.describe(model.decoding.schedule),
-        "selection": SELECTIONS.describe(model.decoding.selection),
+        "decoding": decoding.describe(),
+        "labels": None if made.labels_B is None else made.labels_B.tolist(),
     }
     _write_all(made.images_BCHW, target, separate, settings)
+    if gif:
+        assert made.trace is not None
+        first = Trace(made.trace.ids_TBL[:, :_ANIMATED], made.trace.masked_TBL[:, :_ANIMATED])
+        frames = [grid_picture(images, _COLUMNS // 2, scale=_scale(images)) for images in step_images(model, first)]
+        save_gif(frames, target / "steps.gif" if separate else target.with_suffix(".gif"))
     return target
 
 
 def _target(target: Path, separate: bool, overwrite: bool) -> Path:
     """Return the place to write, if it may be written."""
     taken = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))
-    if taken and not overwrite:
-        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
+    beside = [] if separate else [target.with_suffix(suffix) for suffix in (".json", ".gif")]
+    for place in [*([target] if taken else []), *(path for path in beside if path.exists())]:
+        if not overwrite:
+            raise MageKitError(f"out: '{place}', exists; choose another or give --overwrite")
     if target.exists() and target.is_dir() != separate:
         raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
     if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
@@ -104,22 +117,24 @@ def _target(target: Path, separate: bool, overwrite: bool) -> Path:
     return target
 
 
-def _write_all(images_BCHW: Tensor, target: Path, separate: bool, settings: dict[str, object]) -> None:
-    """Write one sheet, or one file an image."""
+def _write_all(images_BCHW: Tensor, target: Path, separate: bool, settings: dict[str, Any]) -> None:
+    """Write one sheet, or one file an image; the settings beside."""
+    labels: list[int] | None = settings["labels"]
     if separate:
         with atomic_folder(target) as temporary:  # no picture of an earlier, larger call stays among the new ones
             for index in range(len(images_BCHW)):
                 picture = grid_picture(images_BCHW[index : index + 1], 1)
-                _write(picture, temporary / f"{index:06d}.png", {**settings, "index": index})
+                own = {**settings, "index": index, "labels": labels[index] if labels else None}
+                write_png(picture, temporary / f"{index:06d}.png", own)
+            write_json(temporary / "settings.json", {**settings, "images": len(images_BCHW)})
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    scale = 2 if max(images_BCHW.shape[-2:]) <= _SMALL else 1
-    sheet = grid_picture(images_BCHW, min(_COLUMNS, len(images_BCHW)), scale=scale)
-    _write(sheet, target, {**settings, "images": len(images_BCHW)})
+    sheet = grid_picture(images_BCHW, min(_COLUMNS, len(images_BCHW)), scale=_scale(images_BCHW))
+    settings = {**settings, "images": len(images_BCHW)}
+    write_png(sheet, target, settings)
+    write_json(target.with_suffix(".json"), settings)
 
 
-def _write(picture: Image.Image, path: Path, settings: dict[str, object]) -> None:
-    info = PngInfo()
-    info.add_text("mage_kit", json.dumps(settings))
-    with atomic(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=info)
+def _scale(images_BCHW: Tensor) -> int:
+    """Small images are enlarged, for people to look at."""
+    return 2 if max(images_BCHW.shape[-2:]) <= _SMALL else 1

@@ -8,11 +8,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
+from mage_kernels import gumbel
 from torch import Tensor
 
 from mage_kit.grid import TokenGrid
 from mage_kit.registry import NoWires, Registry
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model predicts for each token; meaningless at known positions.
+
+    Args:
+        first_BL: float32 probability of the likeliest code.
+        second_BL: float32 probability of the next one.
+        entropy_BL: float32 entropy of the prediction, in nats.
+    """
+
+    first_BL: Tensor
+    second_BL: Tensor
+    entropy_BL: Tensor
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,7 @@ class SelectionStep:
         grid: Where the tokens lie.
         log_p_BL: float32 log-probability of each sampled token; meaningless at known positions.
         uniform_BL: float64 noise in (0, 1), fresh in each step, the same for (seed, image) whatever the batch.
+        predictions: For selections that read them, else None.
     """
 
     step: int
@@ -32,10 +50,32 @@ class SelectionStep:
     grid: TokenGrid
     log_p_BL: Tensor
     uniform_BL: Tensor
+    predictions: Predictions | None = None
+
+    def read(self) -> Predictions:
+        """Return the predictions.
+
+        Raises:
+            ValueError: If there are none: the selection does not state `reads_predictions`.
+        """
+        if self.predictions is None:
+            raise ValueError("selection: reads predictions, so its class must state reads_predictions = True")
+        return self.predictions
+
+    def fading_noise(self, temperature: float) -> Tensor:
+        """Return temperature (1 - t / T) Gumbel noise (B, L): it fades to 0 over the steps."""
+        return temperature * (1 - self.step / self.steps) * gumbel(self.uniform_BL)
 
 
 class Selection(ABC):
-    """Ranks the tokens sampled in a step. Paper: supplement, "Generation", steps 2 and 3."""
+    """Ranks the tokens sampled in a step. Paper: supplement, "Generation", steps 2 and 3.
+
+    Attributes:
+        reads_predictions: True where the step is to carry the model's predictions, which cost another pass over the
+            logits.
+    """
+
+    reads_predictions: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, step: SelectionStep) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mage_kernels import gumbel
 from torch import Tensor
 
 from mage_kit.fields import NonNegativeFloat
@@ -22,5 +21,4 @@ class GumbelConfidence(Selection):
 
     def score(self, step: SelectionStep) -> Tensor:
         """Return noisy confidences (B, L)."""
-        scale = self.temperature * (1 - step.step / step.steps)
-        return step.log_p_BL + scale * gumbel(step.uniform_BL)
+        return step.log_p_BL + step.fading_noise(self.temperature)

@@ -31,9 +31,19 @@ def tokenizer_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
 
 
 def given_tokenizer(recipe: Recipe) -> Tokenizer | None:
-    """Return a tokenizer that needs no training here: nothing to learn, or weights named; None otherwise."""
+    """Return a tokenizer that needs no training here: nothing to learn, or weights named; None otherwise.
+
+    Where none are named, a pretrained model's own serve.
+    """
     tokenizer = recipe.build_tokenizer()
     weights: str | None = recipe.tokenizer.get("weights")
+    if weights is None and recipe.pretrained is not None and tokenizer.needs_training:
+        weights = recipe.pretrained.weights
+        if not Path(weights).is_dir():
+            advice = (
+                "must be the folder of a trained model: train it first, or name one with --set pretrained.weights=DIR"
+            )
+            raise RecipeError([f"$.pretrained.weights: '{weights}', {advice}"], recipe.name)
     if tokenizer.needs_training and weights is None:
         return None
     if weights is not None:

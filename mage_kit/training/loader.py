@@ -33,6 +33,7 @@ class Batch:
         index_B: int64, places in the data set; in all processes together a step's images are those of `Order`.
         epoch: Which pass over the data.
         views: Views of each image.
+        labels_B: int64 class numbers; None where an image has none.
         broken: (name, reason) of images that could not be used; others stand in for them.
     """
 
@@ -40,6 +41,7 @@ class Batch:
     index_B: Tensor
     epoch: int
     views: int
+    labels_B: Tensor | None = None
     broken: tuple[tuple[str, str], ...] = ()
 
     def pin_memory(self) -> Batch:
@@ -191,7 +193,9 @@ def _collate(loaded: list[_Loaded | MageKitError]) -> Batch | MageKitError:
     stacked = np.stack([sample.views[view] for view in range(views) for sample in samples])
     index_B = torch.tensor([sample.index for sample in samples], dtype=torch.int64)
     broken = tuple(pair for item in good for pair in item.broken)
-    return Batch(torch.from_numpy(stacked), index_B, good[0].epoch, views, broken)
+    labels = [sample.label for sample in samples]
+    labels_B = None if None in labels else torch.tensor(labels, dtype=torch.int64)
+    return Batch(torch.from_numpy(stacked), index_B, good[0].epoch, views, labels_B, broken)
 
 
 def _leave_signals(_: int) -> None:

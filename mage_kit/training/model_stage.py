@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from mage_kernels import MaskPlan
 from torch import Tensor, nn
 
+from mage_kit.condition import Condition
 from mage_kit.datasets import Dataset
 from mage_kit.draws import derive, generator, keys, uniforms
 from mage_kit.errors import RecipeError
@@ -41,11 +42,15 @@ Drawer = Callable[[list[tuple[str, Mage]], Path], None]
 _PROBED = 4096  # tokens in the batch that precision is measured on
 
 
-class Work:
-    """The masks of one micro-batch; a plain class, so that engine wrappers hand it on untouched."""
+Micro = tuple[Tensor, BatchMasks, Tensor, Condition | None]
+"""A micro-batch: images, host side of the masks, mask noise, labels of conditional models."""
 
-    def __init__(self, plan: MaskPlan, masks: BatchMasks) -> None:
-        self.plan, self.masks = plan, masks
+
+class Work:
+    """The masks and labels of one micro-batch; a plain class, so that engine wrappers hand it on untouched."""
+
+    def __init__(self, plan: MaskPlan, masks: BatchMasks, condition: Condition | None) -> None:
+        self.plan, self.masks, self.condition = plan, masks, condition
 
 
 class TrainStep(nn.Module):
@@ -61,7 +66,7 @@ class TrainStep(nn.Module):
 
     def forward(self, tokens: Tensor, work: Work) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Return each loss's sum, and (rows, hits) of each loss that has rows (hits may be absent)."""
-        output = self.model(tokens, work.plan, work.masks)
+        output = self.model(tokens, work.plan, work.masks, condition=work.condition)
         rows = [[part for part in (term.rows_M, term.hits_M) if part is not None] for term in output.terms]
         return [term.total for term in output.terms], rows
 
@@ -156,9 +161,9 @@ class ModelStage(Stage):
         total = torch.zeros((), device=self.device)
 
         def run(number: int) -> None:
-            images, masks, noise_TL = micros[number]
+            images, masks, noise_TL, condition = micros[number]
             plan = self.model.plan(masks.ratio_B, noise_TL)
-            totals, rows = self.module(self._tokens(images), Work(plan, masks))
+            totals, rows = self.module(self._tokens(images), Work(plan, masks, condition))
             parts = torch.stack([part / count for part, count in zip(totals, counts, strict=True)])
             loss = (parts * self.weights).sum()
             self.fabric.backward(loss * world())
@@ -176,9 +181,9 @@ class ModelStage(Stage):
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_tokens):
             return self.model.tokenizer.encode(to_float(images, self.device))
 
-    def _micros(self, batch: Batch, step: int) -> tuple[list[tuple[Tensor, BatchMasks, Tensor]], Tensor]:
-        """Cut this process's part of a batch: images, host side of the masks, and mask noise of each micro-batch; and
-        the ratios of the whole step's images, of which this process's are the ones at its place."""
+    def _micros(self, batch: Batch, step: int) -> tuple[list[Micro], Tensor]:
+        """Cut this process's part of a batch into micro-batches; with the ratios of the whole step's images, of which
+        this process's are the ones at its place."""
         size, views, micro = len(batch.index_B), batch.views, self.spread.micro
         ratio_S = self.ratios(step, size * world())
         ratio_B = ratio_S[rank() * size : (rank() + 1) * size] if world() > 1 else ratio_S
@@ -186,14 +191,24 @@ class ModelStage(Stage):
         keyed = [keys(self.recipe.seed, "mask", batch.index_B, batch.epoch, view) for view in range(views)]
         noise_VBL = torch.stack([uniforms(key_B, length) for key_B in keyed])
         images = batch.images_TCHW.unflatten(0, (views, size))
+        condition = self._condition(batch)
         result = []
         for start in range(0, size, micro):
             part = slice(start, start + micro)
             ratio_T = ratio_B[part].repeat(views)
             masks = BatchMasks(ratio_T, int(self.model.n_masked(ratio_T).sum()), views)
             noise_TL = noise_VBL[:, part].flatten(0, 1).to(self.device, non_blocking=True)
-            result.append((images[:, part].flatten(0, 1), masks, noise_TL))
+            told = None if condition is None else Condition(condition.labels_B[part].repeat(views)).to(self.device)
+            result.append((images[:, part].flatten(0, 1), masks, noise_TL, told))
         return result, ratio_S
+
+    def _condition(self, batch: Batch) -> Condition | None:
+        """Return the images' labels, less those withheld: drawn from (seed, epoch, image)."""
+        decoder = self.model.decoder
+        if decoder.classes is None or batch.labels_B is None:
+            return None
+        uniform_B = uniforms(keys(self.recipe.seed, "label", batch.index_B, batch.epoch), 1)[:, 0]
+        return Condition(batch.labels_B).dropped(uniform_B, decoder.label_dropout)
 
     def ratios(self, step: int, size: int) -> Tensor:
         """Return one ratio an image, shared by `ratio_group` consecutive images of the global batch."""

@@ -33,6 +33,7 @@ from mage_kit.training.kernels import check_kernels, model_attention
 from mage_kit.training.loop import Loop
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.model_stage import Drawer, ModelStage, model_precision, tokenization_precision
+from mage_kit.training.pretrained import check_labels, fill_encoder, find_encoder
 from mage_kit.training.probe import Decisions
 from mage_kit.training.signals import StopSignals
 
@@ -83,7 +84,9 @@ def train(
         if processes.on_first((out / MODEL_FILE).is_file):
             reporter.say(f"{out} is complete; nothing to do")
             return out
-        _train_model(run, recipe.build_model(tokenizer), draw, until)
+        model = recipe.build_model(tokenizer)
+        fill_encoder(model, recipe)
+        _train_model(run, model, draw, until)
     return out
 
 
@@ -121,7 +124,10 @@ def _open_parts(recipe: Recipe) -> tuple[Dataset, Tokenizer | None]:
     dataset = recipe.build_dataset()
     _check_sizes(recipe, len(dataset))
     spread("training", recipe.training.batch, recipe.training.micro_batch, recipe.name)
+    check_labels(recipe, model, dataset)
     tokenizer = given_tokenizer(recipe)
+    if tokenizer is not None:
+        find_encoder(model, tokenizer, recipe)
     if isinstance(dataset, TokenCache):
         _check_cache(recipe, dataset, tokenizer)
     if tokenizer is None and recipe.tokenizer_training is not None:

@@ -11,15 +11,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 import mage_kit as mk
 from mage_kit.datasets import DATASETS, DatasetWires
 from mage_kit.datasets.token_store import CACHE_FILE, CacheCard, shard_file, shard_notes
+from mage_kit.decoding import Decoding
 from mage_kit.files import write_json, write_tensors
 from mage_kit.generation import decode_tokens
-from mage_kit.model import Decoding
 from mage_kit.registry import Registry
 from mage_kit.selections import SelectionStep
 from tests import build
@@ -64,7 +65,7 @@ def schedule(curve: mk.Schedule) -> None:
             assert masked.tolist() == [count, 0]
 
 
-def selection(choice: mk.Selection, model: mk.Mage) -> None:
+def selection(choice: mk.Selection, model: mk.Mage, schedule: mk.Schedule | None = None) -> None:
     """In decoding: exact counts a row, known tokens unchanged and never re-sampled, the same for (seed, index)."""
     length = model.spec.grid.size
     known = build.tokens(model, 6, seed=5)
@@ -73,17 +74,17 @@ def selection(choice: mk.Selection, model: mk.Mage) -> None:
         < torch.tensor([1, 0.9, 0.6, 0.3, 0.1, 0.0])[:, None]
     )
     masked[0] = True
-    decoding = Decoding(mk.CosineSchedule(), choice, 6)
+    decoding = Decoding(schedule or mk.CosineSchedule(), choice, 6)
     seen: list[Tensor] = []
     logits = type(model).logits
 
-    def spy(self: mk.Mage, ids: Tensor, mask: Tensor, condition: Any = None, rows_M: Tensor | None = None) -> Tensor:
+    def spy(self: mk.Mage, ids: Tensor, mask: Tensor, *told: Any, **more: Any) -> Tensor:
         seen.append(mask.clone())
-        return logits(self, ids, mask, condition, rows_M)
+        return logits(self, ids, mask, *told, **more)
 
     type(model).logits = spy
     try:
-        filled = decode_tokens(model, known, masked, decoding=decoding, seed=1)
+        filled = decode_tokens(model, known, masked, decoding=decoding, seed=1).ids_BL
     finally:
         type(model).logits = logits
     assert torch.equal(filled[~masked], known[~masked]), "known tokens changed"
@@ -91,11 +92,32 @@ def selection(choice: mk.Selection, model: mk.Mage) -> None:
     for step, mask in enumerate(seen[1:]):
         assert mask.sum(1).tolist() == [row[step] for row in expected], "counts are not exact"
         assert not bool((mask & ~seen[step]).any()), "a token known before is masked again"
-    again = decode_tokens(model, known, masked, decoding=decoding, seed=1)
+    again = decode_tokens(model, known, masked, decoding=decoding, seed=1).ids_BL
     assert torch.equal(filled, again)
-    alone = decode_tokens(model, known[2:3], masked[2:3], decoding=decoding, seed=1, first_index=2)
+    alone = decode_tokens(model, known[2:3], masked[2:3], decoding=decoding, seed=1, first_index=2).ids_BL
     assert torch.equal(alone, filled[2:3]), "an image depends on its batch"
-    assert not torch.equal(filled, decode_tokens(model, known, masked, decoding=decoding, seed=2))
+    assert not torch.equal(filled, decode_tokens(model, known, masked, decoding=decoding, seed=2).ids_BL)
+
+
+def selection_by_itself(choice: mk.Selection, model: mk.Mage) -> None:
+    """Image i follows (seed, i), whatever else is computed with it: exactly in float64, nearly in float32; logits that
+    are no numbers are an error, never a picture."""
+    images, length = 64, model.spec.grid.size
+    decoding = Decoding(mk.CosineSchedule(), choice, 8)
+    known = build.tokens(model, images, seed=5)
+    masked = torch.rand(images, length, generator=torch.Generator().manual_seed(3)) < 0.8
+    for dtype, share in ((torch.float64, 1.0), (torch.float32, 0.999)):
+        model.to(dtype)
+        whole = decode_tokens(model, known, masked, decoding=decoding, seed=1).ids_BL
+        parts = [
+            decode_tokens(model, known[part], masked[part], decoding=decoding, seed=1, first_index=part.start).ids_BL
+            for part in (slice(0, 1), slice(1, 4), slice(4, 33), slice(33, images))
+        ]
+        assert float((whole == torch.cat(parts)).double().mean()) >= share, f"an image depends on its batch in {dtype}"
+    with torch.no_grad():
+        model.head.bias[3] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        decode_tokens(model, known, masked, decoding=decoding)
 
 
 def padding(pad: mk.Padding) -> None:
@@ -191,7 +213,7 @@ def training_masks(epoch: int, views: int = 2) -> Tensor:
     stage = ModelStage(recipe, recipe.build_dataset(), recipe.build_model(), Fabric(accelerator="cpu", devices=1))
     size = recipe.build_tokenizer().image_size
     batch = Batch(torch.zeros(views * 16, 1, *size, dtype=torch.uint8), torch.arange(16), epoch, views)
-    (_, masks, noise) = stage._micros(batch, 5)[0][0]
+    (_, masks, noise, _) = stage._micros(batch, 5)[0][0]
     return stage.model.plan(masks.ratio_B, noise).masked_BL
 
 

@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "patches": {"image_size": [16, 16], "channels": 1, "patch": 4},
     "vit": {"dim": 32, "depth": 1, "heads": 4},
+    "class_vit": {"classes": 3, "dim": 32, "depth": 1, "heads": 4},
     "linear": {"dim": 32},
     "info_nce": {"hidden": 32, "output": 16},
 }  # fmt: skip
@@ -86,9 +87,16 @@ def test_schedules(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", kinds("selections"))
+@pytest.mark.parametrize("schedule", kinds("schedules"))
 @pytest.mark.parametrize("grid", [(4, 4), (5, 7)])
-def test_selections(kind: str, grid: tuple[int, int]) -> None:
-    checks.selection(make("selections", kind), build.mage(build.vqgan(grid=grid)).eval())
+def test_selections(kind: str, schedule: str, grid: tuple[int, int]) -> None:
+    model = build.mage(build.vqgan(grid=grid)).eval()
+    checks.selection(make("selections", kind), model, make("schedules", schedule))
+
+
+@pytest.mark.parametrize("kind", kinds("selections"))
+def test_selections_whatever_the_batch(kind: str) -> None:
+    checks.selection_by_itself(make("selections", kind), build.mage().eval())
 
 
 @pytest.mark.parametrize("kind", kinds("paddings"))

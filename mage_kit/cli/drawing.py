@@ -1,0 +1,135 @@
+"""Options that generation and editing share, and what they mean to the library."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from mage_kit.errors import MageKitError
+
+if TYPE_CHECKING:
+    from mage_kit.decoding import DecodingChanges
+    from mage_kit.registry import NoWires, Registry
+
+Built = TypeVar("Built")
+
+
+class Precisions(StrEnum):
+    """What to compute in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Weights(StrEnum):
+    """Which weights of a run."""
+
+    raw = "raw"
+    ema = "ema"
+
+
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Decoding steps; default the recipe's.")]
+ScheduleOption = Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")]
+SelectionOption = Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")]
+TemperatureOption = Annotated[
+    str | None, typer.Option(help="Token temperature, as 0.9, or FIRST,LAST; default the recipe's.")
+]
+TopKOption = Annotated[int | None, typer.Option(min=1, help="Likeliest codes that a token may take.")]
+TopPOption = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Probability that the likeliest codes add up to.")
+]
+GuidanceOption = Annotated[
+    str | None, typer.Option(help="Of class-conditional runs: scale, or JSON as in a recipe; default the recipe's.")
+]
+PrecisionOption = Annotated[
+    Precisions, typer.Option(help="auto: bfloat16 where the processor has it and the model is wide.")
+]
+WeightsOption = Annotated[
+    Weights, typer.Option(help="raw, or ema for the running mean of a run that has one (training.ema).")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Image i follows (seed, i) alone.")]
+
+
+def decoding_changes(
+    steps: int | None,
+    schedule: str | None,
+    selection: str | None,
+    temperature: str | None,
+    top_k: int | None,
+    top_p: float | None,
+    guidance: str | None,
+) -> DecodingChanges:
+    """Return what options change of a recipe's decoding.
+
+    Raises:
+        MageKitError: If one cannot be read.
+    """
+    from mage_kit.schedules import SCHEDULES
+    from mage_kit.selections import SELECTIONS
+
+    changes: DecodingChanges = {
+        "steps": steps,
+        "schedule": _component(SCHEDULES, "schedule", schedule),
+        "selection": _component(SELECTIONS, "selection", selection),
+        "token_temperature": _temperature(temperature),
+        "top_k": top_k,
+        "top_p": top_p,
+        "guidance": _guidance(guidance),
+    }
+    return changes
+
+
+def _component(registry: Registry[Built, NoWires], name: str, text: str | None) -> Built | None:
+    from mage_kit.places import at
+    from mage_kit.plugins import load_entry_points
+    from mage_kit.registry import NoWires
+
+    if text is None:
+        return None
+    load_entry_points()
+    value = _json(name, text) if text.lstrip().startswith("{") else {"kind": text}
+    try:
+        config = registry.parse(value)
+    except ValidationError as error:
+        item = error.errors()[0]
+        where = ".".join([name, *map(str, item["loc"])])
+        raise MageKitError(f"--{where}: {item['msg']}") from None
+    with at(f"--{name}", config):
+        return registry.build(config, NoWires())
+
+
+def _temperature(text: str | None) -> float | tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2):
+        raise MageKitError(f"--temperature: '{text}', must be a number, or FIRST,LAST")
+    return values[0] if len(values) == 1 else (values[0], values[1])
+
+
+def _guidance(text: str | None) -> Any:
+    from mage_kit.guidance import Guidance
+
+    if text is None:
+        return None
+    value = _json("guidance", text)
+    try:
+        return Guidance.model_validate(value if isinstance(value, dict) else {"scale": value})
+    except ValidationError as error:
+        item = error.errors()[0]
+        raise MageKitError(f"--guidance {'.'.join(map(str, item['loc']))}: {item['msg']}") from None
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise MageKitError(f"--{name}: '{text}', not JSON ({error.msg})") from None

@@ -1,0 +1,75 @@
+"""Images from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
+from mage_kit.cli.drawing import (
+    GuidanceOption,
+    PrecisionOption,
+    Precisions,
+    ScheduleOption,
+    SeedOption,
+    SelectionOption,
+    StepsOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    Weights,
+    WeightsOption,
+    decoding_changes,
+)
+
+
+@app.command()
+def generate(
+    run: RunArgument,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
+    seed: SeedOption = 0,
+    class_: Annotated[
+        list[int] | None,
+        typer.Option("--class", help="Of class-conditional runs, several times for one after the other; -1: no class."),
+    ] = None,
+    steps: StepsOption = None,
+    schedule: ScheduleOption = None,
+    selection: SelectionOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    guidance: GuidanceOption = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="PNG to write; default RUN/generated-seedSEED-nN.png.")] = None,
+    separate: Annotated[bool, typer.Option("--separate", help="One PNG an image, in a folder named by --out.")] = False,
+    gif: Annotated[bool, typer.Option("--gif", help="Write the canvas filling up too, as an animation.")] = False,
+    overwrite: OverwriteOption = False,
+    precision: PrecisionOption = Precisions.auto,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the blocks first: pays for many images.")
+    ] = False,
+    weights: WeightsOption = Weights.raw,
+) -> None:
+    """Generate images from nothing, as one picture or one file each; the settings stand in each PNG and in a JSON."""
+    from mage_kit.jobs.generate import generate_files
+    from mage_kit.progress import Reporter
+
+    written = generate_files(
+        run,
+        n,
+        seed=seed,
+        labels=class_,
+        changes=decoding_changes(steps, schedule, selection, temperature, top_k, top_p, guidance),
+        batch=batch,
+        out=out,
+        separate=separate,
+        overwrite=overwrite,
+        precision=precision.value,
+        compile_=compile_,
+        ema=weights is Weights.ema,
+        gif=gif,
+        reporter=Reporter(),
+    )
+    console.print(f"written: {written}", markup=False, soft_wrap=True)

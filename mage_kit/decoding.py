@@ -1,0 +1,106 @@
+"""How tokens are decoded: how many at a step, which ones, and how each is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from mage_kit.guidance import Guidance
+from mage_kit.schedules import SCHEDULES, Schedule
+from mage_kit.selections import SELECTIONS, Selection
+
+
+class DecodingChanges(TypedDict, total=False):
+    """What a call may change of a model's own decoding; see `Decoding`. None leaves a setting as it is."""
+
+    schedule: Schedule | None
+    selection: Selection | None
+    steps: int | None
+    token_temperature: float | tuple[float, float] | None
+    top_k: int | None
+    top_p: float | None
+    guidance: float | Guidance | None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model generates unless told otherwise. Paper: cosine schedule, Gumbel confidence 6.0, 20 steps.
+
+    Tokens are drawn from softmax(logits / temperature), cut to the likeliest codes by `top_k` and then `top_p`. What a
+    selection is told of them, confidence above all, is always the model's own distribution at temperature 1, so that
+    the two temperatures (this one, and that of the selection's noise) act apart.
+
+    Args:
+        schedule: How many tokens stay masked after a step.
+        selection: Which ones.
+        steps: Decoding steps, T.
+        token_temperature: Of the draw, at the first and the last step, linear between; 0 takes the likeliest code.
+        top_k: Likeliest codes that a token may take; None for all.
+        top_p: Probability that the likeliest codes that a token may take add up to, at least; None for all codes.
+        guidance: Of conditional decoders; None for none.
+
+    Raises:
+        ValueError: If a number is outside its range.
+    """
+
+    schedule: Schedule
+    selection: Selection
+    steps: int = 20
+    token_temperature: tuple[float, float] = (1.0, 1.0)
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance: Guidance | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps: {self.steps}, must be at least 1")
+        if not all(0 <= value < float("inf") for value in self.token_temperature):
+            raise ValueError(f"token_temperature: {self.token_temperature}, must be numbers of at least 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k: {self.top_k}, must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: {self.top_p}, must lie in (0, 1]")
+
+    def temperature_at(self, step: int) -> float:
+        """Return the token temperature of a step, from 1 to `steps`."""
+        first, last = self.token_temperature
+        return first + (last - first) * (step - 1) / max(1, self.steps - 1)
+
+    def guidance_at(self, step: int) -> float:
+        """Return the guidance's weight at a step, from 1 to `steps`."""
+        return 0.0 if self.guidance is None else self.guidance.weight(step / self.steps)
+
+    def describe(self) -> dict[str, Any]:
+        """Return this as a recipe's generation section, ready for JSON.
+
+        Raises:
+            MageKitError: If the schedule's or selection's class is not registered.
+        """
+        return {
+            "schedule": SCHEDULES.describe(self.schedule),
+            "selection": SELECTIONS.describe(self.selection),
+            "steps": self.steps,
+            "token_temperature": list(self.token_temperature),
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "guidance": self.guidance and self.guidance.model_dump(mode="json"),
+        }
+
+    def changed(self, changes: DecodingChanges) -> Decoding:
+        """Return this decoding with some settings replaced.
+
+        Raises:
+            ValueError: If a name is unknown or a number is outside its range.
+        """
+        unknown = set(changes) - {field.name for field in dataclasses.fields(self)}
+        if unknown:
+            raise TypeError(f"unexpected argument '{min(unknown)}'")
+        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        if isinstance(temperature := given.get("token_temperature"), int | float):
+            given["token_temperature"] = (float(temperature), float(temperature))
+        if isinstance(scale := given.get("guidance"), int | float):
+            if scale < 0:
+                raise ValueError(f"guidance: {scale}, must be at least 0")
+            given["guidance"] = Guidance(scale=float(scale))
+        return dataclasses.replace(self, **given)

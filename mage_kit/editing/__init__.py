@@ -1,0 +1,21 @@
+"""Editing: pictures whose tokens are partly known; reconstruct, inpaint, outpaint, uncrop."""
+
+from mage_kit.editing.edit import Edited, OnProgress, inpaint, outpaint, reconstruct, uncrop
+from mage_kit.editing.fills import FILLS
+from mage_kit.editing.inputs import ImageLike, to_mask, to_pixels
+from mage_kit.editing.settings import EditOptions, EditSettings
+
+__all__ = [
+    "FILLS",
+    "EditOptions",
+    "EditSettings",
+    "Edited",
+    "ImageLike",
+    "OnProgress",
+    "inpaint",
+    "outpaint",
+    "reconstruct",
+    "to_mask",
+    "to_pixels",
+    "uncrop",
+]

@@ -1,0 +1,323 @@
+"""Pictures in part painted anew: paper section 3.2 and figure 2; supplement, "Image Inpainting and Outpainting".
+
+What lies under a mask is replaced before the picture is tokenised, so that no token can know of it. Tokens that hold a
+masked pixel, and a ring of cells around, are decoded; all others stay bit for bit. Legend: N variants, L tokens,
+C channels, H x W pixels of the picture. `True = masked`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mage_kit.condition import UNKNOWN, Condition
+from mage_kit.decoding import Decoding
+from mage_kit.draws import keys, uniforms
+from mage_kit.editing.fills import FILLS
+from mage_kit.editing.frame import Frame, feathered, frame_around, unknown_tokens
+from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
+from mage_kit.editing.settings import EditOptions, EditSettings, split_options
+from mage_kit.errors import PartsError
+from mage_kit.generation import Decoded, Trace, check_guidance, chosen_labels, decode_tokens, prepared, to_images
+from mage_kit.model import Mage
+
+OnProgress = Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What editing made.
+
+    Args:
+        pictures: N pictures of the canvas's size.
+        given: The canvas as it was taken: grey where masked.
+        seen: What was tokenised: the window, its hole filled, at the model's size.
+        ids_NL: Tokens of each variant; known ones are those of `seen`.
+        masked_NL: Which were unknown.
+        log_p_NL: Confidence of each in the step that kept it; 0 for known ones.
+        frame: The window on the canvas.
+        settings: How they were made, ready for JSON.
+        trace: Every step, where asked for.
+    """
+
+    pictures: list[Image.Image]
+    given: Image.Image
+    seen: Image.Image
+    ids_NL: Tensor
+    masked_NL: Tensor
+    log_p_NL: Tensor
+    frame: Frame
+    settings: dict[str, Any]
+    trace: Trace | None = None
+
+
+def inpaint(
+    model: Mage, image: ImageLike, mask: ImageLike, *, on_progress: OnProgress = None, **options: Unpack[EditOptions]
+) -> Edited:
+    """Paint anew what a mask covers.
+
+    Args:
+        model: A model with codes.
+        image: Of any size; where it is larger than the model's images, a window around the hole is put back.
+        mask: Of the image's size, white where painted anew.
+        on_progress: Called with (variants x steps done, all of them).
+        options: See `EditOptions`.
+
+    Raises:
+        ValueError: If image, mask or an option breaks its rule, or the model's output is not finite.
+        PartsError: If the tokenizer has no codes.
+    """
+    pixels_CHW = to_pixels(image, model.tokenizer.channels)
+    return _painted(model, pixels_CHW, to_mask(mask, pixels_CHW.shape[1:]), "inpaint", options, on_progress)
+
+
+def outpaint(
+    model: Mage,
+    image: ImageLike,
+    *,
+    left: int = 0,
+    right: int = 0,
+    top: int = 0,
+    bottom: int = 0,
+    on_progress: OnProgress = None,
+    **options: Unpack[EditOptions],
+) -> Edited:
+    """Continue a picture beyond its edges.
+
+    Args:
+        model: A model with codes.
+        image: Of any size.
+        left: Pixels to add there; so the others.
+        right: See `left`.
+        top: See `left`.
+        bottom: See `left`.
+        on_progress: Called with (variants x steps done, all of them).
+        options: See `EditOptions`.
+
+    Raises:
+        ValueError: If nothing is to be added, or see `inpaint`.
+    """
+    sides = {"left": left, "right": right, "top": top, "bottom": bottom}
+    for name, size in sides.items():
+        if size < 0:
+            raise ValueError(f"{name}: {size}, must be at least 0")
+    if not any(sides.values()):
+        raise ValueError("left, right, top, bottom: all 0, one must be at least 1: pixels to add there")
+    pixels_CHW = to_pixels(image, model.tokenizer.channels)
+    canvas_CHW, masked_HW = _canvas(pixels_CHW, (top, bottom, left, right))
+    made = _painted(model, canvas_CHW, masked_HW, "outpaint", options, on_progress)
+    return dataclasses.replace(made, settings={**made.settings, **sides})
+
+
+def uncrop(
+    model: Mage,
+    image: ImageLike,
+    width: int,
+    height: int,
+    *,
+    across: float = 0.5,
+    down: float = 0.5,
+    on_progress: OnProgress = None,
+    **options: Unpack[EditOptions],
+) -> Edited:
+    """Set a small picture into a large canvas and paint the rest.
+
+    Args:
+        model: A model with codes.
+        image: Smaller than the canvas.
+        width: Of the canvas.
+        height: Of the canvas.
+        across: Where the picture stands: 0 at the left, 1 at the right edge.
+        down: 0 at the top, 1 at the bottom.
+        on_progress: Called with (variants x steps done, all of them).
+        options: See `EditOptions`.
+
+    Raises:
+        ValueError: If the picture does not fit into the canvas or fills it, or see `inpaint`.
+    """
+    for name, share in (("across", across), ("down", down)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}: {share}, must lie in [0, 1]")
+    pixels_CHW = to_pixels(image, model.tokenizer.channels)
+    own = pixels_CHW.shape[1:]
+    if own[0] > height or own[1] > width or own == (height, width):
+        raise ValueError(f"canvas: {width} x {height}, must be larger than the image ({own[1]} x {own[0]})")
+    top, left = round((height - own[0]) * down), round((width - own[1]) * across)
+    sides = (top, height - own[0] - top, left, width - own[1] - left)
+    canvas_CHW, masked_HW = _canvas(pixels_CHW, sides)
+    made = _painted(model, canvas_CHW, masked_HW, "uncrop", options, on_progress)
+    return dataclasses.replace(made, settings={**made.settings, "width": width, "height": height, "at": [left, top]})
+
+
+def reconstruct(
+    model: Mage,
+    image: ImageLike,
+    ratio: float = 0.75,
+    *,
+    on_progress: OnProgress = None,
+    **options: Unpack[EditOptions],
+) -> Edited:
+    """Mask a share of a picture's tokens at random and decode them again: paper, figure 2.
+
+    Each variant has a mask of its own, drawn from (seed, its number). The tokenizer sees the whole picture.
+
+    Args:
+        model: A model with codes.
+        image: Of any size; shown as a whole.
+        ratio: Share of the picture's tokens that are masked; rounded up.
+        on_progress: Called with (variants x steps done, all of them).
+        options: See `EditOptions`; fill, dilate, paste, feather and whole have no say here.
+
+    Raises:
+        ValueError: If the ratio lies outside (0, 1], or see `inpaint`.
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio: {ratio}, must lie in (0, 1]")
+    pixels_CHW = to_pixels(image, model.tokenizer.channels)
+    nothing_HW = np.zeros(pixels_CHW.shape[1:], dtype=np.bool_)
+    options = {**options, "whole": True, "dilate": 0, "paste": False}
+    return _painted(model, pixels_CHW, nothing_HW, "reconstruct", options, on_progress, ratio)
+
+
+def _canvas(
+    pixels_CHW: NDArray[np.uint8], sides: tuple[int, int, int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return a picture with room at (top, bottom, left, right), and the mask of that room."""
+    rows, columns = sides[:2], sides[2:]
+    canvas_CHW = np.pad(pixels_CHW, ((0, 0), rows, columns))
+    return canvas_CHW, np.pad(np.zeros(pixels_CHW.shape[1:], dtype=np.bool_), (rows, columns), constant_values=True)
+
+
+def _painted(
+    model: Mage,
+    pixels_CHW: NDArray[np.uint8],
+    masked_HW: NDArray[np.bool_],
+    what: str,
+    options: EditOptions,
+    on_progress: OnProgress,
+    ratio: float | None = None,
+) -> Edited:
+    """Paint the masked part of a canvas anew; with a ratio, tokens masked at random instead."""
+    if not model.spec.discrete:
+        raise PartsError(("generation", "tokenizer"), f"{what} needs codes, {type(model.tokenizer).__name__} has none")
+    settings, decoding = split_options(options, model.decoding)
+    check_guidance(model, decoding)
+    size, mask_HW = model.tokenizer.image_size, torch.from_numpy(masked_HW)
+    frame = frame_around(mask_HW if masked_HW.any() else torch.ones_like(mask_HW), size, settings.whole)
+    seen_Chw, hole_HW = _window(frame, pixels_CHW, mask_HW, settings)
+    with torch.no_grad():
+        known_1L = model.tokenizer.encode(seen_Chw[None].to(model.device))
+    unknown_L = unknown_tokens(hole_HW, size, model.spec.grid, settings.dilate)
+    unknown_NL = unknown_L[None].expand(settings.n, -1)
+    if ratio is not None:
+        unknown_NL = _at_random(unknown_L, ratio, settings)
+    labels = chosen_labels(model, UNKNOWN if settings.labels is None and model.decoder.classes else settings.labels)
+    with prepared(model, min(settings.n, settings.batch), settings.precision) as decided:
+        parts = _decoded(model, decoding, settings, known_1L, unknown_NL, labels, on_progress)
+        made = [image for part in parts for image in to_images(model, part.ids_BL).cpu()]
+    alpha_HW = _alpha(frame, mask_HW, settings)
+    traces = [(part.trace.ids_TBL, part.trace.masked_TBL) for part in parts if part.trace is not None]
+    joined = [torch.cat(part, dim=1).cpu() for part in zip(*traces, strict=True)]
+    window = {"window": [frame.left, frame.top, frame.width, frame.height], "scale": round(frame.scale, 4)}
+    told = {"what": what, **({} if ratio is None else {"ratio": ratio}), **settings.told()}
+    return Edited(
+        [_put_back(frame, pixels_CHW, image, alpha_HW) for image in made],
+        to_picture(np.where(masked_HW, np.uint8(128), pixels_CHW)),
+        to_picture(_bytes(seen_Chw)),
+        torch.cat([part.ids_BL for part in parts]).cpu(),
+        unknown_NL,
+        torch.cat([part.log_p_BL for part in parts]).cpu(),
+        frame,
+        {**told, **window, "labels": labels, "precision": decided.value, "decoding": decoding.describe()},
+        Trace(*joined) if joined else None,
+    )
+
+
+def _decoded(
+    model: Mage,
+    decoding: Decoding,
+    settings: EditSettings,
+    known_1L: Tensor,
+    unknown_NL: Tensor,
+    labels: list[int] | None,
+    on_progress: OnProgress,
+) -> list[Decoded]:
+    """Decode the variants, some at once."""
+    parts = []
+    for start in range(0, settings.n, settings.batch):
+        count = min(settings.batch, settings.n - start)
+
+        def report(step: int, steps: int, start: int = start, count: int = count) -> None:
+            if on_progress is not None:
+                on_progress(start * steps + count * step, settings.n * steps)
+
+        told = [labels[index % len(labels)] for index in range(start, start + count)] if labels else None
+        parts.append(
+            decode_tokens(
+                model,
+                known_1L.expand(count, -1),
+                unknown_NL[start : start + count].to(model.device),
+                decoding=decoding,
+                seed=settings.seed,
+                first_index=start,
+                condition=None if told is None else Condition(torch.tensor(told, device=model.device)),
+                trace=settings.trace,
+                on_step=report,
+            )
+        )
+    return parts
+
+
+def _window(
+    frame: Frame, pixels_CHW: NDArray[np.uint8], masked_HW: Tensor, settings: EditSettings
+) -> tuple[Tensor, Tensor]:
+    """Return what the tokenizer sees (C, h, w), and the hole at the picture's resolution; it is filled before anything
+    is resized, so that no pixel under the mask gets into one beside it."""
+    whole_CHW = torch.from_numpy(pixels_CHW)
+    image_CHW, hole_HW = frame.cut(whole_CHW, masked_HW)
+    filled_CHW = FILLS[settings.fill](image_CHW.float() / 255, hole_HW)
+    return frame.reduce(filled_CHW), hole_HW
+
+
+def _at_random(outside_L: Tensor, ratio: float, settings: EditSettings) -> Tensor:
+    """Mask ceil(ratio x tokens) of the tokens that show the picture, in each variant others; and all that show none."""
+    shown = int((~outside_L).sum())
+    count = min(shown, int(np.ceil(ratio * shown - 1e-9)))
+    noise_NL = uniforms(keys(settings.seed, "reconstruct", torch.arange(settings.n)), len(outside_L))
+    order_NL = noise_NL.masked_fill(outside_L, torch.inf).argsort(dim=1).argsort(dim=1)
+    return (order_NL < count) | outside_L
+
+
+def _alpha(frame: Frame, masked_HW: Tensor, settings: EditSettings) -> Tensor | None:
+    """Return how much of the new picture shows at each pixel of the window; None for all of it."""
+    if not settings.paste:
+        return None
+    return feathered(masked_HW, settings.feather)[frame.inside(*masked_HW.shape)]
+
+
+def _put_back(frame: Frame, pixels_CHW: NDArray[np.uint8], new_Chw: Tensor, alpha_HW: Tensor | None) -> Image.Image:
+    """Return the canvas with the window's new picture in it; pixels of which it shows nothing stay bit for bit."""
+    rows, columns = frame.inside(*pixels_CHW.shape[1:])
+    shift_rows = slice(rows.start - frame.top, rows.stop - frame.top)
+    new_CHW = frame.restore(new_Chw)[:, shift_rows, columns.start - frame.left : columns.stop - frame.left]
+    made = pixels_CHW.copy()
+    if alpha_HW is None:
+        made[:, rows, columns] = _bytes(new_CHW)
+        return to_picture(made)
+    old_CHW = torch.from_numpy(pixels_CHW[:, rows, columns])
+    mixed_CHW = alpha_HW * new_CHW + (1 - alpha_HW) * (old_CHW.float() / 255)
+    made[:, rows, columns] = np.where(alpha_HW.numpy() == 0, old_CHW.numpy(), _bytes(mixed_CHW))
+    return to_picture(made)
+
+
+def _bytes(image_CHW: Tensor) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = (image_CHW.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return rounded

@@ -1,0 +1,136 @@
+"""The part of a picture that the model looks at: a window of its shape, at its resolution where the hole allows it.
+
+Legend: C channels, H x W pixels of the picture, h x w of the model, L tokens. `True = masked`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mage_kit.grid import TokenGrid
+
+_CONTEXT = 0.5  # seen around the hole, as a share of its extent, where the picture has it
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A window on a picture. Where it reaches over the picture's edge it is masked.
+
+    Args:
+        top: First row, negative above the picture.
+        left: First column, negative left of it.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        size: Height and width of the model's images.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    size: tuple[int, int]
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the picture to one of the model's; above 1 what is painted is less sharp than the picture."""
+        return self.height / self.size[0]
+
+    def inside(self, height: int, width: int) -> tuple[slice, slice]:
+        """Return the rows and columns of a picture of that size that the window shows."""
+        rows = slice(max(0, self.top), min(height, self.top + self.height))
+        return rows, slice(max(0, self.left), min(width, self.left + self.width))
+
+    def cut(self, image_CHW: Tensor, masked_HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image and mask in the window, at the picture's resolution."""
+        rows, columns = self.inside(*masked_HW.shape)
+        top, left = rows.start - self.top, columns.start - self.left
+        bottom = self.height - top - (rows.stop - rows.start)
+        right = self.width - left - (columns.stop - columns.start)
+        padding = (left, right, top, bottom)
+        return F.pad(image_CHW[:, rows, columns], padding), F.pad(masked_HW[rows, columns], padding, value=True)
+
+    def reduce(self, image_CHW: Tensor) -> Tensor:
+        """Return the window's image (C, h, w) at the model's resolution."""
+        return _resized(image_CHW, self.size)
+
+    def restore(self, image_Chw: Tensor) -> Tensor:
+        """Return a model's image at the window's resolution."""
+        return _resized(image_Chw, (self.height, self.width))
+
+
+def frame_around(masked_HW: Tensor, size: tuple[int, int], whole: bool = False) -> Frame:
+    """Choose the window: the smallest of the model's shape, at least as large as its images, that shows the hole with
+    half its extent around it; never larger than it takes to show the whole picture.
+
+    Args:
+        masked_HW: The hole.
+        size: Height and width of the model's images.
+        whole: Show the whole picture.
+    """
+    extents = (masked_HW.shape[0], masked_HW.shape[1])
+    spans = tuple(_span(masked_HW.any(dim=1 - axis)) for axis in (0, 1))
+    needed = [_needed(first, last, extent) for (first, last), extent in zip(spans, extents, strict=True)]
+    most = max(extent / side for extent, side in zip(extents, size, strict=True))
+    scale = most if whole else min(most, max(1.0, *(need / side for need, side in zip(needed, size, strict=True))))
+    sides = [max(1, round(scale * side)) for side in size]
+    starts = [_start(*span, side, extent) for span, side, extent in zip(spans, sides, extents, strict=True)]
+    return Frame(starts[0], starts[1], sides[0], sides[1], size)
+
+
+def unknown_tokens(masked_HW: Tensor, size: tuple[int, int], grid: TokenGrid, dilate: int) -> Tensor:
+    """Return which tokens are unknown: those whose cell holds a masked pixel, and a ring of `dilate` cells around.
+
+    Tokens beside the hole are coloured by what fills it; the ring lets them be chosen anew.
+
+    Args:
+        masked_HW: bool, at the window's resolution.
+        size: Height and width of the model's images.
+        grid: Of the tokens.
+        dilate: Cells in all eight directions.
+
+    Returns:
+        bool (L,).
+    """
+    pixels_hw = F.adaptive_max_pool2d(masked_HW[None].float(), size)  # no masked pixel gets lost
+    cells = F.adaptive_max_pool2d(pixels_hw, (grid.height, grid.width))
+    if dilate:
+        cells = F.max_pool2d(cells, 2 * dilate + 1, stride=1, padding=dilate)
+    return cells[0].flatten() > 0
+
+
+def feathered(masked_HW: Tensor, pixels: int) -> Tensor:
+    """Return 1 in the hole, falling to 0 over some pixels outside; float (H, W)."""
+    alpha_1HW = masked_HW[None].float()
+    grown_1HW = alpha_1HW
+    for distance in range(1, pixels + 1):
+        grown_1HW = F.max_pool2d(grown_1HW, 3, stride=1, padding=1)
+        alpha_1HW = torch.maximum(alpha_1HW, grown_1HW * (1 - distance / (pixels + 1)))
+    return alpha_1HW[0]
+
+
+def _span(hit: Tensor) -> tuple[int, int]:
+    places = hit.nonzero()[:, 0]
+    return int(places[0]), int(places[-1]) + 1
+
+
+def _needed(first: int, last: int, extent: int) -> float:
+    """Length of the window along an axis; where the hole takes the whole axis there is nothing around it."""
+    return min(extent, (last - first) * (1 + _CONTEXT))
+
+
+def _start(first: int, last: int, side: int, extent: int) -> int:
+    """Centre the window on the hole, but within the picture where it fits; else centre it on the picture."""
+    if side >= extent:
+        return -((side - extent) // 2)
+    return min(max(0, (first + last - side) // 2), extent - side)
+
+
+def _resized(image_CHW: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(image_CHW.shape[1:]) == size:
+        return image_CHW
+    made = F.interpolate(image_CHW[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
+    return made.clamp(0, 1)

@@ -1,0 +1,91 @@
+"""Pictures and masks as people have them, in eight bits and in the model's channels.
+
+Legend: C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+from PIL import Image
+
+from mage_kit.image_files import load_image, to_channels
+
+ImageLike = Image.Image | NDArray[Any]
+"""A PIL image, or an array (H, W) or (H, W, C): uint8, or floating in [0, 1]."""
+
+_WHITE = 128  # from which grey on a mask's pixel is painted anew
+
+
+def to_pixels(image: ImageLike, channels: int, name: str = "image") -> NDArray[np.uint8]:
+    """Return a picture as uint8 (C, H, W).
+
+    Args:
+        image: The picture; EXIF orientation is applied, CMYK, palettes and 16 bits are converted.
+        channels: 1 grey, 3 RGB, 4 RGBA; transparent places turn white where there is no alpha channel.
+        name: For errors.
+
+    Raises:
+        ValueError: If it is animated, empty, of a strange shape or kind, or larger than this program opens.
+    """
+    if not isinstance(image, Image.Image):
+        return _array_pixels(np.asarray(image), channels, name)
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError(f"{name}: animated, {image.n_frames} frames, must be one picture")  # type: ignore[attr-defined]
+    pixels = np.asarray(load_image(image, name, channels))
+    return _planes(pixels)
+
+
+def to_mask(mask: ImageLike, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return a mask as bool (H, W), True where the picture is painted anew.
+
+    Args:
+        mask: White where painted anew (128 of 255 or more); an array may be bool.
+        size: Height and width of the picture.
+
+    Raises:
+        ValueError: If it is of another size, or nothing is masked.
+    """
+    if isinstance(mask, Image.Image):
+        white: NDArray[np.bool_] = to_pixels(mask, 1, "mask")[0] >= _WHITE
+    else:
+        array = np.asarray(mask)
+        flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+        white = flat if flat.dtype == np.bool_ and flat.ndim == 2 else to_pixels(flat, 1, "mask")[0] >= _WHITE
+    if white.shape != size:
+        height, width = white.shape
+        raise ValueError(f"mask: {width} x {height} pixels, must be {size[1]} x {size[0]}, the size of the image")
+    if not white.any():
+        raise ValueError("mask: nothing is masked, must be white (128 of 255 or more) where the image is painted anew")
+    return white
+
+
+def to_picture(pixels_CHW: NDArray[np.uint8]) -> Image.Image:
+    """Return uint8 pixels as a PIL image."""
+    rows = rearrange(pixels_CHW, "c h w -> h w c")
+    return Image.fromarray(np.ascontiguousarray(rows[:, :, 0] if rows.shape[2] == 1 else rows))
+
+
+def _planes(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, C) -> (C, H, W), copied: a picture's own pixels are read-only."""
+    return np.array(rearrange(pixels if pixels.ndim == 3 else pixels[..., None], "h w c -> c h w"), order="C")
+
+
+def _array_pixels(array: NDArray[Any], channels: int, name: str) -> NDArray[np.uint8]:
+    shaped = array[..., None] if array.ndim == 2 else array
+    if shaped.ndim != 3 or shaped.shape[2] not in (1, 3, 4) or 0 in shaped.shape:
+        raise ValueError(
+            f"{name}: an array of shape {array.shape}, must be (H, W) or (H, W, C) with 1, 3 or 4 channels"
+        )
+    if np.issubdtype(shaped.dtype, np.floating):
+        if not (np.isfinite(shaped).all() and shaped.min() >= 0 and shaped.max() <= 1):
+            raise ValueError(f"{name}: floating values outside [0, 1], must lie in it (or be uint8)")
+        shaped = np.rint(shaped * 255).astype(np.uint8)
+    if shaped.dtype != np.uint8:
+        raise ValueError(f"{name}: an array of {array.dtype}, must be uint8, or floating in [0, 1]")
+    picture = to_channels(to_picture(np.ascontiguousarray(rearrange(shaped, "h w c -> c h w"))), channels)
+    pixels = np.asarray(picture)
+    return _planes(pixels)

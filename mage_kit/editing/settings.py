@@ -1,0 +1,94 @@
+"""What a call may say of how a picture is edited."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from mage_kit.decoding import Decoding, DecodingChanges
+from mage_kit.editing.fills import FILLS
+from mage_kit.generation import Asked, Labels
+
+
+class EditOptions(DecodingChanges, total=False):
+    """Options of all edits; see `EditSettings`, and `mage_kit.Decoding` for schedule, selection, steps,
+    token_temperature, top_k, top_p and guidance."""
+
+    n: int
+    seed: int
+    fill: str
+    dilate: int
+    paste: bool
+    feather: int
+    whole: bool
+    labels: Labels
+    batch: int
+    precision: Asked | None
+    trace: bool
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How a picture is edited.
+
+    Args:
+        n: Variants.
+        seed: Variant i follows (seed, i) alone.
+        fill: What stands under the mask when the picture is tokenised, made from unmasked pixels alone: "edge" for
+            the colours along the hole's edge, "mean" for one colour.
+        dilate: Rings of cells around the hole whose tokens are decoded too: what fills the hole colours them.
+        paste: Put the original pixels back around the hole; else the window comes from the tokens as a whole.
+        feather: Pixels outside the hole over which the old picture fades in, with `paste`.
+        whole: Have the model look at the whole picture, however large; else at a window around the hole, at the
+            picture's own resolution where the hole allows it.
+        labels: Class of the picture, for conditional models; None for no class.
+        batch: Variants at once.
+        precision: As in `mage_kit.generate`.
+        trace: Whether every step is kept.
+
+    Raises:
+        ValueError: If a value breaks its rule.
+    """
+
+    n: int = 1
+    seed: int = 0
+    fill: str = "edge"
+    dilate: int = 1
+    paste: bool = True
+    feather: int = 8
+    whole: bool = False
+    labels: Labels = None
+    batch: int = 8
+    precision: Asked | None = "auto"
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 1), ("batch", 1), ("seed", 0), ("dilate", 0), ("feather", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name}: {value}, must be at least {least}")
+        if self.fill not in FILLS:
+            raise ValueError(f"fill: '{self.fill}', must be one of {', '.join(FILLS)}")
+
+    def told(self) -> dict[str, Any]:
+        """Return what matters of them to the pictures, ready for JSON."""
+        left_out = ("labels", "batch", "precision", "trace")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+
+
+def split_options(options: EditOptions, own: Decoding) -> tuple[EditSettings, Decoding]:
+    """Return the settings of the edit, and how tokens are decoded.
+
+    Args:
+        options: Of a call.
+        own: The model's decoding.
+
+    Raises:
+        ValueError: If a value breaks its rule.
+        TypeError: If a name is unknown.
+    """
+    names = {field.name for field in dataclasses.fields(EditSettings)}
+    mine = {name: value for name, value in options.items() if name in names}
+    rest = {name: value for name, value in options.items() if name not in names}
+    return EditSettings(**mine), own.changed(rest)  # type: ignore[arg-type]  # of the TypedDict

@@ -1,0 +1,247 @@
+"""Images from nothing: in one call, or batch by batch for as long as another program wants them.
+
+Legend: B images, L tokens.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from mage_kit.condition import Condition, check_labels, labels_in_turn
+from mage_kit.decoding import Decoding, DecodingChanges
+from mage_kit.errors import MageKitError
+from mage_kit.generation.decoding import Trace, decode_tokens
+from mage_kit.generation.prepared import Asked, prepared
+from mage_kit.model import Mage
+from mage_kit.pictures import grid_picture, save_picture
+
+Labels = int | Sequence[int] | None
+"""A class for all images; a class for each, in turn if there are fewer; None for every class in turn. -1: no class."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What decoding made.
+
+    Args:
+        images_BCHW: float32 images in [0, 1].
+        ids_BL: Their tokens, int64.
+        log_p_BL: Confidence of each token in the step that kept it, float32 log-probabilities; 0 for known ones.
+        labels_B: Their classes, int64 on the CPU; None of an unconditional model.
+        trace: Every step, where asked for.
+    """
+
+    images_BCHW: Tensor
+    ids_BL: Tensor
+    log_p_BL: Tensor
+    labels_B: Tensor | None = None
+    trace: Trace | None = None
+
+    def save(self, path: str | os.PathLike[str], columns: int = 8, overwrite: bool = False) -> None:
+        """Write the images as one PNG, `columns` a row.
+
+        Raises:
+            MageKitError: If the file exists and `overwrite` is false.
+        """
+        target = Path(path)
+        if columns < 1:
+            raise ValueError(f"columns: {columns}, must be at least 1")
+        if target.exists() and not overwrite:
+            raise MageKitError(f"path: '{target}', exists; nothing is overwritten unless asked (overwrite=True)")
+        save_picture(grid_picture(self.images_BCHW, min(columns, len(self.images_BCHW))), target)
+
+
+def generate(
+    model: Mage,
+    n: int,
+    *,
+    seed: int = 0,
+    labels: Labels = None,
+    batch: int = 64,
+    precision: Asked | None = "auto",
+    trace: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    **changes: Unpack[DecodingChanges],
+) -> Generated:
+    """Make images from nothing.
+
+    Args:
+        model: A model with codes.
+        n: How many.
+        seed: Image i follows (seed, i) alone.
+        labels: Of conditional models; see `Labels`.
+        batch: Images at once.
+        precision: "float32", "bfloat16", "auto" for bfloat16 where the processor has it and the model is wide enough,
+            None for what autocast says around the call.
+        trace: Whether every step is kept.
+        on_progress: Called with (images x steps done, all of them).
+        changes: What to change of the model's own decoding: schedule, selection, steps, token_temperature, top_k,
+            top_p, guidance; see `Decoding`.
+
+    Raises:
+        ValueError: If a number is outside its range, or the model's output is not finite: never a black picture in
+            silence.
+    """
+    for name, value in (("n", n), ("batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name}: {value}, must be at least 1")
+    source = Sampler(model, seed=seed, labels=labels, batch=batch, precision=precision, **changes)
+    made: list[Generated] = []
+    with prepared(model, min(n, batch), precision):  # around all batches: weights are laid out once
+        for start in range(0, n, batch):
+            size, steps = min(batch, n - start), source.decoding.steps
+
+            def report(step: int, _: int, start: int = start, size: int = size, steps: int = steps) -> None:
+                if on_progress is not None:
+                    on_progress(start * steps + size * step, n * steps)
+
+            made.append(source.make(start, size, trace=trace, on_step=report))
+    return _joined(made)
+
+
+class Sampler:
+    """Images for another program, batch after batch without end.
+
+    Several threads may share one, or use several of one model: each batch is handed out once, image i is the same in
+    whatever thread, and nothing is kept but a count. Gradients are not tracked.
+
+        for made in mk.Sampler(model, batch=16):
+            ...  # made.images_BCHW
+
+    Args:
+        model: A model with codes; stays where it is, and in its mode.
+        batch: Images at once.
+        seed: Image i follows (seed, i) alone.
+        first: Index of the first image.
+        labels: Of conditional models; see `Labels`.
+        precision: As in `generate`.
+        changes: As in `generate`.
+
+    Raises:
+        ValueError: If a number is outside its range.
+    """
+
+    def __init__(
+        self,
+        model: Mage,
+        *,
+        batch: int = 16,
+        seed: int = 0,
+        first: int = 0,
+        labels: Labels = None,
+        precision: Asked | None = "auto",
+        **changes: Unpack[DecodingChanges],
+    ) -> None:
+        if batch < 1:
+            raise ValueError(f"batch: {batch}, must be at least 1")
+        for name, value in (("seed", seed), ("first", first)):
+            if value < 0:
+                raise ValueError(f"{name}: {value}, must be at least 0")
+        self.model, self.batch, self.seed, self.precision = model, batch, seed, precision
+        self.decoding = model.decoding.changed(changes)
+        check_guidance(model, self.decoding)
+        self.labels = chosen_labels(model, labels)
+        self._next, self._lock = first, threading.Lock()
+
+    def __iter__(self) -> Iterator[Generated]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Generated:
+        """Return the next batch."""
+        with self._lock:
+            start, self._next = self._next, self._next + self.batch
+        return self.make(start, self.batch)
+
+    def make(
+        self, start: int, count: int, *, trace: bool = False, on_step: Callable[[int, int], None] | None = None
+    ) -> Generated:
+        """Return images `start` to `start + count - 1`, whatever was made before.
+
+        Args:
+            start: Index of the first image.
+            count: How many, at once.
+            trace: Whether every step is kept.
+            on_step: Called with (step, steps) after each step.
+        """
+        model = self.model
+        with prepared(model, count, self.precision):
+            known_BL = torch.zeros(count, model.spec.grid.size, dtype=torch.int64, device=model.device)
+            labels_B = self._labels_of(start, count)
+            decoded = decode_tokens(
+                model,
+                known_BL,
+                torch.ones_like(known_BL, dtype=torch.bool),
+                decoding=self.decoding,
+                seed=self.seed,
+                first_index=start,
+                condition=None if labels_B is None else Condition(labels_B.to(model.device)),
+                trace=trace,
+                on_step=on_step,
+            )
+            images = to_images(model, decoded.ids_BL)
+        return Generated(images, decoded.ids_BL, decoded.log_p_BL, labels_B, decoded.trace)
+
+    def _labels_of(self, start: int, count: int) -> Tensor | None:
+        if self.labels is None:
+            return None
+        return torch.tensor([self.labels[index % len(self.labels)] for index in range(start, start + count)])
+
+
+def chosen_labels(model: Mage, labels: Labels) -> list[int] | None:
+    """Return the classes that images take in turn; None of an unconditional model.
+
+    Raises:
+        ValueError: If a label is no class, or the model knows none.
+    """
+    classes = model.decoder.classes
+    if classes is None:
+        if labels is not None:
+            raise ValueError(f"labels: given, but {type(model.decoder).__name__} takes none")
+        return None
+    wanted = labels_in_turn(0, classes, classes) if labels is None else labels
+    chosen = [wanted] if isinstance(wanted, int) else [int(label) for label in wanted]
+    if not chosen:
+        raise ValueError("labels: none given, must be at least one")
+    check_labels(chosen, classes)
+    return chosen
+
+
+def check_guidance(model: Mage, decoding: Decoding) -> None:
+    """Raise ValueError if guidance is asked of a decoder that knows no classes: there would be none."""
+    if decoding.guidance is not None and decoding.guidance.scale and model.decoder.classes is None:
+        raise ValueError(f"guidance: given, but {type(model.decoder).__name__} takes no labels")
+
+
+def _joined(made: list[Generated]) -> Generated:
+    """Return batches as one."""
+    labels = [part.labels_B for part in made if part.labels_B is not None]
+    traces = [(part.trace.ids_TBL, part.trace.masked_TBL) for part in made if part.trace is not None]
+    joined = [torch.cat(part, dim=1) for part in zip(*traces, strict=True)]
+    return Generated(
+        torch.cat([part.images_BCHW for part in made]),
+        torch.cat([part.ids_BL for part in made]),
+        torch.cat([part.log_p_BL for part in made]),
+        torch.cat(labels) if labels else None,
+        Trace(*joined) if joined else None,
+    )
+
+
+def to_images(model: Mage, tokens: Tensor) -> Tensor:
+    """Return the tokenizer's picture of tokens, float32 in [0, 1].
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    images: Tensor = model.tokenizer.decode(tokens).float()
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("images: not finite; the tokenizer's weights are damaged or its training diverged")
+    return images.clamp(0, 1)

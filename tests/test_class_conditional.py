@@ -1,0 +1,146 @@
+"""Class-conditional training: a frozen encoder from another run, labels that reach the decoder, what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import mage_kit as mk
+from mage_kit.draws import keys, uniforms
+from mage_kit.training import model_stage
+from mage_kit.training.loader import Order, batches
+from mage_kit.training.metrics import read_metrics
+from mage_kit.training.pretrained import fill_encoder
+from mage_kit.training.run import train
+from tests.test_recipe import RECIPES
+from tests.test_training import SMALL, small
+
+CLASSES = '{"kind": "class_vit", "classes": 10, "dim": 32, "depth": 1, "heads": 2}'
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(small("training.epochs=0.5"), tmp_path_factory.mktemp("runs") / "before")
+
+
+def conditional(before: Path, *changes: str) -> mk.Recipe:
+    """The small recipe with a class-conditional decoder on the encoder of another run."""
+    start = f'pretrained={{"weights": "{before}", "freeze": true}}'
+    return small(f"model.decoder={CLASSES}", start, *changes)
+
+
+@pytest.fixture(scope="module")
+def trained(before: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = conditional(before, "training.ema=0.9", "training.samples_every=1")
+    return mk.train(recipe, tmp_path_factory.mktemp("runs") / "after")
+
+
+def test_the_encoder_stays_as_it_was(before: Path, trained: Path) -> None:
+    old, new = mk.load(before), mk.load(trained)
+    for name in ("embedding", "encoder", "tokenizer"):
+        mine, theirs = getattr(new, name).state_dict(), getattr(old, name).state_dict()
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs), name
+    records = read_metrics(trained, "model")
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert not [record for record in read_metrics(trained) if record["stage"] == "tokenizer"], "it is the other run's"
+    assert list((trained / "samples").iterdir())
+    assert mk.generate(mk.load(trained, weights="ema"), 3).labels_B is not None
+
+
+def test_what_is_frozen_is_not_trained_and_drops_nothing(before: Path) -> None:
+    recipe = conditional(before)
+    model = recipe.build_model()
+    with pytest.raises(mk.RecipeError, match="knows the tokens of another tokenizer"):
+        fill_encoder(model, recipe)
+    model = recipe.build_model(mk.load_tokenizer(before))
+    fill_encoder(model, recipe)
+    model.train()
+    assert model.decoder.training and not model.encoder.training and not model.embedding.training
+    names = {name.split(".")[0] for name, _ in model.trainable()}
+    assert names == {"decoder", "head"}, names
+    free = recipe.extended(pretrained={"weights": str(before), "freeze": False})
+    model = free.build_model(mk.load_tokenizer(before))
+    fill_encoder(model, free)
+    assert {"embedding", "encoder"} <= {name.split(".")[0] for name, _ in model.trainable()}
+
+
+def test_labels_reach_the_decoder_and_some_are_withheld(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which ones follows from (seed, epoch, image); all else is the image's own label."""
+    recipe = conditional(before, "model.decoder.label_dropout=0.3", "training.micro_batch=32")
+    seen: list[torch.Tensor] = []
+    work = model_stage.Work
+
+    def spy(plan: object, masks: object, condition: mk.Condition) -> object:
+        seen.append(condition.labels_B)
+        return work(plan, masks, condition)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model_stage, "Work", spy)
+    from lightning_fabric import Fabric
+
+    dataset, model = recipe.build_dataset(), recipe.build_model(mk.load_tokenizer(before))
+    fill_encoder(model, recipe)
+    stage = model_stage.ModelStage(recipe, dataset, model, Fabric(accelerator="cpu", devices=1))
+    (batch,) = batches(dataset, Order(len(dataset), 128, 0), 20, 21, 0, 0)
+    stage.gradients(batch, 20, 0.5)
+    wanted = torch.tensor([dataset.label(int(index)) for index in batch.index_B])
+    told = torch.cat(seen)
+    withheld = uniforms(keys(recipe.seed, "label", batch.index_B, batch.epoch), 1)[:, 0] < 0.3
+    assert len(seen) == 4 and torch.equal(told, torch.where(withheld, -1, wanted))
+    assert 20 <= int(withheld.sum()) <= 60
+    grads = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {name.split(".")[0] for name in grads} == {"decoder", "head"}
+
+
+def test_guided_samples_differ_by_label(trained: Path) -> None:
+    model = mk.load(trained)
+    assert model.decoding.guidance is None
+    made = [mk.generate(model, 4, labels=label, guidance=mk.Guidance(scale=3.0)).ids_BL for label in (1, 8)]
+    assert not torch.equal(*made)
+    again = mk.Recipe.of(mk.load(trained))
+    assert (
+        again.model.decoder.kind == "class_vit"
+        and mk.load(mk.save(model, trained.parent / "copy")).decoder.classes == 10
+    )
+
+
+def test_what_does_not_fit_is_told_before_there_is_a_folder(before: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cases = [
+        (("model.decoder.classes=7",), r"\$.model.decoder.classes and \$.data: 7, the data has 10 classes"),
+        (("model.encoder.heads=4",), r"\$.model.encoder.heads: 4, the pretrained one has 2"),
+        (("model.embedding.norm=false",), r"\$.model.embedding.norm: False, the pretrained one has True"),
+        (("pretrained.weights=nowhere",), r"\$.pretrained.weights: .*nowhere.*name one with --set pretrained.weights"),
+    ]
+    for changes, said in cases:
+        with pytest.raises(mk.RecipeError, match=said):
+            train(conditional(before, *changes), out)
+        assert not out.exists()
+
+
+def test_guidance_needs_a_decoder_that_is_told_the_class() -> None:
+    with pytest.raises(mk.RecipeError, match=r"\$.generation.guidance and \$.model.decoder: guidance needs"):
+        small('generation.guidance={"scale": 2.0}').check()
+
+
+def test_resumed_as_it_was(before: Path, trained: Path, tmp_path: Path) -> None:
+    recipe = conditional(before, "training.ema=0.9", "training.samples_every=1", "training.checkpoint_every=10")
+    out = train(recipe, tmp_path / "run", until=13)
+    train(recipe, out, resume=True)
+    mine, theirs = (mk.load(folder).state_dict() for folder in (out, trained))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_the_shipped_recipe_on_digits_trains_after_the_one_it_names(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = mk.Recipe.load(RECIPES / "class_conditional_digits.json")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(mk.RecipeError, match=r"runs/digits.*train it first"):
+        train(recipe, tmp_path / "run")
+    small_sizes = [change for change in SMALL if not change.startswith(("tokenizer_training", "model.decoder"))]
+    recipe = mk.Recipe.load(RECIPES / "class_conditional_digits.json", small_sizes)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(before)
+    assert mk.generate(mk.load(train(recipe, tmp_path / "run")), 2).images_BCHW.shape == (2, 1, 32, 32)

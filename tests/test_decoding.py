@@ -1,0 +1,214 @@
+"""The decoding loop: how tokens are drawn, what is told of them, labels and guidance; and images without end."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import mage_kit as mk
+from mage_kit.generation.sampling import limited
+from tests import build
+
+
+@pytest.fixture
+def conditional() -> mk.Mage:
+    model = build.mage(decoder=mk.ClassViTDecoder(32, 16, classes=3, dim=24, depth=2, heads=4)).eval()
+    return build.sharpen(model)
+
+
+def blank(model: mk.Mage, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (count, model.spec.grid.size)
+    return torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------
+
+
+def test_codes_are_cut_to_the_likeliest() -> None:
+    logits = torch.randn(50, 3, 17, generator=torch.Generator().manual_seed(0)) * 3
+    assert limited(logits, 1.0, None, None) is logits and limited(logits, 1.0, 17, 1.0) is logits
+    assert torch.equal(limited(logits, 0.5, None, None), logits / 0.5)
+    cuts = ((1, None, 1.0), (4, None, 0.7), (None, 0.6, 1.3), (5, 0.5, 1.0), (None, 1e-9, 1.0))
+    for top_k, top_p, temperature in cuts:
+        kept = limited(logits, temperature, top_k, top_p).isfinite()
+        for row, held in zip((logits / temperature).flatten(0, 1), kept.flatten(0, 1), strict=True):
+            order = row.argsort(descending=True)[: top_k or 17].tolist()
+            p = row[order].softmax(0).double()
+            wanted = [i for place, i in enumerate(order) if float(p[:place].sum()) < (top_p or 1.0)]
+            assert sorted(wanted) == held.nonzero()[:, 0].tolist()
+
+
+def test_the_likeliest_code_alone_and_of_equals_the_first() -> None:
+    logits = torch.tensor([[[0.0, 2.0, 2.0, -1.0]]])
+    for settings in ((0.0, None, None), (1.0, 1, None), (1.0, None, 0.2)):
+        assert limited(logits, *settings).isfinite().tolist() == [[[False, True, False, False]]]
+
+
+def test_without_temperature_every_image_is_the_same(tiny: mk.Mage) -> None:
+    made = mk.generate(tiny, 3, token_temperature=0.0, selection=mk.Purity())
+    assert bool((made.ids_BL == made.ids_BL[0]).all())
+    assert not bool((mk.generate(tiny, 3, selection=mk.Purity()).ids_BL == made.ids_BL[0]).all())
+
+
+def test_temperature_goes_from_the_first_step_to_the_last(tiny: mk.Mage) -> None:
+    plan = mk.Decoding(mk.CosineSchedule(), mk.Halton(), 5, token_temperature=(2.0, 0.5))
+    assert [plan.temperature_at(step) for step in range(1, 6)] == pytest.approx([2.0, 1.625, 1.25, 0.875, 0.5])
+    hot = mk.generate(tiny, 8, token_temperature=(3.0, 0.2), selection=mk.Halton())
+    assert not torch.equal(hot.ids_BL, mk.generate(tiny, 8, selection=mk.Halton()).ids_BL)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"steps": 0}, "steps: 0, must be at least 1"),
+        ({"top_k": 0}, "top_k: 0, must be at least 1"),
+        ({"top_p": 0.0}, r"top_p: 0.0, must lie in \(0, 1\]"),
+        ({"top_p": 1.5}, r"top_p: 1.5, must lie in \(0, 1\]"),
+        ({"token_temperature": -1.0}, "token_temperature: .*must be numbers of at least 0"),
+        ({"token_temperature": float("nan")}, "token_temperature: .*must be numbers of at least 0"),
+        ({"guidance": 2.0}, "guidance: given, but ViTDecoder takes no labels"),
+        ({"labels": 2}, "labels: given, but ViTDecoder takes none"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(tiny: mk.Mage, setting: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        mk.generate(tiny, 1, **setting)  # type: ignore[arg-type]
+
+
+# -- what comes back ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limits", [{}, {"token_temperature": (1.5, 0.5), "top_k": 9}])
+def test_confidence_is_the_models_own_probability_when_the_token_was_kept(
+    tiny: mk.Mage, limits: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At temperature 1 and with nothing cut, whatever tokens were drawn with; 0 for known tokens."""
+    seen: list[torch.Tensor] = []
+    logits = mk.Mage.logits
+
+    def spy(self: mk.Mage, ids: torch.Tensor, masked: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(logits(self, ids, masked).float().log_softmax(2))
+        return logits(self, ids, masked, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mk.Mage, "logits", spy)
+    known, masked = build.tokens(tiny, 4), torch.rand(4, 16) < 0.7
+    plan = mk.Decoding(mk.CosineSchedule(), mk.GumbelConfidence(), 5, **limits)  # type: ignore[arg-type]
+    made = mk.decode_tokens(tiny, known, masked, decoding=plan, trace=True)
+    assert made.trace is not None and made.trace.ids_TBL.shape == (5, 4, 16)
+    assert torch.equal(made.log_p_BL[~masked], torch.zeros(int((~masked).sum())))
+    before = masked
+    for step in range(5):
+        kept = before & ~made.trace.masked_TBL[step]
+        told = seen[step].gather(2, made.trace.ids_TBL[step][..., None])[..., 0]
+        torch.testing.assert_close(made.log_p_BL[kept], told[kept])
+        assert torch.equal(made.trace.ids_TBL[step][kept], made.ids_BL[kept])
+        before = made.trace.masked_TBL[step]
+    assert not bool(before.any()) and torch.equal(made.trace.ids_TBL[-1], made.ids_BL)
+
+
+def test_predictions_are_what_they_are_called(tiny: mk.Mage) -> None:
+    class Looking(mk.Selection):
+        reads_predictions = True
+
+        def score(self, step: mk.SelectionStep) -> torch.Tensor:
+            told.append(step.read())
+            return step.uniform_BL
+
+    told: list[mk.Predictions] = []
+    known, masked = blank(tiny, 2)
+    masked[0, 3] = False
+    p = tiny.logits(known, masked).float().softmax(2)
+    mk.decode_tokens(tiny, known, masked, decoding=mk.Decoding(mk.CosineSchedule(), Looking(), 3))
+    first, second = p.sort(dim=2, descending=True).values.unbind(2)[:2]
+    entropy = -(p * p.log()).sum(2)
+    for wanted, made in ((first, told[0].first_BL), (second, told[0].second_BL), (entropy, told[0].entropy_BL)):
+        torch.testing.assert_close(made[masked], wanted[masked])
+
+
+def test_a_selection_that_reads_what_it_did_not_ask_for_is_told(tiny: mk.Mage) -> None:
+    class Careless(mk.Selection):
+        def score(self, step: mk.SelectionStep) -> torch.Tensor:
+            return step.read().first_BL
+
+    with pytest.raises(ValueError, match="must state reads_predictions = True"):
+        mk.generate(tiny, 1, selection=Careless())
+
+
+def test_tokens_of_another_grid_are_refused(tiny: mk.Mage) -> None:
+    ids, masked = torch.zeros(2, 15, dtype=torch.int64), torch.ones(2, 15, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"known and masked: \(2, 15\) and \(2, 15\), must both be \(B, 16\)"):
+        mk.decode_tokens(tiny, ids, masked)
+
+
+# -- labels and guidance -----------------------------------------------------------------------------------------
+
+
+def test_images_take_their_labels(conditional: mk.Mage) -> None:
+    """Each class in turn unless told; an image depends on its own label alone; -1 is the model without labels."""
+    made = mk.generate(conditional, 7, batch=3)
+    assert made.labels_B is not None and made.labels_B.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    ones = mk.generate(conditional, 7, labels=1)
+    assert torch.equal(made.ids_BL[[1, 4]], ones.ids_BL[[1, 4]]) and not torch.equal(made.ids_BL, ones.ids_BL)
+    without = mk.generate(conditional, 7, labels=-1)
+    masked = blank(conditional, 7)
+    assert torch.equal(without.ids_BL, mk.decode_tokens(conditional, *masked).ids_BL)
+    for labels in (3, -2, [0, 5], []):
+        with pytest.raises(ValueError, match="labels: "):
+            mk.generate(conditional, 2, labels=labels)
+
+
+def test_guidance_moves_logits_away_from_what_is_said_without_the_label(conditional: mk.Mage) -> None:
+    ids, masked = blank(conditional, 3)
+    condition = mk.Condition(torch.tensor([0, 1, 2]))
+    told, plain = conditional.logits(ids, masked, condition), conditional.logits(ids, masked, condition.without())
+    guided = conditional.logits(ids, masked, condition, guidance=1.5)
+    torch.testing.assert_close(guided, told + 1.5 * (told - plain))
+    rows = torch.tensor([0, 17, 40])
+    torch.testing.assert_close(
+        conditional.logits(ids, masked, condition, rows, 1.5), guided.flatten(0, 1)[rows], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_guidance_over_the_steps() -> None:
+    assert [mk.Guidance(scale=2.0).weight(r) for r in (0.1, 1.0)] == [2.0, 2.0]
+    assert [mk.Guidance(scale=2.0, schedule="linear").weight(r) for r in (0.25, 1.0)] == [0.5, 2.0]
+    curve = [mk.Guidance(scale=2.0, schedule="cosine").weight(r) for r in (0.0, 0.5, 1.0)]
+    assert curve == pytest.approx([0.0, 1.0, 2.0])
+
+
+def test_the_encoder_runs_once_with_guidance(conditional: mk.Mage, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    encode = mk.Mage.encode
+    monkeypatch.setattr(mk.Mage, "encode", lambda self, ids, plan: seen.append(len(ids)) or encode(self, ids, plan))
+    made = mk.generate(conditional, 3, steps=4, guidance=2.0)
+    assert seen == [3] * 4
+    assert not torch.equal(made.ids_BL, mk.generate(conditional, 3, steps=4).ids_BL)
+
+
+# -- images without end --------------------------------------------------------------------------------------------
+
+
+def test_a_sampler_goes_on_where_it_was(tiny: mk.Mage) -> None:
+    wanted = mk.generate(tiny, 12, seed=3).ids_BL
+    source = mk.Sampler(tiny, batch=5, seed=3)
+    made = [next(source).ids_BL, next(source).ids_BL]
+    assert torch.equal(torch.cat(made), wanted[:10])
+    assert torch.equal(next(iter(mk.Sampler(tiny, batch=2, seed=3, first=10))).ids_BL, wanted[10:])
+    with pytest.raises(ValueError, match="first: -1, must be at least 0"):
+        mk.Sampler(tiny, first=-1)
+
+
+def test_threads_share_a_sampler(tiny: mk.Mage) -> None:
+    """Each batch is handed out once, and is the same whichever thread takes it; model and globals stay as they were."""
+    tiny.train()
+    before = torch.get_rng_state()
+    wanted = mk.generate(tiny, 24, seed=1, steps=3).ids_BL
+    source = mk.Sampler(tiny, batch=3, seed=1, steps=3)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: next(source), range(8)))
+    found = {tuple(row.tolist()) for part in made for row in part.ids_BL}
+    assert found == {tuple(row.tolist()) for row in wanted}
+    assert tiny.training and torch.equal(torch.get_rng_state(), before)
+    assert not any(part.images_BCHW.requires_grad for part in made) and torch.is_grad_enabled()
