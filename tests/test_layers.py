@@ -16,6 +16,7 @@ LAYERS: dict[str, int] = {
         (
             "errors",
             "files",
+            "machine",
             "grid",
             "fields",
             "draws",
@@ -39,10 +40,12 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("recipe_base", "recipe", "classifier_recipe", "storage", "legacy", "loading"), 5),
     **dict.fromkeys(("training", "generation", "evaluation", "planning"), 6),
     "editing": 7,
-    "jobs": 8,
-    "cli": 9,
+    "report": 8,
+    "demo_page": 8,
+    "jobs": 9,
+    "cli": 10,
 }
-HEAVY = ("triton", "xformers", "lightning_fabric", "sklearn", "matplotlib", "tensorboard")
+HEAVY = ("triton", "xformers", "lightning_fabric", "sklearn", "matplotlib", "jinja2", "gradio", "tensorboard")
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -73,3 +73,30 @@ def generate(
         reporter=Reporter(),
     )
     console.print(f"written: {written}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="HTML file; default report.html in the run folder.")] = None,
+    mae: Annotated[Path | None, typer.Option(help="Another run, whose reconstructions stand beside.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write one self-contained HTML page: curves, samples, reconstructions, codebook, settings."""
+    from mage_kit.report import write_report
+
+    written = write_report(run, out, mae=mae, overwrite=overwrite)
+    console.print(f"written: {written}", markup=False, soft_wrap=True)
+
+
+@app.command("app")
+def page(
+    run: RunArgument,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port.")] = 7860,
+    weights: WeightsOption = Weights.raw,
+) -> None:
+    """Serve a page on which to draw a mask, inpaint, and watch the canvas fill; needs the extra `app`."""
+    from mage_kit.demo_page import serve
+
+    serve(run, host=host, port=port, ema=weights is Weights.ema)

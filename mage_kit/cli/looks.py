@@ -75,7 +75,8 @@ def doctor(
     backend: Annotated[str, typer.Option(help="auto, triton, torch or reference: as in a recipe's kernels.")] = "auto",
 ) -> None:
     """Say what this machine has, and for each kernel what would run here and why."""
-    from mage_kit.jobs.doctor import choices, machine
+    from mage_kit.jobs.doctor import choices
+    from mage_kit.machine import machine
     from mage_kit.storage import best_device
 
     device = best_device()

@@ -3,6 +3,7 @@
 from mage_kit.editing.edit import Edited, OnProgress, inpaint, outpaint, reconstruct, uncrop
 from mage_kit.editing.fills import FILLS
 from mage_kit.editing.inputs import ImageLike, to_mask, to_pixels
+from mage_kit.editing.pixels import predict_pixels
 from mage_kit.editing.settings import EditOptions, EditSettings
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "OnProgress",
     "inpaint",
     "outpaint",
+    "predict_pixels",
     "reconstruct",
     "to_mask",
     "to_pixels",

@@ -26,6 +26,7 @@ from mage_kit.model import Mage
 from mage_kit.pictures import grid_picture, labelled_rows, save_picture
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
+from mage_kit.report import write_report
 from mage_kit.storage import best_device
 from mage_kit.training.metrics import read_metrics
 
@@ -33,7 +34,7 @@ SHOWN = 64
 
 
 def run_demo(recipe: Recipe, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Train and measure; leave pictures and metrics.json in the run folder.
+    """Train and measure; leave pictures, metrics.json and report.html in the run folder.
 
     Args:
         recipe: A recipe with labelled data that fits in memory.
@@ -53,6 +54,7 @@ def run_demo(recipe: Recipe, out: Path, reporter: Reporter) -> dict[str, Any]:
         "measuring": round(time.monotonic() - trained, 1),
     }
     write_json(out / "metrics.json", result)
+    write_report(out, overwrite=True, reporter=reporter)
     return result
 
 

@@ -1,0 +1,166 @@
+"""The page itself, made of gradio's parts; it loads nothing from elsewhere and tells nobody."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mage_kit.demo_page.painting import Wish, alike, enlarged, paint, reduced, sample
+from mage_kit.errors import MageKitError, MissingExtraError, PartsError
+from mage_kit.loading import load
+from mage_kit.model import Mage
+from mage_kit.recipe import Recipe
+from mage_kit.selections import GumbelConfidence
+from mage_kit.storage import RECIPE_FILE, best_device, require_folder
+
+_PAUSE = 0.08  # seconds between two steps, for eyes
+_BRUSH = "#e11d48"
+
+
+def serve(run: Path, *, host: str = "127.0.0.1", port: int = 7860, ema: bool = False) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        run: Run or model folder.
+        host: Address to listen at; the default is this machine alone.
+        port: Port.
+        ema: Take the running mean of the run's weights.
+
+    Raises:
+        MageKitError: If the folder holds no model with codes, or the port is taken.
+        MissingExtraError: If gradio is not installed.
+    """
+    require_folder(run)
+    gradio = _gradio()
+    model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
+    page = build_page(model, _name(run), example(run, model))
+    print(f"http://{host}:{port}  (Ctrl-C ends it)", flush=True)
+    try:
+        page.queue(default_concurrency_limit=1).launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            footer_links=[],
+        )
+    except OSError as error:
+        raise MageKitError(f"port: {port}, cannot be served ({error}); choose another with --port") from None
+
+
+def example(run: Path, model: Mage) -> Image.Image:
+    """Return a picture of the run's data, or one that the model makes where the data is not here."""
+    try:
+        dataset = Recipe.load(run / RECIPE_FILE).build_dataset()
+        picture = dataset.image(len(dataset) // 2)
+        height, width = model.tokenizer.image_size
+        small = picture.width < width or picture.height < height
+        return picture.resize((width, height), Image.Resampling.BICUBIC) if small else reduced(picture)
+    except (MageKitError, OSError):
+        return sample(model, 0)
+
+
+def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
+    """Return the page as gradio Blocks.
+
+    Args:
+        model: A model with codes.
+        name: Of the run.
+        picture: The first one to draw on.
+
+    Raises:
+        PartsError: If the model has no codes.
+        MissingExtraError: If gradio is not installed.
+    """
+    if not model.spec.discrete:
+        raise PartsError(("model", "tokenizer"), f"the page needs codes, {type(model.tokenizer).__name__} has none")
+    gr = _gradio()
+    decoding = model.decoding
+    noise = decoding.selection.temperature if isinstance(decoding.selection, GumbelConfidence) else None
+    with gr.Blocks(title=f"{name} · mage_kit", analytics_enabled=False) as page:
+        gr.Markdown(f"# {name}\nDraw over what is to be painted anew, then press **Inpaint**.")
+        original = gr.State(picture)
+        with gr.Row():
+            with gr.Column():
+                editor = gr.ImageEditor(
+                    value=_editable(picture),
+                    type="pil",
+                    format="png",
+                    label="Picture",
+                    sources=("upload", "clipboard"),
+                    brush=gr.Brush(default_size=24, colors=[_BRUSH], color_mode="fixed"),
+                    layers=False,
+                    transforms=(),
+                    elem_id="editor",
+                )
+                another = gr.Button("Another picture from the model", elem_id="another")
+                variants = gr.Slider(1, 8, 3, step=1, label="Variants", elem_id="variants")
+                steps = gr.Slider(1, 64, decoding.steps, step=1, label="Steps", elem_id="steps")
+                temperature = gr.Slider(
+                    0, 20, noise or 0, step=0.5,
+                    label="Confidence temperature", visible=noise is not None, elem_id="temperature",
+                )  # fmt: skip
+                tokens = gr.Slider(
+                    0, 2, decoding.token_temperature[0], step=0.05, label="Token temperature", elem_id="tokens"
+                )
+                dilate = gr.Slider(0, 3, 1, step=1, label="Cells around the hole painted too", elem_id="dilate")
+                seed = gr.Number(0, precision=0, minimum=0, label="Seed", elem_id="seed")
+            with gr.Column():
+                go = gr.Button("Inpaint", variant="primary", elem_id="go")
+                line = gr.Textbox(label="Progress", interactive=False, elem_id="line")
+                canvas = gr.Image(label="The canvas filling up", type="pil", format="png", elem_id="canvas")
+                results = gr.Gallery(label="Results", columns=4, format="png", elem_id="results")
+
+        def inpaint(
+            held: Any, edited: Any, variants: float, steps: float, temperature: float, tokens: float, dilate: float,
+            seed: float,
+        ) -> Iterator[tuple[Any, Any, Any]]:  # fmt: skip
+            wish = Wish(int(steps), temperature, tokens, int(dilate), int(seed or 0), int(variants))
+            try:
+                for shown in paint(model, held, edited or {}, wish):
+                    time.sleep(0 if shown.results else _PAUSE)
+                    yield shown.canvas, shown.results, shown.line
+            except ValueError as error:
+                gr.Warning(str(error))
+                yield gr.skip(), gr.skip(), str(error)
+
+        def take(held: Any, edited: Any) -> tuple[Any, Any]:
+            given = edited["background"].convert("RGB")
+            if alike(given, enlarged(held)):
+                return gr.skip(), gr.skip()  # the editor tells of pictures that this page gave it, too
+            uploaded = reduced(given)
+            return uploaded, _editable(uploaded)
+
+        def fresh(seed: float) -> tuple[Any, Any, float]:
+            made = sample(model, int(seed or 0) + 1)
+            return made, _editable(made), (seed or 0) + 1
+
+        controls = [original, editor, variants, steps, temperature, tokens, dilate, seed]
+        go.click(inpaint, controls, [canvas, results, line])
+        editor.upload(take, [original, editor], [original, editor])
+        another.click(fresh, seed, [original, editor, seed])
+    return page
+
+
+def _editable(picture: Image.Image) -> dict[str, Any]:
+    shown = enlarged(picture).convert("RGB")
+    return {"background": shown, "layers": [], "composite": shown}
+
+
+def _name(run: Path) -> str:
+    return Recipe.load(run / RECIPE_FILE).name if (run / RECIPE_FILE).is_file() else run.name
+
+
+def _gradio() -> Any:
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        import gradio
+    except ImportError:
+        raise MissingExtraError("the demo page", "app") from None
+    return gradio

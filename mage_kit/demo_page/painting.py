@@ -1,0 +1,146 @@
+"""What the page does, without the page: drawn strokes to a mask, pictures step by step.
+
+Legend: H x W pixels. `True = masked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+
+from mage_kit.editing import inpaint
+from mage_kit.generation import Sampler, Trace
+from mage_kit.generation.steps import step_images
+from mage_kit.model import Mage
+from mage_kit.pictures import grid_picture
+from mage_kit.selections import GumbelConfidence
+
+_DRAWN = 320  # pixels: smaller pictures are enlarged, so that one can draw on them
+_ALIKE = 2.0  # of 255
+_LARGEST = 1024  # longer side of a picture that is uploaded; larger ones are reduced
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the controls say.
+
+    Args:
+        steps: Decoding steps.
+        temperature: Of the confidence's noise, where the run's selection has one.
+        token_temperature: Of drawing tokens.
+        dilate: Rings of cells around the hole.
+        seed: Of the noise.
+        variants: How many.
+    """
+
+    steps: int
+    temperature: float
+    token_temperature: float
+    dilate: int
+    seed: int
+    variants: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows at a moment.
+
+    Args:
+        canvas: The model's window after a step, or the first result.
+        results: The variants; empty until they are all done.
+        line: A line of text.
+    """
+
+    canvas: Image.Image
+    results: list[Image.Image]
+    line: str
+
+
+def enlarged(picture: Image.Image) -> Image.Image:
+    """Return a picture large enough to draw on, by a whole factor, its pixels as they are."""
+    factor = max(1, _DRAWN // max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def alike(first: Image.Image, second: Image.Image) -> bool:
+    """Whether two pictures are the same but for what a browser's drawing changes."""
+    if first.size != second.size:
+        return False
+    difference = ImageChops.difference(first.convert("RGB"), second.convert("RGB"))
+    return float(np.asarray(difference).mean()) < _ALIKE
+
+
+def reduced(picture: Image.Image) -> Image.Image:
+    """Return an uploaded picture no larger than the page handles well."""
+    factor = _LARGEST / max(picture.size)
+    if factor >= 1:
+        return picture
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def drawn_mask(layers: list[Image.Image], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return where any stroke lies, (H, W): a pixel of the picture is masked if any part of it was drawn over.
+
+    Args:
+        layers: What was drawn, transparent elsewhere.
+        size: Height and width of the picture.
+    """
+    mask = np.zeros(size, dtype=np.bool_)
+    for layer in layers:
+        alpha = torch.from_numpy(np.array(layer.convert("RGBA"))[..., 3])[None].float()
+        mask |= (torch.nn.functional.adaptive_max_pool2d(alpha, size)[0] > 0).numpy()
+    return mask
+
+
+def sample(model: Mage, seed: int) -> Image.Image:
+    """Return a picture that the model makes from nothing."""
+    return grid_picture(Sampler(model, batch=1, seed=seed).make(0, 1).images_BCHW, 1)
+
+
+def paint(model: Mage, picture: Image.Image, edited: Mapping[str, Any], wish: Wish) -> Iterator[Shown]:
+    """Paint what is drawn over anew; yield the canvas after each step, then the results.
+
+    Args:
+        model: A model with codes.
+        picture: As it is, not enlarged.
+        edited: What the editor holds: "layers" with the strokes.
+        wish: The controls.
+
+    Raises:
+        ValueError: If nothing is drawn, or a setting breaks its rule.
+    """
+    mask = drawn_mask(list(edited.get("layers") or []), (picture.height, picture.width))
+    if not mask.any():
+        raise ValueError("Draw on the picture first: what you cover is painted anew.")
+    own = model.decoding.selection
+    selection = GumbelConfidence(temperature=wish.temperature) if isinstance(own, GumbelConfidence) else own
+    made = inpaint(
+        model,
+        picture,
+        mask,
+        n=wish.variants,
+        seed=wish.seed,
+        steps=wish.steps,
+        selection=selection,
+        token_temperature=wish.token_temperature,
+        dilate=wish.dilate,
+        trace=True,
+    )
+    assert made.trace is not None
+    first = Trace(made.trace.ids_TBL[:, :1], made.trace.masked_TBL[:, :1])
+    frames = step_images(model, first)[:, 0]
+    for step, image in enumerate(frames, start=1):
+        left = int(first.masked_TBL[step - 1].sum())
+        yield Shown(enlarged(grid_picture(image[None], 1)), [], f"step {step} of {wish.steps}: {left} tokens left")
+    unknown = int(made.masked_NL[0].sum())
+    line = f"{unknown} of {made.masked_NL.shape[1]} tokens painted anew in {wish.steps} steps"
+    if made.frame.scale > 1.05:
+        line += f"; the window is {made.frame.scale:.1f} times the model's size, so what is new is less sharp"
+    yield Shown(enlarged(made.pictures[0]), [enlarged(result) for result in made.pictures], line)

@@ -1,0 +1,168 @@
+"""Charts of a report, each a small SVG that carries no font and loads nothing."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from mage_kit.errors import MissingExtraError
+from mage_kit.mask_ratios import MaskRatio, draw
+from mage_kit.schedules import Schedule
+
+_SIZE = (5.2, 3.1)  # inches
+_DRAWS = 100_000
+_BINS = 40
+_INK = "#334155"
+_FIRST, _SECOND, _MUTED = "#2563eb", "#db6d28", "#94a3b8"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart.
+
+    Args:
+        title: What it shows.
+        svg: SVG text.
+    """
+
+    title: str
+    svg: str
+
+    @property
+    def inline(self) -> str:
+        """The SVG element alone, to stand within a page; its identifiers carry the title, so that charts do not
+        take each other's."""
+        prefix = re.sub(r"\W+", "", self.title)
+        element = self.svg[self.svg.index("<svg") :]
+        element = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", element)
+        return re.sub(r'<svg([^>]*?) width="[^"]*" height="[^"]*"', r"<svg\1", element, count=1)
+
+
+def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Return the curves of a run's metrics: those that it has."""
+    model = [record for record in records if record["stage"] == "model" and "loss" in record]
+    tokenizer = [record for record in records if record["stage"] == "tokenizer" and "loss" in record]
+    made: list[Chart] = []
+    if model:
+        made.append(_chart("Loss", "step", lambda axis: _loss(axis, model)))
+        made.append(_chart("Loss by mask ratio", "step", lambda axis: _by_ratio(axis, model, "loss")))
+        if any("accuracy" in item for item in model[-1].get("by_ratio", {}).values()):
+            title = "Accuracy on masked tokens, by mask ratio"
+            made.append(_chart(title, "step", lambda axis: _by_ratio(axis, model, "accuracy")))
+        for name, title in (
+            ("lr", "Learning rate"),
+            ("images_per_s", "Images a second"),
+            ("grad_norm", "Gradient norm"),
+        ):
+            made.append(_chart(title, "step", partial(_line, records=model, name=name)))
+    if tokenizer:
+        made.append(_chart("Tokenizer: squared error", "step", lambda axis: _line(axis, tokenizer, "mse", log=True)))
+        if "codes_used" in tokenizer[-1]:
+            title = "Tokenizer: codes used in a batch"
+            made.append(_chart(title, "step", lambda axis: _line(axis, tokenizer, "codes_used")))
+    return made
+
+
+def ratio_chart(ratio: MaskRatio) -> Chart:
+    """Return the distribution of a mask ratio."""
+    drawn = draw(ratio, _DRAWS, torch.Generator().manual_seed(0)).numpy()
+
+    def paint(axis: Any) -> None:
+        axis.hist(drawn, bins=_BINS, range=(0, 1), weights=[1 / _DRAWS] * _DRAWS, color=_FIRST)
+        axis.set_ylabel("share of images")
+
+    return _chart("Mask ratio in training", "share of tokens masked", paint)
+
+
+def schedule_chart(schedule: Schedule, tokens: int, steps: int) -> Chart:
+    """Return how many tokens are still masked after each decoding step, and how many each step decides."""
+    counts = schedule.counts(tokens, steps)
+    decided = [before - after for before, after in zip([tokens, *counts], counts, strict=False)]
+
+    def paint(axis: Any) -> None:
+        axis.bar(range(1, steps + 1), decided, color=_SECOND, label="decided in the step")
+        axis.step(range(steps + 1), [tokens, *counts], where="post", color=_FIRST, label="still masked after it")
+        axis.legend(frameon=False, fontsize=8)
+        axis.set_ylabel("tokens")
+
+    return _chart("Decoding schedule", "step", paint)
+
+
+def codebook_chart(counts: Sequence[int]) -> Chart:
+    """Return how often each code is used, the most frequent first."""
+    shares = sorted((count / max(1, sum(counts)) for count in counts), reverse=True)
+
+    def paint(axis: Any) -> None:
+        axis.fill_between(range(len(shares)), shares, step="mid", color=_FIRST, linewidth=0)
+        axis.axhline(1 / len(shares), color=_MUTED, linestyle="--", label="all codes alike")
+        axis.set_ylabel("share of tokens")
+        axis.legend(frameon=False, fontsize=8)
+
+    return _chart("Codes by frequency", "code, the most frequent first", paint)
+
+
+def _loss(axis: Any, records: Sequence[dict[str, Any]]) -> None:
+    axis.plot(
+        [record["step"] for record in records], [record["loss"] for record in records], color=_FIRST, label="loss"
+    )
+    if "chance" in records[0]:
+        axis.axhline(records[0]["chance"], color=_MUTED, linestyle="--", label="chance, ln K")
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _by_ratio(axis: Any, records: Sequence[dict[str, Any]], what: str) -> None:
+    from matplotlib import colormaps
+
+    names = sorted({name for record in records for name in record.get("by_ratio", {})})
+    colours = colormaps["viridis"]([0.85 * place / max(1, len(names) - 1) for place in range(len(names))])
+    for name, colour in zip(names, colours, strict=True):
+        held = [record for record in records if what in record.get("by_ratio", {}).get(name, {})]
+        values = [record["by_ratio"][name][what] for record in held]
+        axis.plot([record["step"] for record in held], values, color=colour, label=f"ratio {name}")
+    if what == "loss" and "chance" in records[0]:
+        axis.axhline(records[0]["chance"], color=_MUTED, linestyle="--", label="chance, ln K")
+    axis.legend(frameon=False, fontsize=7, ncols=2)
+
+
+def _line(axis: Any, records: Sequence[dict[str, Any]], name: str, log: bool = False) -> None:
+    held = [record for record in records if name in record]
+    axis.plot([record["step"] for record in held], [record[name] for record in held], color=_FIRST)
+    if log:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
+
+
+def _chart(title: str, across: str, paint: Callable[[Any], None]) -> Chart:
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("report", "report") from None
+    look: Any = {
+        "svg.fonttype": "none",  # text stays text: small, sharp, and in the reader's own font
+        "svg.hashsalt": title,
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "axes.edgecolor": _MUTED,
+        "axes.labelcolor": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+    }
+    with rc_context(look):
+        figure = Figure(figsize=_SIZE, layout="constrained")  # no pyplot: nothing global is left behind
+        axis = figure.add_subplot()
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="#e2e8f0", linewidth=0.6)
+        axis.set_axisbelow(True)
+        paint(axis)
+        axis.set_xlabel(across)
+        held = io.StringIO()
+        figure.savefig(held, format="svg", metadata={"Date": None})
+    return Chart(title, held.getvalue())

@@ -1,0 +1,179 @@
+"""The page: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mage_kit.errors import MageKitError, MissingExtraError
+from mage_kit.files import read_json, write_text
+from mage_kit.loading import load
+from mage_kit.machine import machine
+from mage_kit.model import Mage
+from mage_kit.progress import Reporter
+from mage_kit.recipe import Recipe
+from mage_kit.report import content
+from mage_kit.report.charts import ratio_chart, schedule_chart, training_charts
+from mage_kit.report.content import Part
+from mage_kit.storage import MODEL_FILE, best_device, require_folder
+from mage_kit.training.metrics import read_metrics
+from mage_kit.version import __version__
+
+REPORT_FILE = "report.html"
+_TEMPLATE = Path(__file__).parent / "page.html"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template is given.
+
+    Args:
+        title: Name of the run.
+        state: Whether it is complete, in a sentence.
+        made: When and with what the page was written.
+        figures: (value, what) shown large at the top.
+        parts: The sections, in order.
+        recipe: The recipe as JSON text.
+    """
+
+    title: str
+    state: str
+    made: str
+    figures: list[tuple[str, str]]
+    parts: list[Part]
+    recipe: str
+
+
+def write_report(
+    run: Path,
+    out: Path | None = None,
+    *,
+    mae: Path | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Write a run's report.
+
+    Args:
+        run: Run folder; one that has not ended yet gives a page of what there is by now.
+        out: File; None for report.html in the run folder.
+        mae: Run folder of another model, whose reconstructions stand beside (paper, figure 2).
+        overwrite: Replace an earlier page.
+        reporter: Where progress goes.
+
+    Returns:
+        The file.
+
+    Raises:
+        MageKitError: If there is no run, or the file exists.
+        MissingExtraError: If jinja2 or matplotlib is not installed.
+    """
+    reporter = reporter or Reporter()
+    require_folder(run)
+    target = out or run / REPORT_FILE
+    if target.exists() and not overwrite:
+        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
+    recipe = content.recipe_of(run)
+    others = {} if mae is None else {content.recipe_of(mae).name: load(mae, best_device())}
+    records = read_metrics(run)
+    page = _gather(run, recipe, records, others, reporter)
+    write_text(target, _rendered(page))
+    return target
+
+
+def _gather(
+    run: Path, recipe: Recipe, records: list[dict[str, Any]], others: dict[str, Mage], reporter: Reporter
+) -> Page:
+    complete = (run / MODEL_FILE).is_file()
+    last = next((record for record in reversed(records) if record["stage"] == "model"), None)
+    step = "nothing logged yet" if last is None else f"step {last['step']}, epoch {last['epoch']:.1f}"
+    parts = [
+        Part("Curves", "" if records else "Nothing has been logged.", charts=training_charts(records)),
+        content.measured(run),
+    ]
+    if complete:
+        parts += _looks(run, recipe, others, reporter)
+    parts += [_schedules(recipe), _settings(run)]
+    return Page(
+        title=recipe.name,
+        state=f"complete: {step}" if complete else f"training has not ended: {step}",
+        made=f"written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by mage_kit {__version__}",
+        figures=_headline(last),
+        parts=[part for part in parts if part.note or part.figures or part.charts or part.rows],
+        recipe=recipe.to_json(),
+    )
+
+
+def _looks(run: Path, recipe: Recipe, others: dict[str, Mage], reporter: Reporter) -> list[Part]:
+    """Pictures: samples, reconstructions, codebook."""
+    model = load(run, best_device())
+    with reporter.task("samples", 2) as task:
+        parts = [content.samples(run, model, task)]
+    dataset, why = content.stills_of(recipe)
+    if dataset is None:
+        return [*parts, Part("Reconstruction", f"None: the run's data cannot be opened here ({why}).")]
+    pictures = [dataset.image(index) for index in _spread(len(dataset), content.IMAGES)]
+    reporter.say("reconstructions")
+    parts.append(content.reconstructions({recipe.name: model, **others}, pictures, "Images of the run's own data"))
+    if model.spec.discrete:
+        with reporter.task("codes of images", min(512, len(dataset))) as task:
+            parts.append(content.codebook(model, dataset, task))
+    return parts
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """Return places spread evenly."""
+    return [(2 * place + 1) * length // (2 * count) for place in range(min(count, length))]
+
+
+def _schedules(recipe: Recipe) -> Part:
+    model = recipe.check()
+    charts = [ratio_chart(model.mask_ratio)]
+    if model.spec.discrete:
+        charts.append(schedule_chart(model.decoding.schedule, model.spec.grid.size, model.decoding.steps))
+    return Part("Masks", "What training draws, and what decoding follows.", charts=charts)
+
+
+def _settings(run: Path) -> Part:
+    rows = []
+    if (run / "decisions.json").is_file():
+        for name, item in read_json(run / "decisions.json").items():
+            rows.append((name.replace("_", " "), f"{item['value']}: {item['reason']}"))
+    if (run / "data.json").is_file():
+        data = read_json(run / "data.json")
+        rows += [(f"data: {name}", _short(value)) for name, value in data.items()]
+    rows += machine(best_device())
+    return Part("Settings and versions", "What was decided at the run's start, its data, and this machine.", rows=rows)
+
+
+def _headline(last: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if last is None:
+        return []
+    figures = []
+    if "loss" in last:
+        chance = f"loss (chance {last['chance']:.2f})" if "chance" in last else "loss"
+        figures.append((f"{last['loss']:.3f}", chance))
+    if "accuracy" in last:
+        figures.append((f"{last['accuracy']:.1%}", "accuracy on masked tokens"))
+    if "images_per_s" in last:
+        figures.append((f"{last['images_per_s']:,.0f}", "images a second"))
+    if "peak_memory_gib" in last:
+        figures.append((f"{last['peak_memory_gib']:.2f} GiB", "peak memory"))
+    return figures
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _rendered(page: Page) -> str:
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError:
+        raise MissingExtraError("report", "report") from None
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(page=page)
