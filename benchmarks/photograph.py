@@ -53,7 +53,7 @@ def recipe(folder: Path) -> mk.Recipe:
             "decoder": {**vit, "depth": 3},
         },
         "losses": [{"kind": "masked_cross_entropy", "weight": 1.0, "label_smoothing": 0.1}],
-        "training": {"batch": 32, "epochs": 600, "warmup_epochs": 20, "base_lr": 0.003, "checkpoint_every": 200},
+        "training": {"batch": 32, "epochs": 600, "warmup_epochs": 20, "base_lr": 0.008, "checkpoint_every": 200},
         "generation": {
             "schedule": {"kind": "cosine"}, "selection": {"kind": "gumbel_confidence", "temperature": 3.0}, "steps": 16,
         },

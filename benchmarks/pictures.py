@@ -93,7 +93,7 @@ def measure_inpainting(
         made = []
         with reporter.task(f"painting halves, dilate {dilate}", len(held.images)) as task:
             for index, (image, mask) in enumerate(zip(held.images[:, 0], masks[:, 0], strict=True)):
-                edited = mk.inpaint(model, image.numpy(), mask.numpy(), seed=index, dilate=dilate, feather=0)
+                edited = mk.inpaint(model, image.numpy(), mask.numpy(), seed=index, dilate=dilate)
                 made.append(torch.from_numpy(np.array(edited.pictures[0]))[None])
                 task.update(index + 1)
         pictures[f"dilate {dilate}"] = torch.stack(made)

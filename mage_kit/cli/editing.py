@@ -43,7 +43,10 @@ GifOption = Annotated[bool, typer.Option("--gif", help="Write the canvas filling
 FillOption = Annotated[str, typer.Option(help="What stands under the mask at first: edge or mean.")]
 DilateOption = Annotated[int, typer.Option(min=0, help="Rings of cells around the hole that are painted anew too.")]
 PasteOption = Annotated[bool, typer.Option(help="Keep the original pixels around the hole.")]
-FeatherOption = Annotated[int, typer.Option(min=0, help="Pixels around the hole over which old and new mix.")]
+FeatherOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Pixels around the hole over which old and new mix; default by size."),
+]
 WholeOption = Annotated[
     bool, typer.Option("--whole", help="Have the model look at the whole picture, not at a window around the hole.")
 ]
@@ -60,7 +63,7 @@ def inpaint(
     fill: FillOption = "edge",
     dilate: DilateOption = 1,
     paste: PasteOption = True,
-    feather: FeatherOption = 8,
+    feather: FeatherOption = None,
     whole: WholeOption = False,
     steps: StepsOption = None,
     schedule: ScheduleOption = None,
@@ -110,7 +113,7 @@ def outpaint(
     fill: FillOption = "edge",
     dilate: DilateOption = 1,
     paste: PasteOption = True,
-    feather: FeatherOption = 8,
+    feather: FeatherOption = None,
     whole: WholeOption = False,
     steps: StepsOption = None,
     schedule: ScheduleOption = None,
@@ -167,7 +170,7 @@ def uncrop(
     fill: FillOption = "edge",
     dilate: DilateOption = 1,
     paste: PasteOption = True,
-    feather: FeatherOption = 8,
+    feather: FeatherOption = None,
     whole: WholeOption = False,
     steps: StepsOption = None,
     schedule: ScheduleOption = None,

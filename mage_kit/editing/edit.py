@@ -236,7 +236,14 @@ def _painted(
         unknown_NL,
         torch.cat([part.log_p_BL for part in parts]).cpu(),
         frame,
-        {**told, **window, "labels": labels, "precision": decided.value, "decoding": decoding.describe()},
+        {
+            **told,
+            **window,
+            "feather": settings.feather_of(*masked_HW.shape),
+            "labels": labels,
+            "precision": decided.value,
+            "decoding": decoding.describe(),
+        },
         Trace(*joined) if joined else None,
     )
 
@@ -300,7 +307,7 @@ def _alpha(frame: Frame, masked_HW: Tensor, settings: EditSettings) -> Tensor | 
     """Return how much of the new picture shows at each pixel of the window; None for all of it."""
     if not settings.paste:
         return None
-    return feathered(masked_HW, settings.feather)[frame.inside(*masked_HW.shape)]
+    return feathered(masked_HW, settings.feather_of(*masked_HW.shape))[frame.inside(*masked_HW.shape)]
 
 
 def _put_back(frame: Frame, pixels_CHW: NDArray[np.uint8], new_Chw: Tensor, alpha_HW: Tensor | None) -> Image.Image:

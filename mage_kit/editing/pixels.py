@@ -56,6 +56,7 @@ def predict_pixels(model: Mage, image: ImageLike, ratio: float = 0.75, *, seed: 
         variance_1L1 = tokens_1LW.var(dim=-1, keepdim=True, correction=min(1, tokens_1LW.shape[-1] - 1))
         predicted_1LW = predicted_1LW * (variance_1L1 + 1e-6).sqrt() + mean_1L1
     filled_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], predicted_1LW, tokens_1LW))
-    left_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], 0.5, tokens_1LW))
+    grey_1LW = tokenizer.encode(torch.full_like(images_1CHW, 0.5))
+    left_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], grey_1LW, tokens_1LW))
     made = [rearrange(each, "1 c h w -> c h w").clamp(0, 1).cpu() for each in (left_1CHW, filled_1CHW)]
     return [to_picture(pixels_CHW), *(to_picture((each * 255).round().to(torch.uint8).numpy()) for each in made)]

@@ -20,7 +20,7 @@ class EditOptions(DecodingChanges, total=False):
     fill: str
     dilate: int
     paste: bool
-    feather: int
+    feather: int | None
     whole: bool
     labels: Labels
     batch: int
@@ -39,7 +39,8 @@ class EditSettings:
             the colours along the hole's edge, "mean" for one colour.
         dilate: Rings of cells around the hole whose tokens are decoded too: what fills the hole colours them.
         paste: Put the original pixels back around the hole; else the window comes from the tokens as a whole.
-        feather: Pixels outside the hole over which the old picture fades in, with `paste`.
+        feather: Pixels outside the hole over which the old picture fades in, with `paste`; None for a 32nd of the
+            picture's shorter side, 8 at most.
         whole: Have the model look at the whole picture, however large; else at a window around the hole, at the
             picture's own resolution where the hole allows it.
         labels: Class of the picture, for conditional models; None for no class.
@@ -56,7 +57,7 @@ class EditSettings:
     fill: str = "edge"
     dilate: int = 1
     paste: bool = True
-    feather: int = 8
+    feather: int | None = None
     whole: bool = False
     labels: Labels = None
     batch: int = 8
@@ -66,10 +67,14 @@ class EditSettings:
     def __post_init__(self) -> None:
         for name, least in (("n", 1), ("batch", 1), ("seed", 0), ("dilate", 0), ("feather", 0)):
             value = getattr(self, name)
-            if value < least:
+            if value is not None and value < least:
                 raise ValueError(f"{name}: {value}, must be at least {least}")
         if self.fill not in FILLS:
             raise ValueError(f"fill: '{self.fill}', must be one of {', '.join(FILLS)}")
+
+    def feather_of(self, height: int, width: int) -> int:
+        """Return the feather of a picture of that size."""
+        return min(8, min(height, width) // 32) if self.feather is None else self.feather
 
     def told(self) -> dict[str, Any]:
         """Return what matters of them to the pictures, ready for JSON."""

@@ -77,7 +77,7 @@ def write_report(
     if target.exists() and not overwrite:
         raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
     recipe = content.recipe_of(run)
-    others = {} if mae is None else {content.recipe_of(mae).name: load(mae, best_device())}
+    others = {} if mae is None else {f"{content.recipe_of(mae).name} ({mae})": load(mae, best_device())}
     records = read_metrics(run)
     page = _gather(run, recipe, records, others, reporter)
     write_text(target, _rendered(page))
