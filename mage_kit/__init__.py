@@ -11,7 +11,16 @@ from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
 from mage_kit.errors import MageKitError, PartsError, RecipeError, RegistrationError
 from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
-from mage_kit.generation import Decoded, Generated, Sampler, Trace, decode_tokens, generate
+from mage_kit.generation import (
+    Decoded,
+    Generated,
+    Relaxed,
+    Sampler,
+    Trace,
+    decode_tokens,
+    generate,
+    straight_through,
+)
 from mage_kit.grid import TokenGrid, TokenSpec
 from mage_kit.guidance import Guidance
 from mage_kit.jobs.convert import convert
@@ -32,6 +41,7 @@ from mage_kit.model import Mage, Weighted
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
 from mage_kit.recipe import Recipe
 from mage_kit.registry import FAMILIES
+from mage_kit.report import write_report
 from mage_kit.schedules import (
     SCHEDULES,
     ArccosSchedule,
@@ -124,6 +134,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "RegistrationError",
+    "Relaxed",
     "Sample",
     "Sampler",
     "Schedule",
@@ -153,6 +164,8 @@ __all__ = [
     "reconstruct",
     "save",
     "save_tokenizer",
+    "straight_through",
     "train",
     "uncrop",
+    "write_report",
 ]

@@ -98,6 +98,9 @@ class Recipe(RecipeBase):
         Args:
             tokenizer: A trained one; None builds the recipe's.
 
+        Returns:
+            The model; its encoder is frozen where the recipe freezes a pretrained one, whose weights training fills in.
+
         Raises:
             RecipeError: If parts do not fit; names the paths of both.
         """
@@ -136,6 +139,8 @@ class Recipe(RecipeBase):
                 )
                 model.set_backend(self.kernels.backend)
                 model.ask_attention(self.kernels.attention)
+                if self.pretrained is not None and self.pretrained.freeze:
+                    model.freeze_encoder()
                 return model
 
     def decoding(self) -> Decoding:

@@ -29,6 +29,22 @@ def vqgan(channels: int = 1, grid: tuple[int, int] = (4, 4), codes: int = 32, **
     return tokenizer
 
 
+def taming(kind: type[mk.CodebookTokenizer] = mk.TamingVQGAN, channels: int = 1) -> mk.CodebookTokenizer:
+    """A tokenizer in taming's form, 4 x 4 tokens of 32 codes."""
+    tokenizer = kind(
+        image_size=(16, 16), channels=channels, base_channels=8, multipliers=(1, 1, 2), res_blocks=1, norm_groups=4,
+        codebook_size=32, codebook_dim=4, z_channels=8,
+    )  # fmt: skip
+    with torch.no_grad():
+        tokenizer.quantize.embedding.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    return tokenizer
+
+
+def llamagen(channels: int = 1) -> mk.CodebookTokenizer:
+    """The same in LlamaGen's form."""
+    return taming(mk.LlamaGenVQ, channels)
+
+
 def mage(tokenizer: mk.Tokenizer | None = None, seed: int = 0, **changes: Any) -> mk.Mage:
     """A Mage of width 32; `changes` replace its parts."""
     with torch.random.fork_rng():

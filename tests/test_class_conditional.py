@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import mage_kit as mk
 from mage_kit.draws import keys, uniforms
+from mage_kit.planning import walk_step
+from mage_kit.planning.walk import Numbers
 from mage_kit.training import model_stage
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
@@ -144,3 +147,19 @@ def test_the_shipped_recipe_on_digits_trains_after_the_one_it_names(
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(before)
     assert mk.generate(mk.load(train(recipe, tmp_path / "run")), 2).images_BCHW.shape == (2, 1, 32, 32)
+
+
+def test_the_plan_counts_no_backward_pass_through_what_is_frozen() -> None:
+    """Operations against torch's counter."""
+    changes = ['pretrained={"weights": "anywhere", "freeze": true}', f"model.decoder={CLASSES}", "data.augment.views=1"]
+    model = small(*changes).build_model().train()
+    plan = model.plan(torch.full((32,), 0.7, dtype=torch.float64), torch.rand(32, 16))
+    masks = mk.losses.BatchMasks(torch.full((32,), 0.7), int(plan.weight_M.sum()), 1)
+    ids = torch.randint(32, (32, 16))
+    with FlopCounterMode(display=False) as counter:
+        output = model(ids, plan, masks, condition=mk.Condition(torch.zeros(32, dtype=torch.int64)))
+        output.terms[0].total.backward()
+    costs = walk_step(small(*changes).check(), 32, 0.7, Numbers(4, 1, "matmul"))
+    planned = sum(cost.training for cost in costs.values())
+    assert planned == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert all(parameter.grad is None for parameter in model.encoder.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -212,3 +213,36 @@ def test_threads_share_a_sampler(tiny: mk.Mage) -> None:
     assert found == {tuple(row.tolist()) for row in wanted}
     assert tiny.training and torch.equal(torch.get_rng_state(), before)
     assert not any(part.images_BCHW.requires_grad for part in made) and torch.is_grad_enabled()
+
+
+# -- gradients through tokens --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [build.vqgan, build.llamagen, build.taming])
+def test_gradients_go_straight_through_the_tokens(kind: Callable[[], mk.Tokenizer]) -> None:
+    """Forward the images of the tokens drawn, backward the mean code; known tokens carry no gradient."""
+    model = build.mage(kind()).eval()
+    known, masked = build.tokens(model, 3), torch.rand(3, 16, generator=torch.Generator().manual_seed(0)) < 0.6
+    made = mk.straight_through(model, known, masked, temperature=0.8, seed=4)
+    assert torch.equal(made.ids_BL[~masked], known[~masked]) and not torch.equal(made.ids_BL, known)
+    torch.testing.assert_close(made.images_BCHW, model.tokenizer.decode(made.ids_BL), rtol=1e-3, atol=1e-4)
+    made.logits_BLV.retain_grad()
+    made.images_BCHW.square().mean().backward()
+    gradient = made.logits_BLV.grad
+    assert gradient is not None and bool((gradient[masked] != 0).any()) and not bool((gradient[~masked] != 0).any())
+    assert model.encoder.blocks[0].attn.qkv.weight.grad is not None
+    weights = torch.nn.functional.one_hot(made.ids_BL, 32).float().requires_grad_()
+    wanted = torch.autograd.grad(model.tokenizer.decode_weights(weights).square().mean(), weights)[0]
+    p = (made.logits_BLV.detach() / 0.8).softmax(2)
+    chain = p * (wanted - (p * wanted).sum(2, keepdim=True)) / 0.8
+    torch.testing.assert_close(gradient[masked], chain[masked], rtol=1e-3, atol=1e-7)
+
+
+def test_what_cannot_be_relaxed_is_said(tiny: mk.Mage) -> None:
+    with pytest.raises(ValueError, match=r"temperature: 0\.0, must be above 0"):
+        mk.straight_through(tiny, *blank(tiny, 1), temperature=0.0)
+    pixels = build.mage(mk.Patches(image_size=(16, 16), channels=1, patch=4))
+    with pytest.raises(mk.PartsError, match="Patches has no codes"):
+        mk.straight_through(pixels, *blank(tiny, 1))
+    with pytest.raises(mk.MageKitError, match="no codebook to take means of"):
+        pixels.tokenizer.decode_weights(torch.zeros(1, 16, 4))

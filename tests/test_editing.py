@@ -19,23 +19,16 @@ from mage_kit.editing import FILLS, edit, to_mask, to_pixels
 from mage_kit.editing.frame import Frame, feathered, frame_around, unknown_tokens
 from tests import build
 
-TOKENIZERS = {"vqgan": build.vqgan, "taming": mk.TamingVQGAN, "llamagen": mk.LlamaGenVQ}
+TOKENIZERS = {
+    "vqgan": build.vqgan,
+    "taming": lambda channels: build.taming(channels=channels),
+    "llamagen": build.llamagen,
+}
 
 
 def colour(kind: str = "vqgan") -> mk.Mage:
     """A model of 16 x 16 RGB images."""
-    if kind == "vqgan":
-        return build.mage(build.vqgan(3)).eval()
-    settings: dict[str, Any] = {
-        "image_size": (16, 16), "channels": 3, "base_channels": 8, "multipliers": (1, 1, 2), "res_blocks": 1,
-        "norm_groups": 4, "codebook_size": 32, "codebook_dim": 4, "z_channels": 8,
-    }  # fmt: skip
-    tokenizer = TOKENIZERS[kind](**settings)
-    with torch.no_grad():
-        for module in tokenizer.modules():
-            if isinstance(module, torch.nn.Embedding):
-                module.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
-    return build.mage(tokenizer).eval()
+    return build.mage(TOKENIZERS[kind](3)).eval()
 
 
 def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -3,12 +3,14 @@
 from mage_kit.generation.decoding import Decoded, Trace, decode_step, decode_tokens
 from mage_kit.generation.generate import Generated, Labels, Sampler, check_guidance, chosen_labels, generate, to_images
 from mage_kit.generation.prepared import Asked, generation_precision, prepared
+from mage_kit.generation.straight_through import Relaxed, straight_through
 
 __all__ = [
     "Asked",
     "Decoded",
     "Generated",
     "Labels",
+    "Relaxed",
     "Sampler",
     "Trace",
     "check_guidance",
@@ -18,5 +20,6 @@ __all__ = [
     "generate",
     "generation_precision",
     "prepared",
+    "straight_through",
     "to_images",
 ]

@@ -105,7 +105,7 @@ def estimate(recipe: Recipe, machine: Machine, images: int = IMAGENET, attention
     operations |= {name: costs[name].training / _COUNTED for name in PARTS}
     recompute = recipe.kernels.recompute
     if recompute:
-        for name in ("encoder", "decoder"):
+        for name in ("decoder",) if model.frozen else ("encoder", "decoder"):
             operations[name] += costs[name].forward / _COUNTED
     local = training.batch // machine.processes
     micro = min(training.micro_batch or local, local)

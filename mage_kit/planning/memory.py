@@ -78,7 +78,7 @@ def memory_of_step(
         tokens_cached: Whether the tokenizer is out of the loop.
     """
     trained = 4.0 * sum(value.numel() for _, value in model.trainable())
-    frozen = 4.0 * sum(value.numel() for value in model.tokenizer.parameters())
+    frozen = 4.0 * sum(value.numel() for value in model.parameters() if not value.requires_grad)
     matrices = sum(
         part.weight.numel()
         for name, part in model.named_modules()

@@ -92,6 +92,8 @@ def walk_step(model: Mage, images: int, ratio: float, numbers: Numbers) -> dict[
             model(tokens, plan, masks)
     finally:
         model.train(training)
+    if model.frozen:  # forward alone, and nothing is kept of it
+        costs["encoder"] = Cost(forward=costs["encoder"].forward, training=costs["encoder"].forward)
     values = len(plan.picked_M) * (spec.codes or spec.width)
     costs["losses"].kept += 4.0 * values  # log-probabilities, or differences
     return costs

@@ -67,6 +67,17 @@ class Tokenizer(nn.Module, ABC):
     def decode(self, tokens: Tensor) -> Tensor:
         """Return float images (B, C, H, W), not clamped, from ids (B, L) or continuous tokens (B, L, W)."""
 
+    def decode_weights(self, weights_BLV: Tensor) -> Tensor:
+        """Return images (B, C, H, W), not clamped, of weighted means of codes; gradients reach the weights.
+
+        Args:
+            weights_BLV: Floating weights of each code; one-hot ones give `decode`'s images.
+
+        Raises:
+            MageKitError: If the tokenizer has no codebook to take means of.
+        """
+        raise MageKitError(f"tokenizer: {type(self).__name__} has no codebook to take means of")
+
     def start_training(self) -> None:
         """Enter training mode and let gradients reach what they should train."""
         self.requires_grad_(True).train()

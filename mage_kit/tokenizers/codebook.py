@@ -61,6 +61,11 @@ class CodebookTokenizer(Tokenizer):
         """Ids (B, L) -> images (B, C, H, W), not clamped."""
         return self._image(self.quantize.lookup(tokens))
 
+    def decode_weights(self, weights_BLV: Tensor) -> Tensor:
+        """Weights (B, L, V) -> images (B, C, H, W), not clamped."""
+        codes_VW = self.quantize.lookup(torch.arange(self.codebook_size, device=weights_BLV.device))
+        return self._image(weights_BLV @ codes_VW.to(weights_BLV.dtype))
+
     def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
         """Reconstruction + commitment, + the codebook's own loss where codes follow a gradient."""
         features_BLW = self.quantize.prepare(self.features(images_BCHW))

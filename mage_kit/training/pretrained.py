@@ -18,7 +18,7 @@ _FREE = frozenset({"dropout"})  # keywords under which the same weights may serv
 
 
 def fill_encoder(model: Mage, recipe: Recipe) -> None:
-    """Give a model the encoder and the embedding that its recipe names, if any, and freeze them if it says so.
+    """Give a model the encoder and the embedding that its recipe names, if any.
 
     Args:
         model: With its tokenizer; changed in place.
@@ -32,8 +32,6 @@ def fill_encoder(model: Mage, recipe: Recipe) -> None:
         return
     load_state(model.embedding, state_of(found.embedding), recipe.pretrained.weights)
     load_state(model.encoder, state_of(found.encoder), recipe.pretrained.weights)
-    if recipe.pretrained.freeze:
-        model.freeze_encoder()
 
 
 def find_encoder(model: Mage, tokenizer: Tokenizer, recipe: Recipe) -> Mage | None:
