@@ -48,6 +48,17 @@ class Digits:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Study:
+    """Two trained models, and what they are measured with."""
+
+    model: mk.Mage
+    conditional: mk.Mage
+    real: Digits
+    held: Digits
+    reference: Reference
+
+
 def digits(recipe: mk.Recipe, part: str) -> Digits:
     """Return the training or the held-out digits."""
     assert recipe.data is not None
@@ -77,10 +88,9 @@ def share(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
     return float((judged == labels).float().mean())
 
 
-def measure_inpainting(
-    model: mk.Mage, classifier: Classifier, held: Digits, real: Digits, out: Path, reporter: Reporter
-) -> dict[str, float]:
+def measure_inpainting(study: Study, out: Path, reporter: Reporter) -> dict[str, float]:
     """Paint half of each held-out digit anew, at dilate 0, 1 and 2, beside what needs no model at all."""
+    model, held, real = study.model, study.held, study.real
     masks = halves(len(held.images), held.images.shape[-1])
     chosen = torch.from_numpy(np.random.default_rng(0).integers(0, len(real.images), len(held.images)))
     pictures = {
@@ -106,7 +116,7 @@ def measure_inpainting(
     }
     rows = [(name, images[:SHOWN].float() / 255) for name, images in first.items()]
     save_picture(labelled_rows(rows, scale=2), out / "inpainting.png")
-    return {name: share(classifier, images, held.labels) for name, images in pictures.items()}
+    return {name: share(study.reference.classifier, images, held.labels) for name, images in pictures.items()}
 
 
 def measure_labels(model: mk.Mage, reference: Reference, out: Path) -> dict[str, dict[str, float]]:
@@ -185,8 +195,8 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.print(f"{'holds' if holds else 'DOES NOT HOLD'}: {what}", markup=False, highlight=False)
 
 
-def measure(out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Train what is missing, measure, draw."""
+def prepare(out: Path, reporter: Reporter) -> Study:
+    """Train what is missing."""
     recipe = mk.Recipe.load(RECIPES / "digits_demo.json", ["data.part=training"])
     model = trained(recipe, out / "digits")
     assert recipe.data is not None
@@ -196,16 +206,20 @@ def measure(out: Path, reporter: Reporter) -> dict[str, Any]:
     real, held = digits(recipe, "training"), digits(recipe, "held_out")
     images = real.images.float() / 255
     classifier, accuracy = train_classifier(images, real.labels, 10, seed=0, reporter=reporter)
-    reference = Reference(images, classifier, accuracy, classifier.judge(images), 0)
+    return Study(model, conditional, real, held, Reference(images, classifier, accuracy, classifier.judge(images), 0))
+
+
+def measure(out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Train what is missing, measure, draw."""
+    study = prepare(out, reporter)
     result: dict[str, Any] = {
-        "inpainting": measure_inpainting(model, classifier, held, real, out, reporter),
-        "labels": measure_labels(conditional, reference, out),
-        "selections": measure_selections(model, reference, reporter),
-        "frechet_real": reference.frechet_real(),
+        "inpainting": measure_inpainting(study, out, reporter),
+        "labels": measure_labels(study.conditional, study.reference, out),
+        "selections": measure_selections(study.model, study.reference, reporter),
+        "frechet_real": study.reference.frechet_real(),
     }
-    means = {
-        (name, steps): np.mean(found) for name, row in result["selections"].items() for steps, found in row.items()
-    }
+    rows = result["selections"].items()
+    means = {(name, steps): float(np.mean(found)) for name, row in rows for steps, found in row.items()}
     name, steps = min(means, key=lambda key: means[key])
     result["winner"] = f"{name} at {steps} steps ({means[name, steps]:.2f})"
     return result
