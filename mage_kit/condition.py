@@ -5,8 +5,10 @@ Legend: B images.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -46,8 +48,19 @@ def labels_in_turn(first: int, count: int, classes: int) -> list[int]:
     return [index % classes for index in range(first, first + count)]
 
 
-def check_labels(labels: Sequence[int], classes: int) -> None:
-    """Raise ValueError unless each label is a class, or `UNKNOWN`."""
+def checked_labels(labels: Sequence[SupportsIndex], classes: int) -> list[int]:
+    """Return labels as plain whole numbers.
+
+    Raises:
+        ValueError: Unless each is a class, or `UNKNOWN`.
+    """
+    found = []
     for label in labels:
-        if isinstance(label, bool) or not isinstance(label, int) or not UNKNOWN <= label < classes:
+        try:
+            number = UNKNOWN - 1 if isinstance(label, bool) else operator.index(label)
+        except TypeError:
+            number = UNKNOWN - 1
+        if not UNKNOWN <= number < classes:
             raise ValueError(f"labels: {label!r}, must be whole numbers from 0 to {classes - 1}, or -1 for no class")
+        found.append(number)
+    return found

@@ -10,9 +10,12 @@ from mage_kit.guidance import Guidance
 from mage_kit.schedules import SCHEDULES, Schedule
 from mage_kit.selections import SELECTIONS, Selection
 
+_COLDEST = 1e-3  # below it logits over the temperature leave float32; 0 has a meaning of its own
+
 
 class DecodingChanges(TypedDict, total=False):
-    """What a call may change of a model's own decoding; see `Decoding`. None leaves a setting as it is."""
+    """What a call may change of a model's own decoding; see `Decoding`. None leaves a setting as it is; guidance 0,
+    top_p 1 and a top_k of all codes switch off what a recipe switches on."""
 
     schedule: Schedule | None
     selection: Selection | None
@@ -55,8 +58,9 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps: {self.steps}, must be at least 1")
-        if not all(0 <= value < float("inf") for value in self.token_temperature):
-            raise ValueError(f"token_temperature: {self.token_temperature}, must be numbers of at least 0")
+        pair = self.token_temperature
+        if len(pair) != 2 or not all(value == 0 or _COLDEST <= value < float("inf") for value in pair):
+            raise ValueError(f"token_temperature: {pair}, must be two numbers, each 0 or at least {_COLDEST:g}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k: {self.top_k}, must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -65,7 +69,8 @@ class Decoding:
     def temperature_at(self, step: int) -> float:
         """Return the token temperature of a step, from 1 to `steps`."""
         first, last = self.token_temperature
-        return first + (last - first) * (step - 1) / max(1, self.steps - 1)
+        share = (step - 1) / max(1, self.steps - 1)
+        return first * (1 - share) + last * share  # exact at both ends: 0 is asked for as 0
 
     def guidance_at(self, step: int) -> float:
         """Return the guidance's weight at a step, from 1 to `steps`."""
@@ -91,7 +96,8 @@ class Decoding:
         """Return this decoding with some settings replaced.
 
         Raises:
-            ValueError: If a name is unknown or a number is outside its range.
+            TypeError: If a name is unknown.
+            ValueError: If a number is outside its range.
         """
         unknown = set(changes) - {field.name for field in dataclasses.fields(self)}
         if unknown:

@@ -325,7 +325,8 @@ class Mage(nn.Module):
         if not guidance or condition is None:
             return told
         told = told.float()
-        return told + guidance * (told - predict(condition.without()).float())
+        guided = told + guidance * (told - predict(condition.without()).float())
+        return torch.where(told.isneginf(), told, guided)  # a code that may not be drawn stays one
 
     def token_features(self, tokens: Tensor) -> Tensor:
         """Return mean features (B, D) of the patch positions of the last block, nothing masked, nothing dropped."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mage_kit as mk
-from mage_kit.generation.sampling import limited
+from mage_kit.generation.sampling import draw_tokens, limited
 from tests import build
 
 
@@ -56,6 +56,11 @@ def test_without_temperature_every_image_is_the_same(tiny: mk.Mage) -> None:
 def test_temperature_goes_from_the_first_step_to_the_last(tiny: mk.Mage) -> None:
     plan = mk.Decoding(mk.CosineSchedule(), mk.Halton(), 5, token_temperature=(2.0, 0.5))
     assert [plan.temperature_at(step) for step in range(1, 6)] == pytest.approx([2.0, 1.625, 1.25, 0.875, 0.5])
+    for first in (0.3, 0.8, 0.95, 1.9):
+        for steps in range(2, 65):
+            cooled = mk.Decoding(mk.CosineSchedule(), mk.Halton(), steps, token_temperature=(first, 0.0))
+            assert cooled.temperature_at(steps) == 0 and cooled.temperature_at(1) == first
+            assert all(cooled.temperature_at(step) > 0 for step in range(1, steps))
     hot = mk.generate(tiny, 8, token_temperature=(3.0, 0.2), selection=mk.Halton())
     assert not torch.equal(hot.ids_BL, mk.generate(tiny, 8, selection=mk.Halton()).ids_BL)
 
@@ -67,8 +72,10 @@ def test_temperature_goes_from_the_first_step_to_the_last(tiny: mk.Mage) -> None
         ({"top_k": 0}, "top_k: 0, must be at least 1"),
         ({"top_p": 0.0}, r"top_p: 0.0, must lie in \(0, 1\]"),
         ({"top_p": 1.5}, r"top_p: 1.5, must lie in \(0, 1\]"),
-        ({"token_temperature": -1.0}, "token_temperature: .*must be numbers of at least 0"),
-        ({"token_temperature": float("nan")}, "token_temperature: .*must be numbers of at least 0"),
+        ({"token_temperature": -1.0}, "token_temperature: .*must be two numbers, each 0 or at least 0.001"),
+        ({"token_temperature": float("nan")}, "token_temperature: .*must be two numbers"),
+        ({"token_temperature": 1e-30}, "token_temperature: .*must be two numbers"),
+        ({"token_temperature": (1.0, 0.5, 0.2)}, "token_temperature: .*must be two numbers"),
         ({"guidance": 2.0}, "guidance: given, but ViTDecoder takes no labels"),
         ({"labels": 2}, "labels: given, but ViTDecoder takes none"),
     ],
@@ -155,7 +162,9 @@ def test_images_take_their_labels(conditional: mk.Mage) -> None:
     without = mk.generate(conditional, 7, labels=-1)
     masked = blank(conditional, 7)
     assert torch.equal(without.ids_BL, mk.decode_tokens(conditional, *masked).ids_BL)
-    for labels in (3, -2, [0, 5], []):
+    same = mk.generate(conditional, 7, labels=torch.ones(1, dtype=torch.int64)[0])
+    assert torch.equal(same.ids_BL, ones.ids_BL)
+    for labels in (3, -2, [0, 5], [], [1.9], [True], True):
         with pytest.raises(ValueError, match="labels: "):
             mk.generate(conditional, 2, labels=labels)
 
@@ -170,6 +179,42 @@ def test_guidance_moves_logits_away_from_what_is_said_without_the_label(conditio
     torch.testing.assert_close(
         conditional.logits(ids, masked, condition, rows, 1.5), guided.flatten(0, 1)[rows], rtol=1e-4, atol=1e-5
     )
+
+
+def test_codes_that_may_not_be_drawn_stay_so_with_guidance(conditional: mk.Mage) -> None:
+    with torch.no_grad():
+        conditional.head.bias[3] = -torch.inf
+    made = mk.generate(conditional, 6, guidance=2.0)
+    assert not bool((made.ids_BL == 3).any())
+
+
+def test_labels_of_no_class_are_refused_in_the_loop(conditional: mk.Mage) -> None:
+    for labels in ([3, 0], [-2, 0], [0]):
+        with pytest.raises(ValueError, match=r"condition: labels .* must be 2 whole numbers from 0 to 2"):
+            mk.decode_tokens(conditional, *blank(conditional, 2), condition=mk.Condition(torch.tensor(labels)))
+
+
+@pytest.mark.parametrize("selection", [mk.GumbelConfidence(), mk.Entropy()])
+@pytest.mark.parametrize("limits", [{}, {"token_temperature": (0.7, 0.7), "top_k": 6, "top_p": 0.9}])
+def test_both_ways_to_draw_give_the_same(
+    conditional: mk.Mage, selection: mk.Selection, limits: dict[str, object]
+) -> None:
+    """On the unknown tokens alone, as on a CPU, and on the whole grid, as on a GPU."""
+    plan = mk.Decoding(mk.CosineSchedule(), selection, 4, guidance=mk.Guidance(scale=1.5), **limits)  # type: ignore[arg-type]
+    known, masked = build.tokens(conditional, 5), torch.rand(5, 16, generator=torch.Generator().manual_seed(1)) < 0.6
+    uniform = torch.rand(5, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    condition = mk.Condition(torch.tensor([0, 1, 2, -1, 0]))
+    few, whole = (
+        draw_tokens(conditional, plan, 2, known, masked, uniform, condition, same=False, rows=rows)
+        for rows in (True, False)
+    )
+    assert torch.equal(few.ids_BL[masked], whole.ids_BL[masked])
+    torch.testing.assert_close(few.log_p_BL, whole.log_p_BL, rtol=1e-4, atol=1e-5)
+    if selection.reads_predictions:
+        assert few.predictions is not None and whole.predictions is not None
+        for name in ("first_BL", "second_BL", "entropy_BL"):
+            mine, theirs = (getattr(made.predictions, name)[masked] for made in (few, whole))
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_guidance_over_the_steps() -> None:
@@ -236,6 +281,17 @@ def test_gradients_go_straight_through_the_tokens(kind: Callable[[], mk.Tokenize
     p = (made.logits_BLV.detach() / 0.8).softmax(2)
     chain = p * (wanted - (p * wanted).sum(2, keepdim=True)) / 0.8
     torch.testing.assert_close(gradient[masked], chain[masked], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_other_precisions(dtype: torch.dtype) -> None:
+    model = build.mage(build.vqgan(3)).eval().to(dtype)
+    image = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0)).numpy()
+    hole = torch.zeros(16, 16, dtype=torch.bool)
+    hole[:, 8:] = True
+    assert mk.generate(model, 2, steps=2).images_BCHW.dtype == torch.float32
+    assert mk.inpaint(model, image, hole.numpy(), steps=2, dilate=0).pictures[0].size == (16, 16)
+    assert mk.straight_through(model, *blank(model, 2)).images_BCHW.shape == (2, 3, 16, 16)
 
 
 def test_what_cannot_be_relaxed_is_said(tiny: mk.Mage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.jobs.generate import generate_files
 from mage_kit.progress import Reporter
 from tests import build
 
@@ -94,3 +96,20 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(capsys: pytest.Captu
     with Reporter(Console(force_terminal=True, width=100)).task("counting", 3) as task:
         task.update(3, "note")
     assert "3/3" in capsys.readouterr().out
+
+
+def test_a_sheets_settings_replace_nothing_else(tmp_path: Path) -> None:
+    """Not the picture itself, and not a run's own files."""
+    folder = mk.save(build.mage().eval(), tmp_path / "model")
+    for name in ("x.json", "x.jpg", "x"):
+        with pytest.raises(mk.MageKitError, match=r"must be named .png"):
+            generate_files(folder, 1, changes={}, out=tmp_path / name, reporter=Reporter.silent())
+    with pytest.raises(mk.MageKitError, match="its settings would replace"):
+        generate_files(folder, 1, changes={}, out=folder / "recipe.png", overwrite=True, reporter=Reporter.silent())
+    out = tmp_path / "sheet.png"
+    for _ in range(2):
+        generate_files(folder, 3, changes={"steps": 2}, out=out, gif=True, overwrite=True, reporter=Reporter.silent())
+    stated = json.loads(out.with_suffix(".json").read_text())
+    assert stated["images"] == 3 and stated["decoding"]["steps"] == 2 and out.with_suffix(".gif").is_file()
+    with Image.open(out) as sheet:
+        assert json.loads(sheet.info["mage_kit"]) == stated

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import mage_kit as mk
 from mage_kit.cli import app
 from mage_kit.editing import predict_pixels
+from mage_kit.errors import BrokenImageError
 from mage_kit.progress import Reporter
 from mage_kit.report import write_report
 from mage_kit.report.charts import Chart
@@ -51,7 +52,16 @@ def headings(page: str) -> list[str]:
 
 def test_a_report_shows_the_run_and_needs_nothing_else(run: Path, tmp_path: Path) -> None:
     page = written(run, tmp_path)
-    wanted = ["Curves", "Figures", "Samples", "Reconstruction", "Codebook", "Masks", "Settings and versions"]
+    wanted = [
+        "Curves",
+        "Figures",
+        "Samples",
+        "Reconstruction",
+        "Inpainting",
+        "Codebook",
+        "Masks",
+        "Settings and versions",
+    ]
     assert headings(page) == wanted
     for title in ("Loss by mask ratio", "Learning rate", "Images a second", "Decoding schedule", "Codes by frequency"):
         assert f"<figcaption>{title}</figcaption>" in page
@@ -102,6 +112,19 @@ def test_data_that_is_gone_is_said(run: Path, tmp_path: Path) -> None:
     (copied / "recipe.json").write_text(json.dumps(recipe))
     page = written(copied, tmp_path)
     assert "None: the run&#39;s data cannot be opened here" in page and "Codebook" not in headings(page)
+
+
+def test_broken_images_are_passed_over(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    still = mk.Digits.still
+
+    def broken(self: mk.Digits, index: int) -> mk.Sample:
+        if index % 7 == 0:
+            raise BrokenImageError(str(index), "broken")
+        return still(self, index)
+
+    monkeypatch.setattr(mk.Digits, "still", broken)
+    page = written(run, tmp_path)
+    assert "are broken." in page and "Reconstruction" in headings(page)
 
 
 def test_another_runs_reconstructions_stand_beside(run: Path, pixels: Path, tmp_path: Path) -> None:

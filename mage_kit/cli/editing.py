@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mage_kit.editing import EditOptions
 
 edit = typer.Typer(
-    help="Paint part of a picture anew: inpaint, outpaint, uncrop, reconstruct. Any size in, the same size out.",
+    help="Paint part of a picture anew: inpaint, outpaint, uncrop, reconstruct. Pictures may have any size.",
     no_args_is_help=True,
 )
 app.add_typer(edit, name="edit")
@@ -41,7 +41,10 @@ CountOption = Annotated[int, typer.Option("-n", min=1, help="Variants.")]
 ClassOption = Annotated[int | None, typer.Option("--class", help="Of class-conditional runs; default no class.")]
 GifOption = Annotated[bool, typer.Option("--gif", help="Write the canvas filling up too, as an animation.")]
 FillOption = Annotated[str, typer.Option(help="What stands under the mask at first: edge or mean.")]
-DilateOption = Annotated[int, typer.Option(min=0, help="Rings of cells around the hole that are painted anew too.")]
+DilateOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Rings of cells around the hole painted anew too; default 1, or 0 on coarse grids."),
+]
 PasteOption = Annotated[bool, typer.Option(help="Keep the original pixels around the hole.")]
 FeatherOption = Annotated[
     int | None,
@@ -61,7 +64,7 @@ def inpaint(
     n: CountOption = 1,
     seed: SeedOption = 0,
     fill: FillOption = "edge",
-    dilate: DilateOption = 1,
+    dilate: DilateOption = None,
     paste: PasteOption = True,
     feather: FeatherOption = None,
     whole: WholeOption = False,
@@ -111,7 +114,7 @@ def outpaint(
     n: CountOption = 1,
     seed: SeedOption = 0,
     fill: FillOption = "edge",
-    dilate: DilateOption = 1,
+    dilate: DilateOption = None,
     paste: PasteOption = True,
     feather: FeatherOption = None,
     whole: WholeOption = False,
@@ -168,7 +171,7 @@ def uncrop(
     n: CountOption = 1,
     seed: SeedOption = 0,
     fill: FillOption = "edge",
-    dilate: DilateOption = 1,
+    dilate: DilateOption = None,
     paste: PasteOption = True,
     feather: FeatherOption = None,
     whole: WholeOption = False,

@@ -11,7 +11,9 @@ from typing import Any
 from PIL import Image
 
 from mage_kit.demo_page.painting import Wish, alike, enlarged, paint, reduced, sample
+from mage_kit.editing import to_picture
 from mage_kit.errors import MageKitError, MissingExtraError, PartsError
+from mage_kit.image_files import to_channels
 from mage_kit.loading import load
 from mage_kit.model import Mage
 from mage_kit.recipe import Recipe
@@ -57,10 +59,7 @@ def example(run: Path, model: Mage) -> Image.Image:
     """Return a picture of the run's data, or one that the model makes where the data is not here."""
     try:
         dataset = Recipe.load(run / RECIPE_FILE).build_dataset()
-        picture = dataset.image(len(dataset) // 2)
-        height, width = model.tokenizer.image_size
-        small = picture.width < width or picture.height < height
-        return picture.resize((width, height), Image.Resampling.BICUBIC) if small else reduced(picture)
+        return to_picture(dataset.still(len(dataset) // 2).views[0])
     except (MageKitError, OSError):
         return sample(model, 0)
 
@@ -80,7 +79,7 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
     if not model.spec.discrete:
         raise PartsError(("model", "tokenizer"), f"the page needs codes, {type(model.tokenizer).__name__} has none")
     gr = _gradio()
-    decoding = model.decoding
+    decoding, grid = model.decoding, model.spec.grid
     noise = decoding.selection.temperature if isinstance(decoding.selection, GumbelConfidence) else None
     with gr.Blocks(title=f"{name} · mage_kit", analytics_enabled=False) as page:
         gr.Markdown(f"# {name}\nDraw over what is to be painted anew, then press **Inpaint**.")
@@ -108,7 +107,14 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
                 tokens = gr.Slider(
                     0, 2, decoding.token_temperature[0], step=0.05, label="Token temperature", elem_id="tokens"
                 )
-                dilate = gr.Slider(0, 3, 1, step=1, label="Cells around the hole painted too", elem_id="dilate")
+                dilate = gr.Slider(
+                    0,
+                    3,
+                    int(min(grid.height, grid.width) >= 8),
+                    step=1,
+                    label="Cells around the hole painted too",
+                    elem_id="dilate",
+                )
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed", elem_id="seed")
             with gr.Column():
                 go = gr.Button("Inpaint", variant="primary", elem_id="go")
@@ -130,7 +136,7 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
                 yield gr.skip(), gr.skip(), str(error)
 
         def take(held: Any, edited: Any) -> tuple[Any, Any]:
-            given = edited["background"].convert("RGB")
+            given = to_channels(edited["background"], 3)
             if alike(given, enlarged(held)):
                 return gr.skip(), gr.skip()  # the editor tells of pictures that this page gave it, too
             uploaded = reduced(given)

@@ -2,7 +2,7 @@
 
 from mage_kit.editing.edit import Edited, OnProgress, inpaint, outpaint, reconstruct, uncrop
 from mage_kit.editing.fills import FILLS
-from mage_kit.editing.inputs import ImageLike, to_mask, to_pixels
+from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.pixels import predict_pixels
 from mage_kit.editing.settings import EditOptions, EditSettings
 
@@ -18,6 +18,7 @@ __all__ = [
     "predict_pixels",
     "reconstruct",
     "to_mask",
+    "to_picture",
     "to_pixels",
     "uncrop",
 ]

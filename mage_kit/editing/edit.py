@@ -27,6 +27,7 @@ from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.settings import EditOptions, EditSettings, split_options
 from mage_kit.errors import PartsError
 from mage_kit.generation import Decoded, Trace, check_guidance, chosen_labels, decode_tokens, prepared, to_images
+from mage_kit.image_files import MAX_PIXELS
 from mage_kit.model import Mage
 
 OnProgress = Callable[[int, int], None] | None
@@ -107,8 +108,8 @@ def outpaint(
     """
     sides = {"left": left, "right": right, "top": top, "bottom": bottom}
     for name, size in sides.items():
-        if size < 0:
-            raise ValueError(f"{name}: {size}, must be at least 0")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ValueError(f"{name}: {size!r}, must be a whole number of at least 0")
     if not any(sides.values()):
         raise ValueError("left, right, top, bottom: all 0, one must be at least 1: pixels to add there")
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
@@ -148,6 +149,9 @@ def uncrop(
             raise ValueError(f"{name}: {share}, must lie in [0, 1]")
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
     own = pixels_CHW.shape[1:]
+    for name, side in (("width", width), ("height", height)):
+        if isinstance(side, bool) or not isinstance(side, int):
+            raise ValueError(f"{name}: {side!r}, must be a whole number of pixels")
     if own[0] > height or own[1] > width or own == (height, width):
         raise ValueError(f"canvas: {width} x {height}, must be larger than the image ({own[1]} x {own[0]})")
     top, left = round((height - own[0]) * down), round((width - own[1]) * across)
@@ -212,10 +216,10 @@ def _painted(
     check_guidance(model, decoding)
     size, mask_HW = model.tokenizer.image_size, torch.from_numpy(masked_HW)
     frame = frame_around(mask_HW if masked_HW.any() else torch.ones_like(mask_HW), size, settings.whole)
-    seen_Chw, hole_HW = _window(frame, pixels_CHW, mask_HW, settings)
+    seen_Chw, hole_HW, outside_HW = _window(frame, pixels_CHW, mask_HW, settings)
     with torch.no_grad():
-        known_1L = model.tokenizer.encode(seen_Chw[None].to(model.device))
-    unknown_L = unknown_tokens(hole_HW, size, model.spec.grid, settings.dilate)
+        known_1L = model.tokenizer.encode(seen_Chw[None].to(model.device, next(model.parameters()).dtype))
+    dilate, unknown_L = _unknown(hole_HW, outside_HW, model, settings.dilate)
     unknown_NL = unknown_L[None].expand(settings.n, -1)
     if ratio is not None:
         unknown_NL = _at_random(unknown_L, ratio, settings)
@@ -239,6 +243,8 @@ def _painted(
         {
             **told,
             **window,
+            "dilate": dilate,
+            "known_tokens": int((~unknown_NL[0]).sum()),
             "feather": settings.feather_of(*masked_HW.shape),
             "labels": labels,
             "precision": decided.value,
@@ -285,13 +291,37 @@ def _decoded(
 
 def _window(
     frame: Frame, pixels_CHW: NDArray[np.uint8], masked_HW: Tensor, settings: EditSettings
-) -> tuple[Tensor, Tensor]:
-    """Return what the tokenizer sees (C, h, w), and the hole at the picture's resolution; it is filled before anything
-    is resized, so that no pixel under the mask gets into one beside it."""
-    whole_CHW = torch.from_numpy(pixels_CHW)
-    image_CHW, hole_HW = frame.cut(whole_CHW, masked_HW)
-    filled_CHW = FILLS[settings.fill](image_CHW.float() / 255, hole_HW)
-    return frame.reduce(filled_CHW), hole_HW
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the tokenizer sees (C, h, w), and at the picture's resolution the hole and what lies outside.
+
+    The hole is filled before anything is resized, so that no pixel under the mask gets into one beside it.
+    """
+    if frame.height * frame.width > MAX_PIXELS:
+        rule = f"must be at most {MAX_PIXELS:,}; reduce the picture, or cover less of it"
+        raise ValueError(f"image: a window of {frame.width} x {frame.height} pixels shows the hole, {rule}")
+    image_CHW, hole_HW, outside_HW = frame.cut(torch.from_numpy(pixels_CHW), masked_HW)
+    filled_CHW = FILLS[settings.fill](image_CHW.float() / 255, hole_HW | outside_HW)
+    return frame.reduce(filled_CHW), hole_HW, outside_HW
+
+
+def _unknown(hole_HW: Tensor, outside_HW: Tensor, model: Mage, asked: int | None) -> tuple[int, Tensor]:
+    """Return the rings around the hole, and the unknown tokens (L,).
+
+    Raises:
+        ValueError: If the rings asked for alone leave no token known: what is around would have no say.
+    """
+    size, grid = model.tokenizer.image_size, model.spec.grid
+    dilate = 1 if asked is None else asked
+    unknown_L = unknown_tokens(hole_HW, outside_HW, size, grid, dilate)
+    if not dilate or not bool(unknown_L.all()):
+        return dilate, unknown_L
+    least_L = unknown_tokens(hole_HW, outside_HW, size, grid, 0)
+    if asked is not None and not bool(least_L.all()):
+        raise ValueError(
+            f"dilate: {dilate}, leaves none of the {grid.size} tokens of the window known, must be smaller: what is "
+            "around the hole would have no say"
+        )
+    return 0, least_L
 
 
 def _at_random(outside_L: Tensor, ratio: float, settings: EditSettings) -> Tensor:

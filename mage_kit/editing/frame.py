@@ -44,14 +44,16 @@ class Frame:
         rows = slice(max(0, self.top), min(height, self.top + self.height))
         return rows, slice(max(0, self.left), min(width, self.left + self.width))
 
-    def cut(self, image_CHW: Tensor, masked_HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image and mask in the window, at the picture's resolution."""
+    def cut(self, image_CHW: Tensor, masked_HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image, mask, and what lies outside the picture, in the window at the picture's resolution."""
         rows, columns = self.inside(*masked_HW.shape)
         top, left = rows.start - self.top, columns.start - self.left
         bottom = self.height - top - (rows.stop - rows.start)
         right = self.width - left - (columns.stop - columns.start)
         padding = (left, right, top, bottom)
-        return F.pad(image_CHW[:, rows, columns], padding), F.pad(masked_HW[rows, columns], padding, value=True)
+        hole_HW = F.pad(masked_HW[rows, columns], padding)
+        outside_HW = F.pad(torch.zeros_like(masked_HW[rows, columns]), padding, value=True)
+        return F.pad(image_CHW[:, rows, columns], padding), hole_HW, outside_HW
 
     def reduce(self, image_CHW: Tensor) -> Tensor:
         """Return the window's image (C, h, w) at the model's resolution."""
@@ -81,13 +83,15 @@ def frame_around(masked_HW: Tensor, size: tuple[int, int], whole: bool = False) 
     return Frame(starts[0], starts[1], sides[0], sides[1], size)
 
 
-def unknown_tokens(masked_HW: Tensor, size: tuple[int, int], grid: TokenGrid, dilate: int) -> Tensor:
-    """Return which tokens are unknown: those whose cell holds a masked pixel, and a ring of `dilate` cells around.
+def unknown_tokens(hole_HW: Tensor, outside_HW: Tensor, size: tuple[int, int], grid: TokenGrid, dilate: int) -> Tensor:
+    """Return which tokens are unknown: cells that hold a masked pixel, a ring of `dilate` cells around these, and cells
+    that show nothing of the picture.
 
     Tokens beside the hole are coloured by what fills it; the ring lets them be chosen anew.
 
     Args:
-        masked_HW: bool, at the window's resolution.
+        hole_HW: bool, masked pixels of the picture, at the window's resolution.
+        outside_HW: bool, what lies outside the picture.
         size: Height and width of the model's images.
         grid: Of the tokens.
         dilate: Cells in all eight directions.
@@ -95,11 +99,13 @@ def unknown_tokens(masked_HW: Tensor, size: tuple[int, int], grid: TokenGrid, di
     Returns:
         bool (L,).
     """
-    pixels_hw = F.adaptive_max_pool2d(masked_HW[None].float(), size)  # no masked pixel gets lost
-    cells = F.adaptive_max_pool2d(pixels_hw, (grid.height, grid.width))
+    shape = (grid.height, grid.width)
+    pixels_1hw = F.adaptive_max_pool2d(hole_HW[None].float(), size)  # no masked pixel gets lost
+    cells = F.adaptive_max_pool2d(pixels_1hw, shape)
     if dilate:
         cells = F.max_pool2d(cells, 2 * dilate + 1, stride=1, padding=dilate)
-    return cells[0].flatten() > 0
+    shown = F.adaptive_max_pool2d(F.adaptive_max_pool2d((~outside_HW)[None].float(), size), shape)
+    return ((cells > 0) | (shown == 0))[0].flatten()
 
 
 def feathered(masked_HW: Tensor, pixels: int) -> Tensor:

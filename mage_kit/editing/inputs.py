@@ -33,7 +33,7 @@ def to_pixels(image: ImageLike, channels: int, name: str = "image") -> NDArray[n
     """
     if not isinstance(image, Image.Image):
         return _array_pixels(np.asarray(image), channels, name)
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's second picture is no animation
         raise ValueError(f"{name}: animated, {image.n_frames} frames, must be one picture")  # type: ignore[attr-defined]
     pixels = np.asarray(load_image(image, name, channels))
     return _planes(pixels)
@@ -43,18 +43,18 @@ def to_mask(mask: ImageLike, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return a mask as bool (H, W), True where the picture is painted anew.
 
     Args:
-        mask: White where painted anew (128 of 255 or more); an array may be bool.
+        mask: White where painted anew (128 of 255 or more); what is transparent is not. An array may be bool.
         size: Height and width of the picture.
 
     Raises:
         ValueError: If it is of another size, or nothing is masked.
     """
-    if isinstance(mask, Image.Image):
-        white: NDArray[np.bool_] = to_pixels(mask, 1, "mask")[0] >= _WHITE
+    array = None if isinstance(mask, Image.Image) else np.asarray(mask)
+    if array is not None and array.dtype == np.bool_ and array.squeeze().ndim == 2:
+        white: NDArray[np.bool_] = array.reshape(array.shape[:2])
     else:
-        array = np.asarray(mask)
-        flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-        white = flat if flat.dtype == np.bool_ and flat.ndim == 2 else to_pixels(flat, 1, "mask")[0] >= _WHITE
+        red, green, blue, alpha = to_pixels(mask, 4, "mask").astype(np.float32)
+        white = (0.299 * red + 0.587 * green + 0.114 * blue) * alpha / 255 >= _WHITE - 0.5
     if white.shape != size:
         height, width = white.shape
         raise ValueError(f"mask: {width} x {height} pixels, must be {size[1]} x {size[0]}, the size of the image")

@@ -13,6 +13,7 @@ from PIL import Image
 from mage_kit.draws import keys, uniforms
 from mage_kit.editing.inputs import ImageLike, to_picture, to_pixels
 from mage_kit.errors import PartsError
+from mage_kit.generation import prepared
 from mage_kit.losses import MaskedMSE
 from mage_kit.model import Mage
 
@@ -43,14 +44,13 @@ def predict_pixels(model: Mage, image: ImageLike, ratio: float = 0.75, *, seed: 
         raise ValueError(f"ratio: {ratio}, must lie in (0, 1]")
     tokenizer, length = model.tokenizer, model.spec.grid.size
     pixels_CHW = to_pixels(image, tokenizer.channels)
-    images_1CHW = torch.from_numpy(pixels_CHW)[None].float().to(model.device) / 255
+    images_1CHW = torch.from_numpy(pixels_CHW)[None].to(model.device, next(model.parameters()).dtype) / 255
     tokenizer.check_images(images_1CHW)
     tokens_1LW = tokenizer.encode(images_1CHW)
     noise_1L = uniforms(keys(seed, "reconstruct", torch.arange(1)), length)
     masked_1L = (noise_1L.argsort(dim=1).argsort(dim=1) < int(np.ceil(ratio * length - 1e-9))).to(model.device)
-    training = model.training
-    predicted_1LW = model.eval().logits(tokens_1LW, masked_1L).float()
-    model.train(training)
+    with prepared(model, 1):
+        predicted_1LW = model.logits(tokens_1LW, masked_1L).to(tokens_1LW.dtype)
     if any(isinstance(loss, MaskedMSE) and loss.normalize for loss in model.losses):
         mean_1L1 = tokens_1LW.mean(dim=-1, keepdim=True)
         variance_1L1 = tokens_1LW.var(dim=-1, keepdim=True, correction=min(1, tokens_1LW.shape[-1] - 1))
@@ -58,5 +58,5 @@ def predict_pixels(model: Mage, image: ImageLike, ratio: float = 0.75, *, seed: 
     filled_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], predicted_1LW, tokens_1LW))
     grey_1LW = tokenizer.encode(torch.full_like(images_1CHW, 0.5))
     left_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], grey_1LW, tokens_1LW))
-    made = [rearrange(each, "1 c h w -> c h w").clamp(0, 1).cpu() for each in (left_1CHW, filled_1CHW)]
+    made = [rearrange(each, "1 c h w -> c h w").float().clamp(0, 1).cpu() for each in (left_1CHW, filled_1CHW)]
     return [to_picture(pixels_CHW), *(to_picture((each * 255).round().to(torch.uint8).numpy()) for each in made)]

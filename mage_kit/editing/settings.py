@@ -18,7 +18,7 @@ class EditOptions(DecodingChanges, total=False):
     n: int
     seed: int
     fill: str
-    dilate: int
+    dilate: int | None
     paste: bool
     feather: int | None
     whole: bool
@@ -37,7 +37,8 @@ class EditSettings:
         seed: Variant i follows (seed, i) alone.
         fill: What stands under the mask when the picture is tokenised, made from unmasked pixels alone: "edge" for
             the colours along the hole's edge, "mean" for one colour.
-        dilate: Rings of cells around the hole whose tokens are decoded too: what fills the hole colours them.
+        dilate: Rings of cells around the hole whose tokens are decoded too: what fills the hole colours them. None for
+            1, or 0 where a ring would leave nothing known.
         paste: Put the original pixels back around the hole; else the window comes from the tokens as a whole.
         feather: Pixels outside the hole over which the old picture fades in, with `paste`; None for a 32nd of the
             picture's shorter side, 8 at most.
@@ -55,7 +56,7 @@ class EditSettings:
     n: int = 1
     seed: int = 0
     fill: str = "edge"
-    dilate: int = 1
+    dilate: int | None = None
     paste: bool = True
     feather: int | None = None
     whole: bool = False
@@ -67,8 +68,10 @@ class EditSettings:
     def __post_init__(self) -> None:
         for name, least in (("n", 1), ("batch", 1), ("seed", 0), ("dilate", 0), ("feather", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}: {value}, must be at least {least}")
+            if value is None and name in ("feather", "dilate"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: {value!r}, must be a whole number of at least {least}")
         if self.fill not in FILLS:
             raise ValueError(f"fill: '{self.fill}', must be one of {', '.join(FILLS)}")
 

@@ -16,7 +16,7 @@ from mage_kit.condition import Condition
 from mage_kit.decoding import Decoding
 from mage_kit.draws import keys, uniforms
 from mage_kit.errors import PartsError
-from mage_kit.generation.sampling import Drawn, draw_tokens
+from mage_kit.generation.sampling import Drawn, check_tokens, draw_tokens
 from mage_kit.model import Mage
 from mage_kit.selections import Selection, SelectionStep
 
@@ -77,16 +77,14 @@ def decode_tokens(
 
     Raises:
         PartsError: If the tokenizer has no codes.
-        ValueError: If shapes do not fit or the model's logits are not finite.
+        ValueError: If shapes or labels do not fit, or the model's logits are not finite.
     """
     if not model.spec.discrete:
         raise PartsError(
             ("generation", "tokenizer"), f"sampling needs codes, {type(model.tokenizer).__name__} has none"
         )
+    check_tokens(model, known_BL, masked_BL, condition)
     length = model.spec.grid.size
-    if known_BL.ndim != 2 or known_BL.shape[1] != length or masked_BL.shape != known_BL.shape:
-        shapes = f"{tuple(known_BL.shape)} and {tuple(masked_BL.shape)}"
-        raise ValueError(f"known and masked: {shapes}, must both be (B, {length})")
     plan = decoding or model.decoding
     plan.schedule.check(plan.steps)
     ids_BL, masked_BL = known_BL.clone(), masked_BL.clone()

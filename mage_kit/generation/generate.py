@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import SupportsIndex, Unpack
 
 import torch
 from torch import Tensor
 
-from mage_kit.condition import Condition, check_labels, labels_in_turn
+from mage_kit.condition import Condition, checked_labels, labels_in_turn
 from mage_kit.decoding import Decoding, DecodingChanges
 from mage_kit.errors import MageKitError
 from mage_kit.generation.decoding import Trace, decode_tokens
@@ -23,7 +23,7 @@ from mage_kit.generation.prepared import Asked, prepared
 from mage_kit.model import Mage
 from mage_kit.pictures import grid_picture, save_picture
 
-Labels = int | Sequence[int] | None
+Labels = SupportsIndex | Sequence[SupportsIndex] | None
 """A class for all images; a class for each, in turn if there are fewer; None for every class in turn. -1: no class."""
 
 
@@ -208,10 +208,9 @@ def chosen_labels(model: Mage, labels: Labels) -> list[int] | None:
             raise ValueError(f"labels: given, but {type(model.decoder).__name__} takes none")
         return None
     wanted = labels_in_turn(0, classes, classes) if labels is None else labels
-    chosen = [wanted] if isinstance(wanted, int) else [int(label) for label in wanted]
+    chosen = checked_labels([wanted] if isinstance(wanted, SupportsIndex) else list(wanted), classes)
     if not chosen:
         raise ValueError("labels: none given, must be at least one")
-    check_labels(chosen, classes)
     return chosen
 
 

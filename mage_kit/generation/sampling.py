@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mage_kernels import sample_tokens
 from torch import Tensor
 
-from mage_kit.condition import Condition
+from mage_kit.condition import UNKNOWN, Condition
 from mage_kit.decoding import Decoding
 from mage_kit.model import Mage
 from mage_kit.selections import Predictions
@@ -33,6 +33,20 @@ class Drawn:
     predictions: Predictions | None
 
 
+def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Condition | None) -> None:
+    """Raise ValueError unless tokens have the model's grid, and labels are of its classes."""
+    length, classes = model.spec.grid.size, model.decoder.classes
+    if known_BL.ndim != 2 or known_BL.shape[1] != length or masked_BL.shape != known_BL.shape:
+        shapes = f"{tuple(known_BL.shape)} and {tuple(masked_BL.shape)}"
+        raise ValueError(f"known and masked: {shapes}, must both be (B, {length})")
+    if condition is None or classes is None:
+        return
+    labels_B = condition.labels_B
+    if labels_B.shape != known_BL.shape[:1] or bool(((labels_B < UNKNOWN) | (labels_B >= classes)).any()):
+        rule = f"must be {len(known_BL)} whole numbers from 0 to {classes - 1}, or -1 for no class"
+        raise ValueError(f"condition: labels {labels_B.tolist()}, {rule}")
+
+
 def draw_tokens(
     model: Mage,
     plan: Decoding,
@@ -42,6 +56,7 @@ def draw_tokens(
     uniform_BL: Tensor,
     condition: Condition | None,
     same: bool,
+    rows: bool | None = None,
 ) -> Drawn:
     """Draw a code for each unknown token.
 
@@ -54,13 +69,14 @@ def draw_tokens(
         uniform_BL: One number in (0, 1) a token.
         condition: For conditional decoders.
         same: True if all images are alike, so that one pass over the model serves them all.
+        rows: Compute head and draw on the unknown tokens alone; None for where that is the faster way, a CPU.
     """
     images = 1 if same else len(ids_BL)
     guidance = plan.guidance_at(step)
-    if ids_BL.device.type != "cpu":
+    if not (ids_BL.device.type == "cpu" if rows is None else rows):
         logits_BLV = model.logits(ids_BL[:images], masked_BL[:images], condition, guidance=guidance)
         return _draw(model, plan, step, logits_BLV.expand(len(ids_BL), -1, -1), uniform_BL, masked_BL)
-    # On a CPU sizes cost no waiting: head and sampling run on the unknown tokens alone.
+    # On a CPU sizes cost no waiting.
     rows_M = masked_BL[:images].flatten().nonzero()[:, 0]
     logits_MV = model.logits(ids_BL[:images], masked_BL[:images], condition, rows_M, guidance)
     if same:
@@ -68,7 +84,7 @@ def draw_tokens(
     drawn = _draw(model, plan, step, logits_MV[None], uniform_BL.flatten()[rows_M][None], None)
 
     def spread(values_1M: Tensor) -> Tensor:
-        whole_BL = torch.zeros(ids_BL.shape, dtype=values_1M.dtype)
+        whole_BL = torch.zeros(ids_BL.shape, dtype=values_1M.dtype, device=values_1M.device)
         whole_BL.view(-1)[rows_M] = values_1M[0]
         return whole_BL
 

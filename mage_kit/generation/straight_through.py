@@ -16,7 +16,7 @@ from torch import Tensor
 from mage_kit.condition import Condition
 from mage_kit.draws import keys, uniforms
 from mage_kit.errors import PartsError
-from mage_kit.generation.sampling import limited
+from mage_kit.generation.sampling import check_tokens, limited
 from mage_kit.model import Mage
 
 
@@ -62,12 +62,13 @@ def straight_through(
 
     Raises:
         PartsError: If the tokenizer has no codebook that weights could be taken over.
-        ValueError: If the temperature is not above 0, or logits are not finite.
+        ValueError: If the temperature is not above 0, shapes or labels do not fit, or logits are not finite.
     """
     if not temperature > 0:
         raise ValueError(f"temperature: {temperature}, must be above 0")
     if not model.spec.discrete:
         raise PartsError(("generation", "tokenizer"), f"{type(model.tokenizer).__name__} has no codes")
+    check_tokens(model, known_BL, masked_BL, condition)
     logits_BLV = model.logits(known_BL, masked_BL, condition).float()
     index_B = torch.arange(first_index, first_index + len(known_BL), device=known_BL.device)
     uniform_BL = uniforms(keys(seed, "decode", index_B, 1), 2 * known_BL.shape[1])[:, : known_BL.shape[1]]

@@ -31,7 +31,7 @@ class Make(Protocol):
         """Edit with a model."""
 
 
-_OWN = re.compile(r"(\d{3}|given|seen|sheet|steps)\.(png|gif)|settings\.json")
+_OWN = re.compile(r"(\d{3,}|given|seen|sheet|steps)\.(png|gif)|settings\.json")
 
 
 def edit_files(

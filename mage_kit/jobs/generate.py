@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mage_kit.decoding import DecodingChanges
 from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder, write_json
+from mage_kit.files import atomic_folder, read_json, write_json
 from mage_kit.generation import Asked, Labels, Trace, generate, generation_precision
 from mage_kit.generation.steps import step_images
 from mage_kit.jobs.written import save_gif, write_png
@@ -98,18 +98,27 @@ def generate_files(
     if gif:
         assert made.trace is not None
         first = Trace(made.trace.ids_TBL[:, :_ANIMATED], made.trace.masked_TBL[:, :_ANIMATED])
-        frames = [grid_picture(images, _COLUMNS // 2, scale=_scale(images)) for images in step_images(model, first)]
+        frames = [
+            grid_picture(images, _COLUMNS // 2, scale=_scale(images)) for images in step_images(model, first, precision)
+        ]
         save_gif(frames, target / "steps.gif" if separate else target.with_suffix(".gif"))
     return target
 
 
 def _target(target: Path, separate: bool, overwrite: bool) -> Path:
     """Return the place to write, if it may be written."""
+    if not separate and target.suffix.lower() != ".png":
+        raise MageKitError(f"out: '{target}', must be named .png; its settings go beside it, into a .json")
     taken = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))
     beside = [] if separate else [target.with_suffix(suffix) for suffix in (".json", ".gif")]
     for place in [*([target] if taken else []), *(path for path in beside if path.exists())]:
         if not overwrite:
             raise MageKitError(f"out: '{place}', exists; choose another or give --overwrite")
+    settings = target.with_suffix(".json")
+    if not separate and settings.exists() and "decoding" not in read_json(settings):
+        raise MageKitError(
+            f"out: '{target}', its settings would replace '{settings}', which is no picture's; choose another"
+        )
     if target.exists() and target.is_dir() != separate:
         raise MageKitError(f"out: '{target}', must be a {'folder' if separate else 'file'}")
     if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):

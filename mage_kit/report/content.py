@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import torch
 from PIL import Image
 
 from mage_kit.datasets import Dataset
-from mage_kit.editing import predict_pixels, reconstruct
 from mage_kit.errors import MageKitError
 from mage_kit.files import read_json
 from mage_kit.generation import generate
@@ -27,12 +25,12 @@ from mage_kit.pictures import grid_picture
 from mage_kit.progress import Task
 from mage_kit.recipe import Recipe
 from mage_kit.report.charts import Chart, codebook_chart
+from mage_kit.report.stills import still_of
 from mage_kit.storage import EMA_FILE, RECIPE_FILE, best_device
 
 SAMPLES = 32
 COLUMNS = 8
-IMAGES = 4
-RATIOS = (0.5, 0.75, 0.9)
+_AT_ONCE = 32
 _COUNTED = 512  # images whose tokens are counted
 _SMALL = 64  # pixels: smaller images are enlarged
 _LARGE = 4
@@ -105,72 +103,21 @@ def samples(run: Path, model: Mage, task: Task) -> Part:
     return part
 
 
-def reconstructions(models: dict[str, Mage], pictures: Sequence[Image.Image], where: str) -> Part:
-    """Mask a share of the tokens and fill them in again, by each model: paper, figure 2."""
-    part = Part("Reconstruction", f"{where}. Masked tokens are grey; each picture is masked at random.")
-    for ratio in RATIOS:
-        for name, model in models.items():
-            rows = [_reconstructed(model, image, ratio, number) for number, image in enumerate(pictures)]
-            sheet = _columns(rows)
-            caption = f"{name}: {ratio:.0%} masked; original, what is left, filled in"
-            if not model.spec.discrete:
-                caption += (
-                    " (predicted at once; mean and contrast of a patch are the original's where it predicts neither)"
-                )
-            part.figures.append(picture(sheet, caption, max(1, scale_of(model) // 2)))
-    return part
-
-
-def _reconstructed(model: Mage, image: Image.Image, ratio: float, seed: int) -> list[Image.Image]:
-    """Return original, what is left, and filled in, at the model's size."""
-    channels, (height, width) = model.tokenizer.channels, model.tokenizer.image_size
-    shown = image.resize((width, height), Image.Resampling.BICUBIC) if image.size != (width, height) else image
-    if not model.spec.discrete:
-        return predict_pixels(model, shown, ratio, seed=seed)
-    made = reconstruct(model, shown, ratio, seed=seed)
-    grid = model.spec.grid
-    cells = made.masked_NL[0].unflatten(0, (grid.height, grid.width)).numpy()
-    veil = cells.repeat(height // grid.height, 0).repeat(width // grid.width, 1)
-    pixels = np.asarray(made.seen)
-    left = np.where(veil if channels == 1 else veil[..., None], np.uint8(128), pixels)
-    return [made.seen, Image.fromarray(left), made.pictures[0]]
-
-
-def _columns(rows: Sequence[Sequence[Image.Image]], gap: int = 2) -> Image.Image:
-    """Lay rows of equal pictures out, two rows beside each other where there are many."""
-    width, height = rows[0][0].size
-    across = len(rows[0])
-    canvas = Image.new(
-        rows[0][0].mode, ((width + gap) * across * 2 + gap * 3, (height + gap) * -(-len(rows) // 2)), "white"
-    )
-    for number, row in enumerate(rows):
-        left = (number % 2) * ((width + gap) * across + gap * 3)
-        for column, image in enumerate(row):
-            canvas.paste(image, (left + column * (width + gap), (number // 2) * (height + gap)))
-    return canvas
-
-
-def stills_of(recipe: Recipe) -> tuple[Dataset | None, str]:
-    """Return the run's data set, or None and why there is none."""
-    try:
-        dataset = recipe.build_dataset()
-        dataset.still(0)
-    except (MageKitError, OSError) as error:
-        return None, str(error)
-    return dataset, ""
-
-
 def codebook(model: Mage, dataset: Dataset, task: Task) -> Part:
     """Count which codes the tokenizer uses on the run's images."""
     count = min(_COUNTED, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
-    totals = torch.zeros(model.spec.codes or 0, dtype=torch.int64)
-    for place, index in enumerate(chosen):
-        view = torch.from_numpy(np.array(dataset.still(int(index)).views[0]))[None].float() / 255
-        totals += torch.bincount(
-            model.tokenizer.encode(view.to(model.device)).flatten().cpu(), minlength=model.spec.codes or 0
-        )
-        task.update(place + 1)
+    totals, lost = torch.zeros(model.spec.codes or 0, dtype=torch.int64), 0
+    for first in range(0, count, _AT_ONCE):
+        part = [
+            view for index in chosen[first : first + _AT_ONCE] if (view := still_of(dataset, int(index))) is not None
+        ]
+        lost += len(chosen[first : first + _AT_ONCE]) - len(part)
+        if part:
+            views = torch.from_numpy(np.stack(part)).to(model.device).float() / 255
+            ids = model.tokenizer.encode(views.to(next(model.parameters()).dtype))
+            totals += torch.bincount(ids.flatten().cpu(), minlength=len(totals))
+        task.update(min(count, first + _AT_ONCE))
     p = totals.double() / totals.sum()
     perplexity = math.exp(float(torch.special.entr(p).sum()))
     used = int((totals > 0).sum())
@@ -178,9 +125,8 @@ def codebook(model: Mage, dataset: Dataset, task: Task) -> Part:
         ("codes used", f"{used} of {len(totals)} ({used / len(totals):.0%})"),
         ("perplexity", f"{perplexity:.1f} (as many codes, used alike, would carry as much)"),
     ]
-    return Part(
-        "Codebook", f"On {count} images of the run's data.", charts=[codebook_chart(totals.tolist())], rows=rows
-    )
+    note = f"On {count - lost} images of the run's data{f'; {lost} are broken' if lost else ''}."
+    return Part("Codebook", note, charts=[codebook_chart(totals.tolist())], rows=rows)
 
 
 def measured(run: Path) -> Part:

@@ -15,9 +15,10 @@ from mage_kit.machine import machine
 from mage_kit.model import Mage
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.report import content
+from mage_kit.report import content, views
 from mage_kit.report.charts import ratio_chart, schedule_chart, training_charts
 from mage_kit.report.content import Part
+from mage_kit.report.stills import some_stills, stills_of
 from mage_kit.storage import MODEL_FILE, best_device, require_folder
 from mage_kit.training.metrics import read_metrics
 from mage_kit.version import __version__
@@ -72,6 +73,7 @@ def write_report(
         MissingExtraError: If jinja2 or matplotlib is not installed.
     """
     reporter = reporter or Reporter()
+    environment = _environment()  # what is missing shows before any work
     require_folder(run)
     target = out or run / REPORT_FILE
     if target.exists() and not overwrite:
@@ -80,7 +82,7 @@ def write_report(
     others = {} if mae is None else {f"{content.recipe_of(mae).name} ({mae})": load(mae, best_device())}
     records = read_metrics(run)
     page = _gather(run, recipe, records, others, reporter)
-    write_text(target, _rendered(page))
+    write_text(target, environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(page=page))
     return target
 
 
@@ -112,21 +114,17 @@ def _looks(run: Path, recipe: Recipe, others: dict[str, Mage], reporter: Reporte
     model = load(run, best_device())
     with reporter.task("samples", 2) as task:
         parts = [content.samples(run, model, task)]
-    dataset, why = content.stills_of(recipe)
+    dataset, why = stills_of(recipe)
     if dataset is None:
         return [*parts, Part("Reconstruction", f"None: the run's data cannot be opened here ({why}).")]
-    pictures = [dataset.image(index) for index in _spread(len(dataset), content.IMAGES)]
+    pictures = some_stills(dataset, views.IMAGES)
     reporter.say("reconstructions")
-    parts.append(content.reconstructions({recipe.name: model, **others}, pictures, "Images of the run's own data"))
+    parts.append(views.reconstructions({recipe.name: model, **others}, pictures, "Images of the run's own data"))
     if model.spec.discrete:
+        parts.append(views.inpaintings(model, pictures))
         with reporter.task("codes of images", min(512, len(dataset))) as task:
             parts.append(content.codebook(model, dataset, task))
     return parts
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """Return places spread evenly."""
-    return [(2 * place + 1) * length // (2 * count) for place in range(min(count, length))]
 
 
 def _schedules(recipe: Recipe) -> Part:
@@ -170,10 +168,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _rendered(page: Page) -> str:
+def _environment() -> Any:
     try:
+        import matplotlib  # noqa: F401
         from jinja2 import Environment, StrictUndefined
     except ImportError:
         raise MissingExtraError("report", "report") from None
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(page=page)
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -64,7 +64,7 @@ class CodebookTokenizer(Tokenizer):
     def decode_weights(self, weights_BLV: Tensor) -> Tensor:
         """Weights (B, L, V) -> images (B, C, H, W), not clamped."""
         codes_VW = self.quantize.lookup(torch.arange(self.codebook_size, device=weights_BLV.device))
-        return self._image(weights_BLV @ codes_VW.to(weights_BLV.dtype))
+        return self._image(weights_BLV.to(codes_VW.dtype) @ codes_VW)
 
     def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
         """Reconstruction + commitment, + the codebook's own loss where codes follow a gradient."""

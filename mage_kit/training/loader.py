@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from mage_kit.condition import UNKNOWN
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.draws import derive
 from mage_kit.errors import BrokenImageError, MageKitError
@@ -33,7 +34,7 @@ class Batch:
         index_B: int64, places in the data set; in all processes together a step's images are those of `Order`.
         epoch: Which pass over the data.
         views: Views of each image.
-        labels_B: int64 class numbers; None where an image has none.
+        labels_B: int64 class numbers, `UNKNOWN` where an image has none; None where all have none.
         broken: (name, reason) of images that could not be used; others stand in for them.
     """
 
@@ -193,8 +194,8 @@ def _collate(loaded: list[_Loaded | MageKitError]) -> Batch | MageKitError:
     stacked = np.stack([sample.views[view] for view in range(views) for sample in samples])
     index_B = torch.tensor([sample.index for sample in samples], dtype=torch.int64)
     broken = tuple(pair for item in good for pair in item.broken)
-    labels = [sample.label for sample in samples]
-    labels_B = None if None in labels else torch.tensor(labels, dtype=torch.int64)
+    labels = [UNKNOWN if sample.label is None else sample.label for sample in samples]
+    labels_B = None if set(labels) == {UNKNOWN} else torch.tensor(labels, dtype=torch.int64)
     return Batch(torch.from_numpy(stacked), index_B, good[0].epoch, views, labels_B, broken)
 
 

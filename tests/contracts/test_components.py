@@ -96,7 +96,7 @@ def test_selections(kind: str, schedule: str, grid: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("kind", kinds("selections"))
 def test_selections_whatever_the_batch(kind: str) -> None:
-    checks.selection_by_itself(make("selections", kind), build.mage().eval())
+    checks.selection_by_itself(make("selections", kind), build.sharpen(build.mage().eval()))
 
 
 @pytest.mark.parametrize("kind", kinds("paddings"))

@@ -1,0 +1,43 @@
+"""Pictures of a run's own data, for its report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+from mage_kit.datasets import Dataset
+from mage_kit.editing import to_picture
+from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.recipe import Recipe
+
+
+def stills_of(recipe: Recipe) -> tuple[Dataset | None, str]:
+    """Return the run's data set, or None and why there is none."""
+    try:
+        dataset = recipe.build_dataset()
+        if not some_stills(dataset, 1):
+            return None, "no image of it can be read"
+    except (MageKitError, OSError) as error:
+        return None, str(error)
+    return dataset, ""
+
+
+def still_of(dataset: Dataset, index: int) -> Any:
+    """Return an evaluation view, uint8 (C, H, W), or None where the image is broken."""
+    try:
+        return dataset.still(index).views[0]
+    except BrokenImageError:
+        return None
+
+
+def some_stills(dataset: Dataset, count: int) -> list[Image.Image]:
+    """Return evaluation views spread over the data, as pictures; broken images are passed over."""
+    found: list[Image.Image] = []
+    step = max(1, len(dataset) // (2 * count))
+    for place in range(count):
+        start = (2 * place + 1) * len(dataset) // (2 * count)
+        views = (still_of(dataset, index) for index in range(start, min(len(dataset), start + step)))
+        view = next((view for view in views if view is not None), None)
+        found += [] if view is None else [to_picture(view)]
+    return found
