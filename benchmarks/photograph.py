@@ -55,7 +55,8 @@ def recipe(folder: Path) -> mk.Recipe:
         "losses": [{"kind": "masked_cross_entropy", "weight": 1.0, "label_smoothing": 0.1}],
         "training": {"batch": 32, "epochs": 600, "warmup_epochs": 20, "base_lr": 0.008, "checkpoint_every": 200},
         "generation": {
-            "schedule": {"kind": "cosine"}, "selection": {"kind": "gumbel_confidence", "temperature": 3.0}, "steps": 16,
+            "schedule": {"kind": "cosine"}, "selection": {"kind": "gumbel_confidence", "temperature": 1.0}, "steps": 16,
+            "token_temperature": [0.7, 0.7],
         },
     }  # fmt: skip
     return mk.Recipe.parse(said)
@@ -106,7 +107,7 @@ def sheet(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
 
 
 def edits(model: mk.Mage, picture: Image.Image) -> Image.Image:
-    """Inpaint, outpaint, uncrop and reconstruct the picture; one row each."""
+    """Inpaint, outpaint and uncrop the picture; one row each."""
     hole = np.zeros((SIDE, SIDE), dtype=bool)
     hole[96:176, 80:192] = True
     cut = picture.crop((0, 0, SIDE - 96, SIDE))
@@ -115,7 +116,6 @@ def edits(model: mk.Mage, picture: Image.Image) -> Image.Image:
         "inpaint: a hole of 112 x 80": mk.inpaint(model, picture, hole, n=VARIANTS),
         "outpaint: 96 columns at the right": mk.outpaint(model, cut, right=96, n=VARIANTS),
         "uncrop: 128 x 128 into 256 x 256": mk.uncrop(model, small, SIDE, SIDE, n=VARIANTS),
-        "reconstruct: 75% of the tokens masked": mk.reconstruct(model, picture, 0.75, n=VARIANTS),
     }
     return sheet([(name, [picture, item.given, *item.pictures]) for name, item in made.items()])
 

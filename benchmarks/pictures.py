@@ -83,7 +83,7 @@ def halves(count: int, side: int) -> Tensor:
 
 
 def corners(count: int, side: int) -> Tensor:
-    """Return masks (count, 1, side, side): a cell of the 4 x 4 grid beside the middle, at each of four places in turn."""
+    """Return masks (count, 1, side, side): a cell of a 4 x 4 grid, at four places in turn."""
     masks = torch.zeros(count, 1, side, side, dtype=torch.bool)
     cell = side // 4
     for place, (row, column) in enumerate(((0, 1), (0, 2), (3, 1), (3, 2))):

@@ -38,7 +38,7 @@ def gradients(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
     index = processes.collect(batch.index_B.tolist())
     result["index"] = torch.tensor([place for part in index for place in part])
     micros, _ = stage._micros(batch, 3)
-    plans = [stage.model.plan(masks.ratio_B, noise).masked_BL for _, masks, noise in micros]
+    plans = [stage.model.plan(masks.ratio_B, noise).masked_BL for _, masks, noise, _ in micros]
     mine = torch.cat([masked.unflatten(0, (batch.views, -1)) for masked in plans], dim=1)
     masks = processes.collect(mine.tolist())
     result["masks"] = torch.tensor([[row for part in masks for row in part[view]] for view in range(batch.views)])

@@ -80,6 +80,23 @@ def test_processes_give_the_gradients_of_one(
     assert int(counts[:8].sum()) != int(counts[8:].sum()), "the processes have unequal numbers of masked tokens"
 
 
+@pytest.mark.parametrize("flags", [(), ("shard",)], ids=["whole", "sharded"])
+def test_labels_and_a_frozen_encoder_over_processes(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """Two views, labels withheld here and there; nothing of the encoder moves."""
+    decoder = (
+        '{"kind": "class_vit", "classes": 10, "dim": 32, "depth": 1, "heads": 2, "dropout": 0.0, "label_dropout": 0.3}'
+    )
+    changes = [f"model.decoder={decoder}", 'pretrained={"weights": "not read", "freeze": true}']
+    dry = [change for change in DRY if "decoder" not in change]
+    recipe = small(*CONTRAST, *dry, *changes)
+    one = run("gradients", recipe.model_copy(), tmp_path, 1)
+    many = run("gradients", recipe, tmp_path, 2, *flags)
+    kept = [name for name in one if not name.startswith("after.")]
+    close({name: one[name] for name in kept}, {name: many[name] for name in kept}, 1e-5)
+    assert not [name for name in one if name.startswith(("encoder.", "embedding."))]
+    assert float(one["decoder.class_rows.weight"].abs().sum(dim=1).count_nonzero()) >= 8, "labels, and one for none"
+
+
 def test_the_gate_has_images_on_both_sides(tmp_path: Path) -> None:
     from lightning_fabric import Fabric
 
