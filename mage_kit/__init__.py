@@ -5,7 +5,7 @@ from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.condition import Condition
 from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
 from mage_kit.decoders import DECODERS, ClassViTDecoder, Decoder, LinearDecoder, ViTDecoder
-from mage_kit.decoding import Decoding
+from mage_kit.decoding import PRESETS, Decoding
 from mage_kit.editing import Edited, inpaint, outpaint, reconstruct, uncrop
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
@@ -76,6 +76,7 @@ __all__ = [
     "LOSSES",
     "MASK_RATIOS",
     "PADDINGS",
+    "PRESETS",
     "SCHEDULES",
     "SELECTIONS",
     "TOKENIZERS",

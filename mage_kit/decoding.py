@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 from mage_kit.guidance import Guidance
-from mage_kit.schedules import SCHEDULES, Schedule
-from mage_kit.selections import SELECTIONS, Selection
+from mage_kit.schedules import SCHEDULES, CosineSchedule, Schedule
+from mage_kit.selections import SELECTIONS, GumbelConfidence, Selection
 
 _COLDEST = 1e-3  # below it logits over the temperature leave float32; 0 has a meaning of its own
 
@@ -110,3 +112,22 @@ class Decoding:
                 raise ValueError(f"guidance: {scale}, must be at least 0")
             given["guidance"] = Guidance(scale=float(scale))
         return dataclasses.replace(self, **given)
+
+
+PRESETS: Mapping[str, DecodingChanges] = MappingProxyType(
+    {
+        "unconditional": {
+            "schedule": CosineSchedule(), "selection": GumbelConfidence(), "steps": 20, "token_temperature": 1.0,
+        },
+        "reconstruct": {
+            "schedule": CosineSchedule(), "selection": GumbelConfidence(temperature=3.0), "steps": 12,
+            "token_temperature": 1.0,
+        },
+        "inpaint": {
+            "schedule": CosineSchedule(), "selection": GumbelConfidence(temperature=1.0), "steps": 16,
+            "token_temperature": 0.7,
+        },
+    }
+)  # fmt: skip
+"""Decoding by purpose, for `mk.generate(model, 4, **mk.PRESETS["unconditional"])` and the edits. "unconditional" is the
+paper's; the others are ours, chosen by eye: the more is known, the less noise it takes to be varied."""

@@ -180,7 +180,9 @@ def test_generate_writes_pictures_with_their_settings(model_folder: Path, tmp_pa
     target = tmp_path / "sheet.png"
     assert run("generate", str(model_folder), "-n", "5", "--seed", "3", "--out", str(target)).returncode == 0
     settings = json.loads(Image.open(target).info["mage_kit"])
-    assert settings["seed"] == 3 and settings["selection"] == {"kind": "gumbel_confidence", "temperature": 6.0}
+    assert settings["seed"] == 3
+    assert settings["decoding"]["selection"] == {"kind": "gumbel_confidence", "temperature": 6.0}
+    assert json.loads(target.with_suffix(".json").read_text()) == settings
     refused("generate", str(model_folder), "--out", str(target), says="exists")
     first = target.read_bytes()
     assert (
@@ -190,7 +192,8 @@ def test_generate_writes_pictures_with_their_settings(model_folder: Path, tmp_pa
     assert target.read_bytes() == first
     folder = tmp_path / "many"
     assert run("generate", str(model_folder), "-n", "3", "--separate", "--out", str(folder)).returncode == 0
-    assert [path.name for path in sorted(folder.iterdir())] == ["000000.png", "000001.png", "000002.png"]
+    names = [path.name for path in sorted(folder.iterdir())]
+    assert names == ["000000.png", "000001.png", "000002.png", "settings.json"]
     assert Image.open(folder / "000000.png").size == (16, 16)
 
 
@@ -228,6 +231,7 @@ def test_demo_leaves_pictures_and_metrics(tmp_path: Path) -> None:
     }  # fmt: skip
     assert promised <= metrics.keys()
     assert metrics["classifier_accuracy"] >= 0.97 and metrics["raw_pixel_top1"] > 0.95
+    assert "digits" in (tmp_path / "d" / "report.html").read_text()
     for name in ("samples.png", "reconstructions.png", "curves.png", "nearest.png"):
         assert Image.open(tmp_path / "d" / name).size[0] >= 256
     probe = run("probe", str(tmp_path / "d"), "--json")

@@ -480,5 +480,17 @@ def test_options_that_cannot_be(run: Path, tmp_path: Path, options: tuple[str, .
     assert isinstance(done.exception, ValueError) and said in str(done.exception)
 
 
+def test_presets_and_what_changes_them_further(run: Path, tmp_path: Path) -> None:
+    Image.fromarray(photo(16, 16)).save(tmp_path / "in.png")
+    done = call("reconstruct", run, tmp_path / "in.png", "-o", tmp_path / "out", "--preset", "inpaint", "--steps", 3)
+    assert done.exit_code == 0, done.output
+    decoding = json.loads((tmp_path / "out" / "settings.json").read_text())["decoding"]
+    assert decoding["steps"] == 3 and decoding["token_temperature"] == [0.7, 0.7]
+    assert decoding["selection"] == {"kind": "gumbel_confidence", "temperature": 1.0}
+    model = colour()
+    paper = mk.generate(model, 2, **mk.PRESETS["unconditional"])
+    assert torch.equal(paper.ids_BL, mk.generate(model, 2, steps=20, selection=mk.GumbelConfidence()).ids_BL)
+
+
 def test_editing_is_one_module() -> None:
     assert edit.inpaint is mk.inpaint

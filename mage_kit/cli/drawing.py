@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 from pydantic import ValidationError
@@ -33,6 +33,17 @@ class Weights(StrEnum):
     ema = "ema"
 
 
+class Presets(StrEnum):
+    """Decoding by purpose."""
+
+    unconditional = "unconditional"
+    reconstruct = "reconstruct"
+    inpaint = "inpaint"
+
+
+PresetOption = Annotated[
+    Presets | None, typer.Option(help="Decoding by purpose instead of the recipe's; other options change it further.")
+]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Decoding steps; default the recipe's.")]
 ScheduleOption = Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")]
 SelectionOption = Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")]
@@ -56,6 +67,7 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Image i follows (seed, i) 
 
 
 def decoding_changes(
+    preset: Presets | None,
     steps: int | None,
     schedule: str | None,
     selection: str | None,
@@ -69,6 +81,7 @@ def decoding_changes(
     Raises:
         MageKitError: If one cannot be read.
     """
+    from mage_kit.decoding import PRESETS
     from mage_kit.schedules import SCHEDULES
     from mage_kit.selections import SELECTIONS
 
@@ -81,7 +94,10 @@ def decoding_changes(
         "top_p": top_p,
         "guidance": _guidance(guidance),
     }
-    return changes
+    if preset is None:
+        return changes
+    given = {name: value for name, value in changes.items() if value is not None}
+    return cast("DecodingChanges", {**PRESETS[preset.value], **given})
 
 
 def _component(registry: Registry[Built, NoWires], name: str, text: str | None) -> Built | None:

@@ -13,6 +13,7 @@ from mage_kit.cli.drawing import (
     GuidanceOption,
     PrecisionOption,
     Precisions,
+    PresetOption,
     ScheduleOption,
     SeedOption,
     SelectionOption,
@@ -68,6 +69,7 @@ def inpaint(
     paste: PasteOption = True,
     feather: FeatherOption = None,
     whole: WholeOption = False,
+    preset: PresetOption = None,
     steps: StepsOption = None,
     schedule: ScheduleOption = None,
     selection: SelectionOption = None,
@@ -85,7 +87,7 @@ def inpaint(
     from mage_kit.editing import inpaint as run_it
     from mage_kit.jobs.edit import read_image
 
-    changes = decoding_changes(steps, schedule, selection, temperature, top_k, top_p, guidance)
+    changes = decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance)
     options = _options(
         changes,
         n=n,
@@ -118,6 +120,7 @@ def outpaint(
     paste: PasteOption = True,
     feather: FeatherOption = None,
     whole: WholeOption = False,
+    preset: PresetOption = None,
     steps: StepsOption = None,
     schedule: ScheduleOption = None,
     selection: SelectionOption = None,
@@ -135,7 +138,7 @@ def outpaint(
     from mage_kit.editing import outpaint as run_it
     from mage_kit.jobs.edit import read_image
 
-    changes = decoding_changes(steps, schedule, selection, temperature, top_k, top_p, guidance)
+    changes = decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance)
     options = _options(
         changes,
         n=n,
@@ -175,6 +178,7 @@ def uncrop(
     paste: PasteOption = True,
     feather: FeatherOption = None,
     whole: WholeOption = False,
+    preset: PresetOption = None,
     steps: StepsOption = None,
     schedule: ScheduleOption = None,
     selection: SelectionOption = None,
@@ -192,7 +196,7 @@ def uncrop(
     from mage_kit.editing import uncrop as run_it
     from mage_kit.jobs.edit import read_image
 
-    changes = decoding_changes(steps, schedule, selection, temperature, top_k, top_p, guidance)
+    changes = decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance)
     options = _options(
         changes,
         n=n,
@@ -224,6 +228,7 @@ def reconstruct(
     ratio: Annotated[float, typer.Option(help="Share of the tokens that are masked, in (0, 1].")] = 0.75,
     n: CountOption = 1,
     seed: SeedOption = 0,
+    preset: PresetOption = None,
     steps: StepsOption = None,
     schedule: ScheduleOption = None,
     selection: SelectionOption = None,
@@ -241,7 +246,7 @@ def reconstruct(
     from mage_kit.editing import reconstruct as run_it
     from mage_kit.jobs.edit import read_image
 
-    changes = decoding_changes(steps, schedule, selection, temperature, top_k, top_p, guidance)
+    changes = decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance)
     options = _options(changes, n=n, seed=seed, labels=class_, trace=gif, precision=precision.value)
     _write(run, partial(run_it, image=read_image(image), ratio=ratio), out, options, weights, overwrite)
 
