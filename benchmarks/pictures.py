@@ -190,8 +190,8 @@ def verdicts(result: dict[str, Any]) -> dict[str, bool]:
     best = max(painted[name] for name in ("blank", "grey", "other"))
     return {
         f"classifier of real digits at least {WANTED['classifier']}": painted["real"] >= WANTED["classifier"],
-        f"painted halves at least {WANTED['painted']}": painted["dilate 1"] >= WANTED["painted"],
-        f"and {WANTED['margin']} above blank and borrowed ones": painted["dilate 1"] >= best + WANTED["margin"],
+        f"painted halves at least {WANTED['painted']}": painted["dilate 0"] >= WANTED["painted"],
+        f"and {WANTED['margin']} above blank and borrowed ones": painted["dilate 0"] >= best + WANTED["margin"],
         f"labels without guidance at least {WANTED['labels']}": labels["without"]["as_asked"] >= WANTED["labels"],
         f"labels with it at least {WANTED['guided']}": labels["recipe"]["as_asked"] >= WANTED["guided"],
     }
