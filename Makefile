@@ -27,7 +27,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=15
 
 # What takes minutes each: full-size models, fifty kills, throughput.
 test-slow: $(VENV)/.dev

@@ -80,7 +80,7 @@ def test_processes_give_the_gradients_of_one(
     assert int(counts[:8].sum()) != int(counts[8:].sum()), "the processes have unequal numbers of masked tokens"
 
 
-@pytest.mark.parametrize("flags", [(), ("shard",)], ids=["whole", "sharded"])
+@pytest.mark.parametrize("flags", [(), pytest.param(("shard",), marks=pytest.mark.slow)], ids=["whole", "sharded"])
 def test_labels_and_a_frozen_encoder_over_processes(flags: tuple[str, ...], tmp_path: Path) -> None:
     """Two views, labels withheld here and there; nothing of the encoder moves."""
     decoder = (
@@ -121,7 +121,7 @@ def cli(*arguments: str, **environment: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("shard", "then"),
-    [("false", 1), ("true", 2), pytest.param("true", 1, marks=pytest.mark.slow)],
+    [("false", 1), *(pytest.param("true", count, marks=pytest.mark.slow) for count in (2, 1))],
     ids=["ddp-1", "fsdp2-2", "fsdp2-1"],
 )
 def test_a_run_on_two_processes_goes_on(shard: str, then: int, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_two_processes_write_the_same_cache(recipe: mk.Recipe, cache: Path, trai
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
 
 
+@pytest.mark.slow
 def test_two_processes_train_from_a_cache(recipe: mk.Recipe, cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
     path.write_text(recipe.to_json())

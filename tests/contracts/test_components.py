@@ -87,8 +87,9 @@ def test_schedules(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", kinds("selections"))
-@pytest.mark.parametrize("schedule", kinds("schedules"))
-@pytest.mark.parametrize("grid", [(4, 4), (5, 7)])
+@pytest.mark.parametrize(
+    ("schedule", "grid"), [*((schedule, (4, 4)) for schedule in kinds("schedules")), ("cosine", (5, 7))]
+)
 def test_selections(kind: str, schedule: str, grid: tuple[int, int]) -> None:
     model = build.mage(build.vqgan(grid=grid)).eval()
     checks.selection(make("selections", kind), model, make("schedules", schedule))
