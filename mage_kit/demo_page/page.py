@@ -131,8 +131,7 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
                 for shown in paint(model, held, edited or {}, wish):
                     time.sleep(0 if shown.results else _PAUSE)
                     yield shown.canvas, shown.results, shown.line
-            except ValueError as error:
-                gr.Warning(str(error))
+            except ValueError as error:  # in the line of text: a pop-up would lie over the button
                 yield gr.skip(), gr.skip(), str(error)
 
         def take(held: Any, edited: Any) -> tuple[Any, Any]:
