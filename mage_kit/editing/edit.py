@@ -20,14 +20,12 @@ from torch import Tensor
 
 from mage_kit.condition import UNKNOWN, Condition
 from mage_kit.decoding import Decoding
-from mage_kit.draws import keys, uniforms
-from mage_kit.editing.fills import FILLS
-from mage_kit.editing.frame import Frame, feathered, frame_around, unknown_tokens
+from mage_kit.editing.frame import Frame, frame_around
 from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
+from mage_kit.editing.pasting import masked_at_random, open_window, put_back, shown_anew, to_bytes, unknown_around
 from mage_kit.editing.settings import EditOptions, EditSettings, split_options
 from mage_kit.errors import PartsError
 from mage_kit.generation import Decoded, Trace, check_guidance, chosen_labels, decode_tokens, prepared, to_images
-from mage_kit.image_files import MAX_PIXELS
 from mage_kit.model import Mage
 
 OnProgress = Callable[[int, int], None] | None
@@ -216,26 +214,26 @@ def _painted(
     check_guidance(model, decoding)
     size, mask_HW = model.tokenizer.image_size, torch.from_numpy(masked_HW)
     frame = frame_around(mask_HW if masked_HW.any() else torch.ones_like(mask_HW), size, settings.whole)
-    seen_Chw, hole_HW, outside_HW = _window(frame, pixels_CHW, mask_HW, settings)
+    seen_Chw, hole_HW, outside_HW = open_window(frame, pixels_CHW, mask_HW, settings)
     with torch.no_grad():
         known_1L = model.tokenizer.encode(seen_Chw[None].to(model.device, next(model.parameters()).dtype))
-    dilate, unknown_L = _unknown(hole_HW, outside_HW, model, settings.dilate)
+    dilate, unknown_L = unknown_around(hole_HW, outside_HW, model, settings.dilate)
     unknown_NL = unknown_L[None].expand(settings.n, -1)
     if ratio is not None:
-        unknown_NL = _at_random(unknown_L, ratio, settings)
+        unknown_NL = masked_at_random(unknown_L, ratio, settings)
     labels = chosen_labels(model, UNKNOWN if settings.labels is None and model.decoder.classes else settings.labels)
     with prepared(model, min(settings.n, settings.batch), settings.precision) as decided:
         parts = _decoded(model, decoding, settings, known_1L, unknown_NL, labels, on_progress)
         made = [image for part in parts for image in to_images(model, part.ids_BL).cpu()]
-    alpha_HW = _alpha(frame, mask_HW, settings)
+    alpha_HW = shown_anew(frame, mask_HW, settings)
     traces = [(part.trace.ids_TBL, part.trace.masked_TBL) for part in parts if part.trace is not None]
     joined = [torch.cat(part, dim=1).cpu() for part in zip(*traces, strict=True)]
     window = {"window": [frame.left, frame.top, frame.width, frame.height], "scale": round(frame.scale, 4)}
     told = {"what": what, **({} if ratio is None else {"ratio": ratio}), **settings.told()}
     return Edited(
-        [_put_back(frame, pixels_CHW, image, alpha_HW) for image in made],
+        [put_back(frame, pixels_CHW, image, alpha_HW) for image in made],
         to_picture(np.where(masked_HW, np.uint8(128), pixels_CHW)),
-        to_picture(_bytes(seen_Chw)),
+        to_picture(to_bytes(seen_Chw)),
         torch.cat([part.ids_BL for part in parts]).cpu(),
         unknown_NL,
         torch.cat([part.log_p_BL for part in parts]).cpu(),
@@ -287,74 +285,3 @@ def _decoded(
             )
         )
     return parts
-
-
-def _window(
-    frame: Frame, pixels_CHW: NDArray[np.uint8], masked_HW: Tensor, settings: EditSettings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the tokenizer sees (C, h, w), and at the picture's resolution the hole and what lies outside.
-
-    The hole is filled before anything is resized, so that no pixel under the mask gets into one beside it.
-    """
-    if frame.height * frame.width > MAX_PIXELS:
-        rule = f"must be at most {MAX_PIXELS:,}; reduce the picture, or cover less of it"
-        raise ValueError(f"image: a window of {frame.width} x {frame.height} pixels shows the hole, {rule}")
-    image_CHW, hole_HW, outside_HW = frame.cut(torch.from_numpy(pixels_CHW), masked_HW)
-    filled_CHW = FILLS[settings.fill](image_CHW.float() / 255, hole_HW | outside_HW)
-    return frame.reduce(filled_CHW), hole_HW, outside_HW
-
-
-def _unknown(hole_HW: Tensor, outside_HW: Tensor, model: Mage, asked: int | None) -> tuple[int, Tensor]:
-    """Return the rings around the hole, and the unknown tokens (L,).
-
-    Raises:
-        ValueError: If the rings asked for alone leave no token known: what is around would have no say.
-    """
-    size, grid = model.tokenizer.image_size, model.spec.grid
-    dilate = 1 if asked is None else asked
-    unknown_L = unknown_tokens(hole_HW, outside_HW, size, grid, dilate)
-    if not dilate or not bool(unknown_L.all()):
-        return dilate, unknown_L
-    least_L = unknown_tokens(hole_HW, outside_HW, size, grid, 0)
-    if asked is not None and not bool(least_L.all()):
-        raise ValueError(
-            f"dilate: {dilate}, leaves none of the {grid.size} tokens of the window known, must be smaller: what is "
-            "around the hole would have no say"
-        )
-    return 0, least_L
-
-
-def _at_random(outside_L: Tensor, ratio: float, settings: EditSettings) -> Tensor:
-    """Mask ceil(ratio x tokens) of the tokens that show the picture, in each variant others; and all that show none."""
-    shown = int((~outside_L).sum())
-    count = min(shown, int(np.ceil(ratio * shown - 1e-9)))
-    noise_NL = uniforms(keys(settings.seed, "reconstruct", torch.arange(settings.n)), len(outside_L))
-    order_NL = noise_NL.masked_fill(outside_L, torch.inf).argsort(dim=1).argsort(dim=1)
-    return (order_NL < count) | outside_L
-
-
-def _alpha(frame: Frame, masked_HW: Tensor, settings: EditSettings) -> Tensor | None:
-    """Return how much of the new picture shows at each pixel of the window; None for all of it."""
-    if not settings.paste:
-        return None
-    return feathered(masked_HW, settings.feather_of(*masked_HW.shape))[frame.inside(*masked_HW.shape)]
-
-
-def _put_back(frame: Frame, pixels_CHW: NDArray[np.uint8], new_Chw: Tensor, alpha_HW: Tensor | None) -> Image.Image:
-    """Return the canvas with the window's new picture in it; pixels of which it shows nothing stay bit for bit."""
-    rows, columns = frame.inside(*pixels_CHW.shape[1:])
-    shift_rows = slice(rows.start - frame.top, rows.stop - frame.top)
-    new_CHW = frame.restore(new_Chw)[:, shift_rows, columns.start - frame.left : columns.stop - frame.left]
-    made = pixels_CHW.copy()
-    if alpha_HW is None:
-        made[:, rows, columns] = _bytes(new_CHW)
-        return to_picture(made)
-    old_CHW = torch.from_numpy(pixels_CHW[:, rows, columns])
-    mixed_CHW = alpha_HW * new_CHW + (1 - alpha_HW) * (old_CHW.float() / 255)
-    made[:, rows, columns] = np.where(alpha_HW.numpy() == 0, old_CHW.numpy(), _bytes(mixed_CHW))
-    return to_picture(made)
-
-
-def _bytes(image_CHW: Tensor) -> NDArray[np.uint8]:
-    rounded: NDArray[np.uint8] = (image_CHW.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    return rounded
