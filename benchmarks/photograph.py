@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from mage_kernels import keep_freed_memory
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import mage_kit as mk
 from mage_kit.jobs.tokenize import tokenize
 from mage_kit.jobs.train import on_tokens
-from mage_kit.pictures import GAP, save_picture, side_by_side
+from mage_kit.pictures import labelled_sheets, save_picture, side_by_side
 from mage_kit.storage import MODEL_FILE
 
 SIDE = 256
@@ -92,20 +92,6 @@ def square(photograph: Path) -> Image.Image:
     return picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
 
 
-def sheet(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
-    """Rows of pictures with a line of text above each."""
-    line = 18
-    drawn = [(text, side_by_side(pictures)) for text, pictures in rows]
-    height = sum(picture.height + line + GAP for _, picture in drawn)
-    canvas = Image.new("RGB", (max(picture.width for _, picture in drawn), height), "white")
-    draw, top = ImageDraw.Draw(canvas), 0
-    for text, picture in drawn:
-        draw.text((2, top + 3), text, fill="black")
-        canvas.paste(picture, (0, top + line))
-        top += picture.height + line + GAP
-    return canvas
-
-
 def edits(model: mk.Mage, picture: Image.Image) -> Image.Image:
     """Inpaint, outpaint and uncrop the picture; one row each."""
     hole = np.zeros((SIDE, SIDE), dtype=bool)
@@ -117,7 +103,7 @@ def edits(model: mk.Mage, picture: Image.Image) -> Image.Image:
         "outpaint: 96 columns at the right": mk.outpaint(model, cut, right=96, n=VARIANTS),
         "uncrop: 128 x 128 into 256 x 256": mk.uncrop(model, small, SIDE, SIDE, n=VARIANTS),
     }
-    return sheet([(name, [picture, item.given, *item.pictures]) for name, item in made.items()])
+    return labelled_sheets([(name, side_by_side([picture, item.given, *item.pictures])) for name, item in made.items()])
 
 
 def main() -> None:

@@ -35,14 +35,18 @@ def grid_picture(images_BCHW: Tensor, columns: int, *, scale: int = 1) -> Image.
 
 def labelled_rows(rows: Sequence[tuple[str, Tensor]], *, scale: int = 1) -> Image.Image:
     """Stack rows of images, each with a line of text above it."""
-    sheets = [(text, grid_picture(images, len(images), scale=scale).convert("RGB")) for text, images in rows]
+    return labelled_sheets([(text, grid_picture(images, len(images), scale=scale)) for text, images in rows])
+
+
+def labelled_sheets(sheets: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Stack pictures of any sizes, each with a line of text above it."""
     line = 16
     height = sum(sheet.height + line + GAP for _, sheet in sheets)
     canvas = Image.new("RGB", (max(sheet.width for _, sheet in sheets), height), "white")
     draw, top = ImageDraw.Draw(canvas), 0
     for text, sheet in sheets:
         draw.text((2, top + 2), text, fill="black")
-        canvas.paste(sheet, (0, top + line))
+        canvas.paste(sheet.convert("RGB"), (0, top + line))
         top += sheet.height + line + GAP
     return canvas
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from mage_kit.editing import inpaint
-from mage_kit.generation import Sampler, Trace
+from mage_kit.generation import Sampler
 from mage_kit.generation.steps import step_images
 from mage_kit.model import Mage
 from mage_kit.pictures import grid_picture
@@ -134,7 +134,7 @@ def paint(model: Mage, picture: Image.Image, edited: Mapping[str, Any], wish: Wi
         trace=True,
     )
     assert made.trace is not None
-    first = Trace(made.trace.ids_TBL[:, :1], made.trace.masked_TBL[:, :1])
+    first = made.trace.first(1)
     frames = step_images(model, first)[:, 0]
     for step, image in enumerate(frames, start=1):
         left = int(first.masked_TBL[step - 1].sum())

@@ -225,9 +225,8 @@ def _painted(
     with prepared(model, min(settings.n, settings.batch), settings.precision) as decided:
         parts = _decoded(model, decoding, settings, known_1L, unknown_NL, labels, on_progress)
         made = [image for part in parts for image in to_images(model, part.ids_BL).cpu()]
+    trace = Trace.joined(part.trace for part in parts)
     alpha_HW = shown_anew(frame, mask_HW, settings)
-    traces = [(part.trace.ids_TBL, part.trace.masked_TBL) for part in parts if part.trace is not None]
-    joined = [torch.cat(part, dim=1).cpu() for part in zip(*traces, strict=True)]
     window = {"window": [frame.left, frame.top, frame.width, frame.height], "scale": round(frame.scale, 4)}
     told = {"what": what, **({} if ratio is None else {"ratio": ratio}), **settings.told()}
     return Edited(
@@ -248,7 +247,7 @@ def _painted(
             "precision": decided.value,
             "decoding": decoding.describe(),
         },
-        Trace(*joined) if joined else None,
+        trace and trace.cpu(),
     )
 
 

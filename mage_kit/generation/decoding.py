@@ -5,7 +5,7 @@ Paper: section 3.2 and supplement, "Generation". Legend: B images, L tokens, T s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,22 @@ class Trace:
 
     ids_TBL: Tensor
     masked_TBL: Tensor
+
+    def first(self, count: int) -> Trace:
+        """Return the steps of the first images."""
+        return Trace(self.ids_TBL[:, :count], self.masked_TBL[:, :count])
+
+    def cpu(self) -> Trace:
+        """Return the same on the CPU."""
+        return Trace(self.ids_TBL.cpu(), self.masked_TBL.cpu())
+
+    @staticmethod
+    def joined(parts: Iterable[Trace | None]) -> Trace | None:
+        """Return the steps of several batches of images as one; None if none were kept."""
+        held = [part for part in parts if part is not None]
+        if not held:
+            return None
+        return Trace(*(torch.cat([getattr(part, name) for part in held], dim=1) for name in ("ids_TBL", "masked_TBL")))
 
 
 @dataclass(frozen=True)

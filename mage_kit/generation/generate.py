@@ -223,14 +223,12 @@ def check_guidance(model: Mage, decoding: Decoding) -> None:
 def _joined(made: list[Generated]) -> Generated:
     """Return batches as one."""
     labels = [part.labels_B for part in made if part.labels_B is not None]
-    traces = [(part.trace.ids_TBL, part.trace.masked_TBL) for part in made if part.trace is not None]
-    joined = [torch.cat(part, dim=1) for part in zip(*traces, strict=True)]
     return Generated(
         torch.cat([part.images_BCHW for part in made]),
         torch.cat([part.ids_BL for part in made]),
         torch.cat([part.log_p_BL for part in made]),
         torch.cat(labels) if labels else None,
-        Trace(*joined) if joined else None,
+        Trace.joined(part.trace for part in made),
     )
 
 

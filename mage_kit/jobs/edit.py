@@ -12,7 +12,6 @@ from PIL import Image
 from mage_kit.editing import Edited, EditOptions, OnProgress
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, write_json
-from mage_kit.generation import Trace
 from mage_kit.generation.steps import step_images
 from mage_kit.image_files import open_image
 from mage_kit.jobs.written import save_gif, write_png
@@ -95,6 +94,5 @@ def _check_target(out: Path, overwrite: bool) -> None:
 def _steps(model: Mage, made: Edited) -> list[Image.Image]:
     """The first variant's window, step by step."""
     assert made.trace is not None
-    first = Trace(made.trace.ids_TBL[:, :1], made.trace.masked_TBL[:, :1])
     with torch.no_grad():
-        return [grid_picture(images, 1) for images in step_images(model, first)]
+        return [grid_picture(images, 1) for images in step_images(model, made.trace.first(1))]

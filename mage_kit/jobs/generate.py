@@ -11,7 +11,7 @@ from torch import Tensor
 from mage_kit.decoding import DecodingChanges
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, read_json, write_json
-from mage_kit.generation import Asked, Labels, Trace, generate, generation_precision
+from mage_kit.generation import Asked, Labels, generate, generation_precision
 from mage_kit.generation.steps import step_images
 from mage_kit.jobs.written import save_gif, write_png
 from mage_kit.loading import load
@@ -97,9 +97,9 @@ def generate_files(
     _write_all(made.images_BCHW, target, separate, settings)
     if gif:
         assert made.trace is not None
-        first = Trace(made.trace.ids_TBL[:, :_ANIMATED], made.trace.masked_TBL[:, :_ANIMATED])
         frames = [
-            grid_picture(images, _COLUMNS // 2, scale=_scale(images)) for images in step_images(model, first, precision)
+            grid_picture(images, _COLUMNS // 2, scale=_scale(images))
+            for images in step_images(model, made.trace.first(_ANIMATED), precision)
         ]
         save_gif(frames, target / "steps.gif" if separate else target.with_suffix(".gif"))
     return target
