@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import mage_kit as mk
-from mage_kit.draws import keys, uniforms
+from mage_kit.draws import derive, keys, uniforms
+from mage_kit.jobs.tokenize import tokenize
+from mage_kit.jobs.train import on_tokens
 from mage_kit.planning import walk_step
 from mage_kit.planning.walk import Numbers
 from mage_kit.training import model_stage
@@ -166,3 +171,51 @@ def test_the_plan_counts_no_backward_pass_through_what_is_frozen() -> None:
     planned = sum(cost.training for cost in costs.values())
     assert planned == pytest.approx(counter.get_total_flops(), rel=0.05)
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
+
+
+@pytest.fixture
+def partly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Digits in a tar file, every third of them without a label."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    digits = small().build_dataset()
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "digits.tar", "w") as tar:
+        for index in range(256):
+            picture = io.BytesIO()
+            digits.image(index).save(picture, format="PNG")
+            members = {"png": picture.getvalue()}
+            if index % 3:
+                members["cls"] = str(digits.label(index)).encode()
+            for kind, content in members.items():
+                info = tarfile.TarInfo(f"{index:04d}.{kind}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return tmp_path / "tars"
+
+
+def test_images_without_a_label_are_images_of_no_known_class(
+    before: Path, partly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live and from cached tokens, which carry the labels on."""
+    data = {"kind": "tar_shards", "path": str(partly), "augment": {"flip": 0.0}}
+    recipe = conditional(before, "model.decoder.label_dropout=0.0", f'tokenizer.weights="{before}"')
+    recipe = recipe.extended(data=data)
+    cached = on_tokens(recipe, tokenize(recipe, tmp_path / "tokens", crops=1))
+    work, seen = model_stage.Work, {}
+    for name, source in (("live", recipe), ("cached", cached)):
+        told: list[torch.Tensor] = []
+
+        def spy(plan: object, masks: object, condition: mk.Condition, told: list[torch.Tensor] = told) -> object:
+            told.append(condition.labels_B)
+            return work(plan, masks, condition)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(model_stage, "Work", spy)
+        train(source, tmp_path / name)
+        seen[name] = torch.cat(told)
+        dataset = source.build_dataset()
+        order, batch = Order(len(dataset), 128, derive(recipe.seed, "model")), []
+        for step in range(len(told)):
+            batch += order.indices(step)[1]
+        wanted = [-1 if dataset.label(index) is None else dataset.label(index) for index in batch]
+        assert seen[name].tolist() == wanted and 0.25 < np.mean([label == -1 for label in wanted]) < 0.42
+    assert torch.equal(seen["live"], seen["cached"])

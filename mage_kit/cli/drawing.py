@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -41,22 +42,6 @@ class Presets(StrEnum):
     inpaint = "inpaint"
 
 
-PresetOption = Annotated[
-    Presets | None, typer.Option(help="Decoding by purpose instead of the recipe's; other options change it further.")
-]
-StepsOption = Annotated[int | None, typer.Option(min=1, help="Decoding steps; default the recipe's.")]
-ScheduleOption = Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")]
-SelectionOption = Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")]
-TemperatureOption = Annotated[
-    str | None, typer.Option(help="Token temperature, as 0.9, or FIRST,LAST; default the recipe's.")
-]
-TopKOption = Annotated[int | None, typer.Option(min=1, help="Likeliest codes that a token may take.")]
-TopPOption = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="Probability that the likeliest codes add up to.")
-]
-GuidanceOption = Annotated[
-    str | None, typer.Option(help="Of class-conditional runs: scale, or JSON as in a recipe; default the recipe's.")
-]
 PrecisionOption = Annotated[
     Precisions, typer.Option(help="auto: bfloat16 where the processor has it and the model is wide.")
 ]
@@ -64,40 +49,55 @@ WeightsOption = Annotated[
     Weights, typer.Option(help="raw, or ema for the running mean of a run that has one (training.ema).")
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Image i follows (seed, i) alone.")]
+GifOption = Annotated[bool, typer.Option("--gif", help="Write the canvas filling up too, as an animation.")]
 
 
-def decoding_changes(
-    preset: Presets | None,
-    steps: int | None,
-    schedule: str | None,
-    selection: str | None,
-    temperature: str | None,
-    top_k: int | None,
-    top_p: float | None,
-    guidance: str | None,
-) -> DecodingChanges:
-    """Return what options change of a recipe's decoding.
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How tokens are drawn, where the command line says otherwise than the recipe."""
 
-    Raises:
-        MageKitError: If one cannot be read.
-    """
-    from mage_kit.decoding import PRESETS
-    from mage_kit.schedules import SCHEDULES
-    from mage_kit.selections import SELECTIONS
+    preset: Annotated[
+        Presets | None,
+        typer.Option(help="Decoding by purpose instead of the recipe's; other options change it further."),
+    ] = None
+    steps: Annotated[int | None, typer.Option(min=1, help="Decoding steps; default the recipe's.")] = None
+    schedule: Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")] = None
+    selection: Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")] = None
+    temperature: Annotated[
+        str | None, typer.Option(help="Token temperature, as 0.9, or FIRST,LAST; default the recipe's.")
+    ] = None
+    top_k: Annotated[int | None, typer.Option(min=1, help="Likeliest codes that a token may take.")] = None
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Probability that the likeliest codes add up to.")
+    ] = None
+    guidance: Annotated[
+        str | None,
+        typer.Option(help="Of class-conditional runs: scale, or JSON as in a recipe; default the recipe's."),
+    ] = None
 
-    changes: DecodingChanges = {
-        "steps": steps,
-        "schedule": _component(SCHEDULES, "schedule", schedule),
-        "selection": _component(SELECTIONS, "selection", selection),
-        "token_temperature": _temperature(temperature),
-        "top_k": top_k,
-        "top_p": top_p,
-        "guidance": _guidance(guidance),
-    }
-    if preset is None:
-        return changes
-    given = {name: value for name, value in changes.items() if value is not None}
-    return cast("DecodingChanges", {**PRESETS[preset.value], **given})
+    def changes(self) -> DecodingChanges:
+        """Return what they change of a recipe's decoding.
+
+        Raises:
+            MageKitError: If one cannot be read.
+        """
+        from mage_kit.decoding import PRESETS
+        from mage_kit.schedules import SCHEDULES
+        from mage_kit.selections import SELECTIONS
+
+        changes: DecodingChanges = {
+            "steps": self.steps,
+            "schedule": _component(SCHEDULES, "schedule", self.schedule),
+            "selection": _component(SELECTIONS, "selection", self.selection),
+            "token_temperature": _temperature(self.temperature),
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "guidance": _guidance(self.guidance),
+        }
+        if self.preset is None:
+            return changes
+        given = {name: value for name, value in changes.items() if value is not None}
+        return cast("DecodingChanges", {**PRESETS[self.preset.value], **given})
 
 
 def _component(registry: Registry[Built, NoWires], name: str, text: str | None) -> Built | None:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
 from mage_kit.cli.drawing import (
-    GuidanceOption,
+    DecodingOptions,
+    GifOption,
     PrecisionOption,
     Precisions,
-    PresetOption,
-    ScheduleOption,
     SeedOption,
-    SelectionOption,
-    StepsOption,
-    TemperatureOption,
-    TopKOption,
-    TopPOption,
     Weights,
     WeightsOption,
-    decoding_changes,
 )
+from mage_kit.cli.groups import grouped
 
 if TYPE_CHECKING:
-    from mage_kit.decoding import DecodingChanges
     from mage_kit.editing import EditOptions
+    from mage_kit.jobs.edit import Make
 
 edit = typer.Typer(
     help="Paint part of a picture anew: inpaint, outpaint, uncrop, reconstruct. Pictures may have any size.",
@@ -38,227 +33,148 @@ app.add_typer(edit, name="edit")
 
 ImageArgument = Annotated[Path, typer.Argument(help="Picture of any size; PNG, JPEG and what else Pillow reads.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must be new or empty.")]
-CountOption = Annotated[int, typer.Option("-n", min=1, help="Variants.")]
-ClassOption = Annotated[int | None, typer.Option("--class", help="Of class-conditional runs; default no class.")]
-GifOption = Annotated[bool, typer.Option("--gif", help="Write the canvas filling up too, as an animation.")]
-FillOption = Annotated[str, typer.Option(help="What stands under the mask at first: edge or mean.")]
-DilateOption = Annotated[
-    int | None,
-    typer.Option(min=0, help="Rings of cells around the hole painted anew too; default 1, or 0 on coarse grids."),
-]
-PasteOption = Annotated[bool, typer.Option(help="Keep the original pixels around the hole.")]
-FeatherOption = Annotated[
-    int | None,
-    typer.Option(min=0, help="Pixels around the hole over which old and new mix; default by size."),
-]
-WholeOption = Annotated[
-    bool, typer.Option("--whole", help="Have the model look at the whole picture, not at a window around the hole.")
-]
+
+
+@dataclass(frozen=True)
+class VariantOptions:
+    """Which variants, of which class, and what is written of them."""
+
+    n: Annotated[int, typer.Option("-n", min=1, help="Variants.")] = 1
+    seed: SeedOption = 0
+    class_: Annotated[int | None, typer.Option("--class", help="Of class-conditional runs; default no class.")] = None
+    gif: GifOption = False
+    overwrite: OverwriteOption = False
+    precision: PrecisionOption = Precisions.auto
+    weights: WeightsOption = Weights.raw
+
+
+@dataclass(frozen=True)
+class HoleOptions:
+    """How a hole is seen, and how it is filled into the picture."""
+
+    fill: Annotated[str, typer.Option(help="What stands under the mask at first: edge or mean.")] = "edge"
+    dilate: Annotated[
+        int | None,
+        typer.Option(min=0, help="Rings of cells around the hole painted anew too; default 1, or 0 on coarse grids."),
+    ] = None
+    paste: Annotated[bool, typer.Option(help="Keep the original pixels around the hole.")] = True
+    feather: Annotated[
+        int | None,
+        typer.Option(min=0, help="Pixels around the hole over which old and new mix; default by size."),
+    ] = None
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Have the model look at the whole picture, not at a window around the hole."),
+    ] = False
+
+    def chosen(self) -> EditOptions:
+        """Return them as the library takes them."""
+        chosen: EditOptions = {
+            "fill": self.fill,
+            "dilate": self.dilate,
+            "paste": self.paste,
+            "feather": self.feather,
+            "whole": self.whole,
+        }
+        return chosen
 
 
 @edit.command()
+@grouped
 def inpaint(
     run: RunArgument,
     image: ImageArgument,
     mask: Annotated[Path, typer.Argument(help="Picture of the same size, white where painted anew.")],
     out: OutOption,
-    n: CountOption = 1,
-    seed: SeedOption = 0,
-    fill: FillOption = "edge",
-    dilate: DilateOption = None,
-    paste: PasteOption = True,
-    feather: FeatherOption = None,
-    whole: WholeOption = False,
-    preset: PresetOption = None,
-    steps: StepsOption = None,
-    schedule: ScheduleOption = None,
-    selection: SelectionOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    guidance: GuidanceOption = None,
-    class_: ClassOption = None,
-    gif: GifOption = False,
-    overwrite: OverwriteOption = False,
-    precision: PrecisionOption = Precisions.auto,
-    weights: WeightsOption = Weights.raw,
+    variants: VariantOptions,
+    hole: HoleOptions,
+    decoding: DecodingOptions,
 ) -> None:
     """Paint anew what a mask covers."""
     from mage_kit.editing import inpaint as run_it
     from mage_kit.jobs.edit import read_image
 
-    changes = decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance)
-    options = _options(
-        changes,
-        n=n,
-        seed=seed,
-        labels=class_,
-        trace=gif,
-        precision=precision.value,
-        fill=fill,
-        dilate=dilate,
-        paste=paste,
-        feather=feather,
-        whole=whole,
-    )
-    _write(run, partial(run_it, image=read_image(image), mask=read_image(mask)), out, options, weights, overwrite)
+    job = partial(run_it, image=read_image(image), mask=read_image(mask))
+    _write(run, job, out, variants, decoding, hole.chosen())
 
 
 @edit.command()
+@grouped
 def outpaint(
     run: RunArgument,
     image: ImageArgument,
     out: OutOption,
+    variants: VariantOptions,
+    hole: HoleOptions,
+    decoding: DecodingOptions,
     left: Annotated[int, typer.Option(min=0, help="Pixels to add at the left.")] = 0,
     right: Annotated[int, typer.Option(min=0, help="Pixels to add at the right.")] = 0,
     top: Annotated[int, typer.Option(min=0, help="Pixels to add above.")] = 0,
     bottom: Annotated[int, typer.Option(min=0, help="Pixels to add below.")] = 0,
-    n: CountOption = 1,
-    seed: SeedOption = 0,
-    fill: FillOption = "edge",
-    dilate: DilateOption = None,
-    paste: PasteOption = True,
-    feather: FeatherOption = None,
-    whole: WholeOption = False,
-    preset: PresetOption = None,
-    steps: StepsOption = None,
-    schedule: ScheduleOption = None,
-    selection: SelectionOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    guidance: GuidanceOption = None,
-    class_: ClassOption = None,
-    gif: GifOption = False,
-    overwrite: OverwriteOption = False,
-    precision: PrecisionOption = Precisions.auto,
-    weights: WeightsOption = Weights.raw,
 ) -> None:
     """Continue a picture beyond its edges."""
     from mage_kit.editing import outpaint as run_it
     from mage_kit.jobs.edit import read_image
 
-    changes = decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance)
-    options = _options(
-        changes,
-        n=n,
-        seed=seed,
-        labels=class_,
-        trace=gif,
-        precision=precision.value,
-        fill=fill,
-        dilate=dilate,
-        paste=paste,
-        feather=feather,
-        whole=whole,
-    )
-    _write(
-        run,
-        partial(run_it, image=read_image(image), left=left, right=right, top=top, bottom=bottom),
-        out,
-        options,
-        weights,
-        overwrite,
-    )
+    job = partial(run_it, image=read_image(image), left=left, right=right, top=top, bottom=bottom)
+    _write(run, job, out, variants, decoding, hole.chosen())
 
 
 @edit.command()
+@grouped
 def uncrop(
     run: RunArgument,
     image: ImageArgument,
     width: Annotated[int, typer.Argument(min=1, help="Of the canvas, in pixels.")],
     height: Annotated[int, typer.Argument(min=1, help="Of the canvas, in pixels.")],
     out: OutOption,
+    variants: VariantOptions,
+    hole: HoleOptions,
+    decoding: DecodingOptions,
     across: Annotated[float, typer.Option(min=0, max=1, help="Where the picture stands: 0 left, 1 right.")] = 0.5,
     down: Annotated[float, typer.Option(min=0, max=1, help="Where the picture stands: 0 top, 1 bottom.")] = 0.5,
-    n: CountOption = 1,
-    seed: SeedOption = 0,
-    fill: FillOption = "edge",
-    dilate: DilateOption = None,
-    paste: PasteOption = True,
-    feather: FeatherOption = None,
-    whole: WholeOption = False,
-    preset: PresetOption = None,
-    steps: StepsOption = None,
-    schedule: ScheduleOption = None,
-    selection: SelectionOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    guidance: GuidanceOption = None,
-    class_: ClassOption = None,
-    gif: GifOption = False,
-    overwrite: OverwriteOption = False,
-    precision: PrecisionOption = Precisions.auto,
-    weights: WeightsOption = Weights.raw,
 ) -> None:
     """Set a small picture into a large canvas and paint the rest."""
     from mage_kit.editing import uncrop as run_it
     from mage_kit.jobs.edit import read_image
 
-    changes = decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance)
-    options = _options(
-        changes,
-        n=n,
-        seed=seed,
-        labels=class_,
-        trace=gif,
-        precision=precision.value,
-        fill=fill,
-        dilate=dilate,
-        paste=paste,
-        feather=feather,
-        whole=whole,
-    )
-    _write(
-        run,
-        partial(run_it, image=read_image(image), width=width, height=height, across=across, down=down),
-        out,
-        options,
-        weights,
-        overwrite,
-    )
+    job = partial(run_it, image=read_image(image), width=width, height=height, across=across, down=down)
+    _write(run, job, out, variants, decoding, hole.chosen())
 
 
 @edit.command()
+@grouped
 def reconstruct(
     run: RunArgument,
     image: ImageArgument,
     out: OutOption,
+    variants: VariantOptions,
+    decoding: DecodingOptions,
     ratio: Annotated[float, typer.Option(help="Share of the tokens that are masked, in (0, 1].")] = 0.75,
-    n: CountOption = 1,
-    seed: SeedOption = 0,
-    preset: PresetOption = None,
-    steps: StepsOption = None,
-    schedule: ScheduleOption = None,
-    selection: SelectionOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    guidance: GuidanceOption = None,
-    class_: ClassOption = None,
-    gif: GifOption = False,
-    overwrite: OverwriteOption = False,
-    precision: PrecisionOption = Precisions.auto,
-    weights: WeightsOption = Weights.raw,
 ) -> None:
     """Mask tokens at random and decode them again; each variant with a mask of its own (paper, figure 2)."""
     from mage_kit.editing import reconstruct as run_it
     from mage_kit.jobs.edit import read_image
 
-    changes = decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance)
-    options = _options(changes, n=n, seed=seed, labels=class_, trace=gif, precision=precision.value)
-    _write(run, partial(run_it, image=read_image(image), ratio=ratio), out, options, weights, overwrite)
+    _write(run, partial(run_it, image=read_image(image), ratio=ratio), out, variants, decoding, {})
 
 
-def _options(changes: DecodingChanges, **settings: Any) -> EditOptions:
-    options: EditOptions = {**changes, **settings}  # type: ignore[typeddict-item]  # both are of the options' keys
-    return options
-
-
-def _write(run: Path, job: Any, out: Path, options: EditOptions, weights: Weights, overwrite: bool) -> None:
+def _write(
+    run: Path, job: Make, out: Path, variants: VariantOptions, decoding: DecodingOptions, hole: EditOptions
+) -> None:
     from mage_kit.jobs.edit import edit_files
     from mage_kit.progress import Reporter
 
-    written = edit_files(run, job, out, options, ema=weights is Weights.ema, overwrite=overwrite, reporter=Reporter())
+    options: EditOptions = {
+        **decoding.changes(),
+        **hole,
+        "n": variants.n,
+        "seed": variants.seed,
+        "labels": variants.class_,
+        "precision": variants.precision.value,
+    }
+    ema = variants.weights is Weights.ema
+    written = edit_files(
+        run, job, out, options, ema=ema, gif=variants.gif, overwrite=variants.overwrite, reporter=Reporter()
+    )
     console.print(f"written: {written}", markup=False, soft_wrap=True)

@@ -9,44 +9,33 @@ import typer
 
 from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
 from mage_kit.cli.drawing import (
-    GuidanceOption,
+    DecodingOptions,
+    GifOption,
     PrecisionOption,
     Precisions,
-    PresetOption,
-    ScheduleOption,
     SeedOption,
-    SelectionOption,
-    StepsOption,
-    TemperatureOption,
-    TopKOption,
-    TopPOption,
     Weights,
     WeightsOption,
-    decoding_changes,
 )
+from mage_kit.cli.groups import grouped
 
 
 @app.command()
+@grouped
 def generate(
     run: RunArgument,
+    *,
     n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
     seed: SeedOption = 0,
     class_: Annotated[
         list[int] | None,
         typer.Option("--class", help="Of class-conditional runs, several times for one after the other; -1: no class."),
     ] = None,
-    preset: PresetOption = None,
-    steps: StepsOption = None,
-    schedule: ScheduleOption = None,
-    selection: SelectionOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    guidance: GuidanceOption = None,
+    decoding: DecodingOptions,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
     out: Annotated[Path | None, typer.Option(help="PNG to write; default RUN/generated-seedSEED-nN.png.")] = None,
     separate: Annotated[bool, typer.Option("--separate", help="One PNG an image, in a folder named by --out.")] = False,
-    gif: Annotated[bool, typer.Option("--gif", help="Write the canvas filling up too, as an animation.")] = False,
+    gif: GifOption = False,
     overwrite: OverwriteOption = False,
     precision: PrecisionOption = Precisions.auto,
     compile_: Annotated[
@@ -63,7 +52,7 @@ def generate(
         n,
         seed=seed,
         labels=class_,
-        changes=decoding_changes(preset, steps, schedule, selection, temperature, top_k, top_p, guidance),
+        changes=decoding.changes(),
         batch=batch,
         out=out,
         separate=separate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,77 +79,94 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
     if not model.spec.discrete:
         raise PartsError(("model", "tokenizer"), f"the page needs codes, {type(model.tokenizer).__name__} has none")
     gr = _gradio()
-    decoding, grid = model.decoding, model.spec.grid
-    noise = decoding.selection.temperature if isinstance(decoding.selection, GumbelConfidence) else None
     with gr.Blocks(title=f"{name} · mage_kit", analytics_enabled=False) as page:
         gr.Markdown(f"# {name}\nDraw over what is to be painted anew, then press **Inpaint**.")
         original = gr.State(picture)
         with gr.Row():
             with gr.Column():
-                editor = gr.ImageEditor(
-                    value=_editable(picture),
-                    type="pil",
-                    format="png",
-                    label="Picture",
-                    sources=("upload", "clipboard"),
-                    brush=gr.Brush(default_size=24, colors=[_BRUSH], color_mode="fixed"),
-                    layers=False,
-                    transforms=(),
-                    elem_id="editor",
-                )
+                editor = _editor(gr, picture)
                 another = gr.Button("Another picture from the model", elem_id="another")
-                variants = gr.Slider(1, 8, 3, step=1, label="Variants", elem_id="variants")
-                steps = gr.Slider(1, 64, decoding.steps, step=1, label="Steps", elem_id="steps")
-                temperature = gr.Slider(
-                    0, 20, noise or 0, step=0.5,
-                    label="Confidence temperature", visible=noise is not None, elem_id="temperature",
-                )  # fmt: skip
-                tokens = gr.Slider(
-                    0, 2, decoding.token_temperature[0], step=0.05, label="Token temperature", elem_id="tokens"
-                )
-                dilate = gr.Slider(
-                    0,
-                    3,
-                    int(min(grid.height, grid.width) >= 8),
-                    step=1,
-                    label="Cells around the hole painted too",
-                    elem_id="dilate",
-                )
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed", elem_id="seed")
+                controls = _controls(gr, model)
             with gr.Column():
                 go = gr.Button("Inpaint", variant="primary", elem_id="go")
                 line = gr.Textbox(label="Progress", interactive=False, elem_id="line")
                 canvas = gr.Image(label="The canvas filling up", type="pil", format="png", elem_id="canvas")
                 results = gr.Gallery(label="Results", columns=4, format="png", elem_id="results")
-
-        def inpaint(
-            held: Any, edited: Any, variants: float, steps: float, temperature: float, tokens: float, dilate: float,
-            seed: float,
-        ) -> Iterator[tuple[Any, Any, Any]]:  # fmt: skip
-            wish = Wish(int(steps), temperature, tokens, int(dilate), int(seed or 0), int(variants))
-            try:
-                for shown in paint(model, held, edited or {}, wish):
-                    time.sleep(0 if shown.results else _PAUSE)
-                    yield shown.canvas, shown.results, shown.line
-            except ValueError as error:  # in the line of text: a pop-up would lie over the button
-                yield gr.skip(), gr.skip(), str(error)
-
-        def take(held: Any, edited: Any) -> tuple[Any, Any]:
-            given = to_channels(edited["background"], 3)
-            if alike(given, enlarged(held)):
-                return gr.skip(), gr.skip()  # the editor tells of pictures that this page gave it, too
-            uploaded = reduced(given)
-            return uploaded, _editable(uploaded)
-
-        def fresh(seed: float) -> tuple[Any, Any, float]:
-            made = sample(model, int(seed or 0) + 1)
-            return made, _editable(made), (seed or 0) + 1
-
-        controls = [original, editor, variants, steps, temperature, tokens, dilate, seed]
-        go.click(inpaint, controls, [canvas, results, line])
-        editor.upload(take, [original, editor], [original, editor])
-        another.click(fresh, seed, [original, editor, seed])
+        seed = controls[-1]
+        go.click(_inpaint(gr, model), [original, editor, *controls], [canvas, results, line])
+        editor.upload(_take(gr), [original, editor], [original, editor])
+        another.click(_another(model), seed, [original, editor, seed])
     return page
+
+
+def _editor(gr: Any, picture: Image.Image) -> Any:
+    return gr.ImageEditor(
+        value=_editable(picture),
+        type="pil",
+        format="png",
+        label="Picture",
+        sources=("upload", "clipboard"),
+        brush=gr.Brush(default_size=24, colors=[_BRUSH], color_mode="fixed"),
+        layers=False,
+        transforms=(),
+        elem_id="editor",
+    )
+
+
+def _controls(gr: Any, model: Mage) -> list[Any]:
+    """What `Wish` is made of, in its order."""
+    decoding, grid = model.decoding, model.spec.grid
+    noise = decoding.selection.temperature if isinstance(decoding.selection, GumbelConfidence) else None
+    ring, label = int(min(grid.height, grid.width) >= 8), "Cells around the hole painted too"
+    return [
+        gr.Slider(1, 64, decoding.steps, step=1, label="Steps", elem_id="steps"),
+        gr.Slider(
+            0,
+            20,
+            noise or 0,
+            step=0.5,
+            label="Confidence temperature",
+            visible=noise is not None,
+            elem_id="temperature",
+        ),
+        gr.Slider(0, 2, decoding.token_temperature[0], step=0.05, label="Token temperature", elem_id="tokens"),
+        gr.Slider(0, 3, ring, step=1, label=label, elem_id="dilate"),
+        gr.Slider(1, 8, 3, step=1, label="Variants", elem_id="variants"),
+        gr.Number(0, precision=0, minimum=0, label="Seed", elem_id="seed"),
+    ]
+
+
+def _inpaint(gr: Any, model: Mage) -> Callable[..., Iterator[tuple[Any, Any, Any]]]:
+    def inpaint(held: Any, edited: Any, *controls: float) -> Iterator[tuple[Any, Any, Any]]:
+        steps, temperature, tokens, dilate, variants, seed = controls
+        wish = Wish(int(steps), temperature, tokens, int(dilate), int(variants), int(seed or 0))
+        try:
+            for shown in paint(model, held, edited or {}, wish):
+                yield shown.canvas, shown.results, shown.line
+                time.sleep(0 if shown.results else _PAUSE)
+        except ValueError as error:  # in the line of text: a pop-up would lie over the button
+            yield gr.skip(), gr.skip(), str(error)
+
+    return inpaint
+
+
+def _take(gr: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+    def take(held: Any, edited: Any) -> tuple[Any, Any]:
+        given = to_channels(edited["background"], 3)
+        if alike(given, enlarged(held)):
+            return gr.skip(), gr.skip()  # the editor tells of pictures that this page gave it, too
+        uploaded = reduced(given)
+        return uploaded, _editable(uploaded)
+
+    return take
+
+
+def _another(model: Mage) -> Callable[[float], tuple[Any, Any, float]]:
+    def another(seed: float) -> tuple[Any, Any, float]:
+        made = sample(model, int(seed or 0) + 1)
+        return made, _editable(made), (seed or 0) + 1
+
+    return another
 
 
 def _editable(picture: Image.Image) -> dict[str, Any]:

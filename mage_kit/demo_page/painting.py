@@ -5,7 +5,10 @@ Legend: H x W pixels. `True = masked`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from mage_kit.editing import inpaint
-from mage_kit.generation import Sampler
-from mage_kit.generation.steps import step_images
+from mage_kit.editing import Edited, inpaint
+from mage_kit.generation import Sampler, Step, Watch
+from mage_kit.generation.steps import canvas
 from mage_kit.model import Mage
 from mage_kit.pictures import grid_picture
 from mage_kit.selections import GumbelConfidence
@@ -35,16 +38,16 @@ class Wish:
         temperature: Of the confidence's noise, where the run's selection has one.
         token_temperature: Of drawing tokens.
         dilate: Rings of cells around the hole.
-        seed: Of the noise.
         variants: How many.
+        seed: Of the noise.
     """
 
     steps: int
     temperature: float
     token_temperature: float
     dilate: int
-    seed: int
     variants: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -121,26 +124,56 @@ def paint(model: Mage, picture: Image.Image, edited: Mapping[str, Any], wish: Wi
         raise ValueError("Draw on the picture first: what you cover is painted anew.")
     own = model.decoding.selection
     selection = GumbelConfidence(temperature=wish.temperature) if isinstance(own, GumbelConfidence) else own
-    made = inpaint(
-        model,
-        picture,
-        mask,
-        n=wish.variants,
-        seed=wish.seed,
-        steps=wish.steps,
-        selection=selection,
-        token_temperature=wish.token_temperature,
-        dilate=wish.dilate,
-        trace=True,
-    )
-    assert made.trace is not None
-    first = made.trace.first(1)
-    frames = step_images(model, first)[:, 0]
-    for step, image in enumerate(frames, start=1):
-        left = int(first.masked_TBL[step - 1].sum())
-        yield Shown(enlarged(grid_picture(image[None], 1)), [], f"step {step} of {wish.steps}: {left} tokens left")
+
+    def work(watch: Watch) -> Edited:
+        return inpaint(
+            model,
+            picture,
+            mask,
+            n=wish.variants,
+            seed=wish.seed,
+            steps=wish.steps,
+            selection=selection,
+            token_temperature=wish.token_temperature,
+            dilate=wish.dilate,
+            watch=watch,
+        )
+
+    made = yield from _watched(model, work)
     unknown = int(made.masked_NL[0].sum())
     line = f"{unknown} of {made.masked_NL.shape[1]} tokens painted anew in {wish.steps} steps"
     if made.frame.scale > 1.05:
         line += f"; the window is {made.frame.scale:.1f} times the model's size, so what is new is less sharp"
     yield Shown(enlarged(made.pictures[0]), [enlarged(result) for result in made.pictures], line)
+
+
+class _Gone(Exception):
+    """Nobody watches any more."""
+
+
+def _watched(model: Mage, work: Callable[[Watch], Edited]) -> Generator[Shown, None, Edited]:
+    """Yield the first variant's canvas while a thread decodes; return what it made."""
+    steps: queue.SimpleQueue[Shown | None] = queue.SimpleQueue()
+    gone = threading.Event()
+
+    def watch(step: Step) -> None:
+        if gone.is_set():
+            raise _Gone
+        if step.first == 0:
+            image = canvas(model, step.ids_BL[:1], step.masked_BL[:1])
+            left = int(step.masked_BL[0].sum())
+            line = f"step {step.number} of {step.steps}: {left} tokens left"
+            steps.put(Shown(enlarged(grid_picture(image, 1)), [], line))
+
+    def end(_: Future[Edited]) -> None:
+        steps.put(None)
+
+    with ThreadPoolExecutor(1, "painting") as pool:
+        job = pool.submit(work, watch)
+        job.add_done_callback(end)
+        try:
+            while (shown := steps.get()) is not None:
+                yield shown
+        finally:
+            gone.set()  # the page was closed: stop at the next step
+        return job.result()

@@ -1,6 +1,6 @@
 """Editing: pictures whose tokens are partly known; reconstruct, inpaint, outpaint, uncrop."""
 
-from mage_kit.editing.edit import Edited, OnProgress, inpaint, outpaint, reconstruct, uncrop
+from mage_kit.editing.edit import Edited, inpaint, outpaint, reconstruct, uncrop
 from mage_kit.editing.fills import FILLS
 from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.pixels import predict_pixels
@@ -12,7 +12,6 @@ __all__ = [
     "EditSettings",
     "Edited",
     "ImageLike",
-    "OnProgress",
     "inpaint",
     "outpaint",
     "predict_pixels",

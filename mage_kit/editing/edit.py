@@ -8,7 +8,6 @@ C channels, H x W pixels of the picture. `True = masked`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -28,8 +27,6 @@ from mage_kit.errors import PartsError
 from mage_kit.generation import Decoded, Trace, check_guidance, chosen_labels, decode_tokens, prepared, to_images
 from mage_kit.model import Mage
 
-OnProgress = Callable[[int, int], None] | None
-
 
 @dataclass(frozen=True)
 class Edited:
@@ -37,7 +34,7 @@ class Edited:
 
     Args:
         pictures: N pictures of the canvas's size.
-        given: The canvas as it was taken: grey where masked.
+        given: The canvas as it was taken: grey where masked; in `reconstruct` where the first variant's cells are.
         seen: What was tokenised: the window, its hole filled, at the model's size.
         ids_NL: Tokens of each variant; known ones are those of `seen`.
         masked_NL: Which were unknown.
@@ -58,16 +55,13 @@ class Edited:
     trace: Trace | None = None
 
 
-def inpaint(
-    model: Mage, image: ImageLike, mask: ImageLike, *, on_progress: OnProgress = None, **options: Unpack[EditOptions]
-) -> Edited:
+def inpaint(model: Mage, image: ImageLike, mask: ImageLike, **options: Unpack[EditOptions]) -> Edited:
     """Paint anew what a mask covers.
 
     Args:
         model: A model with codes.
         image: Of any size; where it is larger than the model's images, a window around the hole is put back.
         mask: Of the image's size, white where painted anew.
-        on_progress: Called with (variants x steps done, all of them).
         options: See `EditOptions`.
 
     Raises:
@@ -75,7 +69,7 @@ def inpaint(
         PartsError: If the tokenizer has no codes.
     """
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
-    return _painted(model, pixels_CHW, to_mask(mask, pixels_CHW.shape[1:]), "inpaint", options, on_progress)
+    return _painted(model, pixels_CHW, to_mask(mask, pixels_CHW.shape[1:]), "inpaint", options)
 
 
 def outpaint(
@@ -86,7 +80,6 @@ def outpaint(
     right: int = 0,
     top: int = 0,
     bottom: int = 0,
-    on_progress: OnProgress = None,
     **options: Unpack[EditOptions],
 ) -> Edited:
     """Continue a picture beyond its edges.
@@ -98,7 +91,6 @@ def outpaint(
         right: See `left`.
         top: See `left`.
         bottom: See `left`.
-        on_progress: Called with (variants x steps done, all of them).
         options: See `EditOptions`.
 
     Raises:
@@ -112,7 +104,7 @@ def outpaint(
         raise ValueError("left, right, top, bottom: all 0, one must be at least 1: pixels to add there")
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
     canvas_CHW, masked_HW = _canvas(pixels_CHW, (top, bottom, left, right))
-    made = _painted(model, canvas_CHW, masked_HW, "outpaint", options, on_progress)
+    made = _painted(model, canvas_CHW, masked_HW, "outpaint", options)
     return dataclasses.replace(made, settings={**made.settings, **sides})
 
 
@@ -124,7 +116,6 @@ def uncrop(
     *,
     across: float = 0.5,
     down: float = 0.5,
-    on_progress: OnProgress = None,
     **options: Unpack[EditOptions],
 ) -> Edited:
     """Set a small picture into a large canvas and paint the rest.
@@ -136,7 +127,6 @@ def uncrop(
         height: Of the canvas.
         across: Where the picture stands: 0 at the left, 1 at the right edge.
         down: 0 at the top, 1 at the bottom.
-        on_progress: Called with (variants x steps done, all of them).
         options: See `EditOptions`.
 
     Raises:
@@ -155,7 +145,7 @@ def uncrop(
     top, left = round((height - own[0]) * down), round((width - own[1]) * across)
     sides = (top, height - own[0] - top, left, width - own[1] - left)
     canvas_CHW, masked_HW = _canvas(pixels_CHW, sides)
-    made = _painted(model, canvas_CHW, masked_HW, "uncrop", options, on_progress)
+    made = _painted(model, canvas_CHW, masked_HW, "uncrop", options)
     return dataclasses.replace(made, settings={**made.settings, "width": width, "height": height, "at": [left, top]})
 
 
@@ -163,8 +153,6 @@ def reconstruct(
     model: Mage,
     image: ImageLike,
     ratio: float = 0.75,
-    *,
-    on_progress: OnProgress = None,
     **options: Unpack[EditOptions],
 ) -> Edited:
     """Mask a share of a picture's tokens at random and decode them again: paper, figure 2.
@@ -175,7 +163,6 @@ def reconstruct(
         model: A model with codes.
         image: Of any size; shown as a whole.
         ratio: Share of the picture's tokens that are masked; rounded up.
-        on_progress: Called with (variants x steps done, all of them).
         options: See `EditOptions`; fill, dilate, paste, feather and whole have no say here.
 
     Raises:
@@ -186,7 +173,7 @@ def reconstruct(
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
     nothing_HW = np.zeros(pixels_CHW.shape[1:], dtype=np.bool_)
     options = {**options, "whole": True, "dilate": 0, "paste": False}
-    return _painted(model, pixels_CHW, nothing_HW, "reconstruct", options, on_progress, ratio)
+    return _painted(model, pixels_CHW, nothing_HW, "reconstruct", options, ratio)
 
 
 def _canvas(
@@ -204,7 +191,6 @@ def _painted(
     masked_HW: NDArray[np.bool_],
     what: str,
     options: EditOptions,
-    on_progress: OnProgress,
     ratio: float | None = None,
 ) -> Edited:
     """Paint the masked part of a canvas anew; with a ratio, tokens masked at random instead."""
@@ -223,15 +209,17 @@ def _painted(
         unknown_NL = masked_at_random(unknown_L, ratio, settings)
     labels = chosen_labels(model, UNKNOWN if settings.labels is None and model.decoder.classes else settings.labels)
     with prepared(model, min(settings.n, settings.batch), settings.precision) as decided:
-        parts = _decoded(model, decoding, settings, known_1L, unknown_NL, labels, on_progress)
+        parts = _decoded(model, decoding, settings, known_1L, unknown_NL, labels)
         made = [image for part in parts for image in to_images(model, part.ids_BL).cpu()]
     trace = Trace.joined(part.trace for part in parts)
     alpha_HW = shown_anew(frame, mask_HW, settings)
+    hidden_HW = masked_HW if ratio is None else frame.cells(unknown_NL[0], model.spec.grid, masked_HW.shape)
+    given = to_picture(np.where(hidden_HW, np.uint8(128), pixels_CHW))
     window = {"window": [frame.left, frame.top, frame.width, frame.height], "scale": round(frame.scale, 4)}
     told = {"what": what, **({} if ratio is None else {"ratio": ratio}), **settings.told()}
     return Edited(
         [put_back(frame, pixels_CHW, image, alpha_HW) for image in made],
-        to_picture(np.where(masked_HW, np.uint8(128), pixels_CHW)),
+        given,
         to_picture(to_bytes(seen_Chw)),
         torch.cat([part.ids_BL for part in parts]).cpu(),
         unknown_NL,
@@ -258,17 +246,11 @@ def _decoded(
     known_1L: Tensor,
     unknown_NL: Tensor,
     labels: list[int] | None,
-    on_progress: OnProgress,
 ) -> list[Decoded]:
     """Decode the variants, some at once."""
     parts = []
     for start in range(0, settings.n, settings.batch):
         count = min(settings.batch, settings.n - start)
-
-        def report(step: int, steps: int, start: int = start, count: int = count) -> None:
-            if on_progress is not None:
-                on_progress(start * steps + count * step, settings.n * steps)
-
         told = [labels[index % len(labels)] for index in range(start, start + count)] if labels else None
         parts.append(
             decode_tokens(
@@ -280,7 +262,7 @@ def _decoded(
                 first_index=start,
                 condition=None if told is None else Condition(torch.tensor(told, device=model.device)),
                 trace=settings.trace,
-                on_step=report,
+                watch=settings.watch_all,
             )
         )
     return parts

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mage_kit.grid import TokenGrid
@@ -54,6 +56,17 @@ class Frame:
         hole_HW = F.pad(masked_HW[rows, columns], padding)
         outside_HW = F.pad(torch.zeros_like(masked_HW[rows, columns]), padding, value=True)
         return F.pad(image_CHW[:, rows, columns], padding), hole_HW, outside_HW
+
+    def cells(self, unknown_L: Tensor, grid: TokenGrid, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return the pixels of a picture of that shape that lie in unknown cells, bool (H, W)."""
+        cells_1hw = unknown_L.view(1, 1, grid.height, grid.width).float()
+        window_HW = F.interpolate(cells_1hw, size=(self.height, self.width), mode="nearest")[0, 0] > 0
+        rows, columns = self.inside(shape[0], shape[1])
+        made = np.zeros(shape, dtype=np.bool_)
+        made[rows, columns] = window_HW[
+            rows.start - self.top : rows.stop - self.top, columns.start - self.left : columns.stop - self.left
+        ].numpy()
+        return made
 
     def reduce(self, image_CHW: Tensor) -> Tensor:
         """Return the window's image (C, h, w) at the model's resolution."""

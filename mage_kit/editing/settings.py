@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mage_kit.decoding import Decoding, DecodingChanges
 from mage_kit.editing.fills import FILLS
-from mage_kit.generation import Asked, Labels
+from mage_kit.generation import Asked, Labels, Step, Watch
 
 
 class EditOptions(DecodingChanges, total=False):
@@ -26,6 +27,8 @@ class EditOptions(DecodingChanges, total=False):
     batch: int
     precision: Asked | None
     trace: bool
+    on_progress: Callable[[int, int], None] | None
+    watch: Watch | None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class EditSettings:
         batch: Variants at once.
         precision: As in `mage_kit.generate`.
         trace: Whether every step is kept.
+        on_progress: Called with (variants x steps done, all of them).
+        watch: Shown the tokens of the variants at hand after each step; see `mage_kit.generation.Step`.
 
     Raises:
         ValueError: If a value breaks its rule.
@@ -64,6 +69,8 @@ class EditSettings:
     batch: int = 8
     precision: Asked | None = "auto"
     trace: bool = False
+    on_progress: Callable[[int, int], None] | None = None
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("n", 1), ("batch", 1), ("seed", 0), ("dilate", 0), ("feather", 0)):
@@ -81,8 +88,16 @@ class EditSettings:
 
     def told(self) -> dict[str, Any]:
         """Return what matters of them to the pictures, ready for JSON."""
-        left_out = ("labels", "batch", "precision", "trace")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+        left_out = ("labels", "batch", "precision", "trace", "on_progress", "watch")
+        names = [field.name for field in dataclasses.fields(self) if field.name not in left_out]
+        return {name: getattr(self, name) for name in names}
+
+    def watch_all(self, step: Step) -> None:
+        """Hand a step on to those who watch."""
+        if self.on_progress is not None:
+            self.on_progress(step.first * step.steps + len(step.ids_BL) * step.number, self.n * step.steps)
+        if self.watch is not None:
+            self.watch(step)
 
 
 def split_options(options: EditOptions, own: Decoding) -> tuple[EditSettings, Decoding]:

@@ -1,6 +1,6 @@
 """Generation: iterative decoding from any known tokens."""
 
-from mage_kit.generation.decoding import Decoded, Trace, decode_step, decode_tokens
+from mage_kit.generation.decoding import Decoded, Step, Trace, Watch, decode_step, decode_tokens
 from mage_kit.generation.generate import Generated, Labels, Sampler, check_guidance, chosen_labels, generate, to_images
 from mage_kit.generation.prepared import Asked, generation_precision, prepared
 from mage_kit.generation.straight_through import Relaxed, straight_through
@@ -12,7 +12,9 @@ __all__ = [
     "Labels",
     "Relaxed",
     "Sampler",
+    "Step",
     "Trace",
+    "Watch",
     "check_guidance",
     "chosen_labels",
     "decode_step",

@@ -22,6 +22,29 @@ from mage_kit.selections import Selection, SelectionStep
 
 
 @dataclass(frozen=True)
+class Step:
+    """The canvas after a step of decoding, for those who watch.
+
+    Args:
+        number: Of the step, from 1.
+        steps: How many there are.
+        first: Index of the first image.
+        ids_BL: int64 tokens: those kept, and what was drawn for those masked again.
+        masked_BL: bool, what is still masked.
+    """
+
+    number: int
+    steps: int
+    first: int
+    ids_BL: Tensor
+    masked_BL: Tensor
+
+
+Watch = Callable[[Step], None]
+"""Called after each step, in the thread that decodes; what it raises ends the decoding."""
+
+
+@dataclass(frozen=True)
 class Trace:
     """Every step of a decoding.
 
@@ -33,21 +56,18 @@ class Trace:
     ids_TBL: Tensor
     masked_TBL: Tensor
 
-    def first(self, count: int) -> Trace:
-        """Return the steps of the first images."""
-        return Trace(self.ids_TBL[:, :count], self.masked_TBL[:, :count])
-
     def cpu(self) -> Trace:
         """Return the same on the CPU."""
         return Trace(self.ids_TBL.cpu(), self.masked_TBL.cpu())
 
     @staticmethod
-    def joined(parts: Iterable[Trace | None]) -> Trace | None:
-        """Return the steps of several batches of images as one; None if none were kept."""
+    def joined(parts: Iterable[Trace | None], dim: int = 1) -> Trace | None:
+        """Return several as one, along steps (dim 0) or images (dim 1); None if there are none."""
         held = [part for part in parts if part is not None]
         if not held:
             return None
-        return Trace(*(torch.cat([getattr(part, name) for part in held], dim=1) for name in ("ids_TBL", "masked_TBL")))
+        names = ("ids_TBL", "masked_TBL")
+        return Trace(*(torch.cat([getattr(part, name) for part in held], dim=dim) for name in names))
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ def decode_tokens(
     first_index: int = 0,
     condition: Condition | None = None,
     trace: bool = False,
-    on_step: Callable[[int, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Decoded:
     """Fill in unknown tokens; known ones come back bit for bit.
 
@@ -89,7 +109,7 @@ def decode_tokens(
         first_index: Index of the first image.
         condition: For conditional decoders.
         trace: Whether every step is kept.
-        on_step: Called with (step, steps) after each step.
+        watch: Shown the canvas after each step.
 
     Raises:
         PartsError: If the tokenizer has no codes.
@@ -109,7 +129,7 @@ def decode_tokens(
     alike = condition is None and bool(masked_BL.all())
     index_B = torch.arange(first_index, first_index + len(ids_BL), device=ids_BL.device)
     broken = torch.zeros(2, dtype=torch.bool, device=ids_BL.device)
-    steps: list[tuple[Tensor, Tensor]] = []
+    steps: list[Trace] = []
     for step in range(1, plan.steps + 1):
         noise_B2L = uniforms(keys(seed, "decode", index_B, step), 2 * length)
         uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
@@ -119,12 +139,11 @@ def decode_tokens(
         confidence_BL = torch.where(before_BL & ~masked_BL, drawn.log_p_BL, confidence_BL)
         broken |= found
         if trace:
-            steps.append((ids_BL, masked_BL))
-        if on_step is not None:
-            on_step(step, plan.steps)
+            steps.append(Trace(ids_BL[None], masked_BL[None]))
+        if watch is not None:
+            watch(Step(step, plan.steps, first_index, ids_BL, masked_BL))
     _refuse(broken, plan.selection)  # once: reading back in each step would hold the device up
-    kept = Trace(*(torch.stack(part) for part in zip(*steps, strict=True))) if trace else None
-    return Decoded(ids_BL, confidence_BL, kept)
+    return Decoded(ids_BL, confidence_BL, Trace.joined(steps, dim=0))
 
 
 @torch.no_grad()

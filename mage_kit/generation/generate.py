@@ -18,7 +18,7 @@ from torch import Tensor
 from mage_kit.condition import Condition, checked_labels, labels_in_turn
 from mage_kit.decoding import Decoding, DecodingChanges
 from mage_kit.errors import MageKitError
-from mage_kit.generation.decoding import Trace, decode_tokens
+from mage_kit.generation.decoding import Step, Trace, Watch, decode_tokens
 from mage_kit.generation.prepared import Asked, prepared
 from mage_kit.model import Mage
 from mage_kit.pictures import grid_picture, save_picture
@@ -69,6 +69,7 @@ def generate(
     precision: Asked | None = "auto",
     trace: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    watch: Watch | None = None,
     **changes: Unpack[DecodingChanges],
 ) -> Generated:
     """Make images from nothing.
@@ -83,6 +84,7 @@ def generate(
             None for what autocast says around the call.
         trace: Whether every step is kept.
         on_progress: Called with (images x steps done, all of them).
+        watch: Shown the canvas of the images at hand after each step.
         changes: What to change of the model's own decoding: schedule, selection, steps, token_temperature, top_k,
             top_p, guidance; see `Decoding`.
 
@@ -97,13 +99,15 @@ def generate(
     made: list[Generated] = []
     with prepared(model, min(n, batch), precision):  # around all batches: weights are laid out once
         for start in range(0, n, batch):
-            size, steps = min(batch, n - start), source.decoding.steps
+            size = min(batch, n - start)
 
-            def report(step: int, _: int, start: int = start, size: int = size, steps: int = steps) -> None:
+            def report(step: Step, size: int = size) -> None:
                 if on_progress is not None:
-                    on_progress(start * steps + size * step, n * steps)
+                    on_progress(step.first * step.steps + size * step.number, n * step.steps)
+                if watch is not None:
+                    watch(step)
 
-            made.append(source.make(start, size, trace=trace, on_step=report))
+            made.append(source.make(start, size, trace=trace, watch=report))
     return _joined(made)
 
 
@@ -161,16 +165,14 @@ class Sampler:
             start, self._next = self._next, self._next + self.batch
         return self.make(start, self.batch)
 
-    def make(
-        self, start: int, count: int, *, trace: bool = False, on_step: Callable[[int, int], None] | None = None
-    ) -> Generated:
+    def make(self, start: int, count: int, *, trace: bool = False, watch: Watch | None = None) -> Generated:
         """Return images `start` to `start + count - 1`, whatever was made before.
 
         Args:
             start: Index of the first image.
             count: How many, at once.
             trace: Whether every step is kept.
-            on_step: Called with (step, steps) after each step.
+            watch: Shown the canvas after each step.
         """
         model = self.model
         with prepared(model, count, self.precision):
@@ -185,7 +187,7 @@ class Sampler:
                 first_index=start,
                 condition=None if labels_B is None else Condition(labels_B.to(model.device)),
                 trace=trace,
-                on_step=on_step,
+                watch=watch,
             )
             images = to_images(model, decoded.ids_BL)
         return Generated(images, decoded.ids_BL, decoded.log_p_BL, labels_B, decoded.trace)

@@ -1,39 +1,70 @@
 """The canvas filling up: a picture after each decoding step.
 
-Legend: T steps, B images, C channels, H x W pixels, L tokens. `True = masked`.
+Legend: B images, C channels, H x W pixels, L tokens. `True = masked`.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from mage_kit.generation.decoding import Trace
+from mage_kit.generation.decoding import Step
 from mage_kit.generation.generate import to_images
-from mage_kit.generation.prepared import Asked, prepared
 from mage_kit.model import Mage
+from mage_kit.pictures import grid_picture
 
 _VEIL = 0.5  # grey of cells that are still masked
 
 
 @torch.no_grad()
-def step_images(model: Mage, trace: Trace, precision: Asked | None = "auto") -> Tensor:
-    """Return images after each step, what is still masked in plain grey.
+def canvas(model: Mage, ids_BL: Tensor, masked_BL: Tensor) -> Tensor:
+    """Return images of tokens, what is still masked in plain grey.
+
+    Called while decoding goes on (`Watch`), it computes in the same precision, so that the last canvas is the image.
 
     Args:
-        model: The model that decoded.
-        trace: Its steps.
-        precision: What it decoded in, so that the last picture is the one that was made.
+        model: The model that decodes.
+        ids_BL: int64 tokens.
+        masked_BL: bool.
 
     Returns:
-        float32 (T, B, C, H, W) in [0, 1], on the CPU.
+        float32 (B, C, H, W) in [0, 1], on the CPU.
     """
-    grid, size = model.spec.grid, model.tokenizer.image_size
-    frames = []
-    with prepared(model, trace.ids_TBL.shape[1], precision):
-        for ids_BL, masked_BL in zip(trace.ids_TBL, trace.masked_TBL, strict=True):
-            images_BCHW = to_images(model, ids_BL.to(model.device)).cpu()
-            cells = masked_BL.cpu().float().unflatten(1, (1, grid.height, grid.width))
-            frames.append(torch.where(F.interpolate(cells, size=size, mode="nearest") > 0, _VEIL, images_BCHW))
-    return torch.stack(frames)
+    grid = model.spec.grid
+    images_BCHW = to_images(model, ids_BL.to(model.device)).cpu()
+    return veiled(images_BCHW, masked_BL.cpu().unflatten(1, (grid.height, grid.width)))
+
+
+def veiled(images_BCHW: Tensor, masked_Bhw: Tensor) -> Tensor:
+    """Return images with the masked cells of a grid in plain grey."""
+    cells_B1HW = F.interpolate(masked_Bhw[:, None].float(), size=images_BCHW.shape[-2:], mode="nearest")
+    return torch.where(cells_B1HW > 0, _VEIL, images_BCHW)
+
+
+class Animation:
+    """Frames of the canvas filling up, of the first images; give its `watch` to what decodes.
+
+    Args:
+        model: The model that decodes.
+        most: Images shown at most.
+        columns: Images a row.
+        scale: Pixels a pixel.
+    """
+
+    def __init__(self, model: Mage, most: int = 1, columns: int = 1, scale: int = 1) -> None:
+        self._model, self._most, self._columns, self._scale = model, most, columns, scale
+        self._steps: dict[int, list[Tensor]] = {}
+
+    def watch(self, step: Step) -> None:
+        """Keep what a step shows of the first images."""
+        count = self._most - step.first
+        if count > 0:
+            shown = canvas(self._model, step.ids_BL[:count], step.masked_BL[:count])
+            self._steps.setdefault(step.number, []).append(shown)
+
+    def frames(self) -> list[Image.Image]:
+        """Return a picture of each step."""
+        joined = (torch.cat(parts) for _, parts in sorted(self._steps.items()))
+        return [grid_picture(images, min(self._columns, len(images)), scale=self._scale) for images in joined]

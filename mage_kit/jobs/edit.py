@@ -6,18 +6,17 @@ import re
 from pathlib import Path
 from typing import Protocol, Unpack
 
-import torch
 from PIL import Image
 
-from mage_kit.editing import Edited, EditOptions, OnProgress
+from mage_kit.editing import Edited, EditOptions
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, write_json
-from mage_kit.generation.steps import step_images
+from mage_kit.generation.steps import Animation
 from mage_kit.image_files import open_image
 from mage_kit.jobs.written import save_gif, write_png
 from mage_kit.loading import load
 from mage_kit.model import Mage
-from mage_kit.pictures import grid_picture, side_by_side
+from mage_kit.pictures import side_by_side
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder
@@ -26,7 +25,7 @@ from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 class Make(Protocol):
     """The edit itself."""
 
-    def __call__(self, model: Mage, *, on_progress: OnProgress, **options: Unpack[EditOptions]) -> Edited:
+    def __call__(self, model: Mage, **options: Unpack[EditOptions]) -> Edited:
         """Edit with a model."""
 
 
@@ -34,16 +33,25 @@ _OWN = re.compile(r"(\d{3,}|given|seen|sheet|steps)\.(png|gif)|settings\.json")
 
 
 def edit_files(
-    run: Path, make: Make, out: Path, options: EditOptions, *, ema: bool, overwrite: bool, reporter: Reporter
+    run: Path,
+    make: Make,
+    out: Path,
+    options: EditOptions,
+    *,
+    ema: bool,
+    gif: bool,
+    overwrite: bool,
+    reporter: Reporter,
 ) -> Path:
     """Edit a picture and write all there is to see of it.
 
     Args:
         run: Run or model folder.
         make: The edit.
-        out: Folder: 000.png and so on, given.png, seen.png, sheet.png, settings.json, steps.gif where traced.
+        out: Folder: 000.png and so on, given.png, seen.png, sheet.png, settings.json, steps.gif if asked for.
         options: Of the edit.
         ema: Take the running mean of the run's weights.
+        gif: Write an animation of the first variant's canvas filling up.
         overwrite: Replace what an earlier edit left there.
         reporter: Where progress goes.
 
@@ -54,8 +62,10 @@ def edit_files(
     _check_target(out, overwrite)
     model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
     total = options.get("n", 1) * (options.get("steps") or model.decoding.steps)
+    animation = Animation(model)
     with reporter.task("painting", total) as task:
-        made = make(model, on_progress=lambda done, _: task.update(done), **options)
+        options = {**options, "on_progress": lambda done, _: task.update(done)}
+        made = make(model, **({**options, "watch": animation.watch} if gif else options))
     settings = {"run": Recipe.load(run / RECIPE_FILE).name, "weights": "ema" if ema else "raw", **made.settings}
     with atomic_folder(out) as temporary:
         for number, picture in enumerate(made.pictures):
@@ -63,8 +73,8 @@ def edit_files(
         write_png(made.given, temporary / "given.png", settings)
         write_png(made.seen, temporary / "seen.png", settings)
         write_png(side_by_side([made.given, *made.pictures]), temporary / "sheet.png", settings)
-        if made.trace is not None:
-            save_gif(_steps(model, made), temporary / "steps.gif")
+        if gif:
+            save_gif(animation.frames(), temporary / "steps.gif")
         write_json(temporary / "settings.json", settings)
     return out
 
@@ -89,10 +99,3 @@ def _check_target(out: Path, overwrite: bool) -> None:
     foreign = [name for name in held if not _OWN.fullmatch(name)]
     if foreign:
         raise MageKitError(f"out: '{out}', holds {foreign[0]} too, which no edit wrote; choose another folder")
-
-
-def _steps(model: Mage, made: Edited) -> list[Image.Image]:
-    """The first variant's window, step by step."""
-    assert made.trace is not None
-    with torch.no_grad():
-        return [grid_picture(images, 1) for images in step_images(model, made.trace.first(1))]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from mage_kit.decoding import DecodingChanges
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, read_json, write_json
 from mage_kit.generation import Asked, Labels, generate, generation_precision
-from mage_kit.generation.steps import step_images
+from mage_kit.generation.steps import Animation
 from mage_kit.jobs.written import save_gif, write_png
 from mage_kit.loading import load
 from mage_kit.pictures import grid_picture
@@ -74,6 +76,7 @@ def generate_files(
     decided, decoding = generation_precision(precision, model), model.decoding.changed(changes)
     if compile_:
         model.compile_blocks()
+    animation = Animation(model, _ANIMATED, _COLUMNS // 2, _scale(model.tokenizer.image_size))
     with reporter.task(f"generating {n} images", n * decoding.steps) as task:
         made = generate(
             model,
@@ -82,8 +85,8 @@ def generate_files(
             labels=labels,
             batch=batch,
             precision=precision,
-            trace=gif,
             on_progress=lambda done, _: task.update(done),
+            watch=animation.watch if gif else None,
             **changes,
         )
     settings = {
@@ -94,14 +97,8 @@ def generate_files(
         "decoding": decoding.describe(),
         "labels": None if made.labels_B is None else made.labels_B.tolist(),
     }
-    _write_all(made.images_BCHW, target, separate, settings)
-    if gif:
-        assert made.trace is not None
-        frames = [
-            grid_picture(images, _COLUMNS // 2, scale=_scale(images))
-            for images in step_images(model, made.trace.first(_ANIMATED), precision)
-        ]
-        save_gif(frames, target / "steps.gif" if separate else target.with_suffix(".gif"))
+    write = _write_each if separate else _write_sheet
+    write(made.images_BCHW, target, settings, animation.frames())
     return target
 
 
@@ -126,24 +123,34 @@ def _target(target: Path, separate: bool, overwrite: bool) -> Path:
     return target
 
 
-def _write_all(images_BCHW: Tensor, target: Path, separate: bool, settings: dict[str, Any]) -> None:
-    """Write one sheet, or one file an image; the settings beside."""
+def _write_each(images_BCHW: Tensor, folder: Path, settings: dict[str, Any], frames: list[Image.Image]) -> None:
+    """Write a file an image, settings and animation beside."""
     labels: list[int] | None = settings["labels"]
-    if separate:
-        with atomic_folder(target) as temporary:  # no picture of an earlier, larger call stays among the new ones
-            for index in range(len(images_BCHW)):
-                picture = grid_picture(images_BCHW[index : index + 1], 1)
-                own = {**settings, "index": index, "labels": labels[index] if labels else None}
-                write_png(picture, temporary / f"{index:06d}.png", own)
-            write_json(temporary / "settings.json", {**settings, "images": len(images_BCHW)})
-        return
+    with atomic_folder(folder) as temporary:  # no picture of an earlier, larger call stays among the new ones
+        for index in range(len(images_BCHW)):
+            picture = grid_picture(images_BCHW[index : index + 1], 1)
+            own = {**settings, "index": index, "labels": labels[index] if labels else None}
+            write_png(picture, temporary / f"{index:06d}.png", own)
+        write_json(temporary / "settings.json", {**settings, "images": len(images_BCHW)})
+        if frames:
+            save_gif(frames, temporary / "steps.gif")
+
+
+def _write_sheet(images_BCHW: Tensor, target: Path, settings: dict[str, Any], frames: list[Image.Image]) -> None:
+    """Write all images as one picture, settings and animation beside."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    sheet = grid_picture(images_BCHW, min(_COLUMNS, len(images_BCHW)), scale=_scale(images_BCHW))
+    sheet = grid_picture(images_BCHW, min(_COLUMNS, len(images_BCHW)), scale=_scale(images_BCHW.shape[-2:]))
+    animation, told = target.with_suffix(".gif"), target.with_suffix(".json")
     settings = {**settings, "images": len(images_BCHW)}
+    if frames:
+        settings["animation"] = animation.name
+        save_gif(frames, animation)
+    elif told.exists() and "animation" in read_json(told):
+        animation.unlink(missing_ok=True)  # it shows the images that this sheet replaces
     write_png(sheet, target, settings)
-    write_json(target.with_suffix(".json"), settings)
+    write_json(told, settings)
 
 
-def _scale(images_BCHW: Tensor) -> int:
+def _scale(size: Sequence[int]) -> int:
     """Small images are enlarged, for people to look at."""
-    return 2 if max(images_BCHW.shape[-2:]) <= _SMALL else 1
+    return 2 if max(size) <= _SMALL else 1

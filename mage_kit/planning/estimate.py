@@ -11,9 +11,11 @@ import torch
 
 from mage_kit.draws import generator
 from mage_kit.errors import MageKitError, RecipeError
+from mage_kit.model import Mage
 from mage_kit.planning.memory import Memory, memory_of_step
 from mage_kit.planning.walk import PARTS, AttentionKind, Numbers, walk_step, walk_tokenizer
 from mage_kit.recipe import Recipe
+from mage_kit.sections import Training
 
 IMAGENET = 1_281_167
 _COUNTED = 8  # images of the pass that operations are counted on
@@ -86,27 +88,13 @@ def estimate(recipe: Recipe, machine: Machine, images: int = IMAGENET, attention
     Raises:
         MageKitError: If the recipe has no training, or its batch cannot be spread over the processes.
     """
-    for name, value in dataclasses.asdict(machine).items():
-        if not (math.isfinite(value) and value > 0):
-            raise MageKitError(f"{name}: {value}, must be a finite number above 0")
     model = recipe.check()
-    training = recipe.training
-    if training is None:
-        raise RecipeError(["$.training: missing, there is nothing to plan"], recipe.name)
-    if training.batch % machine.processes:
-        raise MageKitError(f"processes: {machine.processes}, must divide $.training.batch ({training.batch})")
-    if images < training.batch:
-        raise MageKitError(f"images: {images}, must be at least $.training.batch ({training.batch})")
+    training = _checked(recipe, machine, images)
     ratio = float(model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
     cached = recipe.data is not None and recipe.data.kind == "token_cache"
     numbers = Numbers(4 if training.precision == "float32" else 2, 1 if attention == "fused" else 2, attention)
-    costs = walk_step(model, _COUNTED, ratio, numbers)
-    operations = {"tokenizer": 0.0 if cached else walk_tokenizer(model.tokenizer, model.views)[0]}
-    operations |= {name: costs[name].training / _COUNTED for name in PARTS}
     recompute = recipe.kernels.recompute
-    if recompute:
-        for name in ("decoder",) if model.frozen else ("encoder", "decoder"):
-            operations[name] += costs[name].forward / _COUNTED
+    operations = _operations(model, ratio, numbers, recompute=recompute, cached=cached)
     local = training.batch // machine.processes
     micro = min(training.micro_batch or local, local)
 
@@ -137,6 +125,32 @@ def estimate(recipe: Recipe, machine: Machine, images: int = IMAGENET, attention
         days=steps * seconds / 86_400,
         ratio=ratio,
     )
+
+
+def _checked(recipe: Recipe, machine: Machine, images: int) -> Training:
+    """Return how the recipe trains, if a machine of that kind can."""
+    for name, value in dataclasses.asdict(machine).items():
+        if not (math.isfinite(value) and value > 0):
+            raise MageKitError(f"{name}: {value}, must be a finite number above 0")
+    training = recipe.training
+    if training is None:
+        raise RecipeError(["$.training: missing, there is nothing to plan"], recipe.name)
+    if training.batch % machine.processes:
+        raise MageKitError(f"processes: {machine.processes}, must divide $.training.batch ({training.batch})")
+    if images < training.batch:
+        raise MageKitError(f"images: {images}, must be at least $.training.batch ({training.batch})")
+    return training
+
+
+def _operations(model: Mage, ratio: float, numbers: Numbers, *, recompute: bool, cached: bool) -> dict[str, float]:
+    """Operations of an image in a training step, by part."""
+    costs = walk_step(model, _COUNTED, ratio, numbers)
+    operations = {"tokenizer": 0.0 if cached else walk_tokenizer(model.tokenizer, model.views)[0]}
+    operations |= {name: costs[name].training / _COUNTED for name in PARTS}
+    if recompute:
+        for name in ("decoder",) if model.frozen else ("encoder", "decoder"):
+            operations[name] += costs[name].forward / _COUNTED
+    return operations
 
 
 def _parameters(model: torch.nn.Module) -> dict[str, int]:
