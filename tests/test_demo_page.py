@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 import mage_kit as mk
@@ -53,6 +57,28 @@ def test_the_canvas_fills_step_by_step() -> None:
     assert grey[0] > grey[2] and grey[3] < 0.1
     right = np.asarray(shown[-1].results[0])[:, 240:]
     assert np.array_equal(right, np.asarray(enlarged(picture))[:, 240:]), "what was not drawn over stays"
+
+
+def test_the_canvas_is_shown_while_it_fills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is on the page before the next one has begun, and a page that was closed ends the decoding."""
+    model = build.mage().eval()
+    picture, begun, go_on = sample(model, 3), [], threading.Event()
+    logits = model.logits
+
+    def slow(*given: Any, **more: Any) -> torch.Tensor:
+        begun.append(1)
+        assert len(begun) < 3 or go_on.wait(20)
+        return logits(*given, **more)
+
+    monkeypatch.setattr(model, "logits", slow)
+    pages = paint(model, picture, {"layers": [stroke(enlarged(picture).size, (0, 0, 319, 150))]}, WISH)
+    assert [next(pages).line[:6] for _ in range(2)] == ["step 1", "step 2"] and len(begun) <= 3
+    closing = threading.Thread(target=pages.close)
+    closing.start()
+    time.sleep(0.1)
+    go_on.set()
+    closing.join(20)
+    assert not closing.is_alive() and len(begun) == 3, "the fourth step never began"
 
 
 def test_drawing_nothing_is_said() -> None:

@@ -295,6 +295,9 @@ def test_reconstruction_masks_a_share_of_the_tokens() -> None:
     made = mk.reconstruct(colour(), photo(16, 16), 0.55, n=4, steps=2)
     assert made.masked_NL.sum(dim=1).tolist() == [9] * 4
     assert len({tuple(row.tolist()) for row in made.masked_NL}) == 4
+    shown = np.asarray(made.given).reshape(4, 4, 4, 4, 3)
+    grey = (shown == 128).all(axis=(1, 3, 4)).flatten()
+    assert np.array_equal(grey, made.masked_NL[0].numpy()), "the picture as given shows the first variant's cells"
     half = mk.reconstruct(colour(), photo(8, 16), 0.5, n=2, steps=2)  # rows above and below show no picture
     assert half.masked_NL.unflatten(1, (4, 4))[:, [0, 3]].all() and half.masked_NL.sum(dim=1).tolist() == [12] * 2
     everything = mk.reconstruct(colour(), photo(16, 16), 1.0, n=2, steps=2)

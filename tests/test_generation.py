@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.generation.steps import Animation
 from mage_kit.jobs.generate import generate_files
+from mage_kit.pictures import grid_picture
 from mage_kit.progress import Reporter
 from tests import build
 
@@ -113,3 +116,17 @@ def test_a_sheets_settings_replace_nothing_else(tmp_path: Path) -> None:
     assert stated["images"] == 3 and stated["decoding"]["steps"] == 2 and out.with_suffix(".gif").is_file()
     with Image.open(out) as sheet:
         assert json.loads(sheet.info["mage_kit"]) == stated
+    generate_files(folder, 4, changes={"steps": 2}, out=out, overwrite=True, reporter=Reporter.silent())
+    assert not out.with_suffix(".gif").exists(), "it showed other images"
+    out.with_suffix(".gif").write_bytes(b"somebody's own")
+    generate_files(folder, 4, changes={"steps": 2}, out=out, overwrite=True, reporter=Reporter.silent())
+    assert out.with_suffix(".gif").read_bytes() == b"somebody's own"
+
+
+def test_an_animation_is_of_the_first_images_and_ends_in_them(tmp_path: Path) -> None:
+    model = build.mage().eval()
+    animation = Animation(model, most=5, columns=5)
+    made = mk.generate(model, 7, batch=3, steps=4, watch=animation.watch)
+    frames = animation.frames()
+    assert len(frames) == 4
+    assert np.array_equal(np.asarray(frames[-1]), np.asarray(grid_picture(made.images_BCHW[:5], 5)))
