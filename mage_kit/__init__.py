@@ -39,6 +39,7 @@ from mage_kit.mask_ratios import (
 )
 from mage_kit.model import Mage, Weighted
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
+from mage_kit.randaugment import RandAugment
 from mage_kit.recipe import Recipe
 from mage_kit.registry import FAMILIES
 from mage_kit.report import write_report
@@ -131,6 +132,7 @@ __all__ = [
     "Predictions",
     "Probability",
     "Purity",
+    "RandAugment",
     "RandomSelection",
     "Recipe",
     "RecipeError",

@@ -112,9 +112,11 @@ class Block(nn.Module):
     Attributes:
         recompute: Keep the input alone for the backward pass, and compute the rest again there: memory for a third
             more time.
+        drop_path: Probability, in training, that an image goes past attention, and the same for the MLP.
     """
 
     recompute = False
+    drop_path = 0.0
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -131,9 +133,17 @@ class Block(nn.Module):
         return self._pass(x_BND)
 
     def _pass(self, x_BND: Tensor) -> Tensor:
-        x_BND = x_BND + self.attn(self.norm1(x_BND))
-        hidden_BND: Tensor = self.mlp(self.norm2(x_BND))
+        x_BND = x_BND + self._survived(self.attn(self.norm1(x_BND)))
+        hidden_BND = self._survived(self.mlp(self.norm2(x_BND)))
         return x_BND + hidden_BND if torch.is_grad_enabled() else x_BND.add_(hidden_BND)
+
+    def _survived(self, hidden_BND: Tensor) -> Tensor:
+        """Stochastic depth (Huang et al., 2016): nothing for some images, more for the others, the same on average."""
+        if not (self.training and self.drop_path):
+            return hidden_BND
+        keep = 1 - self.drop_path
+        survives_B11 = torch.rand(len(hidden_BND), 1, 1, device=hidden_BND.device) < keep
+        return hidden_BND * (survives_B11 / keep).to(hidden_BND.dtype)
 
 
 class Blocks(nn.ModuleList):

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypedDict
 
+from mage_kit.checks import whole
 from mage_kit.guidance import Guidance
 from mage_kit.schedules import SCHEDULES, CosineSchedule, Schedule
 from mage_kit.selections import SELECTIONS, GumbelConfidence, Selection
 
+MAX_STEPS = 10_000  # far more than any image has tokens
+_EXAMPLES = {"schedule": "CosineSchedule", "selection": "Halton"}
 _COLDEST = 1e-3  # below it logits over the temperature leave float32; 0 has a meaning of its own
 
 
@@ -58,13 +61,16 @@ class Decoding:
     guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps: {self.steps}, must be at least 1")
+        for name, kind in (("schedule", Schedule), ("selection", Selection)):
+            if not isinstance(getattr(self, name), kind):
+                rule = f"must be a {kind.__name__}, as mage_kit.{_EXAMPLES[name]}()"
+                raise ValueError(f"{name}: {getattr(self, name)!r}, {rule}")
+        whole("steps", self.steps, 1, MAX_STEPS)
         pair = self.token_temperature
         if len(pair) != 2 or not all(value == 0 or _COLDEST <= value < float("inf") for value in pair):
-            raise ValueError(f"token_temperature: {pair}, must be two numbers, each 0 or at least {_COLDEST:g}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k: {self.top_k}, must be at least 1")
+            raise ValueError(f"token_temperature: {pair}, must be two finite numbers, each 0 or at least {_COLDEST:g}")
+        if self.top_k is not None:
+            whole("top_k", self.top_k, 1)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: {self.top_p}, must lie in (0, 1]")
 
@@ -108,8 +114,8 @@ class Decoding:
         if isinstance(temperature := given.get("token_temperature"), int | float):
             given["token_temperature"] = (float(temperature), float(temperature))
         if isinstance(scale := given.get("guidance"), int | float):
-            if scale < 0:
-                raise ValueError(f"guidance: {scale}, must be at least 0")
+            if not 0 <= scale < float("inf"):
+                raise ValueError(f"guidance: {scale}, must be a finite number of at least 0")
             given["guidance"] = Guidance(scale=float(scale))
         return dataclasses.replace(self, **given)
 

@@ -31,7 +31,10 @@ def atomic(path: Path) -> Iterator[Path]:
     What a link points to is written, and the link stays.
     """
     path = path.resolve()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -64,6 +67,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether a file or folder can be made at a place, before work that would be lost is done.
+
+    Raises:
+        MageKitError: If the folder it goes into, or the nearest one above that there is, takes no files.
+    """
+    place = path.resolve().parent
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise MageKitError(f"'{path}': cannot be written, '{place}' takes no files ({error.strerror})") from None
 
 
 @contextlib.contextmanager

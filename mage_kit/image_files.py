@@ -36,6 +36,8 @@ def open_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(file)
+    except Image.DecompressionBombError:
+        raise BrokenImageError(name or str(file), f"too large, must be at most {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise what they like: see above
         raise broken(name or str(file), error) from None
 

@@ -137,13 +137,15 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     if not source.exists():
         raise MageKitError(f"'{source}': there is no such file or folder")
     if not (source / RECIPE_FILE).is_file():
-        if tokenizer_folder(source) is not None:
+        if tokenizer_folder(source) == source:
             return _tokenizer_in(source)
         raise MageKitError(f"folder: '{source}', holds no {RECIPE_FILE}, so is no model or run folder")
     recipe = (ClassifierRecipe if is_classifier(source / RECIPE_FILE) else Recipe).load(source / RECIPE_FILE)
     assert isinstance(recipe, Recipe | ClassifierRecipe)
     if not (source / MODEL_FILE).is_file():
-        raise MageKitError(f"folder: '{source}', holds no {MODEL_FILE}: training has not ended; go on with --resume")
+        raise MageKitError(
+            f"folder: '{source}', holds no {MODEL_FILE}: training has not ended (mage-kit train ... --resume)"
+        )
     if mean and not (source / EMA_FILE).is_file():
         raise MageKitError(f"weights: ema, but '{source}' holds no {EMA_FILE}: its recipe has training.ema null")
     file = source / (EMA_FILE if mean else MODEL_FILE)

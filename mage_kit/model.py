@@ -10,14 +10,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from mage_kernels import Backend, MaskPlan, full_plan, make_plan
-from mage_kernels.attention import Implementation
 from torch import Tensor, nn
 
-from mage_kit.blocks import Block, SelfAttention, evaluating
+from mage_kit.block_settings import WithBlocks
+from mage_kit.blocks import evaluating
 from mage_kit.condition import Condition
 from mage_kit.decoders import Decoder
 from mage_kit.decoding import Decoding
@@ -64,7 +64,7 @@ class StepOutput:
     weight_M: Tensor
 
 
-class Mage(nn.Module):
+class Mage(WithBlocks):
     """A masked image model made of parts; MAGE, MAGE-C, MaskGIT's and MAE's form are choices of parts.
 
     Args:
@@ -116,7 +116,6 @@ class Mage(nn.Module):
         self.head = make_head(self.spec, decoder.dim, encoder.dim)
         self.frozen = False
         self.backend: Backend = "auto"
-        self.attention: Implementation | Literal["auto"] = "auto"
         check_parts(self)
 
     @property
@@ -153,51 +152,6 @@ class Mage(nn.Module):
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Return names and parameters that training changes: all but the tokenizer's."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
-
-    def set_attention(
-        self, implementation: Implementation, inference: Implementation | None = None, part: nn.Module | None = None
-    ) -> None:
-        """Choose the attention form of blocks.
-
-        Args:
-            implementation: Where gradients are computed.
-            inference: Where they are not; None for the same.
-            part: The part whose blocks are meant, as `model.decoder`; None for all.
-        """
-        for module in (part or self).modules():
-            if isinstance(module, SelfAttention):
-                module.implementation, module.inference = implementation, inference or implementation
-
-    def ask_attention(self, attention: Implementation | Literal["auto"]) -> None:
-        """Name the attention form of all blocks, training and generation; "auto" leaves it to rule and measurement."""
-        self.attention = attention
-        if attention != "auto":
-            self.set_attention(attention)
-
-    def set_recomputation(self, recompute: bool) -> int:
-        """Choose whether blocks keep their inputs alone for the backward pass (gradient checkpointing).
-
-        Returns:
-            How many blocks follow: those of our own parts; a plug-in's do as it says.
-        """
-        blocks = [module for module in self.modules() if isinstance(module, Block)]
-        for block in blocks:
-            block.recompute = recompute
-        return len(blocks)
-
-    def compile_blocks(self, **options: Any) -> int:
-        """Have torch compile every transformer block, at its first call; blocks of one shape share the work.
-
-        Args:
-            options: Of torch.compile.
-
-        Returns:
-            How many blocks there are.
-        """
-        blocks = [module for module in self.modules() if isinstance(module, Block)]
-        for block in blocks:
-            block.compile(**options)
-        return len(blocks)
 
     def set_backend(self, backend: Backend) -> None:
         """Choose what runs token drop, padding and decoding; attention has its own forms (`set_attention`), of which

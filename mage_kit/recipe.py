@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
@@ -43,6 +45,15 @@ class Recipe(RecipeBase):
     generation: Generation
     evaluation: Evaluation = Field(Evaluation(), description="How a run is measured.")
     kernels: Kernels = Field(Kernels(), description="Which implementations run.")
+
+    @classmethod
+    def parse(
+        cls, data: Any, overrides: Sequence[str] = (), source: str = "recipe", folder: Path | None = None
+    ) -> Recipe:
+        """Validate JSON data as a recipe; see `load`."""
+        if isinstance(data, dict) and "classifier" in data and "model" not in data:
+            raise RecipeError(["$.classifier: this is a classifier's recipe, of which train and check know"], source)
+        return super().parse(data, overrides, source, folder)
 
     @classmethod
     def of(cls, model: Mage, name: str = "model") -> Recipe:

@@ -10,9 +10,10 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from mage_kit.decoders import DECODERS
+from mage_kit.decoding import MAX_STEPS
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS
-from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.guidance import Guidance
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.paddings import PADDINGS
@@ -72,8 +73,8 @@ class TokenizerTraining(Strict):
     clip: PositiveFloat = Field(1.0, description="Largest global gradient norm.")
 
 
-class Training(Strict):
-    """Second stage: training the model. AdamW, lr = base_lr x batch / 256, warm-up and cosine to 0 per step."""
+class Steps(Strict):
+    """What all training on a model shares: lr = base_lr x batch / 256, warm-up and cosine per step."""
 
     batch: Positive = Field(description="Images a step over all processes; decides the learning rate.")
     micro_batch: Positive | None = Field(None, description="Images at once in a process; null: the whole share.")
@@ -91,16 +92,46 @@ class Training(Strict):
     ema: Probability | None = Field(
         None, description="Decay of a running mean of the model's weights, warmed up; null: no such mean."
     )
+    skip_limit: Positive = Field(
+        5, description="Steps in a row with a non-finite loss or gradient before the last checkpoint is taken up again."
+    )
+    rollbacks: NonNegative = Field(2, description="How often that is done before training stops with an error.")
+
+
+class Training(Steps):
+    """Second stage: training the model with AdamW, cosine to 0."""
+
     samples_every: PositiveFloat | None = Field(
         None, description="Epochs between two pictures of generated samples, in samples/; null: none."
     )
     shard: bool = Field(
         False, description="Over several processes, shard weights, gradients and optimiser state (FSDP2)."
     )
-    skip_limit: Positive = Field(
-        5, description="Steps in a row with a non-finite loss or gradient before the last checkpoint is taken up again."
+
+
+class ClassifierTraining(Steps):
+    """Training a classifier on labelled images. Paper: Tables 11 to 13 of the supplement."""
+
+    base_lr: PositiveFloat = Field(2.5e-4, description="Learning rate at a batch of 256.")
+    betas: tuple[Probability, Probability] = Field((0.9, 0.999), description="AdamW's betas.")
+    clip: PositiveFloat | None = Field(None, description="Largest global gradient norm; null: no clipping.")
+    optimizer: Literal["adamw", "lars"] = Field(
+        "adamw", description="adamw, or lars (momentum 0.9, trust 0.001): what linear probes are trained by."
     )
-    rollbacks: NonNegative = Field(2, description="How often that is done before training stops with an error.")
+    min_lr: NonNegativeFloat = Field(0.0, description="Learning rate at the end of the cosine.")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Factor of the learning rate from one layer to the one before; 1: the same everywhere."
+    )
+    label_smoothing: Probability = Field(0.0, description="Share of each label that is spread over all classes.")
+    mixup: NonNegativeFloat = Field(0.0, description="Mixup's alpha, on pixels before the tokenizer; 0: none.")
+    cutmix: NonNegativeFloat = Field(0.0, description="CutMix's alpha, on pixels before the tokenizer; 0: none.")
+    switch: Fraction = Field(0.5, description="Share of the steps with CutMix where there are both.")
+    images_per_class: Positive | None = Field(
+        None, description="Labelled images of each class that are trained on, drawn from the seed; null: all."
+    )
+    validate_every: PositiveFloat | None = Field(
+        None, description="Epochs between two validations; null: at the end alone."
+    )
 
 
 class Generation(Strict):
@@ -108,7 +139,7 @@ class Generation(Strict):
 
     schedule: Annotated[ComponentConfig, SCHEDULES.slot()]
     selection: Annotated[ComponentConfig, SELECTIONS.slot()]
-    steps: Positive = Field(20, description="Decoding steps, T.")
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = Field(20, description="Decoding steps, T.")
     token_temperature: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
         (1.0, 1.0), description="Of drawing tokens, at the first and the last step, linear between; 0: the likeliest."
     )

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from mage_kit.fields import Fraction
+from mage_kit.randaugment import RandAugment
 from mage_kit.registry import Strict
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -33,6 +34,8 @@ class Augment(Strict):
     flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
     views: Literal[1, 2] = Field(1, description="Views of each image; MAGE-C contrasts two.")
     filter: Literal["bilinear", "bicubic"] = Field("bilinear", description="Resampling filter.")
+    randaugment: RandAugment | None = Field(None, description="Further operations, drawn for each view; null: none.")
+    centre: Share = Field(1.0, description="Share of the largest centred box that evaluation views show.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:
@@ -100,11 +103,17 @@ def cut(image: Image.Image, crop: Crop, size: tuple[int, int], filter: Literal["
 
 
 def centre_view(
-    image: Image.Image, size: tuple[int, int], filter: Literal["bilinear", "bicubic"] = "bicubic"
+    image: Image.Image,
+    size: tuple[int, int],
+    filter: Literal["bilinear", "bicubic"] = "bicubic",
+    share: float = 1.0,
 ) -> Image.Image:
-    """Cut the largest centred box of the target's shape and resize it: the evaluation view."""
+    """Cut the largest centred box of the target's shape, or a share of its sides, and resize it: the evaluation view.
+
+    A share of 256 / 292 is "short side to 292, centre 256" in one step.
+    """
     width, height = image.size
-    scale = min(width / size[1], height / size[0])
+    scale = min(width / size[1], height / size[0]) * share
     box_width, box_height = scale * size[1], scale * size[0]
     left, top = (width - box_width) / 2, (height - box_height) / 2
     box = (left, top, left + box_width, top + box_height)

@@ -207,15 +207,31 @@ def test_any_size_in_the_same_size_out(size: tuple[int, int], whole: bool) -> No
 
 def test_a_window_gives_the_hole_room() -> None:
     """Half the hole's extent around it where the picture has it, the model's own size at least, the picture at most."""
-    size = (16, 16)
-    wide = frame_around(torch.from_numpy(hole(200, 300, slice(100, 120), slice(200, 240))), size)
+    size, fine = (16, 16), mk.TokenGrid(16, 16)
+    wide = frame_around(torch.from_numpy(hole(200, 300, slice(100, 120), slice(200, 240))), size, fine, 1)
     assert (wide.height, wide.width, wide.left) == (60, 60, 190) and wide.top == 80
-    corner = frame_around(torch.from_numpy(hole(200, 300, slice(0, 2), slice(298, 300))), size)
+    corner = frame_around(torch.from_numpy(hole(200, 300, slice(0, 2), slice(298, 300))), size, fine, 1)
     assert corner == Frame(0, 284, 16, 16, size)
-    strip = frame_around(torch.from_numpy(hole(16, 24, slice(0, 16), slice(16, 24))), size)
+    strip = frame_around(torch.from_numpy(hole(16, 24, slice(0, 16), slice(16, 24))), size, fine, 1)
     assert strip == Frame(0, 8, 16, 16, size), "no room is needed where there is no picture"
-    most = frame_around(torch.from_numpy(hole(20, 40, slice(0, 20), slice(0, 40))), size)
+    most = frame_around(torch.from_numpy(hole(20, 40, slice(0, 20), slice(0, 40))), size, fine, 1)
     assert most == Frame(-10, 0, 40, 40, size)
+
+
+@pytest.mark.parametrize("cells", [4, 8, 16])
+def test_tokens_beside_a_hole_stay_known_on_coarse_grids_too(cells: int) -> None:
+    """Wherever a square hole lies, and however it lies across the cells."""
+    grid, size, random = mk.TokenGrid(cells, cells), (32, 32), np.random.default_rng(0)
+    ring = mk.editing.EditSettings().ring(grid)
+    assert ring == int(cells >= 8)
+    for _ in range(60):
+        side = int(random.integers(1, 60))
+        top, left = int(random.integers(0, 240 - side)), int(random.integers(0, 320 - side))
+        mask = torch.from_numpy(hole(240, 320, slice(top, top + side), slice(left, left + side)))
+        frame = frame_around(mask, size, grid, ring)
+        _, hole_HW, outside_HW = frame.cut(torch.zeros(3, 240, 320), mask)
+        unknown_L = unknown_tokens(hole_HW, outside_HW, size, grid, ring)
+        assert not unknown_L.all(), (side, top, left)
 
 
 def test_no_masked_pixel_gets_lost_on_the_way_to_the_tokens() -> None:
@@ -314,7 +330,7 @@ def test_everything_masked_is_generation_from_nothing() -> None:
 def test_conditional_models_are_told_the_class() -> None:
     model = build.mage(build.vqgan(3), decoder=mk.ClassViTDecoder(32, 16, classes=3, dim=24, depth=1, heads=4)).eval()
     build.sharpen(model)
-    args = (model, photo(16, 16), hole(16, 16, slice(0, 16), slice(0, 8)))
+    args = (model, photo(16, 16), hole(16, 16, slice(0, 16), slice(0, 16)))
     made = [mk.inpaint(*args, labels=label, n=3, steps=3).ids_NL for label in (None, -1, 0, 2)]
     assert torch.equal(made[0], made[1]) and not torch.equal(made[2], made[3])
     with pytest.raises(ValueError, match="labels: 3, must be whole numbers from 0 to 2"):

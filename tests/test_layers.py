@@ -14,6 +14,7 @@ FAMILIES = (
 LAYERS: dict[str, int] = {
     **dict.fromkeys(
         (
+            "checks",
             "errors",
             "files",
             "machine",
@@ -33,7 +34,20 @@ LAYERS: dict[str, int] = {
         1,
     ),
     **dict.fromkeys(
-        ("blocks", "condition", "embedding", "guidance", "head", "image_files", "pictures", "transforms"), 2
+        (
+            "batch_norm",
+            "block_settings",
+            "blocks",
+            "condition",
+            "embedding",
+            "guidance",
+            "head",
+            "image_files",
+            "pictures",
+            "randaugment",
+            "transforms",
+        ),
+        2,
     ),
     **dict.fromkeys(FAMILIES, 3),
     **dict.fromkeys(("decoding", "model", "part_rules", "classifier", "sections"), 4),

@@ -84,7 +84,11 @@ def test_everything_that_a_run_leaves_may_be_overwritten(tmp_path: Path) -> None
     settings = ["training.ema=0.9", "training.samples_every=0.1", "training.epochs=0.2"]
     out = train(small(*settings), tmp_path / "run", draw=draw_samples)
     assert {"ema.safetensors", "samples", ".lock"} <= {path.name for path in out.iterdir()}
-    write_text(out / "broken.json", "{}")
+    for name in ("broken.json", "report.html", "generated-seed0-n64.json", "generated-seed0-n64.gif"):
+        write_text(out / name, "{}")
+    with pytest.raises(mk.MageKitError, match="which no run writes"):
+        clear_run(out, overwrite=True)
+    write_text(out / "generated-seed0-n64.png", "")
     clear_run(out, overwrite=True)
     assert not out.exists()
 

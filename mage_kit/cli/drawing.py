@@ -60,7 +60,7 @@ class DecodingOptions:
         Presets | None,
         typer.Option(help="Decoding by purpose instead of the recipe's; other options change it further."),
     ] = None
-    steps: Annotated[int | None, typer.Option(min=1, help="Decoding steps; default the recipe's.")] = None
+    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Decoding steps; default the recipe's.")] = None
     schedule: Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")] = None
     selection: Annotated[str | None, typer.Option(help="Kind, or JSON with its settings; default the recipe's.")] = None
     temperature: Annotated[
@@ -68,7 +68,7 @@ class DecodingOptions:
     ] = None
     top_k: Annotated[int | None, typer.Option(min=1, help="Likeliest codes that a token may take.")] = None
     top_p: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Probability that the likeliest codes add up to.")
+        float | None, typer.Option(help="Probability that the likeliest codes add up to, above 0, at most 1.")
     ] = None
     guidance: Annotated[
         str | None,

@@ -32,7 +32,9 @@ edit = typer.Typer(
 app.add_typer(edit, name="edit")
 
 ImageArgument = Annotated[Path, typer.Argument(help="Picture of any size; PNG, JPEG and what else Pillow reads.")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must be new or empty.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder to write; must be new or empty, or see --overwrite.")
+]
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,7 @@ def inpaint(
     from mage_kit.editing import inpaint as run_it
     from mage_kit.jobs.edit import read_image
 
-    job = partial(run_it, image=read_image(image), mask=read_image(mask))
-    _write(run, job, out, variants, decoding, hole.chosen())
+    _write(run, image, partial(run_it, mask=read_image(mask)), out, variants, decoding, hole.chosen())
 
 
 @edit.command()
@@ -114,10 +115,9 @@ def outpaint(
 ) -> None:
     """Continue a picture beyond its edges."""
     from mage_kit.editing import outpaint as run_it
-    from mage_kit.jobs.edit import read_image
 
-    job = partial(run_it, image=read_image(image), left=left, right=right, top=top, bottom=bottom)
-    _write(run, job, out, variants, decoding, hole.chosen())
+    job = partial(run_it, left=left, right=right, top=top, bottom=bottom)
+    _write(run, image, job, out, variants, decoding, hole.chosen())
 
 
 @edit.command()
@@ -136,10 +136,9 @@ def uncrop(
 ) -> None:
     """Set a small picture into a large canvas and paint the rest."""
     from mage_kit.editing import uncrop as run_it
-    from mage_kit.jobs.edit import read_image
 
-    job = partial(run_it, image=read_image(image), width=width, height=height, across=across, down=down)
-    _write(run, job, out, variants, decoding, hole.chosen())
+    job = partial(run_it, width=width, height=height, across=across, down=down)
+    _write(run, image, job, out, variants, decoding, hole.chosen())
 
 
 @edit.command()
@@ -154,13 +153,18 @@ def reconstruct(
 ) -> None:
     """Mask tokens at random and decode them again; each variant with a mask of its own (paper, figure 2)."""
     from mage_kit.editing import reconstruct as run_it
-    from mage_kit.jobs.edit import read_image
 
-    _write(run, partial(run_it, image=read_image(image), ratio=ratio), out, variants, decoding, {})
+    _write(run, image, partial(run_it, ratio=ratio), out, variants, decoding, {})
 
 
 def _write(
-    run: Path, job: Make, out: Path, variants: VariantOptions, decoding: DecodingOptions, hole: EditOptions
+    run: Path,
+    image: Path,
+    job: Make,
+    out: Path,
+    variants: VariantOptions,
+    decoding: DecodingOptions,
+    hole: EditOptions,
 ) -> None:
     from mage_kit.jobs.edit import edit_files
     from mage_kit.progress import Reporter
@@ -175,6 +179,6 @@ def _write(
     }
     ema = variants.weights is Weights.ema
     written = edit_files(
-        run, job, out, options, ema=ema, gif=variants.gif, overwrite=variants.overwrite, reporter=Reporter()
+        run, image, job, out, options, ema=ema, gif=variants.gif, overwrite=variants.overwrite, reporter=Reporter()
     )
     console.print(f"written: {written}", markup=False, soft_wrap=True)

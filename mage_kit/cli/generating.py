@@ -25,15 +25,15 @@ from mage_kit.cli.groups import grouped
 def generate(
     run: RunArgument,
     *,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
+    n: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="How many images.")] = 64,
     seed: SeedOption = 0,
     class_: Annotated[
         list[int] | None,
         typer.Option("--class", help="Of class-conditional runs, several times for one after the other; -1: no class."),
     ] = None,
     decoding: DecodingOptions,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="PNG to write; default RUN/generated-seedSEED-nN.png.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Images at once.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="PNG to write; default in the run folder.")] = None,
     separate: Annotated[bool, typer.Option("--separate", help="One PNG an image, in a folder named by --out.")] = False,
     gif: GifOption = False,
     overwrite: OverwriteOption = False,

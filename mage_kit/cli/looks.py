@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -13,17 +13,19 @@ from rich.table import Table
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
 from mage_kit.errors import MageKitError
 
+if TYPE_CHECKING:
+    from mage_kit.classifier_recipe import ClassifierRecipe
+
 
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Check a recipe: every problem at once, every part built without memory, no data read."""
-    from mage_kit.classifier_recipe import is_classifier
-    from mage_kit.recipe import Recipe
+    from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
 
-    if is_classifier(recipe):
-        _check_classifier(recipe, set_ or [])
+    loaded = load_recipe(recipe, set_ or [])
+    if isinstance(loaded, ClassifierRecipe):
+        _check_classifier(recipe, loaded)
         return
-    loaded = Recipe.load(recipe, set_ or [])
     model = loaded.check()
     count = sum(parameter.numel() for _, parameter in model.trainable())
     tokenizer = sum(parameter.numel() for parameter in model.tokenizer.parameters())
@@ -38,12 +40,9 @@ def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     )
 
 
-def _check_classifier(recipe: Path, overrides: list[str]) -> None:
-    from mage_kit.classifier_recipe import ClassifierRecipe
-
-    loaded = ClassifierRecipe.load(recipe, overrides)
+def _check_classifier(recipe: Path, loaded: ClassifierRecipe) -> None:
     model = loaded.check()
-    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    count = sum(parameter.numel() for _, parameter in model.trainable())
     console.print(
         f"{recipe}: holds. {loaded.name}: classifier, {model.classes} classes, {count / 1e6:.1f}M parameters",
         markup=False,
@@ -55,13 +54,15 @@ def _check_classifier(recipe: Path, overrides: list[str]) -> None:
 @app.command()
 def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; default standard output.")] = None,
+    classifier: Annotated[bool, typer.Option("--classifier", help="Of classifiers' recipes.")] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Print the JSON Schema of recipes, with every registered component."""
+    from mage_kit.classifier_recipe import classifier_schema
     from mage_kit.files import write_text
     from mage_kit.recipe import json_schema
 
-    text = json.dumps(json_schema(), indent=2) + "\n"
+    text = json.dumps(classifier_schema() if classifier else json_schema(), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
         return
@@ -106,8 +107,8 @@ def ls(
 def show(
     kind: Annotated[str, typer.Argument(help="A mask ratio or a schedule, as truncated_normal or cosine.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="parameter=value of the component.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the grid.")] = 256,
-    steps: Annotated[int, typer.Option(min=1, help="Decoding steps, for schedules.")] = 20,
+    tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="Tokens of the grid.")] = 256,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Decoding steps, for schedules.")] = 20,
     plugin: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write a PNG.")] = None,
     overwrite: OverwriteOption = False,

@@ -35,12 +35,12 @@ def train(
         Path | None, typer.Option(help="Train on this token cache, which must fit the recipe (mage-kit tokenize).")
     ] = None,
 ) -> None:
-    """Train tokenizer and model as a recipe says. SIGTERM and Ctrl-C save a checkpoint first; --resume goes on."""
+    """Train tokenizer and model, or a classifier, as a recipe says. SIGTERM and Ctrl-C save first; --resume goes on."""
+    from mage_kit.classifier_recipe import load_recipe
     from mage_kit.jobs.train import on_tokens
     from mage_kit.jobs.train import train as run
-    from mage_kit.recipe import Recipe
 
-    loaded = Recipe.load(recipe, set_ or [])
+    loaded = load_recipe(recipe, set_ or [])
     if tokens is not None:
         loaded = on_tokens(loaded, tokens)
     _spread_out(count)
@@ -102,6 +102,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a demo that was interrupted.")] = False,
 ) -> None:
     """Train on handwritten digits, generate, reconstruct, probe, measure: the whole job in minutes."""
     from mage_kit.jobs.demo import run_demo
@@ -111,8 +112,9 @@ def demo(
 
     loaded = Recipe.load(_shipped("digits_demo.json"), set_ or [])
     loaded.check()
-    clear_run(out, overwrite)
-    result = run_demo(loaded, out, Reporter())
+    if not resume:
+        clear_run(out, overwrite)
+    result = run_demo(loaded, out, Reporter(), resume=resume)
     table = Table("measure", "value", title=f"{out}")
     for name, value in result.items():
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else escape(_plain(value)))

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mage_kit.draws import derive
+from mage_kit.errors import MageKitError
 from mage_kit.image_files import load_image, upright_size
+from mage_kit.randaugment import randaugment
 from mage_kit.registry import Registry
 from mage_kit.transforms import Augment, centre_view, cut, random_crop, to_array
 
@@ -80,6 +82,18 @@ class Dataset(ABC):
     def label(self, index: int) -> int | None:
         """Return the class number, or None."""
 
+    def labels(self) -> NDArray[np.int64]:
+        """Return the class numbers of all images.
+
+        Raises:
+            MageKitError: If an image has none.
+        """
+        labels = [self.label(index) for index in range(len(self))]
+        missing = sum(label is None for label in labels)
+        if missing:
+            raise MageKitError(f"{missing} of {len(self)} images have no label, each must have one here")
+        return np.array(labels, dtype=np.int64)
+
     def name(self, index: int) -> str:
         """Return what a person finds the image by: a file's path."""
         return f"{type(self).__name__} {index}"
@@ -98,8 +112,13 @@ class Dataset(ABC):
             image = load_image(
                 opened, self.name(index), self.channels, (math.ceil(max(widths)), math.ceil(max(heights)))
             )
-        views = tuple(to_array(cut(image, crop, size, augment.filter)) for crop in crops)
-        return Sample(views, self.label(index), index)
+        cuts = [cut(image, crop, size, augment.filter) for crop in crops]
+        if augment.randaugment is not None:
+            cuts = [
+                randaugment(view, augment.randaugment, _random(seed, epoch, index, number, "randaugment"))
+                for number, view in enumerate(cuts)
+            ]
+        return Sample(tuple(to_array(view) for view in cuts), self.label(index), index)
 
     def still(self, index: int) -> Sample:
         """Return the evaluation view of an image: nothing random.
@@ -109,7 +128,7 @@ class Dataset(ABC):
         """
         with self.image(index) as opened:
             image = load_image(opened, self.name(index), self.channels)
-        view = centre_view(image, self.image_size, self.augment.filter)
+        view = centre_view(image, self.image_size, self.augment.filter, self.augment.centre)
         return Sample((to_array(view),), self.label(index), index)
 
     def identity(self) -> dict[str, object]:
@@ -117,8 +136,8 @@ class Dataset(ABC):
         return {"images": len(self), "classes": list(self.classes)}
 
 
-def _random(seed: int, epoch: int, index: int, view: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(derive(seed, "augment", epoch, index, view)))
+def _random(seed: int, epoch: int, index: int, view: int, purpose: str = "augment") -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(derive(seed, purpose, epoch, index, view)))
 
 
 DATASETS: Registry[Dataset, DatasetWires] = Registry("datasets", Dataset, DatasetWires)

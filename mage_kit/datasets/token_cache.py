@@ -207,10 +207,9 @@ def _open_source(source: dict[str, Any] | None, image_size: tuple[int, int], cha
 
 def _other_augment(stored: dict[str, Any], here: Augment) -> list[str]:
     """What of the augmentation differs; the number of views is the training's own affair."""
-    wanted = here.model_dump(mode="json")
-    return differences(
-        {k: v for k, v in stored.items() if k != "views"}, {k: v for k, v in wanted.items() if k != "views"}
-    )
+    there = Augment.model_validate_json(json.dumps(stored))  # one written before there were all settings of today
+    held = ({k: v for k, v in augment.model_dump(mode="json").items() if k != "views"} for augment in (there, here))
+    return differences(*held)
 
 
 def _plain(value: dict[str, object]) -> dict[str, Any]:

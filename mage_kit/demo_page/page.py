@@ -52,7 +52,8 @@ def serve(run: Path, *, host: str = "127.0.0.1", port: int = 7860, ema: bool = F
             footer_links=[],
         )
     except OSError as error:
-        raise MageKitError(f"port: {port}, cannot be served ({error}); choose another with --port") from None
+        why = "in use" if "empty port" in str(error) else str(error)
+        raise MageKitError(f"port: {port}, cannot be served ({why}); choose another with --port") from None
 
 
 def example(run: Path, model: Mage) -> Image.Image:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mage_kit.checks import whole
 from mage_kit.condition import UNKNOWN, Condition
 from mage_kit.decoding import Decoding
 from mage_kit.editing.frame import Frame, frame_around
@@ -25,6 +26,7 @@ from mage_kit.editing.pasting import masked_at_random, open_window, put_back, sh
 from mage_kit.editing.settings import EditOptions, EditSettings, split_options
 from mage_kit.errors import PartsError
 from mage_kit.generation import Decoded, Trace, check_guidance, chosen_labels, decode_tokens, prepared, to_images
+from mage_kit.image_files import MAX_PIXELS
 from mage_kit.model import Mage
 
 
@@ -98,8 +100,7 @@ def outpaint(
     """
     sides = {"left": left, "right": right, "top": top, "bottom": bottom}
     for name, size in sides.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise ValueError(f"{name}: {size!r}, must be a whole number of at least 0")
+        whole(name, size, 0)
     if not any(sides.values()):
         raise ValueError("left, right, top, bottom: all 0, one must be at least 1: pixels to add there")
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
@@ -137,9 +138,7 @@ def uncrop(
             raise ValueError(f"{name}: {share}, must lie in [0, 1]")
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
     own = pixels_CHW.shape[1:]
-    for name, side in (("width", width), ("height", height)):
-        if isinstance(side, bool) or not isinstance(side, int):
-            raise ValueError(f"{name}: {side!r}, must be a whole number of pixels")
+    width, height = whole("width", width, 1), whole("height", height, 1)
     if own[0] > height or own[1] > width or own == (height, width):
         raise ValueError(f"canvas: {width} x {height}, must be larger than the image ({own[1]} x {own[0]})")
     top, left = round((height - own[0]) * down), round((width - own[1]) * across)
@@ -181,6 +180,9 @@ def _canvas(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return a picture with room at (top, bottom, left, right), and the mask of that room."""
     rows, columns = sides[:2], sides[2:]
+    height, width = pixels_CHW.shape[1] + sum(rows), pixels_CHW.shape[2] + sum(columns)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"canvas: {width} x {height} pixels, must be at most {MAX_PIXELS:,}")
     canvas_CHW = np.pad(pixels_CHW, ((0, 0), rows, columns))
     return canvas_CHW, np.pad(np.zeros(pixels_CHW.shape[1:], dtype=np.bool_), (rows, columns), constant_values=True)
 
@@ -199,11 +201,12 @@ def _painted(
     settings, decoding = split_options(options, model.decoding)
     check_guidance(model, decoding)
     size, mask_HW = model.tokenizer.image_size, torch.from_numpy(masked_HW)
-    frame = frame_around(mask_HW if masked_HW.any() else torch.ones_like(mask_HW), size, settings.whole)
+    shown_HW = mask_HW if masked_HW.any() else torch.ones_like(mask_HW)
+    frame = frame_around(shown_HW, size, model.spec.grid, settings.ring(model.spec.grid), settings.whole)
     seen_Chw, hole_HW, outside_HW = open_window(frame, pixels_CHW, mask_HW, settings)
     with torch.no_grad():
         known_1L = model.tokenizer.encode(seen_Chw[None].to(model.device, next(model.parameters()).dtype))
-    dilate, unknown_L = unknown_around(hole_HW, outside_HW, model, settings.dilate)
+    dilate, unknown_L = unknown_around(hole_HW, outside_HW, model, settings)
     unknown_NL = unknown_L[None].expand(settings.n, -1)
     if ratio is not None:
         unknown_NL = masked_at_random(unknown_L, ratio, settings)

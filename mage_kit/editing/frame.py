@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mage_kit.grid import TokenGrid
 
-_CONTEXT = 0.5  # seen around the hole, as a share of its extent, where the picture has it
+_CONTEXT = 1.5  # sides of the window, in those of the hole, where the picture has them
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,22 @@ class Frame:
         return _resized(image_Chw, (self.height, self.width))
 
 
-def frame_around(masked_HW: Tensor, size: tuple[int, int], whole: bool = False) -> Frame:
+def frame_around(masked_HW: Tensor, size: tuple[int, int], grid: TokenGrid, ring: int, whole: bool = False) -> Frame:
     """Choose the window: the smallest of the model's shape, at least as large as its images, that shows the hole with
-    half its extent around it; never larger than it takes to show the whole picture.
+    half its extent around it, and on coarse grids so much more that some tokens beside it stay known; never larger
+    than it takes to show the whole picture.
 
     Args:
         masked_HW: The hole.
         size: Height and width of the model's images.
+        grid: Of the tokens.
+        ring: Cells around the hole that are decoded too.
         whole: Show the whole picture.
     """
     extents = (masked_HW.shape[0], masked_HW.shape[1])
     spans = tuple(_span(masked_HW.any(dim=1 - axis)) for axis in (0, 1))
-    needed = [_needed(first, last, extent) for (first, last), extent in zip(spans, extents, strict=True)]
+    cells = (grid.height, grid.width)
+    needed = [_needed(*span, extent, count, ring) for span, extent, count in zip(spans, extents, cells, strict=True)]
     most = max(extent / side for extent, side in zip(extents, size, strict=True))
     scale = most if whole else min(most, max(1.0, *(need / side for need, side in zip(needed, size, strict=True))))
     sides = [max(1, round(scale * side)) for side in size]
@@ -136,9 +140,13 @@ def _span(hit: Tensor) -> tuple[int, int]:
     return int(places[0]), int(places[-1]) + 1
 
 
-def _needed(first: int, last: int, extent: int) -> float:
-    """Length of the window along an axis; where the hole takes the whole axis there is nothing around it."""
-    return min(extent, (last - first) * (1 + _CONTEXT))
+def _needed(first: int, last: int, extent: int, cells: int, ring: int) -> float:
+    """Length of the window along an axis; where the hole takes the whole axis there is nothing around it.
+
+    A hole as wide as k cells touches k + 1 of them, the ring takes more at both sides, and one is to stay at each.
+    """
+    room = max(1, cells - 3 - 2 * ring)
+    return min(extent, (last - first) * max(_CONTEXT, cells / room))
 
 
 def _start(first: int, last: int, side: int, extent: int) -> int:

@@ -5,6 +5,7 @@ Legend: C channels, H x W pixels.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,13 @@ def to_pixels(image: ImageLike, channels: int, name: str = "image") -> NDArray[n
     Raises:
         ValueError: If it is animated, empty, of a strange shape or kind, or larger than this program opens.
     """
+    if isinstance(image, str | os.PathLike):
+        raise ValueError(f"{name}: '{os.fspath(image)}', a path, must be a picture: open it with PIL.Image.open")
     if not isinstance(image, Image.Image):
         return _array_pixels(np.asarray(image), channels, name)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's second picture is no animation
         raise ValueError(f"{name}: animated, {image.n_frames} frames, must be one picture")  # type: ignore[attr-defined]
-    pixels = np.asarray(load_image(image, name, channels))
+    pixels = np.asarray(load_image(image, str(getattr(image, "filename", "")) or name, channels))
     return _planes(pixels)
 
 
@@ -59,7 +62,10 @@ def to_mask(mask: ImageLike, size: tuple[int, int]) -> NDArray[np.bool_]:
         height, width = white.shape
         raise ValueError(f"mask: {width} x {height} pixels, must be {size[1]} x {size[0]}, the size of the image")
     if not white.any():
-        raise ValueError("mask: nothing is masked, must be white (128 of 255 or more) where the image is painted anew")
+        raise ValueError(
+            "mask: nothing is masked, must be white (128 of 255 or more) where the image is painted anew; one of "
+            "zeros and ones must be an array of bool, or be multiplied by 255"
+        )
     return white
 
 

@@ -38,19 +38,19 @@ def open_window(
     return frame.reduce(filled_CHW), hole_HW, outside_HW
 
 
-def unknown_around(hole_HW: Tensor, outside_HW: Tensor, model: Mage, asked: int | None) -> tuple[int, Tensor]:
+def unknown_around(hole_HW: Tensor, outside_HW: Tensor, model: Mage, settings: EditSettings) -> tuple[int, Tensor]:
     """Return the rings around the hole, and the unknown tokens (L,).
 
     Raises:
         ValueError: If the rings asked for alone leave no token known: what is around would have no say.
     """
     size, grid = model.tokenizer.image_size, model.spec.grid
-    dilate = 1 if asked is None else asked
+    dilate = settings.ring(grid)
     unknown_L = unknown_tokens(hole_HW, outside_HW, size, grid, dilate)
     if not dilate or not bool(unknown_L.all()):
         return dilate, unknown_L
     least_L = unknown_tokens(hole_HW, outside_HW, size, grid, 0)
-    if asked is not None and not bool(least_L.all()):
+    if settings.dilate is not None and not bool(least_L.all()):
         raise ValueError(
             f"dilate: {dilate}, leaves none of the {grid.size} tokens of the window known, must be smaller: what is "
             "around the hole would have no say"

@@ -7,9 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mage_kit.checks import whole
 from mage_kit.decoding import Decoding, DecodingChanges
 from mage_kit.editing.fills import FILLS
 from mage_kit.generation import Asked, Labels, Step, Watch
+from mage_kit.grid import TokenGrid
+
+_FINE = 8  # cells a side
+_RANGES: dict[str, tuple[int, int | None]] = {
+    "n": (1, 10_000),
+    "batch": (1, None),
+    "seed": (0, None),
+    "dilate": (0, None),
+    "feather": (0, 256),
+}
 
 
 class EditOptions(DecodingChanges, total=False):
@@ -41,7 +52,7 @@ class EditSettings:
         fill: What stands under the mask when the picture is tokenised, made from unmasked pixels alone: "edge" for
             the colours along the hole's edge, "mean" for one colour.
         dilate: Rings of cells around the hole whose tokens are decoded too: what fills the hole colours them. None for
-            1, or 0 where a ring would leave nothing known.
+            1 on grids of at least 8 cells a side, else, and where a ring would leave nothing known, 0.
         paste: Put the original pixels back around the hole; else the window comes from the tokens as a whole.
         feather: Pixels outside the hole over which the old picture fades in, with `paste`; None for a 32nd of the
             picture's shorter side, 8 at most.
@@ -73,14 +84,15 @@ class EditSettings:
     watch: Watch | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("batch", 1), ("seed", 0), ("dilate", 0), ("feather", 0)):
-            value = getattr(self, name)
-            if value is None and name in ("feather", "dilate"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: {value!r}, must be a whole number of at least {least}")
+        for name, (least, most) in _RANGES.items():
+            if getattr(self, name) is not None or name not in ("feather", "dilate"):
+                whole(name, getattr(self, name), least, most)
         if self.fill not in FILLS:
             raise ValueError(f"fill: '{self.fill}', must be one of {', '.join(FILLS)}")
+
+    def ring(self, grid: TokenGrid) -> int:
+        """Return the cells around a hole that are decoded too: on coarse grids they cost more than they give."""
+        return int(min(grid.height, grid.width) >= _FINE) if self.dilate is None else self.dilate
 
     def feather_of(self, height: int, width: int) -> int:
         """Return the feather of a picture of that size."""

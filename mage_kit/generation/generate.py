@@ -15,6 +15,7 @@ from typing import SupportsIndex, Unpack
 import torch
 from torch import Tensor
 
+from mage_kit.checks import whole
 from mage_kit.condition import Condition, checked_labels, labels_in_turn
 from mage_kit.decoding import Decoding, DecodingChanges
 from mage_kit.errors import MageKitError
@@ -22,6 +23,8 @@ from mage_kit.generation.decoding import Step, Trace, Watch, decode_tokens
 from mage_kit.generation.prepared import Asked, prepared
 from mage_kit.model import Mage
 from mage_kit.pictures import grid_picture, save_picture
+
+_MOST = 1_000_000
 
 Labels = SupportsIndex | Sequence[SupportsIndex] | None
 """A class for all images; a class for each, in turn if there are fewer; None for every class in turn. -1: no class."""
@@ -76,7 +79,7 @@ def generate(
 
     Args:
         model: A model with codes.
-        n: How many.
+        n: How many, all in memory at once: at most a million; a `Sampler` has no end.
         seed: Image i follows (seed, i) alone.
         labels: Of conditional models; see `Labels`.
         batch: Images at once.
@@ -92,9 +95,7 @@ def generate(
         ValueError: If a number is outside its range, or the model's output is not finite: never a black picture in
             silence.
     """
-    for name, value in (("n", n), ("batch", batch)):
-        if value < 1:
-            raise ValueError(f"{name}: {value}, must be at least 1")
+    n, batch = whole("n", n, 1, _MOST), whole("batch", batch, 1)
     source = Sampler(model, seed=seed, labels=labels, batch=batch, precision=precision, **changes)
     made: list[Generated] = []
     with prepared(model, min(n, batch), precision):  # around all batches: weights are laid out once
@@ -144,12 +145,8 @@ class Sampler:
         precision: Asked | None = "auto",
         **changes: Unpack[DecodingChanges],
     ) -> None:
-        if batch < 1:
-            raise ValueError(f"batch: {batch}, must be at least 1")
-        for name, value in (("seed", seed), ("first", first)):
-            if value < 0:
-                raise ValueError(f"{name}: {value}, must be at least 0")
-        self.model, self.batch, self.seed, self.precision = model, batch, seed, precision
+        self.model, self.precision = model, precision
+        self.batch, self.seed, first = whole("batch", batch, 1), whole("seed", seed, 0), whole("first", first, 0)
         self.decoding = model.decoding.changed(changes)
         check_guidance(model, self.decoding)
         self.labels = chosen_labels(model, labels)

@@ -33,20 +33,21 @@ from mage_kit.training.metrics import read_metrics
 SHOWN = 64
 
 
-def run_demo(recipe: Recipe, out: Path, reporter: Reporter) -> dict[str, Any]:
+def run_demo(recipe: Recipe, out: Path, reporter: Reporter, *, resume: bool = False) -> dict[str, Any]:
     """Train and measure; leave pictures, metrics.json and report.html in the run folder.
 
     Args:
         recipe: A recipe with labelled data that fits in memory.
-        out: The run folder, new or empty.
+        out: The run folder; new or empty, unless `resume`.
         reporter: Where progress goes.
+        resume: Go on with a run that was interrupted.
 
     Returns:
         The contents of metrics.json.
     """
     labels_of(recipe.build_dataset())  # measuring needs them: say so before any training
     start = time.monotonic()
-    train(recipe, out)
+    train(recipe, out, resume=resume)
     trained = time.monotonic()
     result = measure_run(out, recipe, reporter)
     result["seconds"] = {

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mage_kit.editing import Edited, EditOptions
 from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder, write_json
+from mage_kit.files import atomic_folder, check_writable, write_json
 from mage_kit.generation.steps import Animation
 from mage_kit.image_files import open_image
 from mage_kit.jobs.written import save_gif, write_png
@@ -25,15 +25,17 @@ from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 class Make(Protocol):
     """The edit itself."""
 
-    def __call__(self, model: Mage, **options: Unpack[EditOptions]) -> Edited:
-        """Edit with a model."""
+    def __call__(self, model: Mage, image: Image.Image, **options: Unpack[EditOptions]) -> Edited:
+        """Edit a picture with a model."""
 
 
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "F")
 _OWN = re.compile(r"(\d{3,}|given|seen|sheet|steps)\.(png|gif)|settings\.json")
 
 
 def edit_files(
     run: Path,
+    image: Path,
     make: Make,
     out: Path,
     options: EditOptions,
@@ -47,6 +49,7 @@ def edit_files(
 
     Args:
         run: Run or model folder.
+        image: File of the picture.
         make: The edit.
         out: Folder: 000.png and so on, given.png, seen.png, sheet.png, settings.json, steps.gif if asked for.
         options: Of the edit.
@@ -60,12 +63,15 @@ def edit_files(
     """
     require_folder(run)
     _check_target(out, overwrite)
+    picture = read_image(image)
     model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
     total = options.get("n", 1) * (options.get("steps") or model.decoding.steps)
     animation = Animation(model)
     with reporter.task("painting", total) as task:
         options = {**options, "on_progress": lambda done, _: task.update(done)}
-        made = make(model, **({**options, "watch": animation.watch} if gif else options))
+        made = make(model, picture, **({**options, "watch": animation.watch} if gif else options))
+    for note in _notes(picture, model, made):
+        reporter.say(f"note: {note}")
     settings = {"run": Recipe.load(run / RECIPE_FILE).name, "weights": "ema" if ema else "raw", **made.settings}
     with atomic_folder(out) as temporary:
         for number, picture in enumerate(made.pictures):
@@ -85,9 +91,26 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         MageKitError: If there is no such file, or it is no image.
     """
+    if path.is_dir():
+        raise MageKitError(f"'{path}': is a folder, must be a picture")
     if not path.is_file():
         raise MageKitError(f"'{path}': there is no such file")
     return open_image(path)
+
+
+def _notes(picture: Image.Image, model: Mage, made: Edited) -> list[str]:
+    """What a picture loses, and where it has no say, in words."""
+    channels, found = model.tokenizer.channels, []
+    if channels == 1 and picture.mode not in _GREY:
+        found.append("the model knows grey alone: the picture is edited, and written, in grey")
+    if channels != 4 and ("A" in picture.mode or "transparency" in picture.info):
+        found.append("the model knows no transparency: transparent places turn white")
+    if not made.settings["known_tokens"]:
+        count = made.masked_NL.shape[1]
+        found.append(
+            f"none of the {count} tokens of the window is known: nothing of the picture has a say in what is new"
+        )
+    return found
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
@@ -97,5 +120,6 @@ def _check_target(out: Path, overwrite: bool) -> None:
     if held and not overwrite:
         raise MageKitError(f"out: '{out}', is not empty; choose another folder or give --overwrite")
     foreign = [name for name in held if not _OWN.fullmatch(name)]
+    check_writable(out)
     if foreign:
         raise MageKitError(f"out: '{out}', holds {foreign[0]} too, which no edit wrote; choose another folder")

@@ -10,8 +10,8 @@ from mage_kit.files import BROKEN_FILE, LOCK_FILE
 from mage_kit.storage import EMA_FILE
 
 _FILES = "recipe.json decisions.json data.json plugins.json metrics.jsonl metrics.json probe.json model.safetensors"
-_OTHERS = (EMA_FILE, BROKEN_FILE, LOCK_FILE, "samples", "checkpoints", "tokenizer", "tensorboard")
-_WRITTEN = frozenset([*_FILES.split(), *_OTHERS])
+_FOLDERS = ("eval", "samples", "checkpoints", "tokenizer", "tensorboard")
+_WRITTEN = frozenset([*_FILES.split(), EMA_FILE, BROKEN_FILE, LOCK_FILE, "report.html", *_FOLDERS])
 
 
 def clear_run(folder: Path, overwrite: bool) -> None:
@@ -33,6 +33,7 @@ def clear_run(folder: Path, overwrite: bool) -> None:
 
 
 def _is_of_a_run(path: Path) -> bool:
-    """True for what training, demo, probe and generate leave, half-written files among it."""
+    """True for what training, demo, probe, report and generate leave, half-written files among it."""
     temporary = any(path.name.startswith(f".{name}.") for name in _WRITTEN)
-    return path.name in _WRITTEN or path.suffix == ".png" or temporary
+    beside = path.suffix in (".json", ".gif") and path.with_suffix(".png").is_file()
+    return path.name in _WRITTEN or path.suffix == ".png" or beside or temporary

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mage_kit.decoding import DecodingChanges
 from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder, read_json, write_json
+from mage_kit.files import atomic_folder, check_writable, read_json, write_json
 from mage_kit.generation import Asked, Labels, generate, generation_precision
 from mage_kit.generation.steps import Animation
 from mage_kit.jobs.written import save_gif, write_png
@@ -104,6 +104,7 @@ def generate_files(
 
 def _target(target: Path, separate: bool, overwrite: bool) -> Path:
     """Return the place to write, if it may be written."""
+    check_writable(target)
     if not separate and target.suffix.lower() != ".png":
         raise MageKitError(f"out: '{target}', must be named .png; its settings go beside it, into a .json")
     taken = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))

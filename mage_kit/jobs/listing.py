@@ -92,6 +92,8 @@ def show_component(
         MageKitError: If neither a mask ratio nor a schedule has that kind, or the file exists.
     """
     _import(plugins)
+    if out is not None and out.suffix.lower() != ".png":
+        raise MageKitError(f"out: '{out}', must be named .png")
     if out is not None and out.exists() and not overwrite:
         raise MageKitError(f"out: '{out}', exists; choose another or give --overwrite")
     families: list[Registry[Any, Any]] = [r for r in (MASK_RATIOS, SCHEDULES) if kind in r.kinds()]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from mage_kit.errors import MageKitError, MissingExtraError
 
 if TYPE_CHECKING:
+    from mage_kit.classifier_recipe import ClassifierRecipe
     from mage_kit.recipe import Recipe
 
 
-def on_tokens(recipe: Recipe, cache: Path) -> Recipe:
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe | ClassifierRecipe")
+
+
+def on_tokens(recipe: AnyRecipe, cache: Path) -> AnyRecipe:
     """Return a recipe that trains on a token cache, which must have been made from the recipe's own data.
 
     The tokenizer is the cache's, unless the recipe names one.
@@ -26,11 +30,12 @@ def on_tokens(recipe: Recipe, cache: Path) -> Recipe:
     views = source.get("augment", {}).get("views", 1)
     data = {"kind": "token_cache", "path": str(cache), "views": views, "source": source}
     tokenizer = recipe.tokenizer.model_dump(mode="json")
-    return recipe.extended(data=data, tokenizer={**tokenizer, "weights": tokenizer["weights"] or str(cache)})
+    tokenizer["weights"] = tokenizer["weights"] or str(cache)
+    return cast("AnyRecipe", recipe.extended(data=data, tokenizer=tokenizer))
 
 
-def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False) -> Path:
-    """Train tokenizer and model as a recipe says.
+def train(recipe: Recipe | ClassifierRecipe, out: str | os.PathLike[str], *, resume: bool = False) -> Path:
+    """Train tokenizer and model, or a classifier, as a recipe says.
 
     Args:
         recipe: With data and training; `Recipe.of(model).extended(...)` makes one of a model composed in Python.
@@ -38,18 +43,23 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False) 
         resume: Go on from the newest checkpoint.
 
     Returns:
-        The run folder, for `mage_kit.load`.
+        The run folder, for `mage_kit.load` or `mage_kit.load_classifier`.
 
     Raises:
         MageKitError: If the folder holds something else, the data cannot be read, or training goes wrong.
         TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
     """
     try:
-        from mage_kit.training.run import train as run  # brings lightning, which importing mage_kit must not
+        # These bring lightning, which importing mage_kit must not.
+        from mage_kit.training.classifier_run import train_classifier
+        from mage_kit.training.run import train as run
     except ImportError as error:
         if not (error.name or "").startswith("lightning"):
             raise
         raise MissingExtraError("training", "train") from None
+    from mage_kit.classifier_recipe import ClassifierRecipe
     from mage_kit.jobs.samples import draw_samples
 
+    if isinstance(recipe, ClassifierRecipe):
+        return train_classifier(recipe, Path(out), resume=resume)
     return run(recipe, Path(out), resume=resume, draw=draw_samples)

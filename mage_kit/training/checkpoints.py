@@ -25,7 +25,6 @@ from mage_kit.progress import Reporter
 from mage_kit.storage import load_state, state_of
 from mage_kit.training.ema import WeightMean
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,10 +35,11 @@ class Checkpointed:
     Args:
         module: Its weights and buffers.
         names: The optimiser's parameters by name, in order of `module.named_parameters()`.
-        optimizer: AdamW.
+        optimizer: AdamW, or another that keeps tensors.
         sums: Named running sums of metrics, changed in place; each process has a part of them.
         ema: The weights' running means, if there are any.
         counters: Named whole numbers, changed in place.
+        moments: What the optimiser keeps of each parameter, by name; AdamW's.
     """
 
     module: nn.Module
@@ -48,6 +48,18 @@ class Checkpointed:
     sums: dict[str, Tensor]
     ema: WeightMean | None = None
     counters: dict[str, int] = field(default_factory=dict)
+    moments: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq")
+
+
+def mean_state(kept: Checkpointed) -> dict[str, Tensor]:
+    """Return a stage's tensors with the mean weights, as `state_of` does; it must have such means."""
+    assert kept.ema is not None
+    state = state_of(kept.module)
+    for name, mean in kept.ema.means.items():  # one at a time: a sharded model does not fit as a whole
+        full = processes.whole(mean)
+        if processes.is_first():
+            state[name] = full.cpu().contiguous()
+    return state
 
 
 def save_checkpoint(folder: Path, step: int, parts: Checkpointed, recipe_json: str, keep: int) -> Path:
@@ -130,7 +142,7 @@ def load_checkpoint(path: Path, parts: Checkpointed) -> int:
     state = read_json(path / "state.json")
     moments = read["optimizer"]
     wanted_names = parts.names if moments else {}  # none at all: saved before the first step that counted
-    missing = [f"{name}/{part}" for name in wanted_names for part in _MOMENTS if f"{name}/{part}" not in moments]
+    missing = [f"{name}/{part}" for name in wanted_names for part in parts.moments if f"{name}/{part}" not in moments]
     if parts.ema:
         missing += [f"ema/{name}" for name in parts.ema.means if name not in read["ema"]]
     if missing:
@@ -142,9 +154,10 @@ def load_checkpoint(path: Path, parts: Checkpointed) -> int:
         if not moments:
             del parts.optimizer.state[parameter]
             continue
-        held["step"] = moments[f"{name}/step"].to(parameter.device)
-        for part in _MOMENTS[1:]:
-            held[part] = processes.sharded_like(moments[f"{name}/{part}"], parameter)
+        for part in parts.moments:
+            value = moments[f"{name}/{part}"]
+            is_count = part == "step"
+            held[part] = value.to(parameter.device) if is_count else processes.sharded_like(value, parameter)
     if parts.ema:
         for name, mean in parts.ema.means.items():
             mean.copy_(processes.sharded_like(read["ema"][name], mean))

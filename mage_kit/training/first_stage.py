@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit import processes
+from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.files import atomic_folder
@@ -30,7 +31,7 @@ def tokenizer_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
     return hashlib.sha256((sections + json.dumps(dataset.identity()) + precision).encode()).hexdigest()
 
 
-def given_tokenizer(recipe: Recipe) -> Tokenizer | None:
+def given_tokenizer(recipe: Recipe | ClassifierRecipe) -> Tokenizer | None:
     """Return a tokenizer that needs no training here: nothing to learn, or weights named; None otherwise.
 
     Where none are named, a pretrained model's own serve.
@@ -110,7 +111,7 @@ def _train(run: Run, until: int | None) -> Tokenizer:
     return tokenizer
 
 
-def fill_tokenizer(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
+def fill_tokenizer(tokenizer: Tokenizer, recipe: Recipe | ClassifierRecipe, folder: Path) -> None:
     """Fill a tokenizer from a folder that this program wrote or converted: a tokenizer's, a run's or a model's.
 
     Raises:

@@ -8,13 +8,18 @@ from mage_kernels.attention import attention_problem
 from torch import nn
 
 from mage_kit.blocks import SelfAttention
+from mage_kit.classifier import MageClassifier
+from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.errors import RecipeError
 from mage_kit.model import Mage
 from mage_kit.precision import Decision
 from mage_kit.recipe import Recipe
 
+AnyRecipe = Recipe | ClassifierRecipe
+AnyModel = Mage | MageClassifier
 
-def check_kernels(recipe: Recipe, model: Mage, device: torch.device) -> None:
+
+def check_kernels(recipe: AnyRecipe, model: AnyModel, device: torch.device) -> None:
     """Try what the recipe asks for by name.
 
     Args:
@@ -32,7 +37,7 @@ def check_kernels(recipe: Recipe, model: Mage, device: torch.device) -> None:
         except ValueError as error:
             found.append(f"$.kernels.{error}")
     if kernels.attention != "auto":
-        for part in (model.encoder, model.decoder):
+        for part in (model.encoder, model.decoder) if isinstance(model, Mage) else (model.encoder,):
             problem = _attention_problem(recipe, model, part, device)
             if problem is not None:
                 found.append(f"$.kernels.attention: {kernels.attention}, cannot train here: {problem}")
@@ -41,7 +46,9 @@ def check_kernels(recipe: Recipe, model: Mage, device: torch.device) -> None:
         raise RecipeError(found, recipe.name)
 
 
-def model_attention(recipe: Recipe, model: Mage, part: nn.Module, device: torch.device, precision: str) -> Decision:
+def part_attention(
+    recipe: AnyRecipe, model: AnyModel, part: nn.Module, device: torch.device, precision: str
+) -> Decision:
     """Choose the attention form of the encoder or the decoder: as asked, else the faster one at its shape."""
     block = next((module for module in part.modules() if isinstance(module, SelfAttention)), None)
     if block is None:
@@ -54,7 +61,7 @@ def model_attention(recipe: Recipe, model: Mage, part: nn.Module, device: torch.
     return Decision(choice.implementation, choice.reason)
 
 
-def _attention_problem(recipe: Recipe, model: Mage, part: nn.Module, device: torch.device) -> str | None:
+def _attention_problem(recipe: AnyRecipe, model: AnyModel, part: nn.Module, device: torch.device) -> str | None:
     """Why the form asked for runs in none of the precisions that training may take."""
     block = next((module for module in part.modules() if isinstance(module, SelfAttention)), None)
     form, asked = recipe.kernels.attention, recipe.training.precision if recipe.training else "auto"
@@ -66,8 +73,9 @@ def _attention_problem(recipe: Recipe, model: Mage, part: nn.Module, device: tor
     return None if None in problems else problems[0]
 
 
-def _shape(recipe: Recipe, model: Mage, part: nn.Module, block: SelfAttention) -> tuple[int, int, int, int]:
+def _shape(recipe: AnyRecipe, model: AnyModel, part: nn.Module, block: SelfAttention) -> tuple[int, int, int, int]:
     assert recipe.training is not None
-    seen = 1 + model.spec.grid.size - (model.n_dropped if part is model.encoder else 0)
+    dropped = model.n_dropped if isinstance(model, Mage) and part is model.encoder else 0
+    seen = 1 + model.spec.grid.size - dropped
     batch = recipe.training.micro_batch or recipe.training.batch
     return batch, block.heads, seen, block.qkv.in_features // block.heads

@@ -37,7 +37,7 @@ class LoopPlan:
     """Numbers of a stage's loop.
 
     Args:
-        name: "tokenizer" or "model".
+        name: "tokenizer", "model" or "classifier".
         steps: Optimiser steps in all.
         batch: Images a step, over all processes.
         steps_per_epoch: For the epoch in the log.
@@ -51,6 +51,7 @@ class LoopPlan:
         skip_limit: Non-finite steps in a row before the last checkpoint is taken up again.
         rollbacks: How often that is done.
         seed: The recipe's.
+        least_lr: Learning rate at the end of the cosine.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LoopPlan:
     skip_limit: int
     rollbacks: int
     seed: int
+    least_lr: float = 0.0
 
 
 class Stage(ABC):
@@ -194,7 +196,7 @@ class Loop:
         plan, optimizer = self.plan, self.kept.optimizer
         before = self._copied()
         self._seed(step)
-        set_lr(optimizer, lr_at(step, plan.steps, plan.warmup, plan.lr))
+        set_lr(optimizer, lr_at(step, plan.steps, plan.warmup, plan.lr, plan.least_lr))
         loss = self.stage.gradients(batch, step, step / plan.steps)
         told = torch.full_like(loss, float(self.signals.received is not None))
         total, told_any = processes.add_up(torch.stack([loss, told])).tolist()
@@ -305,7 +307,7 @@ class Loop:
         read = self.stage.read()
         record = {"stage": plan.name, "step": done, "epoch": done / plan.steps_per_epoch, **read}
         rate = (done - self.since) * plan.batch / max(1e-9, time.monotonic() - self.clock)
-        lr = lr_at(done - 1, plan.steps, plan.warmup, plan.lr)
+        lr = lr_at(done - 1, plan.steps, plan.warmup, plan.lr, plan.least_lr)
         record |= {"lr": lr, "grad_norm": self.last_norm, "skipped": self.counters["skipped"]}
         record |= {"broken_images": self.broken.count, "peak_memory_gib": peak_memory_gib(self.stage.device)}
         record["images_per_s"] = round(rate, 1)

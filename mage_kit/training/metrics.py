@@ -91,7 +91,7 @@ def _is_before(line: str, stage: str, step: int) -> bool:
         record = json.loads(line)
     except json.JSONDecodeError:
         return False
-    return bool(record["stage"] != stage or record["step"] <= step)
+    return bool(record["stage"] not in (stage, "validation") or record["step"] <= step)
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from mage_kernels import MaskPlan
 from torch import Tensor, nn
 
+from mage_kit.classifier import MageClassifier
 from mage_kit.condition import Condition
 from mage_kit.datasets import Dataset
 from mage_kit.draws import derive, generator, keys, uniforms
@@ -23,11 +24,11 @@ from mage_kit.errors import RecipeError
 from mage_kit.losses import BatchMasks, Loss
 from mage_kit.model import Mage
 from mage_kit.precision import Decision, choose_precision
-from mage_kit.processes import add_up, alone, is_first, on_first, rank, whole, world
+from mage_kit.processes import add_up, alone, is_first, on_first, rank, world
 from mage_kit.recipe import Recipe
 from mage_kit.sections import Training
 from mage_kit.storage import load_state, state_of
-from mage_kit.training.checkpoints import Checkpointed
+from mage_kit.training.checkpoints import Checkpointed, mean_state
 from mage_kit.training.ema import WeightMean
 from mage_kit.training.engine import accumulate, spread
 from mage_kit.training.loader import Batch, Order, Share, batches
@@ -259,13 +260,7 @@ class ModelStage(Stage):
 
     def mean_state(self) -> dict[str, Tensor]:
         """Return the model's tensors with the mean weights, as `state_of` does."""
-        assert self._kept.ema is not None
-        state = state_of(self.model)
-        for name, mean in self._kept.ema.means.items():  # one at a time: a sharded model does not fit as a whole
-            full = whole(mean)
-            if is_first():
-                state[name] = full.cpu().contiguous()
-        return state
+        return mean_state(self._kept)
 
     def _draw(self, states: dict[str, dict[str, Tensor]], path: Path) -> None:
         assert self.draw is not None
@@ -290,7 +285,9 @@ def model_precision(recipe: Recipe, model: Mage, device: torch.device) -> Decisi
     return choose_precision(recipe.training.precision, device, run)
 
 
-def tokenization_precision(model: Mage, dataset: Dataset, device: torch.device, precision: str) -> Decision:
+def tokenization_precision(
+    model: Mage | MageClassifier, dataset: Dataset, device: torch.device, precision: str
+) -> Decision:
     """Let the frozen tokenizer run in bfloat16 only where it gives nearly the same ids as in float32."""
     if dataset.gives_tokens:
         return Decision("float32", "tokens come from a cache")

@@ -40,15 +40,16 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> f
     return norm
 
 
-def lr_at(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Return the learning rate of a step (from 0): linear from 0 over `warmup` steps, then cosine to 0 at `steps`."""
+def lr_at(step: int, steps: int, warmup: int, peak: float, least: float = 0.0) -> float:
+    """Return the learning rate of a step (from 0): linear from 0 over `warmup` steps, then cosine to `least` at
+    `steps`."""
     if step < warmup:
         return peak * step / warmup
     share = (step - warmup) / max(1, steps - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    return least + (peak - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all groups."""
+    """Set the learning rate of all groups; those that have a `rate` of their own take that share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("rate", 1.0)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from mage_kit.classifier import MageClassifier
+from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.datasets import Dataset
 from mage_kit.encoders import ENCODERS
 from mage_kit.errors import MageKitError, RecipeError
@@ -17,7 +21,7 @@ from mage_kit.tokenizers import Tokenizer
 _FREE = frozenset({"dropout"})  # keywords under which the same weights may serve
 
 
-def fill_encoder(model: Mage, recipe: Recipe) -> None:
+def fill_encoder(model: Mage | MageClassifier, recipe: Recipe | ClassifierRecipe) -> None:
     """Give a model the encoder and the embedding that its recipe names, if any.
 
     Args:
@@ -31,10 +35,12 @@ def fill_encoder(model: Mage, recipe: Recipe) -> None:
     if found is None or recipe.pretrained is None:
         return
     load_state(model.embedding, state_of(found.embedding), recipe.pretrained.weights)
+    if isinstance(model, MageClassifier):
+        found.encoder.norm = nn.Identity()  # features are taken before it
     load_state(model.encoder, state_of(found.encoder), recipe.pretrained.weights)
 
 
-def find_encoder(model: Mage, tokenizer: Tokenizer, recipe: Recipe) -> Mage | None:
+def find_encoder(model: Mage | MageClassifier, tokenizer: Tokenizer, recipe: Recipe | ClassifierRecipe) -> Mage | None:
     """Return the model that the recipe names, if it can give its encoder; None where it names none.
 
     Args:
@@ -53,9 +59,10 @@ def find_encoder(model: Mage, tokenizer: Tokenizer, recipe: Recipe) -> Mage | No
     except MageKitError as error:
         hint = "" if folder.exists() else " (train it first, or name one with --set pretrained.weights=DIR)"
         raise RecipeError([f"$.pretrained.weights: {error}{hint}"], recipe.name) from None
-    lines = _differing("$.model.encoder", ENCODERS.describe(model.encoder), ENCODERS.describe(found.encoder))
+    section = "classifier" if isinstance(model, MageClassifier) else "model"
+    lines = _differing(f"$.{section}.encoder", ENCODERS.describe(model.encoder), ENCODERS.describe(found.encoder))
     configs = (held.embedding.config.model_dump(mode="json") for held in (model, found))
-    lines += _differing("$.model.embedding", *configs)
+    lines += _differing(f"$.{section}.embedding", *configs)
     if not lines and describe_tokenizer(tokenizer) != describe_tokenizer(found.tokenizer):
         lines = ["$.tokenizer and $.pretrained.weights: the pretrained model knows the tokens of another tokenizer"]
     if lines:

@@ -7,40 +7,33 @@ tokenizer/, at the end model.safetensors and, with a running mean of the weights
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mage_kit import processes
 from mage_kit.datasets import Dataset, TokenCache
-from mage_kit.errors import MageKitError, RecipeError, TrainingStopped
-from mage_kit.files import drop_temporaries, locked, read_json, write_json, write_tensors, write_text
+from mage_kit.errors import RecipeError, TrainingStopped
+from mage_kit.files import locked, write_tensors
 from mage_kit.losses import LOSSES
 from mage_kit.model import Mage
 from mage_kit.places import at
-from mage_kit.plugins import PLUGINS_FILE, plugin_folders
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import EMA_FILE, MODEL_FILE, RECIPE_FILE, best_device, describe_tokenizer, state_of
+from mage_kit.storage import EMA_FILE, MODEL_FILE, best_device, describe_tokenizer, state_of
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
+from mage_kit.training.block_wishes import set_blocks
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.context import Run
 from mage_kit.training.engine import make_fabric, spread
 from mage_kit.training.first_stage import given_tokenizer, trained_tokenizer
-from mage_kit.training.kernels import check_kernels, model_attention
+from mage_kit.training.folder import held_by_first, open_folder
+from mage_kit.training.kernels import check_kernels, part_attention
 from mage_kit.training.loop import Loop
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.model_stage import Drawer, ModelStage, model_precision, tokenization_precision
 from mage_kit.training.pretrained import check_labels, fill_encoder, find_encoder
 from mage_kit.training.probe import Decisions
 from mage_kit.training.signals import StopSignals
-
-DATA_FILE = "data.json"
-_FREE = frozenset(
-    {"workers", "shard", "keep", "log_every", "checkpoint_every", "samples_every", "skip_limit", "rollbacks"}
-)  # of training: how it is carried out, not what; a resumed run may change them
 
 
 def train(
@@ -74,7 +67,7 @@ def train(
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
     dataset, tokenizer = _prepare(recipe, out, resume)
     hold = locked(out, "out") if processes.is_first() else contextlib.nullcontext()
-    with _held_by_first(hold), StopSignals() as signals, contextlib.closing(MetricsLog(out)) as log:
+    with held_by_first(hold), StopSignals() as signals, contextlib.closing(MetricsLog(out)) as log:
         broken = BrokenImages(dataset, out, reporter)
         run = Run(recipe, dataset, out, device, Decisions(out), log, broken, signals, reporter)
         if tokenizer is None:
@@ -90,14 +83,6 @@ def train(
     return out
 
 
-@contextlib.contextmanager
-def _held_by_first(hold: contextlib.AbstractContextManager[None]) -> Iterator[None]:
-    """Enter a context in the first process; its error is everybody's."""
-    with contextlib.ExitStack() as stack:
-        processes.on_first(lambda: stack.enter_context(hold))
-        yield
-
-
 # -- before anything is trained --------------------------------------------------------------------------------
 
 
@@ -110,7 +95,8 @@ def _prepare(recipe: Recipe, out: Path, resume: bool) -> tuple[Dataset, Tokenize
 
     def ahead() -> None:
         made.append(_open_parts(recipe))
-        _open_folder(recipe, made[0][0], out, resume)
+        free = frozenset() if _contrasts(recipe) else frozenset({"micro_batch"})
+        open_folder(recipe, made[0][0], out, resume, free)
 
     processes.on_first(ahead)
     return made[0] if made else _open_parts(recipe)
@@ -158,43 +144,9 @@ def _check_sizes(recipe: Recipe, images: int) -> None:
         raise RecipeError(found, recipe.name)
 
 
-def _changes(path: str, before: Any, now: Any, free: frozenset[str]) -> list[str]:
-    """Return a line for each value that differs, but for what says only how a run is carried out."""
-    if before == now or (path.startswith("$.training.") and path.rpartition(".")[2] in free):
-        return []
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys((*before, *now))
-        return [line for key in keys for line in _changes(f"{path}.{key}", before.get(key), now.get(key), free)]
-    return [f"{path}: differs, {json.dumps(before)} in the run, {json.dumps(now)} here"]
-
-
 def _contrasts(recipe: Recipe) -> bool:
     """Whether images that are computed at once are each other's negatives, so that their number matters."""
     return any(LOSSES.get(loss.kind).cls.contrasts_batch for loss in recipe.losses)
-
-
-def _open_folder(recipe: Recipe, dataset: Dataset, out: Path, resume: bool) -> None:
-    """Make the run folder, or make sure that it is this recipe's, on the same images."""
-    stored, identity = out / RECIPE_FILE, out / DATA_FILE
-    if resume and stored.is_file():
-        before, now = (json.loads(each.to_json()) for each in (Recipe.load(stored), recipe))
-        free = _FREE if _contrasts(recipe) else _FREE | {"micro_batch"}
-        if changed := _changes("$", before, now, free):
-            raise RecipeError(changed, f"--resume {out}")
-        if identity.is_file() and read_json(identity) != dataset.identity():
-            raise MageKitError(f"--resume {out}: the images are not those of the run ({identity}); start a new run")
-        drop_temporaries(out)
-        if before != now:
-            write_text(stored, recipe.to_json())
-        return
-    if resume:
-        raise MageKitError(f"--resume {out}: no run there ({RECIPE_FILE} is missing); start one without --resume")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MageKitError(f"out: '{out}', is not empty; choose another folder, or --resume a run of the same recipe")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(identity, dataset.identity())
-    write_json(out / PLUGINS_FILE, plugin_folders(recipe.plugins))
-    write_text(stored, recipe.to_json())
 
 
 # -- second stage ----------------------------------------------------------------------------------------------
@@ -209,14 +161,14 @@ def _train_model(run: Run, model: Mage, draw: Drawer | None, until: int | None) 
     reporter.say(f"model in {precision.value}: {precision.reason}")
     reporter.say(f"tokenizing in {tokens.value}: {tokens.reason}")
     for name, part in (("encoder", model.encoder), ("decoder", model.decoder)):  # their shapes differ
-        decide = partial(model_attention, recipe, model, part, device, precision.value)
+        decide = partial(part_attention, recipe, model, part, device, precision.value)
         form = decisions.get(f"attention_{name}", decide)
         reporter.say(f"attention of the {name} by {form.value}: {form.reason}")
         asked = recipe.kernels.attention != "auto" or recipe.kernels.backend == "reference"
         model.set_attention(form.value, None if asked else "sdpa", part)  # type: ignore[arg-type]  # of choose_attention
     fabric = make_fabric(device, precision.value, settings.shard)
     stage = ModelStage(recipe, run.dataset, model, fabric, tokens.value, draw)
-    _set_blocks(recipe, model, reporter)  # by now with the engine's hooks, which are compiled with them
+    set_blocks(recipe.kernels, model, reporter)  # by now with the engine's hooks, which are compiled with them
     _say_batch(stage, reporter)
     plan = stage.plan()
     Loop(stage, plan, run.out, recipe.to_json(), run.log, run.broken, run.signals, reporter).run(until)
@@ -232,16 +184,6 @@ def _write_model(stage: ModelStage, out: Path) -> None:
         processes.on_first(lambda: write_tensors(out / EMA_FILE, means))
     state = state_of(stage.model)
     processes.on_first(lambda: write_tensors(out / MODEL_FILE, state))
-
-
-def _set_blocks(recipe: Recipe, model: Mage, reporter: Reporter) -> None:
-    """Recompute and compile as the recipe says; say so where there is nothing to do it with."""
-    wishes = {"recompute": recipe.kernels.recompute, "compile": recipe.kernels.compile}
-    counts = {"recompute": model.set_recomputation(wishes["recompute"])}
-    counts["compile"] = model.compile_blocks() if wishes["compile"] else 0
-    for name, wanted in wishes.items():
-        if wanted and not counts[name]:
-            reporter.say(f"$.kernels.{name}: true, but this model has no blocks of ours: nothing changes")
 
 
 def _say_batch(stage: ModelStage, reporter: Reporter) -> None:

@@ -1,0 +1,65 @@
+"""How the transformer blocks of a model run: attention's form, compiled, recomputed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from mage_kernels.attention import Implementation
+from torch import nn
+
+from mage_kit.blocks import Block, SelfAttention
+
+
+class WithBlocks(nn.Module):
+    """A model with transformer blocks in it.
+
+    Attributes:
+        attention: The form asked for; "auto" leaves it to rule and measurement.
+    """
+
+    attention: Implementation | Literal["auto"] = "auto"
+
+    def set_attention(
+        self, implementation: Implementation, inference: Implementation | None = None, part: nn.Module | None = None
+    ) -> None:
+        """Choose the attention form of blocks.
+
+        Args:
+            implementation: Where gradients are computed.
+            inference: Where they are not; None for the same.
+            part: The part whose blocks are meant, as `model.decoder`; None for all.
+        """
+        for module in (part or self).modules():
+            if isinstance(module, SelfAttention):
+                module.implementation, module.inference = implementation, inference or implementation
+
+    def ask_attention(self, attention: Implementation | Literal["auto"]) -> None:
+        """Name the attention form of all blocks, training and generation; "auto" leaves it to rule and measurement."""
+        self.attention = attention
+        if attention != "auto":
+            self.set_attention(attention)
+
+    def set_recomputation(self, recompute: bool) -> int:
+        """Choose whether blocks keep their inputs alone for the backward pass (gradient checkpointing).
+
+        Returns:
+            How many blocks follow: those of our own parts; a plug-in's do as it says.
+        """
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        for block in blocks:
+            block.recompute = recompute
+        return len(blocks)
+
+    def compile_blocks(self, **options: Any) -> int:
+        """Have torch compile every transformer block, at its first call; blocks of one shape share the work.
+
+        Args:
+            options: Of torch.compile.
+
+        Returns:
+            How many blocks there are.
+        """
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        for block in blocks:
+            block.compile(**options)
+        return len(blocks)

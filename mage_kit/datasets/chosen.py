@@ -1,0 +1,79 @@
+"""Some images of a data set: what few labels are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from mage_kit.datasets.base import Dataset, Sample
+from mage_kit.draws import derive
+from mage_kit.errors import MageKitError
+
+
+class Chosen(Dataset):
+    """Some images of another data set, in a given order.
+
+    Args:
+        source: The other one.
+        places: Of its images.
+    """
+
+    def __init__(self, source: Dataset, places: Sequence[int]) -> None:
+        super().__init__(source.image_size, source.channels, source.augment)
+        self.source, self.places = source, tuple(places)
+        self.classes, self.max_broken, self.gives_tokens = source.classes, source.max_broken, source.gives_tokens
+        self.passed_over = source.passed_over
+
+    def __len__(self) -> int:
+        """Return how many were chosen."""
+        return len(self.places)
+
+    def image(self, index: int) -> Image.Image:
+        """Return the stored image."""
+        return self.source.image(self.places[index])
+
+    def label(self, index: int) -> int | None:
+        """Return the class number, or None."""
+        return self.source.label(self.places[index])
+
+    def name(self, index: int) -> str:
+        """Return what the source calls it."""
+        return self.source.name(self.places[index])
+
+    def sample(self, index: int, epoch: int, seed: int) -> Sample:
+        """Return the source's training views."""
+        return self.source.sample(self.places[index], epoch, seed)
+
+    def still(self, index: int) -> Sample:
+        """Return the source's evaluation view."""
+        return self.source.still(self.places[index])
+
+    def identity(self) -> dict[str, object]:
+        """Return what tells the source from other data, and which of its images these are."""
+        return {**self.source.identity(), "chosen": list(self.places)}
+
+
+def few_of_each(dataset: Dataset, count: int, seed: int) -> Chosen:
+    """Return so many images of each class, drawn from the seed, class by class.
+
+    Args:
+        dataset: Labelled images.
+        count: Of each class.
+        seed: Of the draw.
+
+    Raises:
+        MageKitError: If a class has fewer.
+    """
+    labels = dataset.labels()
+    places: list[int] = []
+    for number, name in enumerate(dataset.classes):
+        found = np.flatnonzero(labels == number)
+        if len(found) < count:
+            raise MageKitError(
+                f"images_per_class: {count}, class '{name}' has {len(found)} images, must be at most that"
+            )
+        random = np.random.Generator(np.random.PCG64(derive(seed, "few", number)))
+        places += random.permutation(found)[:count].tolist()
+    return Chosen(dataset, places)

@@ -1,0 +1,84 @@
+"""Top-1 accuracy of a classifier on labelled images, by all processes together."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mage_kit.blocks import evaluating
+from mage_kit.classifier import MageClassifier
+from mage_kit.datasets import Dataset
+from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.processes import add_up, rank, world
+from mage_kit.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often a classifier is right.
+
+    Args:
+        top1: Share of the images whose likeliest class is theirs.
+        top5: Share of those whose class is among the five likeliest.
+        loss: Mean cross-entropy, natural logarithm, without smoothing.
+        images: How many were looked at.
+        broken: How many could not be.
+    """
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+    broken: int = 0
+
+    def as_dict(self) -> dict[str, float]:
+        """Return it ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+@torch.no_grad()
+def measure_accuracy(
+    model: MageClassifier, dataset: Dataset, *, batch: int = 256, reporter: Reporter | None = None
+) -> Accuracy:
+    """Classify the evaluation view of every image, float32.
+
+    Args:
+        model: The classifier; put into evaluation mode for the while.
+        dataset: Labelled images; each process looks at every world-th.
+        batch: Images at once.
+        reporter: Where progress goes.
+
+    Raises:
+        MageKitError: If an image has no label, or more are broken than the data set's `max_broken` allows.
+    """
+    labels = dataset.labels()
+    mine = range(rank(), len(dataset), world())
+    device, most = model.device, min(5, model.classes)
+    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    with evaluating(model), (reporter or Reporter()).task("measuring accuracy", len(mine)) as task:
+        for start in range(0, len(mine), batch):
+            views, places = [], []
+            for index in mine[start : start + batch]:
+                try:
+                    views.append(dataset.still(index).views[0])
+                    places.append(index)
+                except BrokenImageError:
+                    sums[4] += 1
+            if views:
+                given = torch.from_numpy(np.stack(views)).to(device)
+                tokens = given.long() if dataset.gives_tokens else model.tokenizer.encode(given.float() / 255)
+                wanted_B = torch.from_numpy(labels[places]).to(device)
+                logits_BK = model(tokens).float()
+                hits_B5 = logits_BK.topk(most, dim=1).indices == wanted_B[:, None]
+                loss = torch.nn.functional.cross_entropy(logits_BK, wanted_B, reduction="sum")
+                counts = (hits_B5[:, 0].sum(), hits_B5.sum(), loss, torch.tensor(len(places), device=device))
+                sums[:4] += torch.stack([count.double() for count in counts])
+            task.update(min(start + batch, len(mine)))
+    first, five, loss, images, broken = add_up(sums).tolist()
+    if broken > dataset.max_broken * len(dataset) or not images:
+        rule = f"data.max_broken: {dataset.max_broken:g}"
+        raise MageKitError(f"{rule}, exceeded by {int(broken)} of {len(dataset)} images that cannot be read")
+    return Accuracy(first / images, five / images, loss / images, int(images), int(broken))

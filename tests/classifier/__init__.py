@@ -1,0 +1,1 @@
+"""Classifiers: fine-tuned, from scratch, probed."""

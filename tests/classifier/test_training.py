@@ -1,0 +1,279 @@
+"""Training classifiers: the published step re-derived, runs that resume, what does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+import mage_kit as mk
+from mage_kit.classifier_recipe import ClassifierRecipe, classifier_schema, load_recipe
+from mage_kit.datasets.chosen import few_of_each
+from mage_kit.draws import derive
+from mage_kit.training.classifier_run import train_classifier
+from mage_kit.training.classifier_stage import ClassifierStage
+from mage_kit.training.loader import Order, batches
+from mage_kit.training.metrics import read_metrics
+from mage_kit.training.mixing import draw_mix
+from mage_kit.training.pretrained import fill_encoder
+from mage_kit.training.run import train
+from mage_kit.training.validation import measure_accuracy
+from tests.reference.plain_classifier import first_adamw_step, plain_logits, plain_loss, plain_targets
+from tests.test_recipe import RECIPES
+from tests.test_training import SMALL, small
+
+SHIPPED = ["finetune_vitb", "finetune_vitl", "scratch_vitb", "scratch_vitl", "finetune_digits", "scratch_digits"]
+SIZES = [
+    change.replace("model.", "classifier.") for change in SMALL if change.startswith(("model.encoder", "tokenizer."))
+]
+FIXED = ("training.precision=float32", "kernels.attention=matmul")
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(small("training.epochs=0.5"), tmp_path_factory.mktemp("runs") / "before")
+
+
+def tuned(before: Path, *changes: str) -> ClassifierRecipe:
+    """The shipped fine-tuning of digits at the small run's sizes."""
+    own = (f'pretrained={{"weights": "{before}", "freeze": false}}', "training.epochs=1", "training.warmup_epochs=0.2")
+    return ClassifierRecipe.load(RECIPES / "finetune_digits.json", [*SIZES, *own, *FIXED, *changes])
+
+
+# -- recipes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_check_and_state_every_number(name: str) -> None:
+    path = RECIPES / f"{name}.json"
+    recipe = load_recipe(path)
+    assert isinstance(recipe, ClassifierRecipe) and recipe.name == name
+    assert all(parameter.device.type == "meta" for parameter in recipe.check().parameters())
+    assert json.loads(recipe.to_json()) == {k: v for k, v in json.loads(path.read_text()).items() if k != "$schema"}
+
+
+def test_the_papers_settings() -> None:
+    """Tables 12 and 13."""
+    for size, decay, path, epochs, scratch in (("b", 0.65, 0.1, 100, 300), ("l", 0.75, 0.2, 50, 200)):
+        fine = load_recipe(RECIPES / f"finetune_vit{size}.json")
+        assert isinstance(fine, ClassifierRecipe) and fine.training is not None
+        told = fine.training.model_dump()
+        wanted = {
+            "batch": 1024, "base_lr": 2.5e-4, "weight_decay": 0.05, "betas": (0.9, 0.999), "warmup_epochs": 5,
+            "epochs": epochs,
+            "layer_decay": decay, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0,
+            "clip": None, "min_lr": 1e-6, "ema": None,
+        }  # fmt: skip
+        assert {name: told[name] for name in wanted} == wanted and fine.classifier.drop_path == path
+        raw = load_recipe(RECIPES / f"scratch_vit{size}.json")
+        assert isinstance(raw, ClassifierRecipe) and raw.training is not None and raw.pretrained is None
+        told = raw.training.model_dump()
+        wanted = {
+            "batch": 4096, "base_lr": 1e-4, "weight_decay": 0.3, "betas": (0.9, 0.95), "warmup_epochs": 20,
+            "epochs": scratch,
+            "layer_decay": 1.0, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0, "ema": 0.9999,
+        }  # fmt: skip
+        assert {name: told[name] for name in wanted} == wanted and raw.classifier.drop_path == path
+        for recipe in (fine, raw):
+            assert recipe.data is not None
+            augment = recipe.data.get("augment")
+            assert augment.randaugment == mk.RandAugment(operations=2, magnitude=9.0, deviation=0.5, probability=0.5)
+            assert augment.area == (0.2, 1.0) and augment.filter == "bicubic" and round(256 / augment.centre) == 292
+
+
+def test_the_schema_beside_the_recipes_is_fresh() -> None:
+    stored = json.loads((RECIPES / "classifier.schema.json").read_text())
+    assert stored == classifier_schema(), (
+        "run: mage-kit schema --classifier --out recipes/classifier.schema.json --overwrite"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("training.mixup=0.8", "training.batch=127"), r"\$.training.batch: 127, must be even: mixup take"),
+        (("training.batch=60", "training.micro_batch=16"), r"\$.training.micro_batch: 16, must divide"),
+        (("classifier.head=probe",), r"\$.classifier.head and \$.pretrained.freeze: a probe's encoder is frozen"),
+        (("pretrained=null",), r"\$.tokenizer.weights and \$.pretrained: both null"),
+        (
+            ("training.images_per_class=2",),
+            r"\$.training.batch: 128, must be at most images_per_class x .* \(20\)",
+        ),
+        (("data=null",), r"\$.data: missing, training needs it"),
+        (('data={"kind": "token_cache", "path": "x"}', "training.cutmix=1.0"), "pixels are mixed before the tokenizer"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_check(changes: tuple[str, ...], said: str) -> None:
+    with pytest.raises(mk.RecipeError, match=said):
+        ClassifierRecipe.load(RECIPES / "finetune_digits.json", changes).check()
+
+
+def test_what_does_not_fit_the_data_is_told_before_there_is_a_folder(before: Path, tmp_path: Path) -> None:
+    for changes, said in (
+        (("classifier.classes=7",), r"\$.classifier.classes and \$.data: 7, the data has 10 classes"),
+        (("classifier.encoder.heads=4",), r"\$.classifier.encoder.heads: 4, the pretrained one has 2"),
+        (
+            ("training.images_per_class=200", "training.batch=64"),
+            "images_per_class: 200, class '0' has 155 images",
+        ),
+        (("pretrained.weights=nowhere",), "nowhere"),
+    ):
+        with pytest.raises(mk.MageKitError, match=said):
+            train_classifier(tuned(before, *changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(mk.RecipeError, match="this is a classifier's recipe"):
+        mk.Recipe.load(RECIPES / "finetune_digits.json")
+
+
+# -- the published step ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
+def test_a_fine_tuning_step_is_the_one_written_out_by_hand(before: Path, mixup: float, cutmix: float) -> None:
+    """Pixels mixed before the tokenizer, soft labels, layer-wise rates; drop path and dropout off."""
+    recipe = tuned(
+        before, f"training.mixup={mixup}", f"training.cutmix={cutmix}", "training.layer_decay=0.5",
+        "classifier.drop_path=0.0",
+        "classifier.embedding.dropout=0.0", "classifier.encoder.dropout=0.0",
+        "training.batch=16", "training.micro_batch=4",
+    )  # fmt: skip
+    dataset = recipe.build_dataset()
+    model = recipe.build_model(mk.load_tokenizer(before))
+    fill_encoder(model, recipe)
+    with torch.no_grad():
+        model.head.weight.normal_(
+            std=0.3, generator=torch.Generator().manual_seed(0)
+        )  # else all but the head stands still
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    stage = ClassifierStage(recipe, dataset, model, Fabric(accelerator="cpu", devices=1))
+    (batch,) = batches(dataset, Order(len(dataset), 16, 0), 3, 4, recipe.seed, 0)
+    loss = stage.gradients(batch, 3, 0.1)
+    stage.optimizer.step()
+
+    images = batch.images_TCHW.float() / 255
+    random = np.random.Generator(np.random.PCG64(derive(recipe.seed, "mix", 3)))
+    mix = draw_mix((32, 32), mixup, cutmix, 0.5, random)
+    other = images[[place ^ 1 for place in range(16)]]
+    if mix.box is None:
+        mixed = mix.share * images + (1 - mix.share) * other
+    else:
+        inside = torch.zeros(32, 32, dtype=torch.bool)
+        inside[mix.box[0] : mix.box[1], mix.box[2] : mix.box[3]] = True
+        mixed = torch.where(inside, other, images)
+    ids = mk.load_tokenizer(before).encode(mixed)
+    named = [name for name, _ in model.trainable()]
+    weights = {name: start[name].clone().requires_grad_(name in named) for name in start}
+    assert batch.labels_B is not None
+    wanted = plain_targets(batch.labels_B.tolist(), 10, 0.1, mix.share)
+    blocks = model.blocks
+    total = plain_loss(plain_logits(weights, ids, heads=2, blocks=blocks), wanted)
+    torch.testing.assert_close(loss, total.detach(), rtol=1e-5, atol=1e-6)
+    gradients = torch.autograd.grad(total, [weights[name] for name in named])
+    now = model.state_dict()
+    peak = 2e-3 * 16 / 256
+    for name, gradient in zip(named, gradients, strict=True):
+        layer = blocks + 1 if name.startswith("embedding") else 0
+        if name.startswith("encoder.blocks."):
+            layer = blocks - int(name.split(".")[2])
+        decay = 0.05 if start[name].ndim > 1 else 0.0
+        expected = first_adamw_step(start[name], gradient, peak * 0.5**layer, decay, (0.9, 0.999))
+        settled = gradient.abs() > 1e-2 * gradient.abs().max()  # below, the sign of the first step is rounding's
+        assert settled.float().mean() > 0.2 or name == "embedding.table", name
+        torch.testing.assert_close(now[name][settled], expected[settled], rtol=1e-4, atol=2e-7)
+
+
+def test_micro_batches_change_nothing(before: Path) -> None:
+    made = []
+    for micro in (4, 16):
+        recipe = tuned(
+            before, "training.mixup=0.8", "training.cutmix=1.0", "training.batch=16", f"training.micro_batch={micro}",
+            "classifier.drop_path=0.0", "classifier.embedding.dropout=0.0", "classifier.encoder.dropout=0.0",
+        )  # fmt: skip
+        model = recipe.build_model(mk.load_tokenizer(before))
+        fill_encoder(model, recipe)
+        stage = ClassifierStage(recipe, recipe.build_dataset(), model, Fabric(accelerator="cpu", devices=1))
+        (batch,) = batches(stage.dataset, Order(len(stage.dataset), 16, 0), 2, 3, 0, 0)
+        stage.gradients(batch, 2, 0.0)
+        made.append(
+            {name: parameter.grad.clone() for name, parameter in model.trainable() if parameter.grad is not None}
+        )
+    for name, gradient in made[0].items():
+        torch.testing.assert_close(gradient, made[1][name], rtol=1e-4, atol=1e-6)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(before: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    changes = ("training.ema=0.9", "training.mixup=0.2", "training.validate_every=0.5", "training.checkpoint_every=5")
+    return mk.train(tuned(before, *changes), tmp_path_factory.mktemp("runs") / "tuned")
+
+
+def test_a_run_leaves_a_classifier_and_its_accuracy(before: Path, finished: Path) -> None:
+    model = mk.load_classifier(finished)
+    told = json.loads((finished / "eval" / "accuracy.json").read_text())
+    validation = load_recipe(finished / "recipe.json").build_validation()  # type: ignore[union-attr]  # a classifier's
+    assert validation is not None and len(validation) == 200
+    measured = measure_accuracy(model, validation)
+    assert told["raw"] == pytest.approx(measured.as_dict()) and set(told) == {"raw", "ema"}
+    mean = measure_accuracy(mk.load_classifier(finished, weights="ema"), validation)
+    assert told["ema"] == pytest.approx(mean.as_dict()) and told["ema"]["loss"] != told["raw"]["loss"]
+    hits = sum(int(model.logits(torch.from_numpy(sample.views[0])[None].float() / 255).argmax()) == sample.label
+               for sample in (validation.still(index) for index in range(50)))  # fmt: skip
+    few = measure_accuracy(model, few_of(validation, range(50)))
+    assert few.top1 == hits / 50 and few.images == 50 and few.top5 >= few.top1
+    records = read_metrics(finished, "validation")
+    assert [record["step"] for record in records] == [6, 12] and records[-1]["top1"] == told["raw"]["top1"]
+    with pytest.raises(mk.MageKitError, match="holds a classifier"):
+        mk.load(finished)
+
+
+def few_of(dataset: mk.Dataset, places: range) -> mk.Dataset:
+    from mage_kit.datasets.chosen import Chosen
+
+    return Chosen(dataset, list(places))
+
+
+def test_resumed_as_it_was(before: Path, finished: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(finished / "recipe.json")
+    assert isinstance(recipe, ClassifierRecipe)
+    out = train_classifier(recipe, tmp_path / "run", until=7)
+    assert not (out / "model.safetensors").exists()
+    mk.train(recipe, out, resume=True)
+    mine, theirs = (mk.load_classifier(folder).state_dict() for folder in (out, finished))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    records = [record for record in read_metrics(out, "validation") if record["step"] != 7]  # where it was left
+    assert records == read_metrics(finished, "validation")
+
+
+def test_a_probe_with_lars_resumes_as_it_was(before: Path, tmp_path: Path) -> None:
+    recipe = tuned(
+        before, "pretrained.freeze=true", "classifier.head=probe", "training.optimizer=lars", "training.base_lr=0.2",
+        "training.weight_decay=0.0", "training.checkpoint_every=4", "classifier.drop_path=0.0",
+    )  # fmt: skip
+    whole = train_classifier(recipe, tmp_path / "whole")
+    parts = train_classifier(recipe, tmp_path / "parts", until=4)
+    train_classifier(recipe, parts, resume=True)
+    mine, theirs = (mk.load_classifier(folder).state_dict() for folder in (parts, whole))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    before_it, after = mk.load(before).state_dict(), theirs
+    assert all(
+        torch.equal(before_it[name], after[name]) for name in after if name.startswith(("embedding", "encoder.blocks"))
+    )
+    assert float(after["batch_norm.variance"].sub(1).abs().max()) > 0
+
+
+def test_few_images_of_each_class(before: Path, tmp_path: Path) -> None:
+    data = tuned(before).build_dataset()
+    few = few_of_each(data, 10, 0)
+    assert len(few) == 100 and np.bincount(few.labels()).tolist() == [10] * 10
+    assert few.places == few_of_each(data, 10, 0).places != few_of_each(data, 10, 1).places
+    recipe = tuned(before, "training.images_per_class=10", "training.batch=50", "validation=null")
+    out = train_classifier(recipe, tmp_path / "run")
+    assert read_metrics(out, "classifier")[-1]["step"] == 2 and not (out / "eval").exists()
+    assert json.loads((out / "data.json").read_text())["images"] == len(data), "which, follows from the seed"
