@@ -1,6 +1,6 @@
 """mage-kit, the command line. Every error that a user can cause is one message and exit code 2."""
 
-from mage_kit.cli import editing, generating, looks, planning, runs, weights
+from mage_kit.cli import comparing, editing, evaluating, generating, looks, planning, runs, weights
 from mage_kit.cli.app import app, main
 
-__all__ = ["app", "editing", "generating", "looks", "main", "planning", "runs", "weights"]
+__all__ = ["app", "comparing", "editing", "evaluating", "generating", "looks", "main", "planning", "runs", "weights"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +12,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, RunArgument, SetOption, app, console
+from mage_kit.cli.processes import ProcessesOption, spread_out
 from mage_kit.errors import MageKitError
 from mage_kit.processes import is_first
-
-ProcessesOption = Annotated[
-    int | None,
-    typer.Option("--processes", min=1, help="Processes on this machine; default one a GPU, or one. Or use torchrun."),
-]
 
 
 @app.command()
@@ -43,7 +38,7 @@ def train(
     loaded = load_recipe(recipe, set_ or [])
     if tokens is not None:
         loaded = on_tokens(loaded, tokens)
-    _spread_out(count)
+    spread_out(count)
     folder = run(loaded, out or Path("runs") / loaded.name, resume=resume)
     if is_first():
         console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
@@ -66,7 +61,7 @@ def tokenize(
 
     given = [*(set_ or []), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
     loaded = Recipe.load(recipe, given)
-    _spread_out(count)
+    spread_out(count)
     folder = run(loaded, out, crops=crops, mirrored=flip, workers=workers)
     if is_first():
         again = " ".join(f"--set {shlex.quote(item)}" for item in given)
@@ -167,24 +162,6 @@ def compare(
         )
         table.add_row(escape(row["variant"]), *numbers, *losses)
     console.print(table)
-
-
-def _spread_out(count: int | None) -> None:
-    """Start this command again in several processes, and end with them; nothing where one will do or torchrun did."""
-    import torch
-
-    from mage_kit.jobs.launch import run_processes
-    from mage_kit.processes import started_by
-
-    if started_by()[0] > 1:
-        return
-    gpus = torch.cuda.device_count()
-    wanted = count or max(1, gpus)
-    if gpus and wanted > gpus:
-        raise MageKitError(f"processes: {wanted}, must be at most the GPUs of this machine ({gpus})")
-    if wanted > 1:
-        threads = None if gpus else max(1, torch.get_num_threads() // wanted)
-        raise typer.Exit(run_processes(wanted, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))
 
 
 def _plain(value: Any) -> str:

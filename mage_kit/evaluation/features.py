@@ -5,18 +5,23 @@ Legend: I images of the data set, C channels, H x W pixels, D encoder width.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mage_kit.blocks import evaluating
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.evaluation.sources import FeatureSource, check_sources, pooled
 from mage_kit.model import Mage
+from mage_kit.processes import collect, rank, world
 from mage_kit.progress import Reporter
+
+BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,7 @@ def stills(dataset: Dataset) -> Iterator[Sample]:
             yield dataset.still(index)
         except BrokenImageError as error:
             broken.append(error)
-            if len(broken) > dataset.max_broken * len(dataset):
-                found = f"data.max_broken: {dataset.max_broken:g}, exceeded by {len(broken)} of {len(dataset)} images"
-                raise MageKitError(f"{found}; the latest: {error}") from None
+            _check_broken(len(broken), dataset, str(error))
 
 
 def still_images(dataset: Dataset) -> tuple[Tensor, np.ndarray]:
@@ -67,28 +70,90 @@ def labels_of(dataset: Dataset) -> np.ndarray:
     Raises:
         ValueError: If an image has none.
     """
-    labels = [dataset.label(index) for index in range(len(dataset))]
-    if any(label is None for label in labels):
-        raise ValueError(f"data: {type(dataset).__name__} gives images without labels, a probe needs a label each")
-    return np.array(labels, dtype=np.int64)
+    try:
+        return dataset.labels()
+    except MageKitError as error:
+        raise MageKitError(f"data: {error}") from None
 
 
-def extract_features(model: Mage, dataset: Dataset, *, batch: int = 256, reporter: Reporter | None = None) -> Features:
-    """Return the mean patch features of every image (paper section 4.2), float32, from unmasked tokens.
+def extract_features(
+    model: Mage, dataset: Dataset, *, batch: int = BATCH, reporter: Reporter | None = None
+) -> Features:
+    """Return the mean patch features of every image (paper section 4.2), float32, from unmasked tokens."""
+    labels = labels_of(dataset)
+    values, places = extract(model, dataset, [FeatureSource()], reporter=reporter)
+    return Features(values[0], labels[places])
+
+
+@torch.no_grad()
+def extract(
+    model: Mage,
+    dataset: Dataset,
+    sources: Sequence[FeatureSource],
+    *,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    batch: int = BATCH,
+    reporter: Reporter | None = None,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the features of every image, from one pass over the data by all processes together.
+
+    Images are taken in batches of the data set's order, each by one process, so that a batch holds the same images, and
+    gives the same bits, whatever the number of processes (with the same number of threads in each).
 
     Args:
         model: The model; put into evaluation mode for the while.
-        dataset: Labelled images.
+        dataset: Images; labels are not read.
+        sources: Which features.
+        precision: What the encoder computes in; features are float32 either way, the tokenizer always.
         batch: Images at once.
         reporter: Where progress goes.
+
+    Returns:
+        float32 (I, D) for each source, and the images' places in the data set, int64 (I,), broken ones left out; the
+        same in every process.
+
+    Raises:
+        MageKitError: If too many images are broken, or a feature is not finite.
+        ValueError: If a source names a block that there is not.
     """
-    labels = labels_of(dataset)
-    parts, places = [], []
-    with (reporter or Reporter()).task("extracting features", len(dataset)) as task:
-        samples = stills(dataset)
-        while chunk := list(itertools.islice(samples, batch)):
-            images = torch.from_numpy(np.stack([sample.views[0] for sample in chunk])).to(model.device).float() / 255
-            parts.append(model.features(images).cpu())
-            places += [sample.index for sample in chunk]
-            task.update(places[-1] + 1)
-    return Features(torch.cat(parts).numpy(), labels[places])
+    check_sources(model, sources)
+    starts = range(0, len(dataset), batch)
+    mine: list[tuple[int, list[int], list[np.ndarray]]] = []
+    broken = 0
+    with evaluating(model), (reporter or Reporter()).task("extracting features", len(dataset)) as task:
+        for number in range(rank(), len(starts), world()):
+            views, places = [], []
+            for index in range(starts[number], min(starts[number] + batch, len(dataset))):
+                try:
+                    views.append(dataset.still(index).views[0])
+                    places.append(index)
+                except BrokenImageError as error:
+                    broken += 1
+                    _check_broken(broken, dataset, str(error))
+            if views:
+                made = _features_of(model, dataset, np.stack(views), sources, precision)
+                mine.append((number, places, made))
+            task.update(min(starts[number] + batch, len(dataset)))
+    parts = sorted((part for held in collect(mine) for part in held), key=lambda part: part[0])
+    if not parts:
+        raise MageKitError("data: no image could be read")
+    values = [np.concatenate([part[2][place] for part in parts]) for place in range(len(sources))]
+    if not all(np.isfinite(value).all() for value in values):
+        raise MageKitError("features: not finite; the model's weights are damaged or its training diverged")
+    return values, np.concatenate([np.array(part[1], dtype=np.int64) for part in parts])
+
+
+def _features_of(
+    model: Mage, dataset: Dataset, views: np.ndarray, sources: Sequence[FeatureSource], precision: str
+) -> list[np.ndarray]:
+    given = torch.from_numpy(views).to(model.device)
+    tokens = given.long() if dataset.gives_tokens else model.tokenizer.encode(given.float() / 255)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        made = pooled(model, tokens, sources)
+    return [value.cpu().numpy() for value in made]
+
+
+def _check_broken(count: int, dataset: Dataset, latest: str) -> None:
+    if count > dataset.max_broken * len(dataset):
+        found = f"data.max_broken: {dataset.max_broken:g}, exceeded by {count} of {len(dataset)} images"
+        raise MageKitError(f"{found}; the latest: {latest}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +91,19 @@ def bars(names: Sequence[str], values: Sequence[float], width: int = 50) -> list
     return [
         f"{name:>{pad}} {'█' * round(width * value / top)} {value:g}" for name, value in zip(names, values, strict=True)
     ]
+
+
+def plot_series(
+    series: Mapping[str, Sequence[tuple[float, float, float]]], title: str, labels: tuple[str, str], path: Path
+) -> None:
+    """Draw curves of (x, y, deviation) points, each with its name; labels name the axes."""
+    figure, axes = _figure(1, 1)
+    axis = axes[0, 0]
+    for name, points in series.items():
+        xs, ys, deviations = zip(*points, strict=True)
+        axis.errorbar(xs, ys, yerr=deviations if any(deviations) else None, marker="o", capsize=3, label=name)
+    axis.set_title(title)
+    axis.set_xlabel(labels[0])
+    axis.set_ylabel(labels[1])
+    axis.legend(fontsize=8)
+    _write(figure, path)

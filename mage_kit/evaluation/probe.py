@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mage_kit.errors import MageKitError, MissingExtraError
-from mage_kit.evaluation.features import Features, extract_features, still_images
+from mage_kit.evaluation.features import Features, extract, extract_features, labels_of, still_images
+from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.loading import load
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
@@ -77,7 +78,9 @@ def linear_probe(
     return max(results, key=lambda result: result.top1)
 
 
-def probe_run(folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
+def probe_run(
+    folder: Path, reporter: Reporter | None = None, sources: Sequence[FeatureSource] = (FeatureSource(),)
+) -> dict[str, Any]:
     """Probe a trained run beside raw pixels and the untrained encoder: same folds, same strengths.
 
     The untrained model has the trained tokenizer and the recipe's initial weights. Pre-training saw the images (all of
@@ -86,6 +89,7 @@ def probe_run(folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
     Args:
         folder: A run folder.
         reporter: Where progress goes.
+        sources: Which features; the first one is called "linear_probe" in the result.
 
     Returns:
         {"linear_probe": ..., "untrained": ..., "raw_pixels": ...}, each a `Probe` as a dict, and "note".
@@ -99,19 +103,22 @@ def probe_run(folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
     untrained = recipe.build_model(model.tokenizer).to(model.device).eval()
     images, labels = still_images(dataset)
     pixels = images.flatten(1).numpy().astype(np.float32) / 255
-    sources = {
-        "linear_probe": extract_features(model, dataset, reporter=reporter),
+    values, places = extract(model, dataset, sources, reporter=reporter)
+    names = ["linear_probe", *(str(source) for source in sources[1:])]
+    told = labels_of(dataset)[places]
+    measured = {
+        **{name: Features(value, told) for name, value in zip(names, values, strict=True)},
         "untrained": extract_features(untrained, dataset, reporter=reporter),
         "raw_pixels": Features(pixels, labels),
     }
     result: dict[str, Any] = {}
-    with reporter.task("linear probes", len(sources)) as task:
-        for done, (name, features) in enumerate(sources.items(), start=1):
+    with reporter.task("linear probes", len(measured)) as task:
+        for done, (name, features) in enumerate(measured.items(), start=1):
             probe = linear_probe(features, folds=settings.folds, strengths=settings.strengths, seed=recipe.seed)
             result[name] = asdict(probe)
             task.update(done, f"{name} {probe.top1:.4f}")
     result["note"] = (
-        f"mean of {settings.folds} stratified folds; features: mean of patch tokens of the last block, "
+        f"mean of {settings.folds} stratified folds; features: {sources[0]} of the last block's tokens, "
         "all tokens, nothing masked; "
         "pre-training saw all images, the held-out folds' too, without labels"
     )

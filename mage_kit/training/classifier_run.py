@@ -37,6 +37,9 @@ from mage_kit.training.probe import Decisions
 from mage_kit.training.signals import StopSignals
 from mage_kit.training.validation import measure_accuracy
 
+Images = tuple[Dataset, Dataset | None]
+"""What is trained on, and what accuracy is measured on."""
+
 ACCURACY_FILE = Path("eval") / "accuracy.json"
 
 
@@ -47,6 +50,7 @@ def train_classifier(
     resume: bool = False,
     reporter: Reporter | None = None,
     until: int | None = None,
+    images: Images | None = None,
 ) -> Path:
     """Train a classifier as the recipe says, with all processes that torchrun started.
 
@@ -56,6 +60,7 @@ def train_classifier(
         resume: Go on from the newest checkpoint; the recipe must be the one of the run.
         reporter: Where progress goes.
         until: Stop after this step, as if it were the last; None for the recipe's.
+        images: To train and to validate on, instead of those that the recipe names.
 
     Returns:
         The run folder, with a classifier that `mage_kit.load_classifier` reads.
@@ -67,7 +72,7 @@ def train_classifier(
     device = best_device()
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
-    dataset, validation, tokenizer = _prepare(recipe, out, resume)
+    dataset, validation, tokenizer = _prepare(recipe, out, resume, images)
     hold = locked(out, "out") if processes.is_first() else contextlib.nullcontext()
     with held_by_first(hold), StopSignals() as signals, contextlib.closing(MetricsLog(out)) as log:
         if processes.on_first((out / MODEL_FILE).is_file):
@@ -97,25 +102,27 @@ def train_classifier(
     return out
 
 
-def _prepare(recipe: ClassifierRecipe, out: Path, resume: bool) -> tuple[Dataset, Dataset | None, Tokenizer]:
+def _prepare(
+    recipe: ClassifierRecipe, out: Path, resume: bool, images: Images | None
+) -> tuple[Dataset, Dataset | None, Tokenizer]:
     """Open data, tokenizer and folder; the first process goes ahead, so that its error is the only one."""
     made: list[tuple[Dataset, Dataset | None, Tokenizer]] = []
 
     def ahead() -> None:
-        made.append(_open_parts(recipe))
+        made.append(_open_parts(recipe, images))
         open_folder(recipe, made[0][0], out, resume, frozenset({"micro_batch", "validate_every"}))
 
     processes.on_first(ahead)
-    return made[0] if made else _open_parts(recipe)
+    return made[0] if made else _open_parts(recipe, images)
 
 
-def _open_parts(recipe: ClassifierRecipe) -> tuple[Dataset, Dataset | None, Tokenizer]:
+def _open_parts(recipe: ClassifierRecipe, given: Images | None) -> tuple[Dataset, Dataset | None, Tokenizer]:
     model = recipe.check()
     training = recipe.training
     if training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
     check_kernels(recipe, model, best_device())
-    dataset, validation = recipe.build_dataset(), recipe.build_validation()
+    dataset, validation = given or (recipe.build_dataset(), recipe.build_validation())
     for name, images in (("data", dataset), ("validation", validation)):
         if images is not None:
             try:

@@ -1,0 +1,227 @@
+"""Generated and reconstructed images against real ones; tokenizers audited; results gathered."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
+from mage_kit.cli.drawing import DecodingOptions, SeedOption, Weights, WeightsOption
+from mage_kit.cli.evaluating import evaluate
+from mage_kit.cli.groups import grouped
+from mage_kit.cli.processes import ProcessesOption, spread_out
+from mage_kit.errors import MageKitError
+from mage_kit.processes import is_first
+
+if TYPE_CHECKING:
+    from mage_kit.evaluation.generation_metrics import Extractor
+
+
+class Values(StrEnum):
+    """What an extractor takes."""
+
+    bytes = "bytes"
+    unit = "unit"
+    signed = "signed"
+
+
+ExtractorOption = Annotated[
+    Path | None,
+    typer.Option(help="Your Inception file, TorchScript or .pt2, named by its SHA-256. It is run: trust it."),
+]
+SideOption = Annotated[int, typer.Option(min=0, help="Pixels a side that the extractor takes; 0: the images' own.")]
+ValuesOption = Annotated[Values, typer.Option(help="What it takes: bytes 0 to 255, unit 0 to 1, signed -1 to 1.")]
+_NONE = (
+    "--extractor: none given, so there is no FID: it is a distance of Inception's features, and no such file comes "
+    "with this program or is downloaded; name your own TorchScript or .pt2 file"
+)
+
+
+@evaluate.command()
+def reference(
+    folder: Annotated[Path, typer.Argument(help="Folder of real images, PNG, at the model's size.")],
+    out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    extractor: ExtractorOption = None,
+    width: Annotated[int, typer.Option(min=1, help="Of the model's images.")] = 256,
+    height: Annotated[int, typer.Option(min=1, help="Of the model's images.")] = 256,
+    channels: Annotated[int, typer.Option(min=1, max=3, help="Of the model's images.")] = 3,
+    side: SideOption = 299,
+    values: ValuesOption = Values.bytes,
+    name: Annotated[str | None, typer.Option(help="Of the set; default the folder's.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take lossy, mixed or resized files all the same.")] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make a reference set: features of real images, and a manifest of what they are."""
+    from mage_kit.evaluation.generation_metrics import make_reference
+    from mage_kit.files import check_writable
+    from mage_kit.progress import Reporter
+
+    if out.suffix != ".safetensors":
+        raise MageKitError(f"out: '{out}', must be named .safetensors")
+    if out.exists() and not overwrite:
+        raise MageKitError(f"out: '{out}', exists; choose another or give --overwrite")
+    check_writable(out)
+    seen_by = _extractor(extractor, side, values)
+    made = make_reference(
+        folder, out, seen_by, size=(height, width), channels=channels, name=name, force=force, reporter=Reporter()
+    )
+    told = {key: value for key, value in made.manifest.items() if key != "extractor"}
+    console.print(json.dumps(told, indent=2), markup=False, highlight=False)
+    console.print(f"written: {out}", markup=False, soft_wrap=True)
+
+
+@evaluate.command()
+@grouped
+def fid(
+    run: RunArgument,
+    *,
+    reference: Annotated[Path | None, typer.Option(help="As written by mage-kit eval reference.")] = None,
+    extractor: ExtractorOption = None,
+    n: Annotated[int, typer.Option("-n", min=2, help="Images to generate.")] = 50_000,
+    seed: SeedOption = 0,
+    class_: Annotated[list[int] | None, typer.Option("--class", help="Of class-conditional runs.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Images at once.")] = 64,
+    side: SideOption = 299,
+    values: ValuesOption = Values.bytes,
+    decoding: DecodingOptions,
+    weights: WeightsOption = Weights.raw,
+    overwrite: OverwriteOption = False,
+    count: ProcessesOption = None,
+) -> None:
+    """gFID, IS, KID, precision and recall of generated images; fewer than 10,000 are a smoke figure."""
+    from mage_kit import processes
+    from mage_kit.evaluation.generation_metrics import read_reference
+    from mage_kit.jobs.evaluate import keep, result_file
+    from mage_kit.jobs.image_quality import generated_quality
+    from mage_kit.loading import load
+    from mage_kit.progress import Reporter
+    from mage_kit.storage import best_device
+
+    target = result_file(run, "fid", overwrite)
+    seen_by = _extractor(extractor, side, values)
+    if reference is None:
+        raise MageKitError("--reference: none given; make one of real images: mage-kit eval reference DIR --out FILE")
+    spread_out(count)
+    processes.start(best_device())
+    model = load(run, best_device(), weights="ema") if weights is Weights.ema else load(run, best_device())
+    real = read_reference(reference, seen_by, model.tokenizer.image_size)
+    result = generated_quality(
+        model,
+        real,
+        seen_by,
+        n,
+        seed=seed,
+        labels=class_,
+        weights=weights.value,
+        batch=batch,
+        changes=decoding.changes(),
+        reporter=Reporter() if is_first() else Reporter.silent(),
+    )
+    keep(target, {"run": str(run), **result})
+    _quality(result)
+
+
+@evaluate.command()
+def rfid(
+    source: Annotated[Path, typer.Argument(help="Tokenizer, run or model folder, or a published checkpoint.")],
+    data: Annotated[Path, typer.Option(help="Folder of images.")],
+    extractor: ExtractorOption = None,
+    side: SideOption = 299,
+    values: ValuesOption = Values.bytes,
+    out: Annotated[Path | None, typer.Option(help="JSON file; default eval/rfid.json in the folder.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """rFID of a tokenizer: its reconstructions against the images."""
+    from mage_kit.files import check_writable, write_json
+    from mage_kit.jobs.image_quality import reconstructed_quality, tokenizer_and_images
+    from mage_kit.progress import Reporter
+
+    target = out or source / "eval" / "rfid.json"
+    if target.exists() and not overwrite:
+        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
+    seen_by = _extractor(extractor, side, values)
+    tokenizer, images = tokenizer_and_images(source, data)
+    check_writable(target)
+    result = {"data": str(data), **reconstructed_quality(tokenizer, images, seen_by, reporter=Reporter())}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(target, result)
+    _quality(result)
+
+
+@app.command()
+def audit(
+    source: Annotated[Path, typer.Argument(help="Tokenizer, run or model folder, or a published checkpoint.")],
+    data: Annotated[Path, typer.Argument(help="Folder of images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("audit"),
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Is a tokenizer fit for these images? PSNR, SSIM, codes used, the worst images, and a verdict in words."""
+    from mage_kit.jobs.audit import audit_files
+    from mage_kit.progress import Reporter
+
+    result = audit_files(source, data, out, overwrite=overwrite, reporter=Reporter())
+    table = Table("measure", "value", title=str(source))
+    for name, value in result.items():
+        if isinstance(value, int | float):
+            table.add_row(name.replace("_", " "), f"{value:.4g}")
+    console.print(table)
+    console.print(result["verdict"], markup=False)
+    console.print(f"written: {out}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def results(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path | None, typer.Option(help="Also write a JSON file.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Gather what was measured of runs into one table; the paper's figure only beside the same data and protocol."""
+    from mage_kit.files import write_json
+    from mage_kit.jobs.results import as_json, gather
+
+    lines = gather(runs)
+    if out is not None and out.exists() and not overwrite:
+        raise MageKitError(f"out: '{out}', exists; choose another or give --overwrite")
+    table = Table("run", "measure", "of", "figure", "value", "paper", "protocol")
+    for line in lines:
+        paper = f"{line.paper:.4f}" if line.paper is not None else f"- ({line.comparable})"
+        cells = (line.run, line.measure, line.row, line.name, f"{line.value:.4f}", paper, line.about)
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
+    if out is not None:
+        write_json(out, as_json(lines))
+        console.print(f"written: {out}", markup=False, soft_wrap=True)
+
+
+def _extractor(file: Path | None, side: int, values: Values) -> Extractor:
+    from mage_kit.evaluation.generation_metrics import load_extractor
+    from mage_kit.storage import best_device
+
+    if file is None:
+        raise MageKitError(_NONE)
+    return load_extractor(file, side=side or None, values=values.value, device=best_device())
+
+
+def _quality(result: dict[str, object]) -> None:
+    if not is_first():
+        return
+    rows = result["rows"]
+    assert isinstance(rows, dict)
+    table = Table("measure", "value", title=str(result["name"]))
+    for name, value in rows["images"].items():
+        if isinstance(value, dict):
+            table.add_row(name.replace("_", " "), f"{value['mean']:.5g} ± {value['std']:.2g}")
+        elif value is not None:
+            table.add_row("Fréchet distance" if name == "frechet" else name, f"{value:.5g}")
+    console.print(table)
+    extractor, compared = result["extractor"], result["reference"]
+    assert isinstance(extractor, dict) and isinstance(compared, dict)
+    told = f"extractor {extractor['name']}, SHA-256 {extractor['sha256']}"
+    told += f"; reference {compared['name']}, {compared['count']} images"
+    console.print(told, markup=False, highlight=False, soft_wrap=True)

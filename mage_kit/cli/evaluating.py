@@ -1,0 +1,258 @@
+"""How good a run is: its representation, measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mage_kit.cli.app import OverwriteOption, RunArgument, SetOption, app, console
+from mage_kit.cli.drawing import Weights, WeightsOption
+from mage_kit.cli.groups import grouped
+from mage_kit.cli.processes import ProcessesOption, spread_out
+from mage_kit.processes import is_first
+
+if TYPE_CHECKING:
+    from mage_kit.evaluation.sources import FeatureSource
+    from mage_kit.evaluation.subject import Subject
+    from mage_kit.progress import Reporter
+
+evaluate = typer.Typer(
+    help="Measure a run; results go to RUN/eval/NAME.json, and none is replaced unasked.", no_args_is_help=True
+)
+app.add_typer(evaluate, name="eval")
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder with train/ and val/, or with class folders; default the run's own, a fifth set aside."),
+]
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option("--source", help="Features: mean or class, @BLOCK, +norm, as class@11+norm; several times."),
+]
+BaselineOption = Annotated[
+    bool, typer.Option("--baselines/--no-baselines", help="Measure raw pixels and the untrained encoder too.")
+]
+
+
+@dataclass(frozen=True)
+class SubjectOptions:
+    """What is evaluated, and on what."""
+
+    data: DataOption = None
+    weights: WeightsOption = Weights.raw
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute features in bfloat16.")] = False
+    seed: Annotated[int, typer.Option(min=0, help="Of what is set aside.")] = 0
+    refresh: Annotated[bool, typer.Option("--refresh", help="Extract features again that do not fit.")] = False
+    overwrite: OverwriteOption = False
+    processes: ProcessesOption = None
+
+    def chosen(self, reporter: Reporter) -> dict[str, Any]:
+        """Return them as `open_subject` takes them."""
+        precision: Literal["float32", "bfloat16"] = "bfloat16" if self.bf16 else "float32"
+        return {
+            "weights": self.weights.value,
+            "precision": precision,
+            "seed": self.seed,
+            "refresh": self.refresh,
+            "reporter": reporter,
+        }
+
+
+@evaluate.command("probe-fast")
+@grouped
+def probe_fast(
+    run: RunArgument,
+    options: SubjectOptions,
+    source: SourceOption = None,
+    baselines: BaselineOption = True,
+) -> None:
+    """Linear probe on cached features; without --data over folds of the run's own images, as `mage-kit probe`."""
+    from mage_kit.evaluation.probe import probe_run
+    from mage_kit.evaluation.representation import probe_fast as measure
+    from mage_kit.jobs.evaluate import keep, result_file
+
+    reporter = _start(options)
+    target = result_file(run, "probe-fast", options.overwrite)
+    if options.data is None:
+        result = probe_run(run, reporter, _sources(source))
+        note = result.pop("note")
+        keep(target, {"protocol": note, "rows": result})
+        _table("Linear probe over folds", result, note)
+        return
+    measured = keep(target, measure(_subject(run, options, reporter), _sources(source), baselines))
+    _table("Linear probe, fast", measured["rows"], measured["protocol"])
+
+
+@evaluate.command()
+@grouped
+def probe(
+    run: RunArgument,
+    options: SubjectOptions,
+    set_: SetOption = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Probe the untrained encoder too.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a probe that was interrupted.")] = False,
+) -> None:
+    """Linear probe as published: LARS, 90 epochs of random crops, batch norm (supplement, Table 11)."""
+    from mage_kit.jobs.evaluate import keep, published_probe, result_file
+
+    reporter = _start(options)
+    target = result_file(run, "probe", options.overwrite)
+    subject = _subject(run, options, reporter)
+    result = keep(target, published_probe(subject, set_ or [], baseline=baseline, resume=resume))
+    _table("Linear probe", result["rows"], result["protocol"])
+
+
+@evaluate.command()
+@grouped
+def blocks(run: RunArgument, options: SubjectOptions) -> None:
+    """Linear probe after each block of the encoder, with a plot (paper, Figure 6)."""
+    from mage_kit.evaluation.representation import blocks as measure
+    from mage_kit.jobs.evaluate import keep, plot, result_file
+
+    reporter = _start(options)
+    target = result_file(run, "blocks", options.overwrite)
+    result = keep(target, measure(_subject(run, options, reporter)))
+    _table("Linear probe by block", result["rows"], result["protocol"], "block")
+    _say(plot(target, result, "blocks"))
+
+
+@evaluate.command()
+@grouped
+def knn(
+    run: RunArgument, options: SubjectOptions, source: SourceOption = None, baselines: BaselineOption = True
+) -> None:
+    """k-NN classification by cosine similarity."""
+    from mage_kit.evaluation.representation import neighbours
+    from mage_kit.jobs.evaluate import keep, result_file
+
+    reporter = _start(options)
+    target = result_file(run, "knn", options.overwrite)
+    result = keep(target, neighbours(_subject(run, options, reporter), _sources(source), baselines))
+    _table("k-NN", result["rows"], result["protocol"])
+
+
+@evaluate.command()
+@grouped
+def fewshot(
+    run: RunArgument,
+    options: SubjectOptions,
+    source: SourceOption = None,
+    shots: Annotated[str, typer.Option(help="Labelled images of each class.")] = "1,5,10,13,25",
+    draws: Annotated[int, typer.Option(min=2, help="Draws of these images at each number.")] = 5,
+    baselines: BaselineOption = True,
+) -> None:
+    """Linear classifiers from a few labels, mean and deviation over draws, with a plot (paper, Table 3)."""
+    from mage_kit.evaluation.representation import shots as measure
+    from mage_kit.jobs.evaluate import keep, plot, result_file
+
+    reporter = _start(options)
+    target = result_file(run, "fewshot", options.overwrite)
+    counts = _counts(shots)
+    result = keep(target, measure(_subject(run, options, reporter), _sources(source), counts, draws, baselines))
+    if is_first():
+        table = Table("features", *(f"{count} a class" for count in counts), title="Few-shot, top-1")
+        for name, row in result["rows"].items():
+            table.add_row(
+                escape(name), *(f"{each['top1']:.4f} ± {each['std']:.4f}" for each in row["by_shots"].values())
+            )
+        console.print(table)
+        console.print(result["protocol"], markup=False)
+    _say(plot(target, result, "shots"))
+
+
+@evaluate.command()
+@grouped
+def transfer(
+    run: RunArgument,
+    folders: Annotated[list[Path], typer.Argument(help="Data sets: folders of class folders, or of train/ and val/.")],
+    options: SubjectOptions,
+    source: SourceOption = None,
+    shots: Annotated[int, typer.Option(min=1, help="Labelled images of each class.")] = 25,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of these images.")] = 5,
+) -> None:
+    """Few-shot classification on other data sets, in one table (paper, Figure 5)."""
+    from mage_kit.errors import MageKitError
+    from mage_kit.evaluation.representation import transfer as measure
+    from mage_kit.jobs.evaluate import keep, result_file
+
+    reporter = _start(options)
+    if options.data is not None:
+        raise MageKitError("--data: transfer takes its data sets as arguments")
+    target = result_file(run, "transfer", options.overwrite)
+    made = measure(run, folders, _sources(source)[0], shots, draws, **options.chosen(reporter))
+    result = keep(target, made)
+    if is_first():
+        names = ("features", "untrained encoder", "raw pixels")
+        table = Table("data set", "classes", *names, title=f"Few-shot transfer, {shots} a class, top-1")
+        for name, row in result["rows"].items():
+            numbers = (f"{row[each]['top1']:.4f} ± {row[each]['std']:.4f}" for each in names)
+            table.add_row(escape(name), str(row["classes"]), *numbers)
+        console.print(table)
+        console.print(result["protocol"], markup=False)
+
+
+@evaluate.command()
+@grouped
+def accuracy(run: RunArgument, options: SubjectOptions) -> None:
+    """Top-1 and top-5 of a trained or converted classifier on its validation images, or on others."""
+    from mage_kit.jobs.evaluate import accuracy as measure
+    from mage_kit.jobs.evaluate import keep, result_file
+
+    reporter = _start(options)
+    target = result_file(run, "accuracy-again", options.overwrite)
+    result = keep(target, measure(run, options.data, weights=options.weights.value, reporter=reporter))
+    _table("Accuracy", result["rows"], result["data"])
+
+
+def _start(options: SubjectOptions) -> Reporter:
+    from mage_kit import processes
+    from mage_kit.progress import Reporter
+    from mage_kit.storage import best_device
+
+    spread_out(options.processes)
+    processes.start(best_device())
+    return Reporter() if is_first() else Reporter.silent()
+
+
+def _subject(run: Path, options: SubjectOptions, reporter: Reporter) -> Subject:
+    from mage_kit.evaluation.subject import open_subject
+
+    return open_subject(run, options.data, **options.chosen(reporter))
+
+
+def _sources(given: list[str] | None) -> list[FeatureSource]:
+    from mage_kit.evaluation.sources import FeatureSource
+
+    return [FeatureSource.parse(text) for text in given or ["mean"]]
+
+
+def _counts(text: str) -> list[int]:
+    from mage_kit.errors import MageKitError
+
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise MageKitError(f"--shots: '{text}', must be whole numbers of at least 1, as 1,5,10")
+    return sorted({int(part) for part in parts})
+
+
+def _table(title: str, rows: dict[str, Any], protocol: str, what: str = "features") -> None:
+    if not is_first():
+        return
+    numbers = list(
+        dict.fromkeys(name for row in rows.values() for name, value in row.items() if isinstance(value, float))
+    )
+    table = Table(what, *(name.replace("_", " ") for name in numbers), title=title)
+    for name, row in rows.items():
+        table.add_row(escape(name.replace("_", " ")), *(f"{row[each]:.4f}" if each in row else "-" for each in numbers))
+    console.print(table)
+    console.print(protocol, markup=False)
+
+
+def _say(file: Path | None) -> None:
+    if file is not None:
+        console.print(f"written: {file}", markup=False, soft_wrap=True)

@@ -1,0 +1,33 @@
+"""Commands that run in several processes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mage_kit.errors import MageKitError
+
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="Processes on this machine; default one a GPU, or one. Or use torchrun."),
+]
+
+
+def spread_out(count: int | None) -> None:
+    """Start this command again in several processes, and end with them; nothing where one will do or torchrun did."""
+    import torch
+
+    from mage_kit.jobs.launch import run_processes
+    from mage_kit.processes import started_by
+
+    if started_by()[0] > 1:
+        return
+    gpus = torch.cuda.device_count()
+    wanted = count or max(1, gpus)
+    if gpus and wanted > gpus:
+        raise MageKitError(f"processes: {wanted}, must be at most the GPUs of this machine ({gpus})")
+    if wanted > 1:
+        threads = None if gpus else max(1, torch.get_num_threads() // wanted)
+        raise typer.Exit(run_processes(wanted, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))

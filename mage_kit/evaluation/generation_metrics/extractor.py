@@ -1,0 +1,102 @@
+"""The network whose features are compared: the user's own file, named by its SHA-256. Nothing is downloaded.
+
+Legend: I images, C channels, H x W pixels, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mage_kit.errors import MageKitError
+
+Range = Literal["bytes", "unit", "signed"]
+"""What the network takes: 0 to 255, 0 to 1, or -1 to 1."""
+
+SIDE = 299  # of Inception
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network that gives features, and perhaps logits.
+
+    Args:
+        network: (I, 3, S, S) float32 to features (I, D), or to (features, logits).
+        name: What it is called in results.
+        sha256: Of its file; None for one given in Python.
+        side: Images are resized to (bilinear, antialiased); None leaves them as they are.
+        values: Range of what it takes.
+        device: Where it runs; None for the CPU.
+    """
+
+    network: Callable[[Tensor], Any]
+    name: str
+    sha256: str | None = None
+    side: int | None = SIDE
+    values: Range = "bytes"
+    device: torch.device | None = None
+
+    @torch.no_grad()
+    def __call__(self, images_ICHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return features (I, D) and logits (I, K) or None, float32, of uint8 images (I, C, H, W).
+
+        Raises:
+            MageKitError: If the network gives something else.
+        """
+        if images_ICHW.dtype != torch.uint8:
+            raise MageKitError(f"images: {images_ICHW.dtype}, must be uint8: what is compared are pictures, not floats")
+        given = images_ICHW.to(self.device or "cpu").float()
+        given = given.expand(-1, 3, -1, -1) if given.shape[1] == 1 else given[:, :3]
+        if self.side is not None and given.shape[-2:] != (self.side, self.side):
+            size = (self.side, self.side)
+            given = F.interpolate(given, size=size, mode="bilinear", align_corners=False, antialias=True)
+        scaled = given / 255 if self.values == "unit" else given / 127.5 - 1 if self.values == "signed" else given
+        made = self.network(scaled)
+        features, logits = made if isinstance(made, tuple | list) and len(made) == 2 else (made, None)
+        if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(images_ICHW):
+            what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise MageKitError(
+                f"extractor: '{self.name}', gave {what}, must give features (images, D), or (features, logits)"
+            )
+        return features.flatten(1).float(), None if logits is None else logits.float()
+
+    def stated(self) -> dict[str, Any]:
+        """Return what a result says of it, ready for JSON."""
+        return {"name": self.name, "sha256": self.sha256, "side": self.side, "values": self.values}
+
+
+def load_extractor(
+    file: Path, *, side: int | None = SIDE, values: Range = "bytes", device: torch.device | None = None
+) -> Extractor:
+    """Read a network from a TorchScript file, or an exported program (.pt2).
+
+    Args:
+        file: The user's own file; it is run, so it must be one that is trusted.
+        side: Pixels a side of what it takes; None for the images' own.
+        values: Range of what it takes.
+        device: Where it runs.
+
+    Raises:
+        MageKitError: If there is no such file, or it is neither.
+    """
+    if not file.is_file():
+        raise MageKitError(f"extractor: '{file}', there is no such file; must be a TorchScript or .pt2 file of yours")
+    where = device or torch.device("cpu")
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    try:
+        if file.suffix == ".pt2":
+            network: Any = torch.export.load(file).module().to(where)
+        else:
+            network = torch.jit.load(file, map_location=where).eval()
+    except Exception as error:  # whatever the reader says of a file that is none
+        said = " ".join(str(error).split())[:200]
+        raise MageKitError(f"extractor: '{file}', is no TorchScript file and no .pt2 file ({said})") from None
+    return Extractor(network, file.name, digest, side, values, where)

@@ -1,0 +1,164 @@
+"""Named sets of real images to compare with: features, and a manifest that says what they were made of.
+
+A reference kept as JPEG, or cropped by another filter, moves the Fréchet distance by more than most papers differ
+(13.74 against 11.18 in the authors' tracker). Legend: J images, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mage_kit.datasets import ImageFolder
+from mage_kit.errors import MageKitError
+from mage_kit.evaluation.generation_metrics.extractor import Extractor
+from mage_kit.evaluation.generation_metrics.moments import Moments
+from mage_kit.files import write_tensors
+from mage_kit.image_files import upright_size
+from mage_kit.progress import Reporter
+from mage_kit.transforms import Augment
+
+_KEY = "mage_kit_reference"
+_LOSSLESS = frozenset({"PNG", "BMP", "PPM", "TIFF"})
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images as an extractor sees them.
+
+    Args:
+        features_JD: float32.
+        mean_D: float64.
+        cov_DD: float64.
+        manifest: Count, codecs, crop, filter, hash of the images, extractor.
+    """
+
+    features_JD: Tensor
+    mean_D: Tensor
+    cov_DD: Tensor
+    manifest: dict[str, Any]
+
+
+def make_reference(
+    folder: Path,
+    out: Path,
+    extractor: Extractor,
+    *,
+    size: tuple[int, int],
+    channels: int = 3,
+    name: str | None = None,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> Reference:
+    """Look at all images of a folder and write features and manifest.
+
+    Args:
+        folder: Of images, flat or in sub-folders.
+        out: File to write, .safetensors.
+        extractor: Gives the features.
+        size: Height and width that images are brought to: the largest centred box, resized bicubic.
+        channels: Of the model's images.
+        name: Of the set; None for the folder's.
+        force: Take lossy, mixed or resized files all the same; the manifest says so.
+        reporter: Where progress goes.
+
+    Raises:
+        MageKitError: If files are lossy, of several codecs, or of other sizes, and `force` is not given; or broken.
+    """
+    images = ImageFolder(size, channels, path=str(folder), augment=Augment(filter="bicubic"), max_broken=0.0)
+    manifest = {"name": name or folder.resolve().name, **_look(images, size)}
+    if manifest["problems"] and not force:
+        lines = "\n".join(f"  {line}" for line in manifest["problems"])
+        raise MageKitError(
+            f"reference '{folder}': not fit to compare with:\n{lines}\n--force takes it, and each result says so"
+        )
+    moments, parts, digest = None, [], hashlib.sha256()
+    with (reporter or Reporter()).task("reference images", len(images)) as task:
+        for start in range(0, len(images), _BATCH):
+            stop = min(start + _BATCH, len(images))
+            views = np.stack([images.still(index).views[0] for index in range(start, stop)])
+            digest.update(views.tobytes())
+            features, _ = extractor(torch.from_numpy(views))
+            moments = moments or Moments.empty(features.shape[1], features.device)
+            moments.add(features)
+            parts.append(features.cpu())
+            task.update(stop)
+    assert moments is not None
+    mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
+    manifest |= {
+        "pixels_sha256": digest.hexdigest(),
+        "extractor": extractor.stated(),
+        "forced": bool(manifest["problems"]),
+    }
+    made = Reference(torch.cat(parts), mean_D, cov_DD, manifest)
+    tensors = {"features": made.features_JD, "mean": mean_D, "cov": cov_DD}
+    write_tensors(out, tensors, {_KEY: json.dumps(manifest, sort_keys=True)})
+    return made
+
+
+def read_reference(file: Path, extractor: Extractor, size: tuple[int, int]) -> Reference:
+    """Read a reference set.
+
+    Args:
+        file: As `make_reference` wrote it.
+        extractor: That is to be compared by; the reference must be of the same.
+        size: Height and width of what is compared.
+
+    Raises:
+        MageKitError: If it is none, or of another extractor or size.
+    """
+    try:
+        with safe_open(file, "pt") as held:
+            manifest = json.loads((held.metadata() or {})[_KEY])
+            tensors = {name: held.get_tensor(name) for name in ("features", "mean", "cov")}
+    except Exception:  # whatever is wrong with it
+        raise MageKitError(f"reference: '{file}', must be a file of mage-kit eval reference") from None
+    if manifest["extractor"] != extractor.stated():
+        told = f"{manifest['extractor']['name']} ({str(manifest['extractor']['sha256'])[:12]})"
+        raise MageKitError(f"reference: '{file}', was made by another extractor, {told} or with other settings")
+    if manifest["size"] != list(size):
+        raise MageKitError(f"reference: '{file}', holds images of {manifest['size']}, compared are {list(size)}")
+    return Reference(tensors["features"], tensors["mean"], tensors["cov"], manifest)
+
+
+def _look(images: ImageFolder, size: tuple[int, int]) -> dict[str, Any]:
+    """Read all headers: codecs and sizes, and what speaks against comparing."""
+    codecs: Counter[str] = Counter()
+    others = 0
+    for index in range(len(images)):
+        with images.image(index) as opened:
+            lossless = opened.format in _LOSSLESS or (opened.format == "WEBP" and bool(opened.info.get("lossless")))
+            codecs[f"{opened.format}{'' if lossless else ' (lossy)'}"] += 1
+            others += upright_size(opened) != (size[1], size[0])
+    problems = [
+        f"{count} of {len(images)} files are {codec}: save them as PNG"
+        for codec, count in codecs.items()
+        if "lossy" in codec
+    ]
+    if len(codecs) > 1:
+        problems.append(f"files of several codecs: {', '.join(sorted(codecs))}")
+    if others:
+        problems.append(
+            f"{others} of {len(images)} files are not {size[1]} x {size[0]} pixels, and would be cropped and resized"
+        )
+    if images.passed_over:
+        problems.append(f"{len(images.passed_over)} files are no images, as {images.passed_over[0][0]}")
+    return {
+        "count": len(images),
+        "codecs": dict(codecs),
+        "size": list(size),
+        "crop": "largest centred box" if others else "none",
+        "filter": "bicubic" if others else "none",
+        "resized": others,
+        "problems": problems,
+    }

@@ -1,0 +1,87 @@
+"""What is learned from and what is tested on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mage_kit.datasets import Dataset, ImageFolder
+from mage_kit.datasets.chosen import Chosen
+from mage_kit.draws import derive
+from mage_kit.errors import MageKitError
+from mage_kit.transforms import Augment
+
+_TESTS = ("val", "test", "validation")
+_FIFTH = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images, in two parts.
+
+    Args:
+        train: To learn from.
+        test: To test on.
+        told: What they are, for people.
+    """
+
+    train: Dataset
+    test: Dataset
+    told: str
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.train.classes)
+
+
+def folder_split(root: Path, image_size: tuple[int, int], channels: int, augment: Augment, seed: int = 0) -> Split:
+    """Return a folder's own parts, train/ beside val/ or test/; else a fifth of each class is set aside.
+
+    Args:
+        root: Holds train/ and val/ with class folders, or class folders.
+        image_size: Height and width of the model's images.
+        channels: Of the model's images.
+        augment: How views are made.
+        seed: Of what is set aside.
+
+    Raises:
+        MageKitError: If it is no such folder, or the parts have other classes.
+    """
+    if not root.is_dir():
+        raise MageKitError(f"data: '{root}', must be a folder of class folders, or of train/ and val/")
+    train = root / "train"
+    if not train.is_dir():
+        whole = ImageFolder(image_size, channels, path=str(root), augment=augment)
+        return held_out(whole, seed)
+    test = next((root / name for name in _TESTS if (root / name).is_dir()), None)
+    if test is None:
+        raise MageKitError(f"data: '{root}', has train/ but none of {', '.join(_TESTS)} beside it")
+    parts = [ImageFolder(image_size, channels, path=str(place), augment=augment) for place in (train, test)]
+    if parts[0].classes != parts[1].classes:
+        other = sorted(set(parts[0].classes) ^ set(parts[1].classes))
+        raise MageKitError(f"data: '{root}', train/ and {test.name}/ have other classes, '{other[0]}' in one of them")
+    return Split(parts[0], parts[1], f"{root}: train/ and {test.name}/")
+
+
+def held_out(dataset: Dataset, seed: int = 0) -> Split:
+    """Set a fifth of each class aside, drawn from the seed.
+
+    Raises:
+        MageKitError: If images have no labels, or a class has fewer than five images.
+    """
+    if not dataset.classes:
+        raise MageKitError("data: has no labels; name labelled images with --data")
+    labels = dataset.labels()
+    test: list[int] = []
+    for number, name in enumerate(dataset.classes):
+        found = np.flatnonzero(labels == number)
+        if len(found) < _FIFTH:
+            raise MageKitError(f"data: class '{name}' has {len(found)} images, must have at least {_FIFTH}")
+        random = np.random.Generator(np.random.PCG64(derive(seed, "held-out", number)))
+        test += random.permutation(found)[: len(found) // _FIFTH].tolist()
+    aside = set(test)
+    train = [index for index in range(len(dataset)) if index not in aside]
+    return Split(Chosen(dataset, train), Chosen(dataset, sorted(test)), f"a fifth of each class set aside, seed {seed}")

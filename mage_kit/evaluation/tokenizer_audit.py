@@ -1,0 +1,189 @@
+"""Is a tokenizer fit for one's own images? Measured before GPU time is spent on a model of its tokens.
+
+Legend: I images, C channels, H x W pixels, V codes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mage_kit.datasets import Dataset
+from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.progress import Reporter
+from mage_kit.tokenizers import Tokenizer
+
+WORST = 8
+_BATCH = 32
+_WINDOW, _SIGMA = 11, 1.5  # of SSIM (Wang et al., 2004)
+_POOR, _FAIR = 18.0, 22.0  # dB
+_COLLAPSED, _THIN = 0.02, 0.2  # of the codes, by perplexity
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Args:
+        psnr: Mean over images, dB.
+        ssim: Mean over images.
+        images: How many were looked at.
+        broken: How many could not be.
+        counts_V: Uses of each code; None of continuous tokens.
+        psnr_I: Of each image.
+        worst: Places of the worst images in the data set, worst first.
+        pairs: uint8 (original, reconstruction) of these, each (C, H, W).
+    """
+
+    psnr: float
+    ssim: float
+    images: int
+    broken: int
+    counts_V: np.ndarray | None
+    psnr_I: np.ndarray
+    worst: list[int]
+    pairs: list[tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def entropy(self) -> float:
+        """Of the codes' uses, in bits."""
+        assert self.counts_V is not None
+        shares = self.counts_V[self.counts_V > 0] / self.counts_V.sum()
+        return float(-(shares * np.log2(shares)).sum())
+
+    @property
+    def perplexity(self) -> float:
+        """As many codes, used alike, would carry as much."""
+        return float(2.0**self.entropy)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        deciles = {f"p{share}": round(float(np.percentile(self.psnr_I, share)), 3) for share in (1, 10, 50, 90)}
+        made: dict[str, Any] = {"psnr": self.psnr, "psnr_percentiles": deciles, "ssim": self.ssim}
+        made |= {"images": self.images, "broken": self.broken}
+        if self.counts_V is not None:
+            used = int((self.counts_V > 0).sum())
+            made |= {
+                "codes": len(self.counts_V),
+                "codes_used": used,
+                "perplexity": self.perplexity,
+                "entropy_bits": self.entropy,
+            }
+        return made
+
+
+@torch.no_grad()
+def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None = None) -> Audit:
+    """Reconstruct every image and count the codes.
+
+    Args:
+        tokenizer: A trained one, in evaluation mode.
+        dataset: Images; labels are not read.
+        reporter: Where progress goes.
+
+    Raises:
+        MageKitError: If no image can be read.
+    """
+    device = next(iter(tokenizer.state_dict().values()), torch.zeros(())).device
+    codes = tokenizer.spec.codes
+    counts = torch.zeros(codes or 0, dtype=torch.int64, device=device)
+    scores: list[tuple[float, float, int]] = []
+    worst: list[tuple[float, int, np.ndarray, np.ndarray]] = []
+    broken = 0
+    with (reporter or Reporter()).task("auditing", len(dataset)) as task:
+        for start in range(0, len(dataset), _BATCH):
+            views, places = [], []
+            for index in range(start, min(start + _BATCH, len(dataset))):
+                try:
+                    views.append(dataset.still(index).views[0])
+                    places.append(index)
+                except BrokenImageError:
+                    broken += 1
+            if views:
+                given = torch.from_numpy(np.stack(views)).to(device)
+                tokens = tokenizer.encode(given.float() / 255)
+                if codes:
+                    counts += torch.bincount(tokens.flatten(), minlength=codes)
+                rebuilt = (tokenizer.decode(tokens).clamp(0, 1) * 255).round().to(torch.uint8)
+                found = list(zip(psnr(given, rebuilt).tolist(), ssim(given, rebuilt).tolist(), places, strict=True))
+                scores += found
+                pairs = zip(found, given.cpu().numpy(), rebuilt.cpu().numpy(), strict=True)
+                worst += [(score, place, image, again) for (score, _, place), image, again in pairs]
+                worst = sorted(worst, key=lambda item: item[:2])[:WORST]
+            task.update(min(start + _BATCH, len(dataset)))
+    if not scores:
+        raise MageKitError("data: no image could be read")
+    psnr_I, ssim_I = (np.array(column) for column in list(zip(*scores, strict=True))[:2])
+    return Audit(
+        float(psnr_I.mean()),
+        float(ssim_I.mean()),
+        len(scores),
+        broken,
+        counts.cpu().numpy() if codes else None,
+        psnr_I,
+        [place for _, place, _, _ in worst],
+        [(image, again) for _, _, image, again in worst],
+    )
+
+
+def psnr(first_ICHW: Tensor, second_ICHW: Tensor) -> Tensor:
+    """Return peak signal-to-noise ratios (I,) in dB of uint8 images; 100 where they are the same."""
+    error = (first_ICHW.double() - second_ICHW.double()).square().mean(dim=(1, 2, 3)) / 255**2
+    return (-10 * error.clamp_min(1e-10).log10()).float()
+
+
+def ssim(first_ICHW: Tensor, second_ICHW: Tensor) -> Tensor:
+    """Return structural similarities (I,) of uint8 images, window of 11 (less for smaller images), deviation 1.5."""
+    side = min(_WINDOW, *first_ICHW.shape[-2:])
+    side -= 1 - side % 2
+    place = torch.arange(side, dtype=torch.float64, device=first_ICHW.device) - side // 2
+    line = torch.exp(-place.square() / (2 * _SIGMA**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+    channels = first_ICHW.shape[1]
+    kernel = window.expand(channels, 1, side, side)
+
+    def mean(values: Tensor) -> Tensor:
+        return F.conv2d(values, kernel, groups=channels)
+
+    x, y = first_ICHW.double() / 255, second_ICHW.double() / 255
+    mean_x, mean_y = mean(x), mean(y)
+    var_x, var_y = mean(x * x) - mean_x.square(), mean(y * y) - mean_y.square()
+    both = mean(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    top = (2 * mean_x * mean_y + c1) * (2 * both + c2)
+    return (top / ((mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2))).mean(dim=(1, 2, 3)).float()
+
+
+def verdict(found: Audit) -> str:
+    """Say in words whether a model should be trained on these tokens."""
+    said, grave = [], False
+    if found.psnr < _POOR:
+        grave = True
+        said.append(
+            f"reconstructions are poor ({found.psnr:.1f} dB): what a model generates cannot be better than these"
+        )
+    elif found.psnr < _FAIR:
+        said.append(f"reconstructions lose detail ({found.psnr:.1f} dB): look at the worst ones")
+    else:
+        said.append(f"reconstructions are sound ({found.psnr:.1f} dB)")
+    if found.counts_V is not None:
+        share = found.perplexity / len(found.counts_V)
+        told = f"perplexity {found.perplexity:.0f} of {len(found.counts_V)} codes"
+        if found.perplexity < 2 or share < _COLLAPSED:
+            grave = True
+            said.append(f"the codebook has collapsed ({told})")
+        elif share < _THIN:
+            said.append(f"few codes do most of the work ({told}): these images are narrower than the codebook")
+        else:
+            said.append(f"the codebook is well used ({told})")
+    low = float(np.percentile(found.psnr_I, 1))
+    if found.psnr - low > 8 and math.isfinite(low):
+        said.append(f"one image in a hundred is below {low:.1f} dB: see what kind they are")
+    start = "Do not train on these tokens yet" if grave else "These tokens will do"
+    return f"{start}: {'; '.join(said)}."

@@ -1,0 +1,247 @@
+"""Distances of generated and of reconstructed images to real ones, named so that they cannot be taken for others.
+
+gFID is a model's, rFID a tokenizer's; both need an extractor file, whose SHA-256 stands in the result. Fewer than
+10,000 images give a smoke figure, and its name says so. Legend: I images, C channels, H x W pixels, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mage_kit import processes
+from mage_kit.datasets import Dataset, ImageFolder
+from mage_kit.decoding import DecodingChanges
+from mage_kit.errors import MageKitError
+from mage_kit.evaluation.feature_cache import weights_digest
+from mage_kit.evaluation.features import stills
+from mage_kit.evaluation.generation_metrics import (
+    Extractor,
+    Moments,
+    Reference,
+    frechet,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
+from mage_kit.evaluation.generation_metrics.measures import as_dict
+from mage_kit.generation import Labels, Sampler, generation_precision, prepared
+from mage_kit.loading import load_tokenizer
+from mage_kit.model import Mage
+from mage_kit.progress import Reporter
+from mage_kit.storage import best_device
+from mage_kit.tokenizers import Tokenizer
+from mage_kit.transforms import Augment
+from mage_kit.version import __version__
+
+HONEST = 10_000  # images below which a distance says little: its bias grows with 1 / images
+_BATCH = 64
+_KEPT = 50_000  # images whose features are kept for KID, precision and recall
+
+
+@dataclass
+class Gathered:
+    """Images as the extractor saw them, of one process.
+
+    Args:
+        moments: Of all.
+        features: Parts of the first images.
+        logits: Of these, if there are any.
+        seen: How often each image came, by hash.
+    """
+
+    moments: Moments | None = None
+    features: list[Tensor] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    seen: Counter[bytes] = field(default_factory=Counter)
+
+    def add(self, images_ICHW: Tensor, extractor: Extractor, at_most: int) -> None:
+        """Take in uint8 images."""
+        features, logits = extractor(images_ICHW)
+        self.moments = self.moments or Moments.empty(features.shape[1], features.device)
+        self.moments.add(features)
+        if sum(map(len, self.features)) < at_most:
+            self.features.append(features.cpu())
+            if logits is not None:
+                self.logits.append(logits.cpu())
+        for image in images_ICHW.cpu():
+            self.seen[hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).digest()] += 1
+
+
+def generated_quality(
+    model: Mage,
+    reference: Reference,
+    extractor: Extractor,
+    n: int,
+    *,
+    seed: int = 0,
+    labels: Labels = None,
+    weights: str = "raw",
+    batch: int = _BATCH,
+    changes: DecodingChanges | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Generate images and measure them against a reference set; all processes share the work.
+
+    Args:
+        model: A model with codes.
+        reference: Real images.
+        extractor: The one that saw them.
+        n: Images to generate.
+        seed: Image i follows (seed, i) alone, in whatever process.
+        labels: Of conditional models.
+        weights: "raw" or "ema", for the result.
+        batch: Images at once.
+        changes: Of the model's decoding.
+        reporter: Where progress goes.
+
+    Returns:
+        The result, ready for JSON: its `name` says what the figure is.
+    """
+    if n < 2:
+        raise MageKitError(f"n: {n}, must be at least 2")
+    source = Sampler(model, seed=seed, labels=labels, batch=batch, **(changes or {}))
+    held, starts = Gathered(), range(0, n, batch)
+    mine = [starts[number] for number in range(processes.rank(), len(starts), processes.world())]
+    with prepared(model, min(n, batch), "auto"), (reporter or Reporter()).task(f"generating {n} images", n) as task:
+        for start in mine:
+            count = min(batch, n - start)
+            held.add(_bytes(source.make(start, count).images_BCHW), extractor, _KEPT // processes.world())
+            task.update(start + count)
+    result = _compare(held, reference, "gFID", n, extractor, seed)
+    return {
+        **result,
+        "images": n,
+        "seed": seed,
+        "weights": weights,
+        "weights_sha256": weights_digest(model),
+        "decoding": source.decoding.describe(),
+        "labels": "each class in turn" if labels is None and model.decoder.classes else labels,
+        "generation_precision": generation_precision("auto", model).value,
+    }
+
+
+def reconstructed_quality(
+    tokenizer: Tokenizer, images: Dataset, extractor: Extractor, *, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Measure a tokenizer's reconstructions of images against these.
+
+    Args:
+        tokenizer: A trained one.
+        images: Real ones, brought to the tokenizer's size.
+        extractor: Gives the features.
+        reporter: Where progress goes.
+    """
+    real, rebuilt = Gathered(), Gathered()
+    with (reporter or Reporter()).task("reconstructing", len(images)) as task:
+        for done, given in enumerate(_batches(images), start=1):
+            real.add(given, extractor, _KEPT)
+            with torch.no_grad():
+                tokens = tokenizer.encode(given.to(best_device()).float() / 255)
+                again = tokenizer.decode(tokens)
+            rebuilt.add(_bytes(again), extractor, _KEPT)
+            task.update(min(done * _BATCH, len(images)))
+    if real.moments is None or real.moments.count < 2:
+        raise MageKitError(f"data: {len(images)} images, a distance needs at least 2")
+    mean_D, cov_DD = (part.cpu() for part in real.moments.gaussian())
+    manifest = {"name": "the originals", "count": int(real.moments.count), "codecs": _codecs(images), "forced": False}
+    reference = Reference(torch.cat(real.features), mean_D, cov_DD, manifest)
+    result = _compare(rebuilt, reference, "rFID", int(real.moments.count), extractor, 0)
+    return {**result, "images": int(real.moments.count), "tokenizer_sha256": weights_digest(tokenizer)}
+
+
+def tokenizer_and_images(source: Path, data: Path, max_broken: float = 0.0) -> tuple[Tokenizer, Dataset]:
+    """Load a tokenizer, or a run's, and a folder of images at its size.
+
+    Args:
+        source: Tokenizer, run or model folder, or a published checkpoint.
+        data: Folder of images.
+        max_broken: Share of them that may be broken.
+    """
+    tokenizer = load_tokenizer(source, best_device())
+    images = ImageFolder(
+        tokenizer.image_size,
+        tokenizer.channels,
+        path=str(data),
+        augment=Augment(filter="bicubic"),
+        max_broken=max_broken,
+    )
+    return tokenizer, images
+
+
+def figure_name(kind: Literal["gFID", "rFID"], images: int, reference: dict[str, Any], duplicates: int) -> str:
+    """Return what a figure is to be called: what speaks against taking it at face value stands in its name."""
+    told = []
+    if images < HONEST:
+        told.append(f"SMOKE FIGURE of {images:,} images, comparable with nothing")
+    elif reference["count"] < HONEST:
+        told.append(f"reference of {reference['count']:,} images")
+    if reference.get("forced"):
+        told.append("reference forced")
+    if duplicates:
+        told.append(f"{duplicates:,} duplicates")
+    return f"{kind} ({'; '.join(told)})" if told else kind
+
+
+def _compare(
+    held: Gathered, reference: Reference, kind: Literal["gFID", "rFID"], count: int, extractor: Extractor, seed: int
+) -> dict[str, Any]:
+    """Join the processes' images and compare them."""
+    width = reference.mean_D.shape[0]
+    moments = (held.moments or Moments.empty(width)).shared()
+    gaussian = tuple(part.cpu() for part in moments.gaussian())
+    parts = processes.collect((held.features, held.logits, held.seen))
+    features = torch.cat([part for features, _, _ in parts for part in features])
+    logits = [part for _, logits, _ in parts for part in logits]
+    seen: Counter[bytes] = sum((each for _, _, each in parts), Counter())
+    duplicates = count - len(seen)
+    measures: dict[str, Any] = {
+        "frechet": frechet((gaussian[0], gaussian[1]), (reference.mean_D, reference.cov_DD)),
+        "kid": kernel_distance(features, reference.features_JD, seed=seed),
+        "inception_score": inception_score(torch.cat(logits), seed=seed) if logits else None,
+    }
+    if min(len(features), len(reference.features_JD)) > 3:
+        precision, recall = precision_recall(features, reference.features_JD)
+        measures |= {"precision": precision, "recall": recall}
+    return {
+        "name": figure_name(kind, count, reference.manifest, duplicates),
+        "kind": kind,
+        "comparable": count >= HONEST and reference.manifest["count"] >= HONEST and not reference.manifest["forced"],
+        "rows": {"images": as_dict(measures)},
+        "duplicates": duplicates,
+        "most_frequent": max(seen.values(), default=0),
+        "extractor": extractor.stated(),
+        "reference": reference.manifest,
+        "versions": {"mage_kit": __version__, "torch": torch.__version__},
+    }
+
+
+def _bytes(images_ICHW: Tensor) -> Tensor:
+    """As a PNG would hold them."""
+    return (images_ICHW.detach().clamp(0, 1) * 255).byte()
+
+
+def _batches(images: Dataset) -> Iterator[Tensor]:
+    rows: list[Tensor] = []
+    for sample in stills(images):
+        rows.append(torch.from_numpy(sample.views[0]))
+        if len(rows) == _BATCH:
+            yield torch.stack(rows)
+            rows = []
+    if rows:
+        yield torch.stack(rows)
+
+
+def _codecs(images: Dataset) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for index in range(len(images)):
+        with images.image(index) as opened:
+            found[str(opened.format)] += 1
+    return dict(found)

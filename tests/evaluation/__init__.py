@@ -1,0 +1,1 @@
+"""Representation and pictures, measured."""

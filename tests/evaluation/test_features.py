@@ -1,0 +1,153 @@
+"""Features: from where, in what order, kept where, refused when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mage_kit as mk
+from mage_kit.evaluation.feature_cache import FeatureCache
+from mage_kit.evaluation.features import extract, extract_features
+from mage_kit.evaluation.sources import FeatureSource, pooled
+from mage_kit.evaluation.splits import folder_split, held_out
+from mage_kit.progress import Reporter
+from tests import build
+
+QUIET = Reporter.silent()
+
+
+@pytest.fixture(scope="module")
+def model() -> mk.Mage:
+    return build.mage(build.vqgan(1, (8, 8))).eval()
+
+
+@pytest.fixture(scope="module")
+def digits() -> mk.Dataset:
+    return mk.Digits(image_size=(32, 32), channels=1, part="held_out")
+
+
+def test_sources_are_written_as_they_are_read() -> None:
+    for text in ("mean", "class", "mean@3", "class@11+norm", "mean+norm"):
+        assert str(FeatureSource.parse(text)) == text
+    assert FeatureSource.parse("class@11+norm") == FeatureSource("class", 11, True)
+    for wrong in ("max", "mean@", "norm", "mean+norm@3", ""):
+        with pytest.raises(ValueError, match="must be mean or class"):
+            FeatureSource.parse(wrong)
+
+
+def test_each_source_is_what_it_says(model: mk.Mage) -> None:
+    images = build.images(model, 3)
+    tokens = model.tokenizer.encode(images)
+    sources = [FeatureSource(), FeatureSource("class"), FeatureSource(block=1), FeatureSource("mean", None, True)]
+    with torch.no_grad():
+        mean, first, early, normed = pooled(model, tokens, sources)
+        hidden = model.encoder(model.embedding(tokens, mk.embedding.open_plan(tokens)))
+        after_one = model.encoder.blocks[0](model.embedding(tokens, mk.embedding.open_plan(tokens)))
+        torch.testing.assert_close(mean, hidden[:, 1:].mean(dim=1))
+        torch.testing.assert_close(first, hidden[:, 0])
+        torch.testing.assert_close(early, after_one[:, 1:].mean(dim=1))
+        torch.testing.assert_close(normed, model.encoder.norm(hidden)[:, 1:].mean(dim=1))
+    torch.testing.assert_close(mean, model.features(images))
+
+
+def test_a_block_that_there_is_not_is_refused(model: mk.Mage, digits: mk.Dataset) -> None:
+    with pytest.raises(ValueError, match="source: 'mean@3', the encoder has 2 blocks"):
+        extract(model, digits, [FeatureSource(block=3)], reporter=QUIET)
+
+
+def test_features_come_in_the_order_of_the_images_without_broken_ones(model: mk.Mage, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            image = Image.fromarray(random.integers(0, 256, (32, 32), dtype=np.uint8))
+            image.save(tmp_path / name / f"{number}.png")
+    (tmp_path / "a" / "2.png").write_bytes(b"no image")
+    data = mk.ImageFolder(image_size=(32, 32), channels=1, path=str(tmp_path), max_broken=0.1)
+    values, places = extract(model, data, [FeatureSource()], batch=4, reporter=QUIET)
+    assert places.tolist() == [0, 1, *range(3, 12)] and values[0].shape == (11, 32)
+    one = model.features(torch.from_numpy(data.still(7).views[0])[None].float() / 255)
+    np.testing.assert_allclose(values[0][6], one[0], rtol=1e-4, atol=1e-5)
+    data.max_broken = 0.0
+    with pytest.raises(mk.MageKitError, match="exceeded by 1 of 12 images"):
+        extract(model, data, [FeatureSource()], reporter=QUIET)
+
+
+def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digits: mk.Dataset, tmp_path: Path) -> None:
+    folder = mk.save(model, tmp_path / "model")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, torch, numpy as np, mage_kit as mk\n"
+        "from mage_kit import processes\n"
+        "from mage_kit.evaluation.features import extract\n"
+        "from mage_kit.evaluation.sources import FeatureSource\n"
+        "torch.set_num_threads(1)\n"
+        "processes.start(torch.device('cpu'))\n"
+        "data = mk.Digits(image_size=(32, 32), channels=1, part='held_out')\n"
+        "sources = [FeatureSource(), FeatureSource('class', 1)]\n"
+        "values, places = extract(mk.load(sys.argv[1]), data, sources, batch=32)\n"
+        "np.savez(f'{sys.argv[2]}-{processes.rank()}-of-{processes.world()}.npz', *values, places=places)\n"
+    )
+    arguments = [str(program), str(folder), str(tmp_path / "made")]
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launcher, *arguments], check=True, capture_output=True)
+    one, *both = (np.load(tmp_path / f"made-{name}.npz") for name in ("0-of-1", "0-of-2", "1-of-2"))
+    assert one["arr_0"].shape == (200, 32) and one["places"].tolist() == list(range(200))
+    for other in both:
+        assert all(np.array_equal(one[name], other[name]) for name in ("arr_0", "arr_1", "places"))
+
+
+def test_cached_features_are_those_extracted_and_stale_ones_are_refused(
+    digits: mk.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = build.mage(build.vqgan(1, (8, 8))).eval()
+    sources = [FeatureSource(), FeatureSource("class")]
+    cache = FeatureCache(tmp_path, held, reporter=QUIET)
+    first = cache.get("test", digits, sources)
+    whole = extract_features(held, digits, reporter=QUIET)
+    assert np.array_equal(first[0].values_ID, whole.values_ID) and np.array_equal(first[0].labels_I, whole.labels_I)
+    with monkeypatch.context() as patched:
+        patched.setattr("mage_kit.evaluation.feature_cache.extract", None)  # nothing is extracted again
+        again = cache.get("test", digits, sources)
+    assert all(np.array_equal(a.values_ID, b.values_ID) for a, b in zip(first, again, strict=True))
+    more = cache.get("test", digits, [FeatureSource(block=1)])
+    assert not np.array_equal(more[0].values_ID, first[0].values_ID)
+    with torch.no_grad():
+        held.encoder.norm.weight[0] += 1
+    with pytest.raises(mk.MageKitError, match="were made from other weights; --refresh"):
+        FeatureCache(tmp_path, held, reporter=QUIET).get("test", digits, sources)
+    other = mk.Digits(image_size=(32, 32), channels=1, part="training")
+    with pytest.raises(mk.MageKitError, match="other weights, data"):
+        FeatureCache(tmp_path, held, reporter=QUIET).get("test", other, sources)
+    fresh = FeatureCache(tmp_path, held, refresh=True, reporter=QUIET).get("test", digits, sources)
+    assert np.array_equal(fresh[0].values_ID, first[0].values_ID), "the norm has no say in features before it"
+    (tmp_path / "test-mean.safetensors").write_bytes(b"torn")
+    with pytest.raises(mk.MageKitError, match=r"test-mean.safetensors', is damaged"):
+        FeatureCache(tmp_path, held, reporter=QUIET).get("test", digits, sources)
+
+
+def test_what_is_set_aside(digits: mk.Dataset, tmp_path: Path) -> None:
+    split = held_out(digits, seed=3)
+    labels = digits.labels()
+    places = [*split.train.places, *split.test.places]  # type: ignore[attr-defined]  # chosen ones
+    assert sorted(places) == list(range(200))
+    for number in range(10):
+        share = np.mean(split.test.labels() == number) * len(split.test)
+        assert share == np.sum(labels == number) // 5
+    assert held_out(digits, seed=4).test.places != split.test.places  # type: ignore[attr-defined]
+    for part in ("train/a", "train/b", "val/a"):
+        (tmp_path / part).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / part / "x.png")
+    with pytest.raises(mk.MageKitError, match="train/ and val/ have other classes, 'b' in one of them"):
+        folder_split(tmp_path, (32, 32), 1, mk.Augment())
+    (tmp_path / "val" / "b").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "val" / "b" / "x.png")
+    found = folder_split(tmp_path, (32, 32), 1, mk.Augment())
+    assert (len(found.train), len(found.test), found.classes) == (2, 2, 2)
