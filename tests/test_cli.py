@@ -201,6 +201,7 @@ def test_schema_is_json_on_standard_output() -> None:
     assert json.loads(run("schema").stdout)["title"] == "mage_kit recipe"
 
 
+@pytest.mark.slow
 def test_one_table_of_variants_with_a_plugin(tmp_path: Path) -> None:
     """The README's comparison, made small: three mask ratios, one of them from a researcher's file."""
     from tests.test_training import SMALL

@@ -87,7 +87,7 @@ def measured(recipe: mk.Recipe, images: int, low: bool, recompute: bool = False,
         ("mage_vitb", 4, True, False, []),
         pytest.param("mage_vitb", 24, False, False, DRY, marks=pytest.mark.slow),
         pytest.param("mage_vitb", 16, True, True, [], marks=pytest.mark.slow),
-        ("mage_vitl", 8, True, False, []),
+        pytest.param("mage_vitl", 8, True, False, [], marks=pytest.mark.slow),
         pytest.param("mage_c_vitb", 8, True, False, [], marks=pytest.mark.slow),
     ],
 )  # fmt: skip
@@ -154,6 +154,7 @@ def test_the_arithmetic_of_a_run() -> None:
         estimate(recipe, Machine(processes=48))
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_json(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mage_kit.cli", "plan", str(RECIPES / "mage_vitb.json")]
     done = subprocess.run([*command, "--gpus", "64"], capture_output=True, text=True, check=False)

@@ -103,7 +103,9 @@ def probe(
     reporter = _start(options)
     target = result_file(run, "probe", options.overwrite)
     subject = _subject(run, options, reporter)
-    result = keep(target, published_probe(subject, set_ or [], baseline=baseline, resume=resume))
+    result = keep(
+        target, published_probe(subject, set_ or [], baseline=baseline, resume=resume, overwrite=options.overwrite)
+    )
     _table("Linear probe", result["rows"], result["protocol"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,12 +44,12 @@ class Chosen(Dataset):
         return self.source.name(self.places[index])
 
     def sample(self, index: int, epoch: int, seed: int) -> Sample:
-        """Return the source's training views."""
-        return self.source.sample(self.places[index], epoch, seed)
+        """Return the source's training views; the place is the one among those chosen."""
+        return dataclasses.replace(self.source.sample(self.places[index], epoch, seed), index=index)
 
     def still(self, index: int) -> Sample:
-        """Return the source's evaluation view."""
-        return self.source.still(self.places[index])
+        """Return the source's evaluation view; the place is the one among those chosen."""
+        return dataclasses.replace(self.source.still(self.places[index]), index=index)
 
     def identity(self) -> dict[str, object]:
         """Return what tells the source from other data, and which of its images these are."""

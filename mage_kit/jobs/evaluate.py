@@ -15,6 +15,7 @@ from mage_kit.evaluation.plots import plot_series
 from mage_kit.evaluation.splits import folder_split
 from mage_kit.evaluation.subject import Subject
 from mage_kit.files import check_writable, read_json, write_json
+from mage_kit.jobs.folders import clear_run
 from mage_kit.loading import load_classifier
 from mage_kit.progress import Reporter
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder, save
@@ -25,6 +26,8 @@ from mage_kit.version import __version__
 
 EVAL = "eval"
 _WIDE = 1024  # from this width on the published probe's rate is half
+_BATCH = 4096  # of the published probe
+_STEPS = 20  # an epoch, at least
 
 
 def result_file(run: Path, name: str, overwrite: bool) -> Path:
@@ -73,7 +76,12 @@ def plot(target: Path, result: dict[str, Any], kind: Literal["blocks", "shots"])
 
 
 def published_probe(
-    subject: Subject, overrides: Sequence[str] = (), *, baseline: bool = False, resume: bool = False
+    subject: Subject,
+    overrides: Sequence[str] = (),
+    *,
+    baseline: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train the linear probe as published: Table 11 of the supplement, on the run's frozen encoder.
 
@@ -82,15 +90,16 @@ def published_probe(
         overrides: `a.b=VALUE` of the classifier's recipe, as training.epochs=10.
         baseline: Probe the untrained encoder too.
         resume: Go on with a probe that was interrupted.
+        overwrite: Start over where one was begun.
 
     Returns:
         The result, ready for JSON.
     """
-    rows = {"features": _probe(subject, subject.run, "probe", overrides, resume)}
+    rows = {"features": _probe(subject, subject.run, "probe", overrides, resume, overwrite)}
     if baseline:
         place = subject.run / EVAL / "untrained"
         processes.on_first(lambda: None if (place / RECIPE_FILE).is_file() else _save_untrained(subject, place))
-        rows["untrained encoder"] = _probe(subject, place, "probe-untrained", overrides, resume)
+        rows["untrained encoder"] = _probe(subject, place, "probe-untrained", overrides, resume, overwrite)
     recipe = load_recipe(subject.run / EVAL / "probe" / RECIPE_FILE)
     assert isinstance(recipe, ClassifierRecipe) and recipe.training is not None
     training = recipe.training.model_dump(mode="json")
@@ -98,7 +107,7 @@ def published_probe(
     changed = [
         f"{name} {training[name]} (published {value})" for name, value in published.items() if training[name] != value
     ]
-    protocol = "linear probe as published (Table 11 of the supplement): LARS, random resized crops"
+    protocol = "linear probe as published (Table 11 of the supplement): LARS, random resized crops, largest rate"
     return {
         **subject.stated(),
         "protocol": protocol + (f"; but {', '.join(changed)}" if changed else ""),
@@ -109,10 +118,14 @@ def published_probe(
 
 
 def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ()) -> ClassifierRecipe:
-    """Return the published probe of a run as a recipe: what is not of Table 11 is the run's own."""
+    """Return the published probe of a run as a recipe: what is not of Table 11 is the run's own.
+
+    Where the images are few, the batch is smaller, so that there are steps enough; the largest rate stays.
+    """
     run = subject.recipe.model_dump(mode="json", by_alias=True)
     images = len(subject.split.train)
-    batch = min(4096, images - images % (2 * processes.world()))
+    batch = min(_BATCH, _few(images // _STEPS, processes.world()))
+    peak = (0.05 if run["model"]["encoder"].get("dim", 0) >= _WIDE else 0.1) * _BATCH / 256
     data = run["data"] or {"kind": "image_folder", "path": None}
     augment = {**data.get("augment", {}), "views": 1, "filter": "bicubic"}
     encoder = run["model"]["encoder"]
@@ -133,7 +146,7 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
             "pretrained": {"weights": str(weights), "freeze": True},
             "training": {
                 "batch": batch, "epochs": 90, "warmup_epochs": 10, "optimizer": "lars", "weight_decay": 0.0,
-                "base_lr": 0.05 if encoder.get("dim", 0) >= _WIDE else 0.1,
+                "base_lr": peak * 256 / batch,
             },
             "kernels": run["kernels"],
         },
@@ -141,10 +154,19 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
     )  # fmt: skip
 
 
-def _probe(subject: Subject, weights: Path, name: str, overrides: Sequence[str], resume: bool) -> dict[str, Any]:
+def _few(wanted: int, world: int) -> int:
+    """Return a batch that processes can share, of at least 16 images each."""
+    return max(16 * world, wanted - wanted % (2 * world))
+
+
+def _probe(
+    subject: Subject, weights: Path, name: str, overrides: Sequence[str], resume: bool, overwrite: bool
+) -> dict[str, Any]:
     out, recipe = subject.run / EVAL / name, probe_recipe(subject, weights, overrides)
     images = (subject.split.train, subject.split.test)
     resume = resume and processes.on_first((out / RECIPE_FILE).is_file)
+    if not resume:
+        processes.on_first(lambda: clear_run(out, overwrite))
     train_classifier(recipe, out, resume=resume, reporter=subject.reporter, images=images)
     measured: dict[str, Any] = read_json(out / EVAL / "accuracy.json")["raw"]
     return measured

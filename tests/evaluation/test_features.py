@@ -141,6 +141,8 @@ def test_what_is_set_aside(digits: mk.Dataset, tmp_path: Path) -> None:
     for number in range(10):
         share = np.mean(split.test.labels() == number) * len(split.test)
         assert share == np.sum(labels == number) // 5
+    assert [split.test.still(place).index for place in (0, 5)] == [0, 5]
+    assert np.array_equal(split.test.still(5).views[0], digits.still(split.test.places[5]).views[0])  # type: ignore[attr-defined]
     assert held_out(digits, seed=4).test.places != split.test.places  # type: ignore[attr-defined]
     for part in ("train/a", "train/b", "val/a"):
         (tmp_path / part).mkdir(parents=True)
