@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -105,6 +106,21 @@ def codebook_chart(counts: Sequence[int]) -> Chart:
         axis.legend(frameon=False, fontsize=8)
 
     return _chart("Codes by frequency", "code, the most frequent first", paint)
+
+
+def series_chart(title: str, across: str, series: Mapping[str, Sequence[tuple[float, float, float]]]) -> Chart:
+    """Return curves of (x, accuracy, deviation) points by name."""
+
+    def paint(axis: Any) -> None:
+        for (name, points), colour in zip(series.items(), cycle((_FIRST, _SECOND, _MUTED)), strict=False):
+            xs, ys, deviations = zip(*points, strict=True)
+            bars = deviations if any(deviations) else None
+            axis.errorbar(xs, ys, yerr=bars, color=colour, marker="o", markersize=4, capsize=3, label=name)
+        if len(series) > 1:
+            axis.legend(frameon=False, fontsize=8)
+        axis.set_ylabel("top-1")
+
+    return _chart(title, across, paint)
 
 
 def _loss(axis: Any, records: Sequence[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from mage_kit.recipe import Recipe
 from mage_kit.report import content, views
 from mage_kit.report.charts import ratio_chart, schedule_chart, training_charts
 from mage_kit.report.content import Part
+from mage_kit.report.measures import evaluations
 from mage_kit.report.stills import some_stills, stills_of
 from mage_kit.storage import MODEL_FILE, best_device, require_folder
 from mage_kit.training.metrics import read_metrics
@@ -95,6 +96,7 @@ def _gather(
     parts = [
         Part("Curves", "" if records else "Nothing has been logged.", charts=training_charts(records)),
         content.measured(run),
+        *evaluations(run),
     ]
     if complete:
         parts += _looks(run, recipe, others, reporter)

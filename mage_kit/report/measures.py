@@ -1,0 +1,78 @@
+"""What was measured of a run, RUN/eval/*.json, as tables and charts of its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mage_kit.files import read_json
+from mage_kit.report.charts import Chart, series_chart
+from mage_kit.report.content import Part
+
+_TITLES = {
+    "probe": "Linear probe, published protocol",
+    "probe-fast": "Linear probe, fast",
+    "blocks": "Linear probe by block",
+    "knn": "k-NN",
+    "fewshot": "Few-shot",
+    "transfer": "Transfer",
+    "accuracy": "Accuracy",
+    "fid": "Generated images",
+    "rfid": "Reconstructions",
+}
+
+
+def evaluations(run: Path) -> list[Part]:
+    """Return a section for each result that there is."""
+    folder = run / "eval"
+    parts = []
+    for name, title in _TITLES.items():
+        file = folder / f"{name}.json"
+        if file.is_file():
+            parts.append(_part(title, name, read_json(file)))
+    return parts
+
+
+def _part(title: str, name: str, held: dict[str, Any]) -> Part:
+    rows = held.get("rows", held)
+    note = str(held.get("name") or held.get("protocol") or "")
+    if "data" in held:
+        note += f" Data: {held['data']}."
+    part = Part(title, note.strip())
+    for what, values in rows.items():
+        if isinstance(values, dict):
+            part.rows += [(f"{what} {row}".strip(), text) for row, text in _cells(values)]
+    chart = _chart(name, rows)
+    if chart is not None:
+        part.charts.append(chart)
+    return part
+
+
+def _cells(values: dict[str, Any]) -> list[tuple[str, str]]:
+    if "by_shots" in values:
+        return [(f"{n} a class", f"{each['top1']:.4f} ± {each['std']:.4f}") for n, each in values["by_shots"].items()]
+    if "top1" in values:
+        deviation = f" ± {values['std']:.4f}" if "std" in values else ""
+        return [("", f"{values['top1']:.4f}{deviation}")]
+    made = []
+    for name, value in values.items():
+        if isinstance(value, dict) and "mean" in value:
+            made.append((name.replace("_", " "), f"{value['mean']:.5g} ± {value['std']:.2g}"))
+        elif isinstance(value, dict) and "top1" in value:
+            made.append((name.replace("_", " "), f"{value['top1']:.4f} ± {value.get('std', 0):.4f}"))
+        elif isinstance(value, float):
+            made.append((name.replace("_", " "), f"{value:.5g}"))
+    return made
+
+
+def _chart(name: str, rows: dict[str, Any]) -> Chart | None:
+    if name == "blocks":
+        points = [(float(block), row["top1"], 0.0) for block, row in rows.items()]
+        return series_chart("Linear probe after each block", "block", {"": points})
+    if name == "fewshot":
+        series = {
+            what: [(float(each["shots"]), each["top1"], each["std"]) for each in row["by_shots"].values()]
+            for what, row in rows.items()
+        }
+        return series_chart("Top-1 from a few labels", "labelled images of each class", series)
+    return None
