@@ -134,7 +134,7 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
             "name": f"{subject.recipe.name} probe",
             "plugins": run["plugins"],
             "seed": run["seed"],
-            "tokenizer": run["tokenizer"],
+            "tokenizer": {**run["tokenizer"], "weights": None},
             "data": {**data, "augment": augment},
             "validation": {**data, "augment": augment},
             "classifier": {

@@ -187,9 +187,12 @@ def test_references_that_would_mislead_are_refused(network: Path, tmp_path: Path
     mixed = pictures(tmp_path / "mixed")
     Image.new("RGB", (16, 16)).save(mixed / "x.bmp")
     large = pictures(tmp_path / "large", size=24)
+    twice = pictures(tmp_path / "twice")
+    (twice / "again.png").write_bytes((twice / "3.png").read_bytes())
     for folder, said in (
         (lossy, r"12 of 12 files are JPEG \(lossy\): save them as PNG"),
         (mixed, "files of several codecs: BMP, PNG"),
+        (twice, "1 of 13 images are copies of others"),
         (large, "12 of 12 files are not 16 x 16 pixels, and would be cropped and resized"),
     ):
         with pytest.raises(mk.MageKitError, match=said):

@@ -73,27 +73,28 @@ def make_reference(
         reporter: Where progress goes.
 
     Raises:
-        MageKitError: If files are lossy, of several codecs, or of other sizes, and `force` is not given; or broken.
+        MageKitError: If files are lossy, of several codecs, of other sizes or copies, unless `force`; or broken.
     """
     images = ImageFolder(size, channels, path=str(folder), augment=Augment(filter="bicubic"), max_broken=0.0)
     manifest = {"name": name or folder.resolve().name, **_look(images, size)}
-    if manifest["problems"] and not force:
-        lines = "\n".join(f"  {line}" for line in manifest["problems"])
-        raise MageKitError(
-            f"reference '{folder}': not fit to compare with:\n{lines}\n--force takes it, and each result says so"
-        )
+    _refuse(folder, manifest["problems"], force)
     moments, parts, digest = None, [], hashlib.sha256()
+    seen: set[bytes] = set()
     with (reporter or Reporter()).task("reference images", len(images)) as task:
         for start in range(0, len(images), _BATCH):
             stop = min(start + _BATCH, len(images))
             views = np.stack([images.still(index).views[0] for index in range(start, stop)])
             digest.update(views.tobytes())
+            seen.update(hashlib.blake2b(view.tobytes(), digest_size=16).digest() for view in views)
             features, _ = extractor(torch.from_numpy(views))
             moments = moments or Moments.empty(features.shape[1], features.device)
             moments.add(features)
             parts.append(features.cpu())
             task.update(stop)
     assert moments is not None
+    if copies := len(images) - len(seen):
+        manifest["problems"].append(f"{copies} of {len(images)} images are copies of others")
+        _refuse(folder, manifest["problems"], force)
     mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
     manifest |= {
         "pixels_sha256": digest.hexdigest(),
@@ -129,6 +130,15 @@ def read_reference(file: Path, extractor: Extractor, size: tuple[int, int]) -> R
     if manifest["size"] != list(size):
         raise MageKitError(f"reference: '{file}', holds images of {manifest['size']}, compared are {list(size)}")
     return Reference(tensors["features"], tensors["mean"], tensors["cov"], manifest)
+
+
+def _refuse(folder: Path, problems: list[str], force: bool) -> None:
+    """Raise for what speaks against comparing with a folder, unless it is taken all the same."""
+    if problems and not force:
+        lines = "\n".join(f"  {line}" for line in problems)
+        raise MageKitError(
+            f"reference '{folder}': not fit to compare with:\n{lines}\n--force takes it, and each result says so"
+        )
 
 
 def _look(images: ImageFolder, size: tuple[int, int]) -> dict[str, Any]:
