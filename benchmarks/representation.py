@@ -26,7 +26,7 @@ from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.representation import blocks, neighbours, probe_fast, shots
 from mage_kit.evaluation.sources import FeatureSource
-from mage_kit.evaluation.splits import Split
+from mage_kit.evaluation.splits import Split, published_views
 from mage_kit.evaluation.subject import FEATURES, Subject
 from mage_kit.files import read_json, write_json
 from mage_kit.jobs.evaluate import keep, plot, published_probe
@@ -54,6 +54,8 @@ def subject_of(run: Path, reporter: Reporter) -> Subject:
     assert recipe.data is not None
     data = recipe.data.model_dump(mode="json")
     parts = [recipe.extended(data={**data, "part": part}).build_dataset() for part in ("training", "held_out")]
+    for part in parts:
+        part.augment = published_views(part.augment, part.image_size)
     cache = FeatureCache(run / FEATURES / "study", model, reporter=reporter)
     return Subject(run, recipe, model, Split(parts[0], parts[1], TOLD), cache, "raw", reporter)
 
@@ -84,7 +86,7 @@ def over_seeds(measure: Callable[[int], float], seeds: Sequence[int]) -> dict[st
 def published(subject: Subject, out: Path) -> dict[str, Any]:
     """Return the published probe of features and untrained encoder over the seeds; the first stays with the run."""
     found: dict[str, list[float]] = {}
-    for seed in SEEDS:
+    for seed in reversed(SEEDS):  # what the first one leaves stays with the run
         name = subject.run / "eval" / "probe.json" if seed == 0 else out / f"probe-{seed}.json"
         if not name.is_file():
             keep(name, published_probe(subject, [f"seed={seed}"], baseline=True, overwrite=True))

@@ -37,7 +37,7 @@ class MageClassifier(WithBlocks):
         drop_path: Probability in training that an image goes past the last block's parts; linear from 0 at the first.
 
     Raises:
-        ValueError: If `classes` is below 1, or sine-cosine positions do not fit the encoder's width.
+        ValueError: If `classes` is below 1, there is no block to go past, or sine-cosine positions do not fit.
     """
 
     def __init__(
@@ -70,6 +70,8 @@ class MageClassifier(WithBlocks):
         nn.init.normal_(self.head.weight, std=0.01 if head == "probe" else 2e-5)
         nn.init.zeros_(self.head.bias)
         blocks = [module for module in self.encoder.modules() if isinstance(module, Block)]
+        if drop_path and not blocks:
+            raise ValueError(f"drop_path: {drop_path}, {type(encoder).__name__} has no transformer blocks; must be 0")
         for number, block in enumerate(blocks):
             block.drop_path = drop_path * number / max(1, len(blocks) - 1)
 

@@ -177,6 +177,12 @@ class ClassifierRecipe(RecipeBase):
             found.append(
                 f"$.training.micro_batch: {training.micro_batch}, must divide $.training.batch ({training.batch})"
             )
+        if training.optimizer == "lars" and training.layer_decay != 1:
+            found.append(f"$.training.layer_decay: {training.layer_decay:g}, must be 1: lars has one rate")
+        if training.layer_decay != 1 and not model.blocks:
+            found.append(
+                f"$.training.layer_decay and $.classifier.encoder: '{self.classifier.encoder.kind}' has no blocks"
+            )
         if self.data is not None and self.data.kind == "token_cache" and mixes:
             found.append(f"$.data and $.training.{mixes[0]}: pixels are mixed before the tokenizer; tokens cannot be")
         if training.images_per_class is not None and training.batch > training.images_per_class * model.classes:

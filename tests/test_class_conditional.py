@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -219,3 +221,15 @@ def test_images_without_a_label_are_images_of_no_known_class(
         wanted = [-1 if dataset.label(index) is None else dataset.label(index) for index in batch]
         assert seen[name].tolist() == wanted and 0.25 < np.mean([label == -1 for label in wanted]) < 0.42
     assert torch.equal(seen["live"], seen["cached"])
+
+
+@pytest.mark.slow
+def test_a_run_on_two_processes(before: Path, tmp_path: Path) -> None:
+    """Each process fills in the encoder that the recipe names."""
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(conditional(before, "training.epochs=0.5").to_json())
+    command = [sys.executable, "-m", "mage_kit.cli", "train", str(recipe), "--out", str(tmp_path / "run")]
+    done = subprocess.run([*command, "--processes", "2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    old, new = mk.load(before).encoder.state_dict(), mk.load(tmp_path / "run").encoder.state_dict()
+    assert all(torch.equal(new[name], old[name]) for name in old)

@@ -50,7 +50,7 @@ def reference(
     extractor: ExtractorOption = None,
     width: Annotated[int, typer.Option(min=1, help="Of the model's images.")] = 256,
     height: Annotated[int, typer.Option(min=1, help="Of the model's images.")] = 256,
-    channels: Annotated[int, typer.Option(min=1, max=3, help="Of the model's images.")] = 3,
+    grey: Annotated[bool, typer.Option("--grey", help="The model's images are grey.")] = False,
     side: SideOption = 299,
     values: ValuesOption = Values.bytes,
     name: Annotated[str | None, typer.Option(help="Of the set; default the folder's.")] = None,
@@ -69,7 +69,14 @@ def reference(
     check_writable(out)
     seen_by = _extractor(extractor, side, values)
     made = make_reference(
-        folder, out, seen_by, size=(height, width), channels=channels, name=name, force=force, reporter=Reporter()
+        folder,
+        out,
+        seen_by,
+        size=(height, width),
+        channels=1 if grey else 3,
+        name=name,
+        force=force,
+        reporter=Reporter(),
     )
     told = {key: value for key, value in made.manifest.items() if key != "extractor"}
     console.print(json.dumps(told, indent=2), markup=False, highlight=False)
@@ -104,11 +111,13 @@ def fid(
     from mage_kit.storage import best_device
 
     target = result_file(run, "fid", overwrite)
-    seen_by = _extractor(extractor, side, values)
+    if extractor is None:
+        raise MageKitError(_NONE)
     if reference is None:
         raise MageKitError("--reference: none given; make one of real images: mage-kit eval reference DIR --out FILE")
     spread_out(count)
-    processes.start(best_device())
+    processes.start(best_device())  # before anything is on a device: each process has its own
+    seen_by = _extractor(extractor, side, values)
     model = load(run, best_device(), weights="ema") if weights is Weights.ema else load(run, best_device())
     real = read_reference(reference, seen_by, model.tokenizer.image_size)
     result = generated_quality(
@@ -142,6 +151,8 @@ def rfid(
     from mage_kit.jobs.image_quality import reconstructed_quality, tokenizer_and_images
     from mage_kit.progress import Reporter
 
+    if source.is_file() and out is None:
+        raise MageKitError("--out: none given; of a checkpoint file the result needs a place: name one")
     target = out or source / "eval" / "rfid.json"
     if target.exists() and not overwrite:
         raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
@@ -191,7 +202,8 @@ def results(
     table = Table("run", "measure", "of", "figure", "value", "paper", "protocol")
     for line in lines:
         paper = f"{line.paper:.4f}" if line.paper is not None else f"- ({line.comparable})"
-        cells = (line.run, line.measure, line.row, line.name, f"{line.value:.4f}", paper, line.about)
+        value = f"{line.value:.4f}" + (f" ± {line.std:.4f}" if line.std is not None else "")
+        cells = (line.run, line.measure, line.row, line.name, value, paper, line.about)
         table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
     if out is not None:

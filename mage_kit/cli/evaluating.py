@@ -14,6 +14,7 @@ from mage_kit.cli.app import OverwriteOption, RunArgument, SetOption, app, conso
 from mage_kit.cli.drawing import Weights, WeightsOption
 from mage_kit.cli.groups import grouped
 from mage_kit.cli.processes import ProcessesOption, spread_out
+from mage_kit.errors import MageKitError
 from mage_kit.processes import is_first
 
 if TYPE_CHECKING:
@@ -47,9 +48,18 @@ class SubjectOptions:
     weights: WeightsOption = Weights.raw
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute features in bfloat16.")] = False
     seed: Annotated[int, typer.Option(min=0, help="Of what is set aside.")] = 0
-    refresh: Annotated[bool, typer.Option("--refresh", help="Extract features again that do not fit.")] = False
+    refresh: Annotated[bool, typer.Option("--refresh", help="Extract features again.")] = False
     overwrite: OverwriteOption = False
     processes: ProcessesOption = None
+
+    def refuse_all_but_processes(self, baselines: bool) -> None:
+        """Raise for options that the probe over folds would not follow."""
+        given = {"--weights": self.weights is not Weights.raw, "--bf16": self.bf16, "--seed": bool(self.seed)}
+        given |= {"--refresh": self.refresh, "--no-baselines": not baselines}
+        asked = [name for name, is_given in given.items() if is_given]
+        if asked:
+            rule = "the probe over folds of a run's own images takes none of these; name images with --data"
+            raise MageKitError(f"{', '.join(asked)}: {rule}")
 
     def chosen(self, reporter: Reporter) -> dict[str, Any]:
         """Return them as `open_subject` takes them."""
@@ -74,14 +84,15 @@ def probe_fast(
     """Linear probe on cached features; without --data over folds of the run's own images, as `mage-kit probe`."""
     from mage_kit.evaluation.probe import probe_run
     from mage_kit.evaluation.representation import probe_fast as measure
-    from mage_kit.jobs.evaluate import keep, result_file
+    from mage_kit.jobs.evaluate import keep, of_run, result_file
 
     reporter = _start(options)
     target = result_file(run, "probe-fast", options.overwrite)
     if options.data is None:
+        options.refuse_all_but_processes(baselines)
         result = probe_run(run, reporter, _sources(source))
         note = result.pop("note")
-        keep(target, {"protocol": note, "rows": result})
+        keep(target, {**of_run(run), "data": "the run's own images, in folds", "protocol": note, "rows": result})
         _table("Linear probe over folds", result, note)
         return
     measured = keep(target, measure(_subject(run, options, reporter), _sources(source), baselines))
@@ -178,7 +189,6 @@ def transfer(
     draws: Annotated[int, typer.Option(min=2, help="Draws of these images.")] = 5,
 ) -> None:
     """Few-shot classification on other data sets, in one table (paper, Figure 5)."""
-    from mage_kit.errors import MageKitError
     from mage_kit.evaluation.representation import transfer as measure
     from mage_kit.jobs.evaluate import keep, result_file
 
@@ -186,7 +196,10 @@ def transfer(
     if options.data is not None:
         raise MageKitError("--data: transfer takes its data sets as arguments")
     target = result_file(run, "transfer", options.overwrite)
-    made = measure(run, folders, _sources(source)[0], shots, draws, **options.chosen(reporter))
+    sources = _sources(source)
+    if len(sources) > 1:
+        raise MageKitError("--source: given several times, transfer takes one")
+    made = measure(run, folders, sources[0], shots, draws, **options.chosen(reporter))
     result = keep(target, made)
     if is_first():
         names = ("features", "untrained encoder", "raw pixels")
@@ -199,15 +212,22 @@ def transfer(
 
 
 @evaluate.command()
-@grouped
-def accuracy(run: RunArgument, options: SubjectOptions) -> None:
+def accuracy(
+    run: RunArgument,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with val/, or of class folders; default the recipe's validation images.")
+    ] = None,
+    weights: WeightsOption = Weights.raw,
+    overwrite: OverwriteOption = False,
+    processes: ProcessesOption = None,
+) -> None:
     """Top-1 and top-5 of a trained or converted classifier on its validation images, or on others."""
     from mage_kit.jobs.evaluate import accuracy as measure
     from mage_kit.jobs.evaluate import keep, result_file
 
-    reporter = _start(options)
-    target = result_file(run, "accuracy-again", options.overwrite)
-    result = keep(target, measure(run, options.data, weights=options.weights.value, reporter=reporter))
+    reporter = _start(SubjectOptions(processes=processes))
+    target = result_file(run, "accuracy-again", overwrite)
+    result = keep(target, measure(run, data, weights=weights.value, reporter=reporter))
     _table("Accuracy", result["rows"], result["data"])
 
 
@@ -234,8 +254,6 @@ def _sources(given: list[str] | None) -> list[FeatureSource]:
 
 
 def _counts(text: str) -> list[int]:
-    from mage_kit.errors import MageKitError
-
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise MageKitError(f"--shots: '{text}', must be whole numbers of at least 1, as 1,5,10")

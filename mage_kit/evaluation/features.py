@@ -18,7 +18,7 @@ from mage_kit.datasets import Dataset, Sample
 from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.evaluation.sources import FeatureSource, check_sources, pooled
 from mage_kit.model import Mage
-from mage_kit.processes import collect, rank, world
+from mage_kit.processes import collect, rank, shared, world
 from mage_kit.progress import Reporter
 
 BATCH = 256
@@ -119,7 +119,7 @@ def extract(
     check_sources(model, sources)
     starts = range(0, len(dataset), batch)
     mine: list[tuple[int, list[int], list[np.ndarray]]] = []
-    broken = 0
+    broken: list[str] = []
     with evaluating(model), (reporter or Reporter()).task("extracting features", len(dataset)) as task:
         for number in range(rank(), len(starts), world()):
             views, places = [], []
@@ -128,13 +128,16 @@ def extract(
                     views.append(dataset.still(index).views[0])
                     places.append(index)
                 except BrokenImageError as error:
-                    broken += 1
-                    _check_broken(broken, dataset, str(error))
+                    broken.append(str(error))
             if views:
-                made = _features_of(model, dataset, np.stack(views), sources, precision)
+                made = _features_of(model, np.stack(views), sources, precision)
                 mine.append((number, places, made))
             task.update(min(starts[number] + batch, len(dataset)))
-    parts = sorted((part for held in collect(mine) for part in held), key=lambda part: part[0])
+    everybody = collect((mine, broken))
+    lost = [line for _, lines in everybody for line in lines]
+    if lost:
+        _check_broken(len(lost), dataset, lost[-1])
+    parts = sorted((part for held, _ in everybody for part in held), key=lambda part: part[0])
     if not parts:
         raise MageKitError("data: no image could be read")
     values = [np.concatenate([part[2][place] for part in parts]) for place in range(len(sources))]
@@ -143,11 +146,9 @@ def extract(
     return values, np.concatenate([np.array(part[1], dtype=np.int64) for part in parts])
 
 
-def _features_of(
-    model: Mage, dataset: Dataset, views: np.ndarray, sources: Sequence[FeatureSource], precision: str
-) -> list[np.ndarray]:
+def _features_of(model: Mage, views: np.ndarray, sources: Sequence[FeatureSource], precision: str) -> list[np.ndarray]:
     given = torch.from_numpy(views).to(model.device)
-    tokens = given.long() if dataset.gives_tokens else model.tokenizer.encode(given.float() / 255)
+    tokens = model.tokenizer.encode(given.float() / 255)  # stills are images, of a token cache too
     with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         made = pooled(model, tokens, sources)
     return [value.cpu().numpy() for value in made]
@@ -156,4 +157,4 @@ def _features_of(
 def _check_broken(count: int, dataset: Dataset, latest: str) -> None:
     if count > dataset.max_broken * len(dataset):
         found = f"data.max_broken: {dataset.max_broken:g}, exceeded by {count} of {len(dataset)} images"
-        raise MageKitError(f"{found}; the latest: {latest}")
+        raise shared(MageKitError(f"{found}; the latest: {latest}"))

@@ -5,7 +5,7 @@ Legend: I images, D features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,13 +40,17 @@ class Linear:
 
     def scores(self, values_ID: np.ndarray) -> np.ndarray:
         """Return logits (I, K), float64."""
-        parts = torch.from_numpy(values_ID).to(self.weight_KD.device).split(_AT_ONCE)
-        made = [F.linear((part.double() - self.mean_D) * self.scale_D, self.weight_KD, self.bias_K) for part in parts]
-        return torch.cat(made).cpu().numpy()
+        return torch.cat([scores.cpu() for scores in self._parts(values_ID)]).numpy()
 
     def accuracy(self, values_ID: np.ndarray, labels_I: np.ndarray) -> float:
         """Return the share of images whose likeliest class is theirs."""
-        return float((self.scores(values_ID).argmax(axis=1) == labels_I).mean())
+        found = torch.cat([scores.argmax(dim=1).cpu() for scores in self._parts(values_ID)])
+        return float((found.numpy() == labels_I).mean())
+
+    def _parts(self, values_ID: np.ndarray) -> Iterator[Tensor]:
+        for part in torch.from_numpy(values_ID).split(_AT_ONCE):
+            values = part.to(self.weight_KD.device).double()
+            yield F.linear((values - self.mean_D) * self.scale_D, self.weight_KD, self.bias_K)
 
 
 def fit_logistic(
@@ -73,8 +77,12 @@ def fit_logistic(
         raise MageKitError("labels: a single class, a classifier needs at least two")
     if not np.isfinite(values_ID).all():
         raise MageKitError("features: not finite; the model's weights are damaged or its training diverged")
-    values, labels = torch.from_numpy(values_ID).to(device or "cpu"), torch.from_numpy(labels_I).to(device or "cpu")
-    mean_D, deviation_D = values.double().mean(dim=0), values.double().std(dim=0, correction=0)
+    device = device or torch.device("cpu")
+    values, labels = torch.from_numpy(values_ID).to(device), torch.from_numpy(labels_I).to(device)
+    parts = list(zip(values.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True))
+    mean_D = torch.stack([part.double().sum(dim=0) for part, _ in parts]).sum(dim=0) / len(values)
+    squares = torch.stack([(part.double() - mean_D).square().sum(dim=0) for part, _ in parts]).sum(dim=0)
+    deviation_D = (squares / len(values)).sqrt()
     scale_D = torch.where(deviation_D > _SMALLEST, 1 / deviation_D.clamp_min(_SMALLEST), 0.0)
     weight = torch.zeros(classes, values.shape[1] + 1, dtype=torch.float64, device=values.device, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -82,15 +90,12 @@ def fit_logistic(
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
-    both = zip(values.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True)
-    parts = [((part.double() - mean_D) * scale_D, told) for part, told in both]
-
     def loss() -> Tensor:
         optimizer.zero_grad()
         total = weight[:, :-1].square().sum() / (2 * strength * len(values))
         total.backward()
         for part_ID, told_I in parts:
-            logits = F.linear(part_ID, weight[:, :-1], weight[:, -1])
+            logits = F.linear((part_ID.double() - mean_D) * scale_D, weight[:, :-1], weight[:, -1])
             part = F.cross_entropy(logits, told_I, reduction="sum") / len(values)
             part.backward()
             total = total + part.detach()

@@ -18,6 +18,8 @@ from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 
+_MOST = 2**30  # pixels of all images, which raw pixels as a baseline need
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -100,6 +102,10 @@ def probe_run(
     recipe = Recipe.load(folder / RECIPE_FILE)
     dataset = recipe.build_dataset()
     settings = recipe.evaluation
+    size = len(dataset) * dataset.channels * dataset.image_size[0] * dataset.image_size[1]
+    if size > _MOST:
+        rule = f"folds hold at most {_MOST:,} pixels in memory; measure on parts with mage-kit eval probe-fast --data"
+        raise MageKitError(f"data: {len(dataset)} images of {size // len(dataset):,} values, {rule}")
     untrained = recipe.build_model(model.tokenizer).to(model.device).eval()
     images, labels = still_images(dataset)
     pixels = images.flatten(1).numpy().astype(np.float32) / 255

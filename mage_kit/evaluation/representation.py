@@ -41,7 +41,8 @@ def probe_fast(subject: Subject, sources: Sequence[FeatureSource], baselines: bo
         }
         subject.reporter.say(f"linear probe, {name}: {rows[name]['top1']:.4f}")
     protocol = (
-        "L-BFGS on standardised frozen features, no augmentation; strength chosen on a fifth of the training images "
+        "L-BFGS (200 iterations at most) on standardised frozen features, no augmentation; strength chosen on a fifth "
+        "of the training images "
         f"({', '.join(f'{value:g}' for value in STRENGTHS)}); not the published protocol (mage-kit eval probe)"
     )
     return {**subject.stated(), "protocol": protocol, "rows": rows}
@@ -99,21 +100,23 @@ def transfer(
         options: As of `open_subject`.
     """
     rows: dict[str, Any] = {}
+    names = [folder.resolve().name for folder in folders]
     stated: dict[str, Any] = {}
     for folder in folders:
+        name = folder.resolve().name if names.count(folder.resolve().name) == 1 else str(folder)
         subject = open_subject(run, folder, **options)
         stated = subject.stated()
         found = partial(
             few_shot, classes=subject.split.classes, shots=[count], seeds=seeds, device=subject.model.device
         )
         ((train, test),) = subject.features([source])
-        rows[folder.name] = {
+        rows[name] = {
             "classes": subject.split.classes,
             "test_images": len(subject.split.test),
             "features": asdict(found(train, test)[0]),
             **{name: asdict(found(*pair)[0]) for name, pair in subject.baselines().items()},
         }
-        subject.reporter.say(f"transfer, {folder.name}: {rows[folder.name]['features']['top1']:.4f}")
+        subject.reporter.say(f"transfer, {name}: {rows[name]['features']['top1']:.4f}")
     kept = {
         name: value for name, value in stated.items() if name not in ("data", "train_images", "test_images", "classes")
     }

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from mage_kit.embedding import open_plan
@@ -54,8 +53,7 @@ class FeatureSource:
 
 def check_sources(model: Mage, sources: Sequence[FeatureSource]) -> None:
     """Raise ValueError if a source names a block that the encoder does not have."""
-    with torch.device("meta"):
-        blocks = len(getattr(model.encoder, "blocks", [None]))
+    blocks = len(getattr(model.encoder, "blocks", [None]))
     for source in sources:
         if source.block is not None and not 1 <= source.block <= blocks:
             raise ValueError(f"source: '{source}', the encoder has {blocks} blocks, must be one of these from 1")

@@ -13,8 +13,9 @@ from mage_kit.draws import derive
 from mage_kit.errors import MageKitError
 from mage_kit.transforms import Augment
 
-_TESTS = ("val", "test", "validation")
+TESTS = ("val", "test", "validation")
 _FIFTH = 5
+_LARGE = 128  # pixels
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ class Split:
         return len(self.train.classes)
 
 
+def published_views(own: Augment | None, image_size: tuple[int, int]) -> Augment:
+    """Return how the paper's evaluations see images: bicubic, crops of a fifth at least, tests on the centre 256 of a
+    short side of 292. Small images, of which a margin may be half of what there is, keep a run's own crops.
+
+    Args:
+        own: Of the run; None for a model without data.
+        image_size: Of the model.
+    """
+    if own is not None and min(image_size) < _LARGE:
+        return own.model_copy(update={"views": 1, "filter": "bicubic", "randaugment": None})
+    return Augment(area=(0.2, 1.0), flip=0.5, filter="bicubic", centre=256 / 292)
+
+
 def folder_split(root: Path, image_size: tuple[int, int], channels: int, augment: Augment, seed: int = 0) -> Split:
     """Return a folder's own parts, train/ beside val/ or test/; else a fifth of each class is set aside.
 
@@ -56,9 +70,9 @@ def folder_split(root: Path, image_size: tuple[int, int], channels: int, augment
     if not train.is_dir():
         whole = ImageFolder(image_size, channels, path=str(root), augment=augment)
         return held_out(whole, seed)
-    test = next((root / name for name in _TESTS if (root / name).is_dir()), None)
+    test = next((root / name for name in TESTS if (root / name).is_dir()), None)
     if test is None:
-        raise MageKitError(f"data: '{root}', has train/ but none of {', '.join(_TESTS)} beside it")
+        raise MageKitError(f"data: '{root}', has train/ but none of {', '.join(TESTS)} beside it")
     parts = [ImageFolder(image_size, channels, path=str(place), augment=augment) for place in (train, test)]
     if parts[0].classes != parts[1].classes:
         other = sorted(set(parts[0].classes) ^ set(parts[1].classes))

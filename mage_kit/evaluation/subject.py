@@ -11,16 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mage_kit.datasets import Dataset
+from mage_kit.errors import MageKitError
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.features import Features, extract, stills
 from mage_kit.evaluation.sources import FeatureSource
-from mage_kit.evaluation.splits import Split, folder_split, held_out
+from mage_kit.evaluation.splits import Split, folder_split, held_out, published_views
 from mage_kit.loading import load
 from mage_kit.model import Mage
+from mage_kit.processes import is_first
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder
-from mage_kit.transforms import Augment
 from mage_kit.version import __version__
 
 FEATURES = Path("eval") / "features"
@@ -63,7 +65,7 @@ class Subject:
             labels = data.labels()
             values, places = extract(untrained, data, [FeatureSource()], reporter=self.reporter)
             made["untrained encoder"].append(Features(values[0], labels[places]))
-            made["raw pixels"].append(_pixels(data, labels))
+            made["raw pixels"].append(_pixels(data, labels) if is_first() else made["untrained encoder"][-1])
         return {name: (parts[0], parts[1]) for name, parts in made.items()}
 
     def stated(self) -> dict[str, Any]:
@@ -112,15 +114,28 @@ def open_subject(
     require_folder(run)
     model = load(run, best_device(), weights="ema") if weights == "ema" else load(run, best_device())
     recipe = Recipe.load(run / RECIPE_FILE)
+    size = model.tokenizer.image_size
+    augment = published_views(getattr(recipe.data, "augment", None), size)
     if data is None:
-        split = held_out(recipe.build_dataset(), seed)
+        images = _images(recipe)
+        images.augment = augment
+        split = held_out(images, seed)
         name = f"own-{seed}"
     else:
-        augment = getattr(recipe.data, "augment", None) or Augment(filter="bicubic")
-        split = folder_split(data, model.tokenizer.image_size, model.tokenizer.channels, augment, seed)
+        split = folder_split(data, size, model.tokenizer.channels, augment, seed)
         name = f"{data.resolve().name}-{seed}"
     cache = FeatureCache(run / FEATURES / name, model, precision=precision, refresh=refresh, reporter=reporter)
     return Subject(run, recipe, model, split, cache, weights, reporter)
+
+
+def _images(recipe: Recipe) -> Dataset:
+    """Return the run's images; of a token cache those that it was made from."""
+    if recipe.data is not None and recipe.data.kind == "token_cache":
+        source = recipe.data.get("source")
+        if source is None:
+            raise MageKitError("data: the run was trained on cached tokens without images; name some with --data")
+        return recipe.extended(data=source).build_dataset()
+    return recipe.build_dataset()
 
 
 def _pixels(data: Any, labels: np.ndarray) -> Features:

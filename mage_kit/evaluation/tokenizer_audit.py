@@ -110,7 +110,7 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
                 tokens = tokenizer.encode(given.float() / 255)
                 if codes:
                     counts += torch.bincount(tokens.flatten(), minlength=codes)
-                rebuilt = (tokenizer.decode(tokens).clamp(0, 1) * 255).round().to(torch.uint8)
+                rebuilt = (tokenizer.decode(tokens).clamp(0, 1) * 255).byte()  # as a PNG would hold it
                 found = list(zip(psnr(given, rebuilt).tolist(), ssim(given, rebuilt).tolist(), places, strict=True))
                 scores += found
                 pairs = zip(found, given.cpu().numpy(), rebuilt.cpu().numpy(), strict=True)

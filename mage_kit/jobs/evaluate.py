@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,24 +11,39 @@ import torch
 
 from mage_kit import processes
 from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
+from mage_kit.datasets import ImageFolder
 from mage_kit.errors import MageKitError
+from mage_kit.evaluation.feature_cache import weights_digest
 from mage_kit.evaluation.plots import plot_series
-from mage_kit.evaluation.splits import folder_split
+from mage_kit.evaluation.splits import TESTS, published_views
 from mage_kit.evaluation.subject import Subject
 from mage_kit.files import check_writable, read_json, write_json
 from mage_kit.jobs.folders import clear_run
-from mage_kit.loading import load_classifier
+from mage_kit.loading import load, load_classifier
+from mage_kit.model import Mage
 from mage_kit.progress import Reporter
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder, save
 from mage_kit.training.classifier_run import train_classifier
 from mage_kit.training.validation import measure_accuracy
-from mage_kit.transforms import Augment
 from mage_kit.version import __version__
 
 EVAL = "eval"
 _WIDE = 1024  # from this width on the published probe's rate is half
 _BATCH = 4096  # of the published probe
 _STEPS = 20  # an epoch, at least
+_CARRIED_OUT = frozenset(
+    {
+        "workers",
+        "keep",
+        "log_every",
+        "checkpoint_every",
+        "validate_every",
+        "skip_limit",
+        "rollbacks",
+        "precision",
+        "classes",
+    }
+)  # how a probe runs, not what it is
 
 
 def result_file(run: Path, name: str, overwrite: bool) -> Path:
@@ -95,26 +111,64 @@ def published_probe(
     Returns:
         The result, ready for JSON.
     """
-    rows = {"features": _probe(subject, subject.run, "probe", overrides, resume, overwrite)}
+    taken = [each for each in overrides if each.strip().startswith(("data", "validation", "pretrained"))]
+    if taken:
+        raise MageKitError(f"--set {taken[0]}: the probe's images and weights are named by --data and --weights")
+    rows = {"features": _probe(subject, _weights(subject), "probe", overrides, resume, overwrite)}
     if baseline:
         place = subject.run / EVAL / "untrained"
-        processes.on_first(lambda: None if (place / RECIPE_FILE).is_file() else _save_untrained(subject, place))
+        processes.on_first(lambda: _save(subject.recipe.build_model(subject.model.tokenizer), subject, place))
         rows["untrained encoder"] = _probe(subject, place, "probe-untrained", overrides, resume, overwrite)
-    recipe = load_recipe(subject.run / EVAL / "probe" / RECIPE_FILE)
-    assert isinstance(recipe, ClassifierRecipe) and recipe.training is not None
-    training = recipe.training.model_dump(mode="json")
-    published = {"epochs": 90.0, "warmup_epochs": 10.0, "batch": 4096, "optimizer": "lars", "weight_decay": 0.0}
-    changed = [
-        f"{name} {training[name]} (published {value})" for name, value in published.items() if training[name] != value
-    ]
+    ran = load_recipe(subject.run / EVAL / "probe" / RECIPE_FILE)
+    assert isinstance(ran, ClassifierRecipe) and ran.training is not None
+    changed = departures(subject, ran)
+    precision = read_json(subject.run / EVAL / "probe" / "decisions.json")["precision"]["value"]
     protocol = "linear probe as published (Table 11 of the supplement): LARS, random resized crops, largest rate"
     return {
         **subject.stated(),
+        "precision": precision,
         "protocol": protocol + (f"; but {', '.join(changed)}" if changed else ""),
         "as_published": not changed,
-        "recipe": training,
+        "recipe": json.loads(ran.to_json()),
         "rows": rows,
     }
+
+
+def departures(subject: Subject, ran: ClassifierRecipe) -> list[str]:
+    """Return what of a probe is not as published, in words: everything but how it was carried out counts."""
+    plain = probe_recipe(subject, Path(), ()).extended(training=_published(subject))
+    mine, published = (json.loads(recipe.to_json()) for recipe in (ran, plain))
+    found = []
+    for section in ("classifier", "training"):
+        for name, value in published[section].items():
+            if name not in _CARRIED_OUT and mine[section][name] != value:
+                found.append(f"{name} {mine[section][name]} (published {value})")
+    if subject.split.train.augment != published_views(None, subject.model.tokenizer.image_size):
+        found.append("crops of the run's own (published: 0.2 to 1 of the area, flipped, tests on the centre)")
+    return found
+
+
+def _published(subject: Subject, batch: int = 4096) -> dict[str, Any]:
+    """Table 11; at another batch the largest rate stays."""
+    wide = subject.recipe.model_dump(mode="json")["model"]["encoder"].get("dim", 0) >= _WIDE
+    peak = (0.05 if wide else 0.1) * _BATCH / 256
+    return {
+        "batch": batch, "epochs": 90, "warmup_epochs": 10, "optimizer": "lars", "weight_decay": 0.0,
+        "base_lr": peak * 256 / batch,
+    }  # fmt: skip
+
+
+def _weights(subject: Subject) -> Path:
+    """Return the folder that the probe starts from: the run's, or one with its mean weights."""
+    if subject.weights == "raw":
+        return subject.run
+    place = subject.run / EVAL / "mean-weights"
+    processes.on_first(lambda: _save(subject.model, subject, place))
+    return place
+
+
+def _save(model: Mage, subject: Subject, place: Path) -> None:
+    save(model.cpu() if model is not subject.model else model, place, subject.recipe, overwrite=True)
 
 
 def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ()) -> ClassifierRecipe:
@@ -124,10 +178,9 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
     """
     run = subject.recipe.model_dump(mode="json", by_alias=True)
     images = len(subject.split.train)
-    batch = min(_BATCH, _few(images // _STEPS, processes.world()))
-    peak = (0.05 if run["model"]["encoder"].get("dim", 0) >= _WIDE else 0.1) * _BATCH / 256
-    data = run["data"] or {"kind": "image_folder", "path": None}
-    augment = {**data.get("augment", {}), "views": 1, "filter": "bicubic"}
+    batch = min(_BATCH, _few(images))
+    augment = subject.split.train.augment.model_dump(mode="json")
+    data, validation = _sections(subject, run["data"] or {}, augment)
     encoder = run["model"]["encoder"]
     return ClassifierRecipe.parse(
         {
@@ -135,8 +188,8 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
             "plugins": run["plugins"],
             "seed": run["seed"],
             "tokenizer": {**run["tokenizer"], "weights": None},
-            "data": {**data, "augment": augment},
-            "validation": {**data, "augment": augment},
+            "data": data,
+            "validation": validation,
             "classifier": {
                 "classes": subject.split.classes,
                 "embedding": run["model"]["embedding"],
@@ -144,19 +197,32 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
                 "head": "probe",
             },
             "pretrained": {"weights": str(weights), "freeze": True},
-            "training": {
-                "batch": batch, "epochs": 90, "warmup_epochs": 10, "optimizer": "lars", "weight_decay": 0.0,
-                "base_lr": peak * 256 / batch,
-            },
+            "training": {**_published(subject, batch), "workers": _workers()},
             "kernels": run["kernels"],
         },
         overrides,
     )  # fmt: skip
 
 
-def _few(wanted: int, world: int) -> int:
-    """Return a batch that processes can share, of at least 16 images each."""
-    return max(16 * world, wanted - wanted % (2 * world))
+def _sections(subject: Subject, data: dict[str, Any], augment: dict[str, Any]) -> tuple[Any, Any]:
+    """Return what the recipe says of its images: folders by name; of a part set aside, the whole that it is of."""
+    parts = [getattr(part, "source", part) for part in (subject.split.train, subject.split.test)]
+    names = [getattr(part, "path", None) for part in parts]
+    if any(name is None for name in names):
+        data = data.get("source") or data
+        return {**data, "augment": augment}, None
+    sections = [{"kind": "image_folder", "path": str(name), "augment": augment} for name in names]
+    return sections[0], None if names[0] == names[1] else sections[1]
+
+
+def _few(images: int) -> int:
+    """Return a batch of which an epoch has some twenty: a multiple of 32, so that processes can share it."""
+    return min(images - images % 2, max(32, images // _STEPS // 32 * 32))
+
+
+def _workers() -> int:
+    """Loading processes: a GPU would wait for one."""
+    return 8 if torch.cuda.is_available() else 0
 
 
 def _probe(
@@ -172,9 +238,16 @@ def _probe(
     return measured
 
 
-def _save_untrained(subject: Subject, place: Path) -> None:
-    untrained = subject.recipe.build_model(subject.model.tokenizer)
-    save(untrained, place, subject.recipe)
+def of_run(run: Path) -> dict[str, Any]:
+    """Return what a result says of a run whose weights are taken as they are, ready for JSON."""
+    versions = {"mage_kit": __version__, "torch": torch.__version__}
+    digest = weights_digest(load(run))
+    return {
+        "run": load_recipe(run / RECIPE_FILE).name,
+        "weights": "raw",
+        "weights_sha256": digest,
+        "versions": versions,
+    }
 
 
 def accuracy(
@@ -207,20 +280,21 @@ def accuracy(
         if images is None:
             raise MageKitError("data: the recipe names no validation images; name a folder with --data")
     else:
-        augment = getattr(recipe.validation or recipe.data, "augment", None) or Augment(filter="bicubic")
+        own = getattr(recipe.validation or recipe.data, "augment", None)
         size, channels = model.tokenizer.image_size, model.tokenizer.channels
-        whole = not (data / "train").is_dir()
-        split = folder_split(data, size, channels, augment)
-        images = getattr(split.test, "source", split.test) if whole else split.test
-        told = f"{data}, all images" if whole else split.told
+        place = next((data / name for name in TESTS if (data / name).is_dir()), data)
+        images = ImageFolder(size, channels, path=str(place), augment=own or published_views(None, size))
+        told = str(place)
         if len(images.classes) != model.classes:
-            raise MageKitError(f"data: '{data}', has {len(images.classes)} classes, the classifier {model.classes}")
+            raise MageKitError(f"data: '{place}', has {len(images.classes)} classes, the classifier {model.classes}")
     found = measure_accuracy(model, images, reporter=reporter)
     versions = {"mage_kit": __version__, "torch": torch.__version__}
     return {
         "run": recipe.name,
         "weights": weights,
+        "weights_sha256": weights_digest(model),
         "data": told,
+        "protocol": "evaluation views, float32",
         "rows": {"classifier": found.as_dict()},
         "versions": versions,
     }

@@ -31,7 +31,7 @@ from mage_kit.evaluation.generation_metrics import (
     kernel_distance,
     precision_recall,
 )
-from mage_kit.evaluation.generation_metrics.measures import as_dict
+from mage_kit.evaluation.generation_metrics.measures import NEIGHBOURS, as_dict
 from mage_kit.generation import Labels, Sampler, generation_precision, prepared
 from mage_kit.loading import load_tokenizer
 from mage_kit.model import Mage
@@ -52,25 +52,21 @@ class Gathered:
 
     Args:
         moments: Of all.
-        features: Parts of the first images.
-        logits: Of these, if there are any.
+        parts: (first image's number, features, logits or None) of the first images.
         seen: How often each image came, by hash.
     """
 
     moments: Moments | None = None
-    features: list[Tensor] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
+    parts: list[tuple[int, Tensor, Tensor | None]] = field(default_factory=list)
     seen: Counter[bytes] = field(default_factory=Counter)
 
-    def add(self, images_ICHW: Tensor, extractor: Extractor, at_most: int) -> None:
-        """Take in uint8 images."""
+    def add(self, images_ICHW: Tensor, first: int, extractor: Extractor) -> None:
+        """Take in uint8 images, the first of which has this number among all."""
         features, logits = extractor(images_ICHW)
-        self.moments = self.moments or Moments.empty(features.shape[1], features.device)
+        self.moments = self.moments or Moments.empty(features.shape[1], extractor.where)
         self.moments.add(features)
-        if sum(map(len, self.features)) < at_most:
-            self.features.append(features.cpu())
-            if logits is not None:
-                self.logits.append(logits.cpu())
+        if first < _KEPT:
+            self.parts.append((first, features.cpu(), None if logits is None else logits.cpu()))
         for image in images_ICHW.cpu():
             self.seen[hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).digest()] += 1
 
@@ -113,7 +109,7 @@ def generated_quality(
     with prepared(model, min(n, batch), "auto"), (reporter or Reporter()).task(f"generating {n} images", n) as task:
         for start in mine:
             count = min(batch, n - start)
-            held.add(_bytes(source.make(start, count).images_BCHW), extractor, _KEPT // processes.world())
+            held.add(_bytes(source.make(start, count).images_BCHW), start, extractor)
             task.update(start + count)
     result = _compare(held, reference, "gFID", n, extractor, seed)
     return {
@@ -140,19 +136,21 @@ def reconstructed_quality(
         reporter: Where progress goes.
     """
     real, rebuilt = Gathered(), Gathered()
+    device = next(iter(tokenizer.state_dict().values())).device
     with (reporter or Reporter()).task("reconstructing", len(images)) as task:
-        for done, given in enumerate(_batches(images), start=1):
-            real.add(given, extractor, _KEPT)
+        done = 0
+        for given in _batches(images):
+            real.add(given, done, extractor)
             with torch.no_grad():
-                tokens = tokenizer.encode(given.to(best_device()).float() / 255)
-                again = tokenizer.decode(tokens)
-            rebuilt.add(_bytes(again), extractor, _KEPT)
-            task.update(min(done * _BATCH, len(images)))
+                again = tokenizer.decode(tokenizer.encode(given.to(device).float() / 255))
+            rebuilt.add(_bytes(again), done, extractor)
+            done += len(given)
+            task.update(done)
     if real.moments is None or real.moments.count < 2:
         raise MageKitError(f"data: {len(images)} images, a distance needs at least 2")
     mean_D, cov_DD = (part.cpu() for part in real.moments.gaussian())
     manifest = {"name": "the originals", "count": int(real.moments.count), "codecs": _codecs(images), "forced": False}
-    reference = Reference(torch.cat(real.features), mean_D, cov_DD, manifest)
+    reference = Reference(torch.cat([features for _, features, _ in real.parts]), mean_D, cov_DD, manifest)
     result = _compare(rebuilt, reference, "rFID", int(real.moments.count), extractor, 0)
     return {**result, "images": int(real.moments.count), "tokenizer_sha256": weights_digest(tokenizer)}
 
@@ -193,26 +191,22 @@ def figure_name(kind: Literal["gFID", "rFID"], images: int, reference: dict[str,
 def _compare(
     held: Gathered, reference: Reference, kind: Literal["gFID", "rFID"], count: int, extractor: Extractor, seed: int
 ) -> dict[str, Any]:
-    """Join the processes' images and compare them."""
+    """Join the processes' images, in their order, and compare them; the first process does."""
     width = reference.mean_D.shape[0]
-    moments = (held.moments or Moments.empty(width)).shared()
-    gaussian = tuple(part.cpu() for part in moments.gaussian())
-    parts = processes.collect((held.features, held.logits, held.seen))
-    features = torch.cat([part for features, _, _ in parts for part in features])
-    logits = [part for _, logits, _ in parts for part in logits]
-    seen: Counter[bytes] = sum((each for _, _, each in parts), Counter())
+    moments = (held.moments or Moments.empty(width, extractor.where)).shared()
+    parts = processes.collect((held.parts, held.seen))
+    measures: dict[str, Any] = {}
+    seen: Counter[bytes] = sum((each for _, each in parts), Counter())
     duplicates = count - len(seen)
-    measures: dict[str, Any] = {
-        "frechet": frechet((gaussian[0], gaussian[1]), (reference.mean_D, reference.cov_DD)),
-        "kid": kernel_distance(features, reference.features_JD, seed=seed),
-        "inception_score": inception_score(torch.cat(logits), seed=seed) if logits else None,
-    }
-    if min(len(features), len(reference.features_JD)) > 3:
-        precision, recall = precision_recall(features, reference.features_JD)
-        measures |= {"precision": precision, "recall": recall}
+    if processes.is_first():
+        mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
+        measures["frechet"] = frechet((mean_D, cov_DD), (reference.mean_D, reference.cov_DD))
+        ordered = sorted((part for held_parts, _ in parts for part in held_parts), key=lambda part: part[0])
+        measures |= _by_image(ordered, reference.features_JD[:_KEPT], extractor.where, seed)
     return {
         "name": figure_name(kind, count, reference.manifest, duplicates),
         "kind": kind,
+        "protocol": f"8-bit images; KID, precision, recall and score over the first {_KEPT:,}",
         "comparable": count >= HONEST and reference.manifest["count"] >= HONEST and not reference.manifest["forced"],
         "rows": {"images": as_dict(measures)},
         "duplicates": duplicates,
@@ -221,6 +215,21 @@ def _compare(
         "reference": reference.manifest,
         "versions": {"mage_kit": __version__, "torch": torch.__version__},
     }
+
+
+def _by_image(
+    parts: list[tuple[int, Tensor, Tensor | None]], real_JD: Tensor, device: torch.device, seed: int
+) -> dict[str, Any]:
+    """Measure what needs the features of single images."""
+    features, real_JD = torch.cat([part for _, part, _ in parts]).to(device), real_JD.to(device)
+    logits = [part for _, _, part in parts if part is not None]
+    found: dict[str, Any] = {
+        "kid": kernel_distance(features, real_JD, seed=seed),
+        "inception_score": inception_score(torch.cat(logits), seed=seed) if logits else None,
+    }
+    if min(len(features), len(real_JD)) > NEIGHBOURS:
+        found["precision"], found["recall"] = precision_recall(features, real_JD)
+    return found
 
 
 def _bytes(images_ICHW: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Line:
         row: Of what, as "mean".
         name: Of the figure, as "top1" or "frechet".
         value: The figure.
+        std: Its deviation, where it is a mean.
         about: Protocol, data, or what speaks against comparing it.
         paper: The paper's figure, where data and protocol are the same; None elsewhere.
         comparable: Why there is no such figure, or that it is one.
@@ -36,6 +37,7 @@ class Line:
     row: str
     name: str
     value: float
+    std: float | None
     about: str
     paper: float | None
     comparable: str
@@ -72,15 +74,30 @@ def _lines(run: Path, file: Path) -> list[Line]:
         return []
     about = str(held.get("name") or held.get("protocol") or held.get("data") or "")
     measure = str(held.get("kind", file.stem))
-    made = []
-    for row, values in rows.items():
-        for name in ("top1", "frechet", "inception_score", "precision", "recall"):
-            value = values.get(name) if isinstance(values, dict) else None
-            value = value.get("mean") if isinstance(value, dict) else value
-            if isinstance(value, int | float):
-                paper, why = _paper(run, file.stem, row, name, held)
-                made.append(Line(str(run), measure, row, name, float(value), about, paper, why))
-    return made
+    return [
+        Line(str(run), measure, row, name, value, std, about, *_paper(run, file.stem, row, name, held))
+        for row, name, value, std in _figures(rows)
+    ]
+
+
+def _figures(rows: dict[str, Any], before: str = "") -> Iterator[tuple[str, str, float, float | None]]:
+    """Yield (row, figure, value, deviation) of everything that was measured, however deep it stands."""
+    for name, value in rows.items():
+        if isinstance(value, dict) and "mean" in value:
+            yield before, name, float(value["mean"]), float(value["std"])
+        elif isinstance(value, dict) and "top1" in value:
+            row = f"{before} {name}".strip()
+            yield row, "top1", float(value["top1"]), value.get("std")
+            for inner in ("by_shots", "by_k"):
+                for count, each in value.get(inner, {}).items():
+                    numbers = each if isinstance(each, dict) else {"top1": each}
+                    yield f"{row}, {inner[3:]} {count}", "top1", float(numbers["top1"]), numbers.get("std")
+            if "loss" in value:
+                yield row, "loss", float(value["loss"]), None
+        elif isinstance(value, dict):
+            yield from _figures(value, f"{before} {name}".strip())
+        elif isinstance(value, float) and before:
+            yield before, name, value, None
 
 
 def _paper(run: Path, measure: str, row: str, name: str, held: dict[str, Any]) -> tuple[float | None, str]:

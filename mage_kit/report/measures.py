@@ -16,7 +16,6 @@ _TITLES = {
     "knn": "k-NN",
     "fewshot": "Few-shot",
     "transfer": "Transfer",
-    "accuracy": "Accuracy",
     "fid": "Generated images",
     "rfid": "Reconstructions",
 }

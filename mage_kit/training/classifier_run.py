@@ -11,15 +11,18 @@ import copy
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from mage_kit import processes
 from mage_kit.classifier import MageClassifier
 from mage_kit.classifier_recipe import ClassifierRecipe
-from mage_kit.datasets import Dataset
+from mage_kit.datasets import Dataset, TokenCache
 from mage_kit.datasets.chosen import few_of_each
-from mage_kit.errors import RecipeError
+from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.files import locked, write_json, write_tensors
+from mage_kit.places import at
 from mage_kit.progress import Reporter
-from mage_kit.storage import EMA_FILE, MODEL_FILE, best_device, load_state, state_of
+from mage_kit.storage import EMA_FILE, MODEL_FILE, best_device, describe_tokenizer, load_state, state_of
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.block_wishes import set_blocks
 from mage_kit.training.broken import BrokenImages
@@ -110,7 +113,8 @@ def _prepare(
 
     def ahead() -> None:
         made.append(_open_parts(recipe, images))
-        open_folder(recipe, made[0][0], out, resume, frozenset({"micro_batch", "validate_every"}))
+        free = {"validate_every"} if recipe.classifier.head == "probe" else {"validate_every", "micro_batch"}
+        open_folder(recipe, made[0][0], out, resume, frozenset(free))  # batch norm counts what is computed at once
 
     processes.on_first(ahead)
     return made[0] if made else _open_parts(recipe, images)
@@ -141,6 +145,9 @@ def _open_parts(recipe: ClassifierRecipe, given: Images | None) -> tuple[Dataset
     tokenizer = given_tokenizer(recipe)
     assert tokenizer is not None  # told by check
     find_encoder(model, tokenizer, recipe)
+    if isinstance(dataset, TokenCache):
+        with at("$.data", recipe.data):
+            dataset.check_tokenizer(describe_tokenizer(tokenizer))
     return dataset, validation, tokenizer
 
 
@@ -168,16 +175,25 @@ def _finish(stage: ClassifierStage, validation: Dataset | None, out: Path, repor
         processes.on_first(lambda: write_tensors(out / EMA_FILE, means))
     state = state_of(stage.model)
     if validation is not None:
-        result = {"raw": measure_accuracy(stage.model, validation, reporter=reporter).as_dict()}
-        if means is not None:
-            mean_model = copy.deepcopy(stage.model)
-            load_state(mean_model, processes.on_first(lambda: means), "running mean of the weights")
-            result["ema"] = measure_accuracy(mean_model, validation, reporter=reporter).as_dict()
-        processes.on_first(lambda: _write(out / ACCURACY_FILE, result))
-        for name, value in result.items():
-            reporter.say(f"{name} weights: top-1 {value['top1']:.4f} on {value['images']} images")
+        try:
+            _measure(stage, validation, means, out, reporter)
+        except MageKitError as error:  # images that went away must not cost a trained classifier
+            reporter.say(f"accuracy not measured: {error}; mage-kit eval accuracy {out} measures it later")
     processes.on_first(lambda: write_tensors(out / MODEL_FILE, state))
     reporter.say(f"classifier written to {out}")
+
+
+def _measure(
+    stage: ClassifierStage, validation: Dataset, means: dict[str, Tensor] | None, out: Path, reporter: Reporter
+) -> None:
+    result = {"raw": measure_accuracy(stage.model, validation, reporter=reporter).as_dict()}
+    if stage.kept.ema is not None:
+        mean_model = copy.deepcopy(stage.model)
+        load_state(mean_model, processes.on_first(lambda: means or {}), "running mean of the weights")
+        result["ema"] = measure_accuracy(mean_model, validation, reporter=reporter).as_dict()
+    processes.on_first(lambda: _write(out / ACCURACY_FILE, result))
+    for name, value in result.items():
+        reporter.say(f"{name} weights: top-1 {value['top1']:.4f} on {value['images']} images")
 
 
 def _write(file: Path, result: dict[str, dict[str, float]]) -> None:

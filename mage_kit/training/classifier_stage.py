@@ -37,6 +37,7 @@ from mage_kit.training.tokenizer_stage import to_float
 Validate = Callable[[MageClassifier, int], None]
 """Measures accuracy after a step and writes it down."""
 
+_TOKENISED = 64  # images at once
 _PROBED = 4096  # tokens in the batch that precision is measured on
 
 
@@ -51,6 +52,8 @@ class ClassifierStage(Stage):
         tokenization: "float32" or "bfloat16", what the frozen tokenizer computes in.
         validate: Called every `validate_every` epochs; None for never.
     """
+
+    looks_at = "validation"
 
     def __init__(
         self,
@@ -145,7 +148,8 @@ class ClassifierStage(Stage):
         if mix is not None:
             images_BCHW = mix_images(images_BCHW, mix)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_tokens):
-            return self.model.tokenizer.encode(images_BCHW)
+            # Some at a time, however many are trained on at once: a VQGAN's activations are far larger than a ViT's.
+            return torch.cat([self.model.tokenizer.encode(part) for part in images_BCHW.split(_TOKENISED)])
 
     def read(self) -> dict[str, Any]:
         """Return mean loss and training accuracy, against what was wanted most of each mixed image."""
@@ -167,10 +171,10 @@ class ClassifierStage(Stage):
         """Weights (the tokenizer's among them), their means, and the optimiser."""
         return self._kept
 
-    def look(self, path: Path) -> None:
+    def look(self, step: int, path: Path) -> None:
         """Measure the accuracy by now."""
         if self.validate is not None:
-            self.validate(self.model, int(path.stem.rpartition("-")[2]))
+            self.validate(self.model, step)
 
     def note(self, record: dict[str, Any]) -> str:
         """Say loss and accuracy."""

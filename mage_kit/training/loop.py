@@ -75,6 +75,7 @@ class Stage(ABC):
     """What differs between the stages: one step, and what is said about it."""
 
     device: torch.device
+    looks_at = "samples"
 
     @abstractmethod
     def gradients(self, batch: Batch, step: int, progress: float) -> Tensor:
@@ -101,8 +102,8 @@ class Stage(ABC):
         """Return a few words for the progress line."""
         return f"loss {record['loss']:.4f}"
 
-    def look(self, path: Path) -> None:  # noqa: B027  # a stage with nothing to show has nothing to write
-        """Draw a picture of what the stage makes by now."""
+    def look(self, step: int, path: Path) -> None:  # noqa: B027  # a stage with nothing to show has nothing to write
+        """Show or measure what the stage makes after a step, pictures to the path; an error is every process's."""
 
 
 class Loop:
@@ -281,15 +282,16 @@ class Loop:
             self._roll_back("weights were not finite")
             return False
         if plan.look_every and (done % plan.look_every == 0 or done == last):
-            self._look(self.folder / "samples" / f"{plan.name}-step-{done:08d}.png")
+            self._look(done)
         return True
 
-    def _look(self, path: Path) -> None:
-        """Draw a picture; one that cannot be drawn ends no run."""
+    def _look(self, step: int) -> None:
+        """Draw samples or measure; what cannot be done ends no run."""
+        path = self.folder / "samples" / f"{self.plan.name}-step-{step:08d}.png"
         try:
-            self.stage.look(path)
+            self.stage.look(step, path)
         except Exception as error:  # out of memory, no room, a schedule that does not fit: training matters more
-            self.reporter.say(f"samples {path}: not drawn ({type(error).__name__}: {error})")
+            self.reporter.say(f"step {step}: {self.stage.looks_at} not done ({type(error).__name__}: {error})")
 
     def save(self) -> bool:
         """Write a checkpoint; return False, with nothing written, if a number in it is not finite."""

@@ -249,7 +249,7 @@ class ModelStage(Stage):
         """Weights (the tokenizer's among them), their means, and the optimiser."""
         return self._kept
 
-    def look(self, path: Path) -> None:
+    def look(self, step: int, path: Path) -> None:
         """Draw samples of the raw and the mean weights, from copies that the first process builds."""
         if self.draw is None:
             return

@@ -15,14 +15,14 @@ from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.loading import load
 from mage_kit.model import Mage
 from mage_kit.recipe import Recipe
-from mage_kit.storage import describe_tokenizer, load_state, state_of
+from mage_kit.storage import describe_tokenizer, load_state
 from mage_kit.tokenizers import Tokenizer
 
 _FREE = frozenset({"dropout"})  # keywords under which the same weights may serve
 
 
 def fill_encoder(model: Mage | MageClassifier, recipe: Recipe | ClassifierRecipe) -> None:
-    """Give a model the encoder and the embedding that its recipe names, if any.
+    """Give a model, in every process, the encoder and the embedding that its recipe names, if any.
 
     Args:
         model: With its tokenizer; changed in place.
@@ -34,10 +34,10 @@ def fill_encoder(model: Mage | MageClassifier, recipe: Recipe | ClassifierRecipe
     found = find_encoder(model, model.tokenizer, recipe)
     if found is None or recipe.pretrained is None:
         return
-    load_state(model.embedding, state_of(found.embedding), recipe.pretrained.weights)
+    load_state(model.embedding, found.embedding.state_dict(), recipe.pretrained.weights)
     if isinstance(model, MageClassifier):
         found.encoder.norm = nn.Identity()  # features are taken before it
-    load_state(model.encoder, state_of(found.encoder), recipe.pretrained.weights)
+    load_state(model.encoder, found.encoder.state_dict(), recipe.pretrained.weights)
 
 
 def find_encoder(model: Mage | MageClassifier, tokenizer: Tokenizer, recipe: Recipe | ClassifierRecipe) -> Mage | None:

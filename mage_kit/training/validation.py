@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mage_kit.blocks import evaluating
 from mage_kit.classifier import MageClassifier
 from mage_kit.datasets import Dataset
 from mage_kit.errors import BrokenImageError, MageKitError
-from mage_kit.processes import add_up, rank, world
-from mage_kit.progress import Reporter
+from mage_kit.processes import add_up, collect, rank, shared, world
+from mage_kit.progress import Reporter, Task
 
 
 @dataclass(frozen=True)
@@ -54,31 +55,42 @@ def measure_accuracy(
     Raises:
         MageKitError: If an image has no label, or more are broken than the data set's `max_broken` allows.
     """
-    labels = dataset.labels()
-    mine = range(rank(), len(dataset), world())
-    device, most = model.device, min(5, model.classes)
-    sums = torch.zeros(5, dtype=torch.float64, device=device)
-    with evaluating(model), (reporter or Reporter()).task("measuring accuracy", len(mine)) as task:
-        for start in range(0, len(mine), batch):
-            views, places = [], []
-            for index in mine[start : start + batch]:
-                try:
-                    views.append(dataset.still(index).views[0])
-                    places.append(index)
-                except BrokenImageError:
-                    sums[4] += 1
-            if views:
-                given = torch.from_numpy(np.stack(views)).to(device)
-                tokens = given.long() if dataset.gives_tokens else model.tokenizer.encode(given.float() / 255)
-                wanted_B = torch.from_numpy(labels[places]).to(device)
-                logits_BK = model(tokens).float()
-                hits_B5 = logits_BK.topk(most, dim=1).indices == wanted_B[:, None]
-                loss = torch.nn.functional.cross_entropy(logits_BK, wanted_B, reduction="sum")
-                counts = (hits_B5[:, 0].sum(), hits_B5.sum(), loss, torch.tensor(len(places), device=device))
-                sums[:4] += torch.stack([count.double() for count in counts])
-            task.update(min(start + batch, len(mine)))
+    sums = torch.zeros(5, dtype=torch.float64, device=model.device)
+    problem = ""
+    try:
+        with evaluating(model), (reporter or Reporter()).task("measuring accuracy", len(dataset)) as task:
+            _count(model, dataset, batch, sums, task)
+    except Exception as error:  # one process alone must not leave while the others add up
+        problem = f"{type(error).__name__}: {error}" if not isinstance(error, MageKitError) else str(error)
+    if told := next(filter(None, collect(problem)), ""):
+        raise shared(MageKitError(told))
     first, five, loss, images, broken = add_up(sums).tolist()
     if broken > dataset.max_broken * len(dataset) or not images:
         rule = f"data.max_broken: {dataset.max_broken:g}"
-        raise MageKitError(f"{rule}, exceeded by {int(broken)} of {len(dataset)} images that cannot be read")
+        raise shared(MageKitError(f"{rule}, exceeded by {int(broken)} of {len(dataset)} images that cannot be read"))
     return Accuracy(first / images, five / images, loss / images, int(images), int(broken))
+
+
+def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, task: Task) -> None:
+    """Add this process's share to the sums: first hits, hits among five, losses, images, broken ones."""
+    labels = dataset.labels()
+    mine = range(rank(), len(dataset), world())
+    device, most = model.device, min(5, model.classes)
+    for start in range(0, len(mine), batch):
+        views, places = [], []
+        for index in mine[start : start + batch]:
+            try:
+                views.append(dataset.still(index).views[0])
+                places.append(index)
+            except BrokenImageError:
+                sums[4] += 1
+        if views:
+            given = torch.from_numpy(np.stack(views)).to(device)
+            tokens = model.tokenizer.encode(given.float() / 255)  # stills are images, of a token cache too
+            wanted_B = torch.from_numpy(labels[places]).to(device)
+            logits_BK = model(tokens).float()
+            hits_B5 = logits_BK.topk(most, dim=1).indices == wanted_B[:, None]
+            loss = torch.nn.functional.cross_entropy(logits_BK, wanted_B, reduction="sum")
+            counts = (hits_B5[:, 0].sum(), hits_B5.sum(), loss, torch.tensor(len(places), device=device))
+            sums[:4] += torch.stack([count.double() for count in counts])
+        task.update(min((start + batch) * world(), len(dataset)))

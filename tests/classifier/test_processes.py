@@ -11,7 +11,7 @@ import pytest
 
 import mage_kit as mk
 from mage_kit.training.run import train
-from tests.classifier.test_training import SIZES, tuned
+from tests.classifier.test_training import tuned
 from tests.test_training import small
 
 pytestmark = pytest.mark.slow
@@ -24,11 +24,16 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", ["tuned", "probe"])
 def test_two_processes_train_what_one_does(before: Path, tmp_path: Path, kind: str) -> None:
-    assert SIZES
     quiet = ("classifier.drop_path=0.0", "classifier.embedding.dropout=0.0", "classifier.encoder.dropout=0.0")
     changes = {
         "tuned": ("training.mixup=0.8", "training.cutmix=1.0"),
-        "probe": ("classifier.head=probe", "pretrained.freeze=true", "training.optimizer=lars", "training.base_lr=1.0"),
+        "probe": (
+            "classifier.head=probe",
+            "pretrained.freeze=true",
+            "training.optimizer=lars",
+            "training.base_lr=1.0",
+            "training.layer_decay=1.0",
+        ),
     }[kind]
     recipe = tuned(before, *quiet, *changes, "training.batch=64", "training.weight_decay=0.0")
     file = tmp_path / "recipe.json"

@@ -254,7 +254,8 @@ def test_resumed_as_it_was(before: Path, finished: Path, tmp_path: Path) -> None
 def test_a_probe_with_lars_resumes_as_it_was(before: Path, tmp_path: Path) -> None:
     recipe = tuned(
         before, "pretrained.freeze=true", "classifier.head=probe", "training.optimizer=lars", "training.base_lr=0.2",
-        "training.weight_decay=0.0", "training.checkpoint_every=4", "classifier.drop_path=0.0",
+        "training.weight_decay=0.0", "training.layer_decay=1.0", "training.checkpoint_every=4",
+        "classifier.drop_path=0.0",
     )  # fmt: skip
     whole = train_classifier(recipe, tmp_path / "whole")
     parts = train_classifier(recipe, tmp_path / "parts", until=4)

@@ -52,13 +52,14 @@ class Extractor:
         """
         if images_ICHW.dtype != torch.uint8:
             raise MageKitError(f"images: {images_ICHW.dtype}, must be uint8: what is compared are pictures, not floats")
-        given = images_ICHW.to(self.device or "cpu").float()
+        given = images_ICHW.to(self.where).float()
         given = given.expand(-1, 3, -1, -1) if given.shape[1] == 1 else given[:, :3]
         if self.side is not None and given.shape[-2:] != (self.side, self.side):
             size = (self.side, self.side)
             given = F.interpolate(given, size=size, mode="bilinear", align_corners=False, antialias=True)
         scaled = given / 255 if self.values == "unit" else given / 127.5 - 1 if self.values == "signed" else given
-        made = self.network(scaled)
+        with torch.autocast(given.device.type, enabled=False):  # a model that generates around it may be in bfloat16
+            made = self.network(scaled)
         features, logits = made if isinstance(made, tuple | list) and len(made) == 2 else (made, None)
         if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(images_ICHW):
             what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -66,6 +67,11 @@ class Extractor:
                 f"extractor: '{self.name}', gave {what}, must give features (images, D), or (features, logits)"
             )
         return features.flatten(1).float(), None if logits is None else logits.float()
+
+    @property
+    def where(self) -> torch.device:
+        """Where it runs."""
+        return self.device or torch.device("cpu")
 
     def stated(self) -> dict[str, Any]:
         """Return what a result says of it, ready for JSON."""

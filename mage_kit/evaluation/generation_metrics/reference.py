@@ -124,9 +124,11 @@ def read_reference(file: Path, extractor: Extractor, size: tuple[int, int]) -> R
             tensors = {name: held.get_tensor(name) for name in ("features", "mean", "cov")}
     except Exception:  # whatever is wrong with it
         raise MageKitError(f"reference: '{file}', must be a file of mage-kit eval reference") from None
-    if manifest["extractor"] != extractor.stated():
+    here, there = extractor.stated(), manifest["extractor"]
+    differing = [name for name in ("sha256", "side", "values") if here[name] != there[name]]
+    if differing:
         told = f"{manifest['extractor']['name']} ({str(manifest['extractor']['sha256'])[:12]})"
-        raise MageKitError(f"reference: '{file}', was made by another extractor, {told} or with other settings")
+        raise MageKitError(f"reference: '{file}', was made by another extractor: {told}, other {', '.join(differing)}")
     if manifest["size"] != list(size):
         raise MageKitError(f"reference: '{file}', holds images of {manifest['size']}, compared are {list(size)}")
     return Reference(tensors["features"], tensors["mean"], tensors["cov"], manifest)
@@ -147,8 +149,7 @@ def _look(images: ImageFolder, size: tuple[int, int]) -> dict[str, Any]:
     others = 0
     for index in range(len(images)):
         with images.image(index) as opened:
-            lossless = opened.format in _LOSSLESS or (opened.format == "WEBP" and bool(opened.info.get("lossless")))
-            codecs[f"{opened.format}{'' if lossless else ' (lossy)'}"] += 1
+            codecs[f"{opened.format}{'' if opened.format in _LOSSLESS else ' (lossy)'}"] += 1
             others += upright_size(opened) != (size[1], size[0])
     problems = [
         f"{count} of {len(images)} files are {codec}: save them as PNG"
