@@ -14,6 +14,7 @@ import mage_kit as mk
 from mage_kit.classifier_recipe import ClassifierRecipe, classifier_schema, load_recipe
 from mage_kit.datasets.chosen import few_of_each
 from mage_kit.draws import derive
+from mage_kit.jobs.tokenize import tokenize
 from mage_kit.training.classifier_run import train_classifier
 from mage_kit.training.classifier_stage import ClassifierStage
 from mage_kit.training.loader import Order, batches
@@ -278,3 +279,28 @@ def test_few_images_of_each_class(before: Path, tmp_path: Path) -> None:
     out = train_classifier(recipe, tmp_path / "run")
     assert read_metrics(out, "classifier")[-1]["step"] == 2 and not (out / "eval").exists()
     assert json.loads((out / "data.json").read_text())["images"] == len(data), "which, follows from the seed"
+
+
+def test_validation_that_fails_costs_no_classifier(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images that went away while it was trained."""
+
+    def gone(*_: object, **__: object) -> None:
+        raise mk.MageKitError("the disk is gone")
+
+    monkeypatch.setattr("mage_kit.training.classifier_run.measure_accuracy", gone)
+    out = train_classifier(tuned(before, "training.validate_every=0.5"), tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "step 6: validation not done (MageKitError: the disk is gone)" in said and "accuracy not measured" in said
+    assert mk.load_classifier(out).classes == 10 and not (out / "eval").exists()
+
+
+def test_tokens_of_another_tokenizer_are_refused(before: Path, tmp_path: Path) -> None:
+    recipe = small("training.epochs=0.2", "tokenizer_training.steps=41")
+    other = train(recipe, tmp_path / "other")
+    cache = tokenize(small(f'tokenizer.weights="{other}"', "data.part=training"), tmp_path / "cache", crops=1)
+    changes = (f'data={{"kind": "token_cache", "path": "{cache}"}}', "validation=null")
+    with pytest.raises(mk.MageKitError, match="tokenizer"):
+        train_classifier(tuned(before, *changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 import mage_kit as mk
 from mage_kit.cli import app
-from mage_kit.evaluation.tokenizer_audit import Audit, psnr, ssim, verdict
+from mage_kit.evaluation.subject import open_subject
+from mage_kit.jobs.evaluate import departures, probe_recipe
 from mage_kit.jobs.results import gather
 from mage_kit.progress import Reporter
 from mage_kit.report import write_report
@@ -141,6 +142,50 @@ def _tuned(run: Path) -> list[str]:
     return [f"classifier.encoder={encoder}", f"tokenizer={tokenizer}", "training.epochs=1", "training.warmup_epochs=0"]
 
 
+def test_the_mean_weights_are_probed_where_they_are_asked_for(tmp_path: Path) -> None:
+    out = train(small(*CHANGES, "training.ema=0.5"), tmp_path / "run")
+    quick = ("--set", "training.epochs=1", "--set", "training.warmup_epochs=0")
+    assert call("eval", "probe", out, "--weights", "ema", *quick).exit_code == 0
+    probed, mean = mk.load_classifier(out / "eval" / "probe"), mk.load(out, weights="ema")
+    assert torch.equal(probed.encoder.blocks[0].attn.qkv.weight, mean.encoder.blocks[0].attn.qkv.weight)
+    assert not torch.equal(probed.embedding.table, mk.load(out).embedding.table)
+    assert result(out, "probe")["weights"] == "ema"
+    assert "takes none of these" in str(call("eval", "probe-fast", out, "--weights", "ema").exception)
+
+
+def test_what_departs_from_the_published_probe_is_told(run: Path) -> None:
+    subject = open_subject(run, reporter=Reporter.silent())
+
+    def told(*changes: str) -> str:
+        return ", ".join(departures(subject, probe_recipe(subject, run, changes)))
+
+    assert "batch 32 (published 4096)" in told() and "crops of the run's own" in told()
+    assert told("training.workers=3", "training.log_every=7") == told()
+    for change in ("training.label_smoothing=0.1", "training.base_lr=9", "training.micro_batch=16", "training.clip=1"):
+        assert change.split("=")[0].split(".")[1] in told(change), change
+    done = call("eval", "probe", run, "--overwrite", "--set", "data.augment.flip=0.5")
+    assert "images and weights are named by --data and --weights" in str(done.exception)
+
+
+def test_the_papers_figure_stands_beside_its_own_protocol_alone(tmp_path: Path) -> None:
+    """Same data, same protocol, an encoder of that width; and nowhere else."""
+    (tmp_path / "eval").mkdir()
+    recipe = json.loads((RECIPES / "mage_vitb.json").read_text())
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    held = {"as_published": True, "train_images": 1_281_167, "test_images": 50_000}
+    held |= {"rows": {"features": {"top1": 0.7}, "untrained encoder": {"top1": 0.1}}}
+
+    def papers(**changes: object) -> dict[str, float | None]:
+        (tmp_path / "eval" / "probe.json").write_text(json.dumps({**held, **changes}))
+        return {line.row: line.paper for line in gather([tmp_path])}
+
+    assert papers() == {"features": 0.747, "untrained encoder": None}
+    assert papers(as_published=False)["features"] is None and papers(test_images=49_999)["features"] is None
+    contrastive = json.loads((RECIPES / "mage_c_vitl.json").read_text())
+    (tmp_path / "recipe.json").write_text(json.dumps(contrastive))
+    assert papers()["features"] == 0.809
+
+
 # -- distances ---------------------------------------------------------------------------------------------------
 
 
@@ -204,60 +249,3 @@ def test_two_processes_measure_what_one_does(run: Path, network: Path, tmp_path:
     assert first["frechet"] == pytest.approx(second["frechet"], rel=1e-6) and one["duplicates"] == two["duplicates"]
     assert (first["precision"], first["recall"]) == (second["precision"], second["recall"])
     assert first["kid"] == pytest.approx(second["kid"], rel=1e-6), "in the images' order, whoever made them"
-
-
-# -- the audit ---------------------------------------------------------------------------------------------------
-
-
-def test_an_audit_says_what_a_tokenizer_is_worth(run: Path, tmp_path: Path) -> None:
-    data = folders(tmp_path / "data")
-    (data / "class0" / "broken.png").write_bytes(b"no image")
-    done = call("audit", run, data, "-o", tmp_path / "out")
-    assert done.exit_code == 0, done.exception
-    held = json.loads((tmp_path / "out" / "audit.json").read_text())
-    assert held["images"] == 16 and held["broken"] == 1 and len(held["worst"]) == 8
-    assert held["verdict"] in " ".join(done.output.split()) and "these tokens" in held["verdict"].lower()
-    scores = list(held["worst"].values())
-    assert scores == sorted(scores) and scores[0] <= held["psnr"]
-    assert Image.open(tmp_path / "out" / "worst.png").size[0] >= 8 * 32
-    assert "is not empty" in str(call("audit", run, data, "-o", tmp_path / "out").exception)
-    assert call("audit", run, data, "-o", tmp_path / "out", "--overwrite").exit_code == 0
-    tokenizer = mk.load_tokenizer(run)
-    image = torch.from_numpy(np.array(Image.open(next((data / "class1").iterdir()))))[None, None]
-    again = tokenizer.decode(tokenizer.encode(image.float() / 255)).clamp(0, 1)
-    pixels = (again * 255).byte()
-    by_hand = -10 * np.log10(float((pixels / 255 - image / 255).square().mean()))
-    assert float(psnr(image, pixels)[0]) == pytest.approx(by_hand, abs=1e-3)
-
-
-def test_structural_similarity_by_the_plain_formula() -> None:
-    """Window by window, with the means, variances and covariance written out."""
-    random = np.random.default_rng(0)
-    first, second = random.integers(0, 256, (2, 14, 15)).astype(np.float64)
-    line = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
-    window = np.outer(line, line) / line.sum() ** 2
-    found = []
-    for row in range(4):
-        for column in range(5):
-            x, y = (image[row : row + 11, column : column + 11] / 255 for image in (first, second))
-            mx, my = (window * x).sum(), (window * y).sum()
-            vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
-            both = (window * (x - mx) * (y - my)).sum()
-            top = (2 * mx * my + 1e-4) * (2 * both + 9e-4)
-            found.append(top / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
-    images = [torch.from_numpy(image.astype(np.uint8))[None, None] for image in (first, second)]
-    assert float(ssim(*images)[0]) == pytest.approx(np.mean(found), abs=1e-6)
-    assert float(ssim(images[0], images[0])[0]) == pytest.approx(1.0)
-
-
-def test_verdicts_in_words() -> None:
-    def audited(level: float, counts: list[int] | None) -> Audit:
-        held = None if counts is None else np.array(counts)
-        return Audit(level, 0.9, 10, 0, held, np.full(10, level), [], [])
-
-    assert verdict(audited(30.0, [10] * 64)).startswith("These tokens will do: reconstructions are sound (30.0 dB)")
-    collapsed = verdict(audited(30.0, [1000] + [0] * 63))
-    assert collapsed.startswith("Do not train") and "collapsed (perplexity 1 of 64 codes)" in collapsed
-    assert "are poor (12.0 dB)" in verdict(audited(12.0, [10] * 64))
-    assert "few codes do most of the work" in verdict(audited(25.0, [100] * 5 + [0] * 59))
-    assert "code" not in verdict(audited(25.0, None))

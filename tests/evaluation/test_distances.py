@@ -177,6 +177,15 @@ def test_an_extractors_file_is_named_by_its_hash(network: Path, tmp_path: Path) 
         Extractor(lambda x: x.mean(dim=(1, 2, 3)), "odd", side=None)(images[:2])
 
 
+def test_bfloat16_around_an_extractor_changes_nothing(network: Path) -> None:
+    """As where a wide model generates: its precision is not the extractor's."""
+    extractor = load_extractor(network, side=20)
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = extractor(images)[0]
+    assert torch.equal(within, extractor(images)[0])
+
+
 def test_references_that_would_mislead_are_refused(network: Path, tmp_path: Path) -> None:
     extractor = load_extractor(network, side=None)
     good = make_reference(
