@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mage_kit.blocks import evaluating
 from mage_kit.datasets import Dataset, Sample
+from mage_kit.datasets.stills import still_batches
 from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.evaluation.sources import FeatureSource, check_sources, pooled
 from mage_kit.model import Mage
@@ -117,33 +118,30 @@ def extract(
         ValueError: If a source names a block that there is not.
     """
     check_sources(model, sources)
-    starts = range(0, len(dataset), batch)
+    parts = [range(start, min(start + batch, len(dataset))) for start in range(0, len(dataset), batch)]
+    numbers = range(rank(), len(parts), world())
     mine: list[tuple[int, list[int], list[np.ndarray]]] = []
     broken: list[str] = []
     with evaluating(model), (reporter or Reporter()).task("extracting features", len(dataset)) as task:
-        for number in range(rank(), len(starts), world()):
-            views, places = [], []
-            for index in range(starts[number], min(starts[number] + batch, len(dataset))):
-                try:
-                    views.append(dataset.still(index).views[0])
-                    places.append(index)
-                except BrokenImageError as error:
-                    broken.append(str(error))
-            if views:
-                made = _features_of(model, np.stack(views), sources, precision)
-                mine.append((number, places, made))
-            task.update(min(starts[number] + batch, len(dataset)))
+        loaded = still_batches(dataset, [parts[number] for number in numbers])
+        for number, found in zip(numbers, loaded, strict=True):
+            broken += found.broken
+            if found.samples:
+                views = np.stack([sample.views[0] for sample in found.samples])
+                places = [sample.index for sample in found.samples]
+                mine.append((number, places, _features_of(model, views, sources, precision)))
+            task.update(parts[number].stop)
     everybody = collect((mine, broken))
     lost = [line for _, lines in everybody for line in lines]
     if lost:
         _check_broken(len(lost), dataset, lost[-1])
-    parts = sorted((part for held, _ in everybody for part in held), key=lambda part: part[0])
-    if not parts:
+    made = sorted((part for held, _ in everybody for part in held), key=lambda part: part[0])
+    if not made:
         raise MageKitError("data: no image could be read")
-    values = [np.concatenate([part[2][place] for part in parts]) for place in range(len(sources))]
+    values = [np.concatenate([part[2][place] for part in made]) for place in range(len(sources))]
     if not all(np.isfinite(value).all() for value in values):
         raise MageKitError("features: not finite; the model's weights are damaged or its training diverged")
-    return values, np.concatenate([np.array(part[1], dtype=np.int64) for part in parts])
+    return values, np.concatenate([np.array(part[1], dtype=np.int64) for part in made])
 
 
 def _features_of(model: Mage, views: np.ndarray, sources: Sequence[FeatureSource], precision: str) -> list[np.ndarray]:

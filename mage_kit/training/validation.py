@@ -12,7 +12,8 @@ from torch import Tensor
 from mage_kit.blocks import evaluating
 from mage_kit.classifier import MageClassifier
 from mage_kit.datasets import Dataset
-from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.datasets.stills import still_batches
+from mage_kit.errors import MageKitError
 from mage_kit.processes import add_up, collect, rank, shared, world
 from mage_kit.progress import Reporter, Task
 
@@ -76,16 +77,13 @@ def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, ta
     labels = dataset.labels()
     mine = range(rank(), len(dataset), world())
     device, most = model.device, min(5, model.classes)
-    for start in range(0, len(mine), batch):
-        views, places = [], []
-        for index in mine[start : start + batch]:
-            try:
-                views.append(dataset.still(index).views[0])
-                places.append(index)
-            except BrokenImageError:
-                sums[4] += 1
-        if views:
-            given = torch.from_numpy(np.stack(views)).to(device)
+    parts = [mine[start : start + batch] for start in range(0, len(mine), batch)]
+    for part, found in zip(parts, still_batches(dataset, parts), strict=True):
+        sums[4] += len(found.broken)
+        if found.samples:
+            places = [sample.index for sample in found.samples]
+            views = np.stack([sample.views[0] for sample in found.samples])
+            given = torch.from_numpy(views).to(device)
             tokens = model.tokenizer.encode(given.float() / 255)  # stills are images, of a token cache too
             wanted_B = torch.from_numpy(labels[places]).to(device)
             logits_BK = model(tokens).float()
@@ -93,4 +91,4 @@ def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, ta
             loss = torch.nn.functional.cross_entropy(logits_BK, wanted_B, reduction="sum")
             counts = (hits_B5[:, 0].sum(), hits_B5.sum(), loss, torch.tensor(len(places), device=device))
             sums[:4] += torch.stack([count.double() for count in counts])
-        task.update(min((start + batch) * world(), len(dataset)))
+        task.update(min(part[-1] + 1, len(dataset)))

@@ -79,6 +79,18 @@ def test_features_come_in_the_order_of_the_images_without_broken_ones(model: mk.
         extract(model, data, [FeatureSource()], reporter=QUIET)
 
 
+def test_loading_processes_change_nothing(digits: mk.Dataset) -> None:
+    from mage_kit.datasets.stills import still_batches
+
+    batches = [range(0, 7), range(7, 20)]
+    state = torch.get_rng_state()
+    one, two = (list(still_batches(digits, batches, workers)) for workers in (0, 2))
+    assert torch.equal(state, torch.get_rng_state()), "torch's own generator is left alone"
+    for mine, theirs in zip(one, two, strict=True):
+        assert [sample.index for sample in mine.samples] == [sample.index for sample in theirs.samples]
+        assert all(np.array_equal(a.views[0], b.views[0]) for a, b in zip(mine.samples, theirs.samples, strict=True))
+
+
 def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digits: mk.Dataset, tmp_path: Path) -> None:
     folder = mk.save(model, tmp_path / "model")
     program = tmp_path / "program.py"

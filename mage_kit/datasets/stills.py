@@ -1,0 +1,63 @@
+"""Evaluation views in batches, loaded by other processes where a GPU would wait for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from mage_kit.datasets.base import Dataset, Sample
+from mage_kit.errors import BrokenImageError
+
+
+@dataclass(frozen=True)
+class Stills:
+    """Some images.
+
+    Args:
+        samples: Those that could be read.
+        broken: What is wrong with the others.
+    """
+
+    samples: list[Sample]
+    broken: list[str]
+
+
+class _Views(TorchDataset["Sample | str"]):
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Sample | str:
+        try:
+            return self.dataset.still(index)
+        except BrokenImageError as error:
+            return str(error)
+
+
+def still_batches(dataset: Dataset, batches: Sequence[Sequence[int]], workers: int | None = None) -> Iterator[Stills]:
+    """Yield the evaluation views of images, batch by batch, in their order.
+
+    Args:
+        dataset: Where they come from.
+        batches: Places of the images of each batch.
+        workers: Loading processes; None for 8 where there is a GPU, else none.
+    """
+    count = (8 if torch.cuda.is_available() else 0) if workers is None else workers
+    loader: DataLoader[Any] = DataLoader(
+        _Views(dataset),
+        batch_sampler=[list(part) for part in batches],
+        num_workers=count,
+        collate_fn=_sorted,
+        generator=torch.Generator().manual_seed(0),  # else it would draw from torch's own
+    )
+    yield from loader
+
+
+def _sorted(loaded: list[Sample | str]) -> Stills:
+    return Stills(
+        [item for item in loaded if isinstance(item, Sample)], [item for item in loaded if isinstance(item, str)]
+    )
