@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,11 @@ def measure(out: Path, reporter: Reporter) -> dict[str, Any]:
     plot(place / "fewshot.json", read_json(place / "fewshot.json"), "shots")
     found["probe"] = published(subject, out)
     found["classifiers"] = {
-        kind: over_seeds(lambda seed, kind=kind: classifier(kind, run, out, seed), SEEDS)  # type: ignore[misc]
-        for kind in ("finetune", "scratch")
+        kind: over_seeds(partial(classifier, kind, run, out), SEEDS) for kind in ("finetune", "scratch")
     }
     few = [f"training.images_per_class={FEW}", *FEW_CHANGES]
     found["few_labels"] = {
-        kind: over_seeds(lambda seed, kind=kind: classifier(kind, run, out / "few", seed, few), FEW_SEEDS)  # type: ignore[misc]
+        kind: over_seeds(partial(classifier, kind, run, out / "few", changes=few), FEW_SEEDS)
         for kind in ("finetune", "scratch")
     }
     pairs = zip(found["few_labels"]["finetune"]["each"], found["few_labels"]["scratch"]["each"], strict=True)

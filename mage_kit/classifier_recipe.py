@@ -20,9 +20,8 @@ from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.fields import Positive, Probability
 from mage_kit.files import read_json
 from mage_kit.places import Collected, at
-from mage_kit.plugins import load_entry_points
 from mage_kit.recipe import Recipe
-from mage_kit.recipe_base import RecipeBase, plugins_of, seeded
+from mage_kit.recipe_base import RecipeBase, plugins_of, schema_of, seeded
 from mage_kit.registry import ComponentConfig, NoWires, Strict
 from mage_kit.sections import ClassifierTraining, Kernels, Pretrained
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
@@ -207,8 +206,4 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe | Clas
 
 def classifier_schema() -> dict[str, Any]:
     """Return the JSON Schema of classifiers' recipes, with every component registered now."""
-    load_entry_points()
-    schema = ClassifierRecipe.model_json_schema(by_alias=True)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "mage_kit classifier recipe"
-    return schema
+    return schema_of(ClassifierRecipe, "mage_kit classifier recipe")

@@ -19,8 +19,7 @@ from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.model import Mage, Weighted
 from mage_kit.paddings import PADDINGS, PaddingWires
 from mage_kit.places import Collected, at
-from mage_kit.plugins import load_entry_points
-from mage_kit.recipe_base import RecipeBase, plugins_of, seeded
+from mage_kit.recipe_base import RecipeBase, plugins_of, schema_of, seeded
 from mage_kit.registry import ComponentConfig, NoWires
 from mage_kit.schedules import SCHEDULES
 from mage_kit.sections import Evaluation, Generation, Kernels, ModelConfig, Pretrained, TokenizerTraining, Training
@@ -224,8 +223,4 @@ def _check_batches(training: Training) -> list[str]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of recipes, with every component registered now."""
-    load_entry_points()
-    schema = Recipe.model_json_schema(by_alias=True)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "mage_kit recipe"
-    return schema
+    return schema_of(Recipe, "mage_kit recipe")

@@ -106,6 +106,15 @@ class RecipeBase(Strict):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def schema_of(kind: type[RecipeBase], title: str) -> dict[str, Any]:
+    """Return the JSON Schema of a kind of recipe, with every component registered now."""
+    load_entry_points()
+    schema = kind.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = title
+    return schema
+
+
 def plugins_of(parts: Iterable[object]) -> list[str]:
     """Return the modules outside this package that define parts, so that loading can import them again.
 

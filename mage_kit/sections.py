@@ -97,6 +97,11 @@ class Steps(Strict):
     )
     rollbacks: NonNegative = Field(2, description="How often that is done before training stops with an error.")
 
+    @property
+    def peak_lr(self) -> float:
+        """base_lr x batch / 256."""
+        return self.base_lr * self.batch / 256
+
 
 class Training(Steps):
     """Second stage: training the model with AdamW, cosine to 0."""

@@ -100,13 +100,18 @@ def save_tokenizer(
 
 def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, str]:
     """Return what tells a trained tokenizer from others: its kind, and a SHA-256 of its weights."""
+    return {"kind": TOKENIZERS.entry_of(tokenizer).kind, "weights_sha256": weights_digest(tokenizer)}
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return a SHA-256 of a module's tensors, without those that training alone needs."""
     digest = hashlib.sha256()
-    for name, held in sorted(tokenizer.state_dict().items()):  # not state_of, which gives other processes nothing
+    for name, held in sorted(module.state_dict().items()):  # not state_of, which gives other processes nothing
         tensor = held.detach().cpu().contiguous()
-        if not _is_passing(tokenizer, name):
+        if not _is_passing(module, name):
             digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
             digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
-    return {"kind": TOKENIZERS.entry_of(tokenizer).kind, "weights_sha256": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def check_replaceable(folder: Path, overwrite: bool) -> None:

@@ -86,7 +86,7 @@ def probe_fast(
     from mage_kit.evaluation.representation import probe_fast as measure
     from mage_kit.jobs.evaluate import keep, of_run, result_file
 
-    reporter = _start(options)
+    reporter = _start(options.processes)
     target = result_file(run, "probe-fast", options.overwrite)
     if options.data is None:
         options.refuse_all_but_processes(baselines)
@@ -111,7 +111,7 @@ def probe(
     """Linear probe as published: LARS, 90 epochs of random crops, batch norm (supplement, Table 11)."""
     from mage_kit.jobs.evaluate import keep, published_probe, result_file
 
-    reporter = _start(options)
+    reporter = _start(options.processes)
     target = result_file(run, "probe", options.overwrite)
     subject = _subject(run, options, reporter)
     result = keep(
@@ -127,7 +127,7 @@ def blocks(run: RunArgument, options: SubjectOptions) -> None:
     from mage_kit.evaluation.representation import blocks as measure
     from mage_kit.jobs.evaluate import keep, plot, result_file
 
-    reporter = _start(options)
+    reporter = _start(options.processes)
     target = result_file(run, "blocks", options.overwrite)
     result = keep(target, measure(_subject(run, options, reporter)))
     _table("Linear probe by block", result["rows"], result["protocol"], "block")
@@ -143,7 +143,7 @@ def knn(
     from mage_kit.evaluation.representation import neighbours
     from mage_kit.jobs.evaluate import keep, result_file
 
-    reporter = _start(options)
+    reporter = _start(options.processes)
     target = result_file(run, "knn", options.overwrite)
     result = keep(target, neighbours(_subject(run, options, reporter), _sources(source), baselines))
     _table("k-NN", result["rows"], result["protocol"])
@@ -163,7 +163,7 @@ def fewshot(
     from mage_kit.evaluation.representation import shots as measure
     from mage_kit.jobs.evaluate import keep, plot, result_file
 
-    reporter = _start(options)
+    reporter = _start(options.processes)
     target = result_file(run, "fewshot", options.overwrite)
     counts = _counts(shots)
     result = keep(target, measure(_subject(run, options, reporter), _sources(source), counts, draws, baselines))
@@ -192,7 +192,7 @@ def transfer(
     from mage_kit.evaluation.representation import transfer as measure
     from mage_kit.jobs.evaluate import keep, result_file
 
-    reporter = _start(options)
+    reporter = _start(options.processes)
     if options.data is not None:
         raise MageKitError("--data: transfer takes its data sets as arguments")
     target = result_file(run, "transfer", options.overwrite)
@@ -225,18 +225,18 @@ def accuracy(
     from mage_kit.jobs.evaluate import accuracy as measure
     from mage_kit.jobs.evaluate import keep, result_file
 
-    reporter = _start(SubjectOptions(processes=processes))
+    reporter = _start(processes)
     target = result_file(run, "accuracy-again", overwrite)
     result = keep(target, measure(run, data, weights=weights.value, reporter=reporter))
     _table("Accuracy", result["rows"], result["data"])
 
 
-def _start(options: SubjectOptions) -> Reporter:
+def _start(count: int | None) -> Reporter:
     from mage_kit import processes
     from mage_kit.progress import Reporter
     from mage_kit.storage import best_device
 
-    spread_out(options.processes)
+    spread_out(count)
     processes.start(best_device())
     return Reporter() if is_first() else Reporter.silent()
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mage_kit.datasets.base import Dataset, Sample
@@ -68,13 +69,26 @@ def few_of_each(dataset: Dataset, count: int, seed: int) -> Chosen:
         MageKitError: If a class has fewer.
     """
     labels = dataset.labels()
-    places: list[int] = []
     for number, name in enumerate(dataset.classes):
         found = np.flatnonzero(labels == number)
         if len(found) < count:
             raise MageKitError(
                 f"images_per_class: {count}, class '{name}' has {len(found)} images, must be at most that"
             )
+    return Chosen(dataset, drawn(labels, len(dataset.classes), count, seed).tolist())
+
+
+def drawn(labels_I: NDArray[np.int64], classes: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Return places of so many images of each class, drawn from the seed; those of fewer are among those of more.
+
+    Args:
+        labels_I: Of all images.
+        classes: How many.
+        count: Of each class; of one that has fewer, all.
+        seed: Of the draw.
+    """
+    places = []
+    for number in range(classes):
         random = np.random.Generator(np.random.PCG64(derive(seed, "few", number)))
-        places += random.permutation(found)[:count].tolist()
-    return Chosen(dataset, places)
+        places.append(random.permutation(np.flatnonzero(labels_I == number))[:count])
+    return np.concatenate(places)

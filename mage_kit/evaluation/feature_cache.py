@@ -21,18 +21,9 @@ from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.files import write_tensors
 from mage_kit.model import Mage
 from mage_kit.progress import Reporter
+from mage_kit.storage import weights_digest
 
 _KEY = "mage_kit"
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Return a SHA-256 of all tensors of a model, its tokenizer's among them."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        held = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}\0{tuple(held.shape)}\0{held.dtype}\0".encode())
-        digest.update(held.view(torch.uint8).numpy().tobytes() if held.ndim else str(held.item()).encode())
-    return digest.hexdigest()
 
 
 class FeatureCache:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mage_kit.draws import derive
+from mage_kit.datasets.chosen import drawn
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.logistic import fit_logistic
@@ -75,12 +75,3 @@ def few_shot(
         deviation = float(np.std(found, ddof=1)) if seeds > 1 else 0.0
         made.append(FewShot(count, float(np.mean(found)), deviation, seeds))
     return made
-
-
-def drawn(labels_I: np.ndarray, classes: int, count: int, seed: int) -> np.ndarray:
-    """Return places of so many images of each class, drawn from the seed; those of fewer are among those of more."""
-    places = []
-    for number in range(classes):
-        random = np.random.Generator(np.random.PCG64(derive(seed, "few", number)))
-        places.append(random.permutation(np.flatnonzero(labels_I == number))[:count])
-    return np.concatenate(places)

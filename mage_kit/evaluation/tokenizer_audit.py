@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mage_kit.datasets import Dataset
-from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.datasets.stills import still_batches
+from mage_kit.errors import MageKitError
 from mage_kit.progress import Reporter
 from mage_kit.tokenizers import Tokenizer
 
@@ -97,16 +98,12 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
     worst: list[tuple[float, int, np.ndarray, np.ndarray]] = []
     broken = 0
     with (reporter or Reporter()).task("auditing", len(dataset)) as task:
-        for start in range(0, len(dataset), _BATCH):
-            views, places = [], []
-            for index in range(start, min(start + _BATCH, len(dataset))):
-                try:
-                    views.append(dataset.still(index).views[0])
-                    places.append(index)
-                except BrokenImageError:
-                    broken += 1
-            if views:
-                given = torch.from_numpy(np.stack(views)).to(device)
+        parts = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
+        for part, loaded in zip(parts, still_batches(dataset, parts), strict=True):
+            broken += len(loaded.broken)
+            if loaded.samples:
+                places = [sample.index for sample in loaded.samples]
+                given = torch.from_numpy(np.stack([sample.views[0] for sample in loaded.samples])).to(device)
                 tokens = tokenizer.encode(given.float() / 255)
                 if codes:
                     counts += torch.bincount(tokens.flatten(), minlength=codes)
@@ -116,7 +113,7 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
                 pairs = zip(found, given.cpu().numpy(), rebuilt.cpu().numpy(), strict=True)
                 worst += [(score, place, image, again) for (score, _, place), image, again in pairs]
                 worst = sorted(worst, key=lambda item: item[:2])[:WORST]
-            task.update(min(start + _BATCH, len(dataset)))
+            task.update(part.stop)
     if not scores:
         raise MageKitError("data: no image could be read")
     psnr_I, ssim_I = (np.array(column) for column in list(zip(*scores, strict=True))[:2])

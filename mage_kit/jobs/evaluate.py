@@ -13,7 +13,6 @@ from mage_kit import processes
 from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
 from mage_kit.datasets import ImageFolder
 from mage_kit.errors import MageKitError
-from mage_kit.evaluation.feature_cache import weights_digest
 from mage_kit.evaluation.plots import plot_series
 from mage_kit.evaluation.splits import TESTS, published_views
 from mage_kit.evaluation.subject import Subject
@@ -22,7 +21,7 @@ from mage_kit.jobs.folders import clear_run
 from mage_kit.loading import load, load_classifier
 from mage_kit.model import Mage
 from mage_kit.progress import Reporter
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder, save
+from mage_kit.storage import RECIPE_FILE, best_device, require_folder, save, weights_digest
 from mage_kit.training.classifier_run import train_classifier
 from mage_kit.training.validation import measure_accuracy
 from mage_kit.version import __version__
@@ -168,7 +167,7 @@ def _weights(subject: Subject) -> Path:
 
 
 def _save(model: Mage, subject: Subject, place: Path) -> None:
-    save(model.cpu() if model is not subject.model else model, place, subject.recipe, overwrite=True)
+    save(model, place, subject.recipe, overwrite=True)
 
 
 def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ()) -> ClassifierRecipe:

@@ -20,7 +20,6 @@ from mage_kit import processes
 from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.decoding import DecodingChanges
 from mage_kit.errors import MageKitError
-from mage_kit.evaluation.feature_cache import weights_digest
 from mage_kit.evaluation.features import stills
 from mage_kit.evaluation.generation_metrics import (
     Extractor,
@@ -36,7 +35,7 @@ from mage_kit.generation import Labels, Sampler, generation_precision, prepared
 from mage_kit.loading import load_tokenizer
 from mage_kit.model import Mage
 from mage_kit.progress import Reporter
-from mage_kit.storage import best_device
+from mage_kit.storage import best_device, weights_digest
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.transforms import Augment
 from mage_kit.version import __version__

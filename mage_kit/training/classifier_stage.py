@@ -86,7 +86,7 @@ class ClassifierStage(Stage):
     @property
     def peak_lr(self) -> float:
         """base_lr x batch / 256."""
-        return self.settings.base_lr * self.settings.batch / 256
+        return self.settings.peak_lr
 
     def plan(self) -> LoopPlan:
         """Return the loop's numbers."""
@@ -185,7 +185,7 @@ def make_classifier_optimizer(
     names: dict[str, torch.nn.Parameter], model: MageClassifier, settings: ClassifierTraining
 ) -> torch.optim.Optimizer:
     """Return AdamW with layer-wise rates, or LARS."""
-    lr = settings.base_lr * settings.batch / 256
+    lr = settings.peak_lr
     if settings.optimizer == "lars":
         return LARS(names.values(), lr, weight_decay=settings.weight_decay)
     groups = layer_groups(names.items(), model.blocks, settings.layer_decay, settings.weight_decay)

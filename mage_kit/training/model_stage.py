@@ -125,7 +125,7 @@ class ModelStage(Stage):
     @property
     def peak_lr(self) -> float:
         """base_lr x batch / 256."""
-        return self.settings.base_lr * self.settings.batch / 256
+        return self.settings.peak_lr
 
     def plan(self) -> LoopPlan:
         """Return the loop's numbers."""

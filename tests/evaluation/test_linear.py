@@ -8,9 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import mage_kit as mk
+from mage_kit.datasets.chosen import drawn
 from mage_kit.evaluation import logistic
 from mage_kit.evaluation.features import Features
-from mage_kit.evaluation.few_shot import drawn, few_shot
+from mage_kit.evaluation.few_shot import few_shot
 from mage_kit.evaluation.logistic import fit_best, fit_logistic
 from mage_kit.evaluation.neighbours import knn_accuracy
 
