@@ -129,6 +129,26 @@ def on_first(work: Callable[[], T]) -> T:
     return cast(T, told[0])
 
 
+def all_or_none(work: Callable[[], T]) -> list[T]:
+    """Let every process do its part; return all results, by rank, or raise the first one's error in all.
+
+    Raises:
+        Exception: Whatever the work raised in some process, in every process, so that none waits for ever.
+    """
+    if world() == 1:
+        return [work()]
+    made: tuple[T | None, Exception | None]
+    try:
+        made = (work(), None)
+    except Exception as error:  # whatever it is, all processes raise it
+        made = (None, error)
+    found = collect(made)
+    for _, problem in found:
+        if problem is not None:
+            raise shared(problem)
+    return [cast(T, value) for value, _ in found]
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor in full where it is sharded over processes, else itself; without gradients."""
     full = getattr(tensor.detach(), "full_tensor", None)

@@ -122,15 +122,15 @@ def probe(
 
 @evaluate.command()
 @grouped
-def blocks(run: RunArgument, options: SubjectOptions) -> None:
+def blocks(run: RunArgument, options: SubjectOptions, baselines: BaselineOption = True) -> None:
     """Linear probe after each block of the encoder, with a plot (paper, Figure 6)."""
     from mage_kit.evaluation.representation import blocks as measure
     from mage_kit.jobs.evaluate import keep, plot, result_file
 
     reporter = _start(options.processes)
     target = result_file(run, "blocks", options.overwrite)
-    result = keep(target, measure(_subject(run, options, reporter)))
-    _table("Linear probe by block", result["rows"], result["protocol"], "block")
+    result = keep(target, measure(_subject(run, options, reporter), baselines))
+    _table("Linear probe by block", result["rows"], result["protocol"])
     _say(plot(target, result, "blocks"))
 
 

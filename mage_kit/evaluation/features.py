@@ -5,9 +5,9 @@ Legend: I images of the data set, C channels, H x W pixels, D encoder width.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from mage_kit.blocks import evaluating
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.datasets.stills import still_batches
 from mage_kit.errors import BrokenImageError, MageKitError
-from mage_kit.evaluation.sources import FeatureSource, check_sources, pooled
+from mage_kit.evaluation.kinds import Kind, Precision, compute, model_kinds
+from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.model import Mage
 from mage_kit.processes import collect, rank, shared, world
 from mage_kit.progress import Reporter
@@ -50,7 +51,7 @@ def stills(dataset: Dataset) -> Iterator[Sample]:
             yield dataset.still(index)
         except BrokenImageError as error:
             broken.append(error)
-            _check_broken(len(broken), dataset, str(error))
+            check_broken(len(broken), dataset, str(error))
 
 
 def still_images(dataset: Dataset) -> tuple[Tensor, np.ndarray]:
@@ -82,24 +83,24 @@ def extract_features(
 ) -> Features:
     """Return the mean patch features of every image (paper section 4.2), float32, from unmasked tokens."""
     labels = labels_of(dataset)
-    values, places = extract(model, dataset, [FeatureSource()], reporter=reporter)
+    values, places = extract(model, dataset, [FeatureSource()], batch=batch, reporter=reporter)
     return Features(values[0], labels[places])
 
 
-@torch.no_grad()
 def extract(
     model: Mage,
     dataset: Dataset,
     sources: Sequence[FeatureSource],
     *,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     batch: int = BATCH,
     reporter: Reporter | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the features of every image, from one pass over the data by all processes together.
+    """Return the features of every image, from one pass over the data by all processes together, in memory.
 
     Images are taken in batches of the data set's order, each by one process, so that a batch holds the same images, and
-    gives the same bits, whatever the number of processes (with the same number of threads in each).
+    gives the same bits, whatever the number of processes (with the same number of threads in each). Data sets whose
+    features no process should hold whole are for `FeatureCache`.
 
     Args:
         model: The model; put into evaluation mode for the while.
@@ -117,42 +118,66 @@ def extract(
         MageKitError: If too many images are broken, or a feature is not finite.
         ValueError: If a source names a block that there is not.
     """
-    check_sources(model, sources)
+    kinds = model_kinds(model, sources, precision=precision, weights="")
     parts = [range(start, min(start + batch, len(dataset))) for start in range(0, len(dataset), batch)]
     numbers = range(rank(), len(parts), world())
-    mine: list[tuple[int, list[int], list[np.ndarray]]] = []
+    mine: list[tuple[int, Made]] = []
     broken: list[str] = []
-    with evaluating(model), (reporter or Reporter()).task("extracting features", len(dataset)) as task:
-        loaded = still_batches(dataset, [parts[number] for number in numbers])
-        for number, found in zip(numbers, loaded, strict=True):
-            broken += found.broken
-            if found.samples:
-                views = np.stack([sample.views[0] for sample in found.samples])
-                places = [sample.index for sample in found.samples]
-                mine.append((number, places, _features_of(model, views, sources, precision)))
+    with (reporter or Reporter()).task("extracting features", len(dataset)) as task:
+        for number, made in zip(numbers, batches(kinds, dataset, [parts[number] for number in numbers]), strict=True):
+            mine.append((number, made))
+            broken += made.broken
             task.update(parts[number].stop)
     everybody = collect((mine, broken))
     lost = [line for _, lines in everybody for line in lines]
     if lost:
-        _check_broken(len(lost), dataset, lost[-1])
-    made = sorted((part for held, _ in everybody for part in held), key=lambda part: part[0])
-    if not made:
+        check_broken(len(lost), dataset, lost[-1])
+    made_parts = [
+        made for _, made in sorted((part for held, _ in everybody for part in held), key=lambda part: part[0])
+    ]
+    full = [made for made in made_parts if made.places]
+    if not full:
         raise MageKitError("data: no image could be read")
-    values = [np.concatenate([part[2][place] for part in made]) for place in range(len(sources))]
+    values = [np.concatenate([made.values[place] for made in full]) for place in range(len(sources))]
+    check_finite(values)
+    return values, np.concatenate([np.array(made.places, dtype=np.int64) for made in full])
+
+
+@dataclass(frozen=True)
+class Made:
+    """Features of a batch.
+
+    Args:
+        values: float32 (images, D) of each kind; none where no image could be read.
+        places: Of the images, in the data set; broken ones left out.
+        broken: What is wrong with those.
+    """
+
+    values: list[np.ndarray]
+    places: list[int]
+    broken: list[str]
+
+
+def batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[range]) -> Iterator[Made]:
+    """Yield the features of batches of a data set's images, each model in evaluation mode for the while."""
+    with contextlib.ExitStack() as modes:
+        for model in {id(kind.model): kind.model for kind in kinds}.values():
+            if model is not None:
+                modes.enter_context(evaluating(model))
+        for found in still_batches(dataset, parts):
+            places = [sample.index for sample in found.samples]
+            views = [sample.views[0] for sample in found.samples]
+            yield Made(compute(kinds, np.stack(views)) if views else [], places, found.broken)
+
+
+def check_finite(values: Sequence[np.ndarray]) -> None:
+    """Raise MageKitError for a feature that is not finite."""
     if not all(np.isfinite(value).all() for value in values):
         raise MageKitError("features: not finite; the model's weights are damaged or its training diverged")
-    return values, np.concatenate([np.array(part[1], dtype=np.int64) for part in made])
 
 
-def _features_of(model: Mage, views: np.ndarray, sources: Sequence[FeatureSource], precision: str) -> list[np.ndarray]:
-    given = torch.from_numpy(views).to(model.device)
-    tokens = model.tokenizer.encode(given.float() / 255)  # stills are images, of a token cache too
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        made = pooled(model, tokens, sources)
-    return [value.cpu().numpy() for value in made]
-
-
-def _check_broken(count: int, dataset: Dataset, latest: str) -> None:
+def check_broken(count: int, dataset: Dataset, latest: str) -> None:
+    """Raise MageKitError if more images are broken than the data set's `max_broken` allows."""
     if count > dataset.max_broken * len(dataset):
         found = f"data.max_broken: {dataset.max_broken:g}, exceeded by {count} of {len(dataset)} images"
         raise shared(MageKitError(f"{found}; the latest: {latest}"))

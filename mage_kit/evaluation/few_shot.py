@@ -59,12 +59,7 @@ def few_shot(
     Raises:
         MageKitError: If a class has fewer images than a number asks for.
     """
-    counts = np.bincount(train.labels_I, minlength=classes)
-    if counts.min() < max(shots):
-        least = int(counts.argmin())
-        raise MageKitError(
-            f"shots: {max(shots)}, class {least} has {counts[least]} training images, must be at most that"
-        )
+    check_shots(train.labels_I, [str(number) for number in range(classes)], shots)
     made = []
     for count in shots:
         found = []
@@ -75,3 +70,12 @@ def few_shot(
         deviation = float(np.std(found, ddof=1)) if seeds > 1 else 0.0
         made.append(FewShot(count, float(np.mean(found)), deviation, seeds))
     return made
+
+
+def check_shots(labels_I: np.ndarray, classes: Sequence[str], shots: Sequence[int]) -> None:
+    """Raise MageKitError if a class has fewer labelled images than a number asks for."""
+    counts = np.bincount(labels_I, minlength=len(classes))
+    if counts.min() < max(shots):
+        least = int(counts.argmin())
+        found = f"class '{classes[least]}' has {counts[least]} training images"
+        raise MageKitError(f"shots: {max(shots)}, {found}, must be at most that")

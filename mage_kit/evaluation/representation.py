@@ -5,21 +5,28 @@ Paper: sections 4.2 and 4.3; Tables 3 and 11, Figures 5 and 6.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mage_kit.errors import MageKitError
 from mage_kit.evaluation.features import Features
-from mage_kit.evaluation.few_shot import SHOTS, STRENGTH, FewShot, few_shot
+from mage_kit.evaluation.few_shot import SHOTS, STRENGTH, check_shots, few_shot
 from mage_kit.evaluation.logistic import STRENGTHS, fit_best
 from mage_kit.evaluation.neighbours import NEIGHBOURS, TEMPERATURE, knn_accuracy
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.subject import Subject, open_subject
-from mage_kit.processes import is_first
 
 _HEADLINE = 20  # neighbours
+_UNTRAINED = (FeatureSource(),)
+_FAST = (
+    "L-BFGS (200 iterations at most) on standardised frozen features, no augmentation; strength chosen on a fifth of "
+    f"the training images ({', '.join(f'{value:g}' for value in STRENGTHS)}); not the published protocol (mage-kit "
+    "eval probe)"
+)
 
 
 def probe_fast(subject: Subject, sources: Sequence[FeatureSource], baselines: bool = True) -> dict[str, Any]:
@@ -30,40 +37,33 @@ def probe_fast(subject: Subject, sources: Sequence[FeatureSource], baselines: bo
         sources: Which features.
         baselines: Whether raw pixels and the untrained encoder are measured too.
     """
-    rows, held = {}, _all(subject, sources, baselines)
-    for name, (train, test) in held.items() if is_first() else ():
-        fit = partial(fit_best, classes=subject.split.classes, seed=subject.recipe.seed, device=subject.model.device)
-        chosen = fit(train.values_ID, train.labels_I)
-        rows[name] = {
-            "top1": chosen.model.accuracy(test.values_ID, test.labels_I),
-            "train_top1": chosen.model.accuracy(train.values_ID, train.labels_I),
-            "strength": chosen.strength,
-        }
-        subject.reporter.say(f"linear probe, {name}: {rows[name]['top1']:.4f}")
-    protocol = (
-        "L-BFGS (200 iterations at most) on standardised frozen features, no augmentation; strength chosen on a fifth "
-        "of the training images "
-        f"({', '.join(f'{value:g}' for value in STRENGTHS)}); not the published protocol (mage-kit eval probe)"
-    )
-    return {**subject.stated(), "protocol": protocol, "rows": rows}
+    rows = subject.measured(sources, partial(_fitted, subject), _UNTRAINED if baselines else None)
+    return {**subject.stated(), "protocol": _FAST, "rows": rows}
 
 
-def blocks(subject: Subject) -> dict[str, Any]:
-    """The same after each block of the encoder: the paper's Figure 6."""
+def blocks(subject: Subject, baselines: bool = True) -> dict[str, Any]:
+    """The same after each block of the encoder, trained and untrained: the paper's Figure 6.
+
+    Returns:
+        Its `rows` are called "block 3", "untrained encoder, block 3", "raw pixels".
+    """
     count = len(getattr(subject.model.encoder, "blocks", [None]))
-    made = probe_fast(subject, [FeatureSource(block=number) for number in range(1, count + 1)], baselines=False)
-    rows = {str(number): row for number, row in enumerate(made.pop("rows").values(), start=1)}
-    return {**made, "rows": rows}
+    sources = [FeatureSource(block=number) for number in range(1, count + 1)]
+    found = subject.measured(sources, partial(_fitted, subject), sources if baselines else None)
+    named = {re.sub(r"^(?:(.+) )?mean@(\d+)$", _block_name, name): row for name, row in found.items()}
+    return {**subject.stated(), "protocol": _FAST, "rows": named}
 
 
 def neighbours(subject: Subject, sources: Sequence[FeatureSource], baselines: bool = True) -> dict[str, Any]:
     """k-NN by cosine similarity."""
-    rows, held = {}, _all(subject, sources, baselines)
-    for name, (train, test) in held.items() if is_first() else ():
+
+    def measure(name: str, train: Features, test: Features) -> dict[str, Any]:
         found = knn_accuracy(train, test, subject.split.classes, device=subject.model.device)
         headline = _HEADLINE if _HEADLINE in found else max(found)
-        rows[name] = {"top1": found[headline], "by_k": {str(count): value for count, value in found.items()}}
-        subject.reporter.say(f"k-NN, {name}: {rows[name]['top1']:.4f} (k = {headline})")
+        subject.reporter.say(f"k-NN, {name}: {found[headline]:.4f} (k = {headline})")
+        return {"top1": found[headline], "k": headline, "by_k": {str(count): value for count, value in found.items()}}
+
+    rows = subject.measured(sources, measure, _UNTRAINED if baselines else None)
     asked = ", ".join(str(count) for count in NEIGHBOURS)
     protocol = f"cosine similarity, votes exp(similarity / {TEMPERATURE}); k of {asked}, the headline {_HEADLINE}"
     return {**subject.stated(), "protocol": protocol, "rows": rows}
@@ -76,13 +76,20 @@ def shots(
     seeds: int = 5,
     baselines: bool = True,
 ) -> dict[str, Any]:
-    """Few-shot accuracies, mean and deviation over draws of the labelled images."""
-    rows, held = {}, _all(subject, sources, baselines)
-    for name, (train, test) in held.items() if is_first() else ():
+    """Few-shot accuracies, mean and deviation over draws of the labelled images.
+
+    Raises:
+        MageKitError: If a class has fewer training images than a number asks for; before anything is extracted.
+    """
+    check_shots(subject.split.train.labels(), subject.split.train.classes, counts)
+
+    def measure(name: str, train: Features, test: Features) -> dict[str, Any]:
         found = few_shot(train, test, subject.split.classes, shots=counts, seeds=seeds, device=subject.model.device)
-        rows[name] = _curve(found)
         told = ", ".join(f"{each.shots}: {each.top1:.3f} ± {each.std:.3f}" for each in found)
         subject.reporter.say(f"few-shot, {name}: {told}")
+        return {"top1": found[-1].top1, "by_shots": {str(each.shots): asdict(each) for each in found}}
+
+    rows = subject.measured(sources, measure, _UNTRAINED if baselines else None)
     return {**subject.stated(), "protocol": _few_shot_protocol(seeds), "rows": rows}
 
 
@@ -99,37 +106,65 @@ def transfer(
         seeds: Draws.
         options: As of `open_subject`.
     """
+    subjects = _opened(run, folders, count, options)
     rows: dict[str, Any] = {}
-    names = [folder.resolve().name for folder in folders]
-    stated: dict[str, Any] = {}
-    for folder in folders:
-        name = folder.resolve().name if names.count(folder.resolve().name) == 1 else str(folder)
-        subject = open_subject(run, folder, **options)
-        stated = subject.stated()
-        found = partial(
-            few_shot, classes=subject.split.classes, shots=[count], seeds=seeds, device=subject.model.device
-        )
-        ((train, test),) = subject.features([source])
+    for name, subject in subjects.items():
+
+        def measure(_: str, train: Features, test: Features, subject: Subject = subject) -> dict[str, Any]:
+            device = subject.model.device
+            return asdict(few_shot(train, test, subject.split.classes, shots=[count], seeds=seeds, device=device)[0])
+
+        found = subject.measured([source], measure)
         rows[name] = {
             "classes": subject.split.classes,
             "test_images": len(subject.split.test),
-            "features": asdict(found(train, test)[0]),
-            **{name: asdict(found(*pair)[0]) for name, pair in subject.baselines().items()},
+            **{"features" if row == str(source) else row: value for row, value in found.items()},
         }
-        subject.reporter.say(f"transfer, {name}: {rows[name]['features']['top1']:.4f}")
-    kept = {
-        name: value for name, value in stated.items() if name not in ("data", "train_images", "test_images", "classes")
+        if found:
+            subject.reporter.say(f"transfer, {name}: {rows[name]['features']['top1']:.4f}")
+    stated = next(iter(subjects.values())).stated()
+    for name in ("data", "train_images", "test_images", "classes"):
+        del stated[name]
+    return {**stated, "source": str(source), "protocol": _few_shot_protocol(seeds), "shots": count, "rows": rows}
+
+
+def _opened(run: Path, folders: Sequence[Path], count: int, options: dict[str, Any]) -> dict[str, Subject]:
+    """Open all data sets before any is measured: the last of them must not cost the others their figures."""
+    names = [folder.resolve().name for folder in folders]
+    made: dict[str, Subject] = {}
+    for folder, name in zip(folders, names, strict=True):
+        called = name if names.count(name) == 1 else str(folder)
+        if called in made:
+            raise MageKitError(f"data: '{folder}', given twice")
+        made[called] = open_subject(run, folder, model=next(iter(made.values())).model if made else None, **options)
+        train = made[called].split.train
+        try:
+            check_shots(train.labels(), train.classes, [count])
+        except MageKitError as error:
+            raise MageKitError(f"data: '{folder}': {error}") from None
+    return made
+
+
+def _fitted(subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
+    chosen = fit_best(
+        train.values_ID,
+        train.labels_I,
+        classes=subject.split.classes,
+        seed=subject.recipe.seed,
+        device=subject.model.device,
+    )
+    top1 = chosen.model.accuracy(test.values_ID, test.labels_I)
+    subject.reporter.say(f"linear probe, {name}: {top1:.4f}")
+    return {
+        "top1": top1,
+        "train_top1": chosen.model.accuracy(train.values_ID, train.labels_I),
+        "strength": chosen.strength,
     }
-    return {**kept, "protocol": _few_shot_protocol(seeds), "shots": count, "rows": rows}
 
 
-def _all(subject: Subject, sources: Sequence[FeatureSource], baselines: bool) -> dict[str, tuple[Features, Features]]:
-    named = {str(source): pair for source, pair in zip(sources, subject.features(list(sources)), strict=True)}
-    return {**named, **(subject.baselines() if baselines else {})}
-
-
-def _curve(found: Sequence[FewShot]) -> dict[str, Any]:
-    return {"top1": found[-1].top1, "by_shots": {str(each.shots): asdict(each) for each in found}}
+def _block_name(found: re.Match[str]) -> str:
+    of, number = found.groups()
+    return f"{of}, block {number}" if of else f"block {number}"
 
 
 def _few_shot_protocol(seeds: int) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.feature_cache import FeatureCache
-from mage_kit.evaluation.features import Features, extract, stills
+from mage_kit.evaluation.features import Features
+from mage_kit.evaluation.kinds import Kind, Precision, model_kinds, pixel_kind
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.splits import Split, folder_split, held_out, published_views
 from mage_kit.loading import load
@@ -22,11 +21,11 @@ from mage_kit.model import Mage
 from mage_kit.processes import is_first
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder
+from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.version import __version__
 
 FEATURES = Path("eval") / "features"
-_SIDE = 32  # of images whose raw pixels are classified; larger ones are averaged down
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,10 @@ class Subject:
         recipe: Its recipe.
         model: Its model, in evaluation mode.
         split: Labelled images.
-        cache: Features of the model.
+        cache: Features on disk.
         weights: "raw" or "ema".
+        weights_sha256: Of the model's weights.
+        precision: What features are computed in.
         reporter: Where progress goes.
     """
 
@@ -49,41 +50,63 @@ class Subject:
     split: Split
     cache: FeatureCache
     weights: str
+    weights_sha256: str
+    precision: Precision
     reporter: Reporter
 
-    def features(self, sources: list[FeatureSource]) -> list[tuple[Features, Features]]:
-        """Return (train, test) features of each source, from the cache where they are there."""
-        name = "" if self.weights == "raw" else "ema-"
-        pair = [self.cache.get(f"{name}{part}", data, sources) for part, data in self._parts()]
-        return list(zip(*pair, strict=True))
+    def measured(
+        self,
+        sources: Sequence[FeatureSource],
+        measure: Callable[[str, Features, Features], T],
+        baselines: Sequence[FeatureSource] | None = (FeatureSource(),),
+    ) -> dict[str, T]:
+        """Measure (train, test) features of each source, one after another, and what they have to beat.
 
-    def baselines(self) -> dict[str, tuple[Features, Features]]:
-        """Return what the features have to beat: raw pixels, and the same encoder with the recipe's first weights."""
+        All processes extract what is not there yet; the first alone measures, the others return nothing.
+
+        Args:
+            sources: Which features.
+            measure: Of a label, and training and test features.
+            baselines: Features of the same encoder with the recipe's first weights, beside raw pixels; None for
+                neither.
+
+        Returns:
+            What was measured, by the features' label: "mean", "raw pixels", "untrained encoder".
+        """
+        prefix = "" if self.weights == "raw" else "ema"
+        kinds = model_kinds(self.model, sources, called=prefix, precision=self.precision, weights=self.weights_sha256)
+        kinds = [replace(kind, label=str(kind.source)) for kind in kinds]
+        if baselines is not None:
+            kinds += [pixel_kind(), *self._untrained(baselines)]
+        parts = {"train": self.split.train, "test": self.split.test}
+        for name, images in parts.items():
+            self.cache.fill(name, images, kinds)
+        made = {}
+        for kind in kinds if is_first() else ():
+            train, test = (self.cache.read(name, images, kind) for name, images in parts.items())
+            made[kind.label] = measure(kind.label, train, test)
+        return made
+
+    def _untrained(self, sources: Sequence[FeatureSource]) -> list[Kind]:
         untrained = self.recipe.build_model(self.model.tokenizer).to(self.model.device).eval()
-        made: dict[str, list[Features]] = {"raw pixels": [], "untrained encoder": []}
-        for _, data in self._parts():
-            labels = data.labels()
-            values, places = extract(untrained, data, [FeatureSource()], reporter=self.reporter)
-            made["untrained encoder"].append(Features(values[0], labels[places]))
-            made["raw pixels"].append(_pixels(data, labels) if is_first() else made["untrained encoder"][-1])
-        return {name: (parts[0], parts[1]) for name, parts in made.items()}
+        kinds = model_kinds(untrained, sources, called="untrained encoder", precision=self.precision)
+        return [
+            replace(kind, label="untrained encoder" if kind.source == FeatureSource() else kind.label) for kind in kinds
+        ]
 
     def stated(self) -> dict[str, Any]:
         """Return what every result says of itself, ready for JSON."""
         return {
             "run": self.recipe.name,
             "weights": self.weights,
-            "weights_sha256": self.cache.weights,
+            "weights_sha256": self.weights_sha256,
             "data": self.split.told,
             "train_images": len(self.split.train),
             "test_images": len(self.split.test),
             "classes": self.split.classes,
-            "precision": self.cache.precision,
+            "precision": self.precision,
             "versions": {"mage_kit": __version__, "torch": torch.__version__},
         }
-
-    def _parts(self) -> list[tuple[str, Any]]:
-        return [("train", self.split.train), ("test", self.split.test)]
 
 
 def open_subject(
@@ -91,9 +114,10 @@ def open_subject(
     data: Path | None = None,
     *,
     weights: Literal["raw", "ema"] = "raw",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     seed: int = 0,
     refresh: bool = False,
+    model: Mage | None = None,
     reporter: Reporter | None = None,
 ) -> Subject:
     """Load a run and its images.
@@ -105,6 +129,7 @@ def open_subject(
         precision: What features are computed in.
         seed: Of what is set aside.
         refresh: Extract features again that do not fit.
+        model: The run's, where it is loaded already.
         reporter: Where progress goes.
 
     Raises:
@@ -112,7 +137,8 @@ def open_subject(
     """
     reporter = reporter or Reporter()
     require_folder(run)
-    model = load(run, best_device(), weights="ema") if weights == "ema" else load(run, best_device())
+    if model is None:
+        model = load(run, best_device(), weights="ema") if weights == "ema" else load(run, best_device())
     recipe = Recipe.load(run / RECIPE_FILE)
     size = model.tokenizer.image_size
     augment = published_views(getattr(recipe.data, "augment", None), size)
@@ -124,8 +150,8 @@ def open_subject(
     else:
         split = folder_split(data, size, model.tokenizer.channels, augment, seed)
         name = f"{data.resolve().name}-{seed}"
-    cache = FeatureCache(run / FEATURES / name, model, precision=precision, refresh=refresh, reporter=reporter)
-    return Subject(run, recipe, model, split, cache, weights, reporter)
+    cache = FeatureCache(run / FEATURES / name, refresh=refresh, reporter=reporter)
+    return Subject(run, recipe, model, split, cache, weights, weights_digest(model), precision, reporter)
 
 
 def _images(recipe: Recipe) -> Dataset:
@@ -136,14 +162,3 @@ def _images(recipe: Recipe) -> Dataset:
             raise MageKitError("data: the run was trained on cached tokens without images; name some with --data")
         return recipe.extended(data=source).build_dataset()
     return recipe.build_dataset()
-
-
-def _pixels(data: Any, labels: np.ndarray) -> Features:
-    """Raw pixels, averaged down to 32 x 32 where they are larger."""
-    rows, places = [], []
-    for sample in stills(data):
-        view: Tensor = torch.from_numpy(sample.views[0]).float() / 255
-        size = (min(_SIDE, view.shape[1]), min(_SIDE, view.shape[2]))
-        rows.append(F.adaptive_avg_pool2d(view, size).flatten().numpy())
-        places.append(sample.index)
-    return Features(np.stack(rows), labels[places])

@@ -13,6 +13,7 @@ from mage_kit import processes
 from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
 from mage_kit.datasets import ImageFolder
 from mage_kit.errors import MageKitError
+from mage_kit.evaluation.curves import block_curves, shot_curves
 from mage_kit.evaluation.plots import plot_series
 from mage_kit.evaluation.splits import TESTS, published_views
 from mage_kit.evaluation.subject import Subject
@@ -77,14 +78,9 @@ def plot(target: Path, result: dict[str, Any], kind: Literal["blocks", "shots"])
     if not processes.is_first():
         return None
     if kind == "blocks":
-        series = {"linear probe": [(int(name), row["top1"], 0.0) for name, row in result["rows"].items()]}
-        labels = ("block", "top-1")
+        series, labels = block_curves(result["rows"]), ("block", "top-1")
     else:
-        series = {
-            name: [(each["shots"], each["top1"], each["std"]) for each in row["by_shots"].values()]
-            for name, row in result["rows"].items()
-        }
-        labels = ("labelled images of each class", "top-1")
+        series, labels = shot_curves(result["rows"]), ("labelled images of each class", "top-1")
     file = target.with_suffix(".png")
     plot_series(series, target.stem, labels, file)
     return file

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from typing import Any
 
 import torch
@@ -112,10 +111,13 @@ def series_chart(title: str, across: str, series: Mapping[str, Sequence[tuple[fl
     """Return curves of (x, accuracy, deviation) points by name."""
 
     def paint(axis: Any) -> None:
-        for (name, points), colour in zip(series.items(), cycle((_FIRST, _SECOND, _MUTED)), strict=False):
+        for number, (name, points) in enumerate(series.items()):
+            colour, style = (_FIRST, _SECOND, _MUTED)[number % 3], ("-", "--", ":")[number // 3 % 3]
             xs, ys, deviations = zip(*points, strict=True)
             bars = deviations if any(deviations) else None
-            axis.errorbar(xs, ys, yerr=bars, color=colour, marker="o", markersize=4, capsize=3, label=name)
+            axis.errorbar(
+                xs, ys, yerr=bars, color=colour, linestyle=style, marker="o", markersize=4, capsize=3, label=name
+            )
         if len(series) > 1:
             axis.legend(frameon=False, fontsize=8)
         axis.set_ylabel("top-1")

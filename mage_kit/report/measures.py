@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mage_kit.evaluation.curves import block_curves, shot_curves
 from mage_kit.files import read_json
 from mage_kit.report.charts import Chart, series_chart
 from mage_kit.report.content import Part
@@ -66,12 +67,7 @@ def _cells(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _chart(name: str, rows: dict[str, Any]) -> Chart | None:
     if name == "blocks":
-        points = [(float(block), row["top1"], 0.0) for block, row in rows.items()]
-        return series_chart("Linear probe after each block", "block", {"": points})
+        return series_chart("Linear probe after each block", "block", block_curves(rows))
     if name == "fewshot":
-        series = {
-            what: [(float(each["shots"]), each["top1"], each["std"]) for each in row["by_shots"].values()]
-            for what, row in rows.items()
-        }
-        return series_chart("Top-1 from a few labels", "labelled images of each class", series)
+        return series_chart("Top-1 from a few labels", "labelled images of each class", shot_curves(rows))
     return None

@@ -38,7 +38,7 @@ from mage_kit.training.model_stage import tokenization_precision
 from mage_kit.training.pretrained import fill_encoder, find_encoder
 from mage_kit.training.probe import Decisions
 from mage_kit.training.signals import StopSignals
-from mage_kit.training.validation import measure_accuracy
+from mage_kit.training.validation import Validation, measure_accuracy
 
 Images = tuple[Dataset, Dataset | None]
 """What is trained on, and what accuracy is measured on."""
@@ -86,22 +86,16 @@ def train_classifier(
         fill_encoder(model, recipe)
         precision, tokens = _decide(recipe, dataset, model, decisions, reporter)
 
-        def validate(trained: MageClassifier, step: int) -> None:
-            assert validation is not None
-            measured = measure_accuracy(trained, validation, reporter=Reporter.silent())
-            record = {"stage": "validation", "step": step, **measured.as_dict()}
-            processes.on_first(lambda: log.write(record))
-            reporter.say(f"step {step}: validation top-1 {measured.top1:.4f}")
-
         assert recipe.training is not None
+        looks = None if validation is None else Validation(validation, log, reporter)
         fabric = make_fabric(device, precision)
-        stage = ClassifierStage(recipe, dataset, model, fabric, tokens, validate if validation else None)
+        stage = ClassifierStage(recipe, dataset, model, fabric, tokens, looks)
         set_blocks(recipe.kernels, model, reporter)
         reporter.say(f"classifier: {stage.spread}; learning rate {stage.peak_lr:g}; {len(dataset)} images")
         plan = stage.plan()
         Loop(stage, plan, out, recipe.to_json(), log, broken, signals, reporter).run(until)
         if until is None or until >= plan.steps:
-            _finish(stage, validation, out, reporter)
+            _finish(stage, looks, out, reporter)
     return out
 
 
@@ -168,7 +162,7 @@ def _decide(
     return precision.value, tokens.value
 
 
-def _finish(stage: ClassifierStage, validation: Dataset | None, out: Path, reporter: Reporter) -> None:
+def _finish(stage: ClassifierStage, validation: Validation | None, out: Path, reporter: Reporter) -> None:
     """Write the weights in full and their accuracy; the model's file last, since it says that the run is complete."""
     means = None if stage.kept.ema is None else mean_state(stage.kept)
     if means is not None:
@@ -184,13 +178,13 @@ def _finish(stage: ClassifierStage, validation: Dataset | None, out: Path, repor
 
 
 def _measure(
-    stage: ClassifierStage, validation: Dataset, means: dict[str, Tensor] | None, out: Path, reporter: Reporter
+    stage: ClassifierStage, validation: Validation, means: dict[str, Tensor] | None, out: Path, reporter: Reporter
 ) -> None:
-    result = {"raw": measure_accuracy(stage.model, validation, reporter=reporter).as_dict()}
+    result = {"raw": validation.after(stage.model, stage.plan().steps).as_dict()}
     if stage.kept.ema is not None:
         mean_model = copy.deepcopy(stage.model)
         load_state(mean_model, processes.on_first(lambda: means or {}), "running mean of the weights")
-        result["ema"] = measure_accuracy(mean_model, validation, reporter=reporter).as_dict()
+        result["ema"] = measure_accuracy(mean_model, validation.images, reporter=reporter).as_dict()
     processes.on_first(lambda: _write(out / ACCURACY_FILE, result))
     for name, value in result.items():
         reporter.say(f"{name} weights: top-1 {value['top1']:.4f} on {value['images']} images")

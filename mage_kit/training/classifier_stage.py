@@ -6,7 +6,7 @@ channels, H x W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,7 @@ from mage_kit.training.loop import LoopPlan, Stage
 from mage_kit.training.mixing import Mix, draw_mix, mix_images, targets
 from mage_kit.training.optim import set_lr
 from mage_kit.training.tokenizer_stage import to_float
-
-Validate = Callable[[MageClassifier, int], None]
-"""Measures accuracy after a step and writes it down."""
+from mage_kit.training.validation import Validation
 
 _TOKENISED = 64  # images at once
 _PROBED = 4096  # tokens in the batch that precision is measured on
@@ -50,7 +48,7 @@ class ClassifierStage(Stage):
         model: Changed in place, its tokenizer excepted.
         fabric: Device and precision.
         tokenization: "float32" or "bfloat16", what the frozen tokenizer computes in.
-        validate: Called every `validate_every` epochs; None for never.
+        validation: Done every `validate_every` epochs; None for never.
     """
 
     looks_at = "validation"
@@ -62,12 +60,12 @@ class ClassifierStage(Stage):
         model: MageClassifier,
         fabric: Fabric,
         tokenization: str = "float32",
-        validate: Validate | None = None,
+        validation: Validation | None = None,
     ) -> None:
         assert recipe.training is not None
         self.settings: ClassifierTraining = recipe.training
         self.recipe, self.dataset, self.model, self.fabric = recipe, dataset, model, fabric
-        self.device, self.validate = fabric.device, validate
+        self.device, self.validation = fabric.device, validation
         self.fast_tokens = tokenization == "bfloat16"
         self.spread = spread("training", self.settings.batch, self.settings.micro_batch, recipe.name)
         self.order = Order(len(dataset), self.settings.batch, derive(recipe.seed, "model"))
@@ -102,7 +100,7 @@ class ClassifierStage(Stage):
             clip=settings.clip,
             log_every=settings.log_every,
             checkpoint_every=settings.checkpoint_every,
-            look_every=max(1, round(every * per_epoch)) if every and self.validate else 0,
+            look_every=max(1, round(every * per_epoch)) if every and self.validation else 0,
             keep=settings.keep,
             skip_limit=settings.skip_limit,
             rollbacks=settings.rollbacks,
@@ -173,8 +171,12 @@ class ClassifierStage(Stage):
 
     def look(self, step: int, path: Path) -> None:
         """Measure the accuracy by now."""
-        if self.validate is not None:
-            self.validate(self.model, step)
+        if self.validation is not None:
+            self.validation.measure(self.model, step)
+
+    def looked(self, step: int, path: Path) -> bool:
+        """Return whether the accuracy after this step was written down."""
+        return self.validation is None or self.validation.has(step)
 
     def note(self, record: dict[str, Any]) -> str:
         """Say loss and accuracy."""

@@ -105,6 +105,10 @@ class Stage(ABC):
     def look(self, step: int, path: Path) -> None:  # noqa: B027  # a stage with nothing to show has nothing to write
         """Show or measure what the stage makes after a step, pictures to the path; an error is every process's."""
 
+    def looked(self, step: int, path: Path) -> bool:
+        """Return whether that was done after this step, by a process that went away since."""
+        return path.is_file()
+
 
 class Loop:
     """A stage on its way to its last step.
@@ -156,6 +160,8 @@ class Loop:
         processes.on_first(lambda: self.log.rewind(self.plan.name, self.done))
         self.clock, self.since = time.monotonic(), self.done
         last = min(self.plan.steps, until or self.plan.steps)
+        if self.done and self._look_due(last) and not processes.on_first(lambda: self._looked(self.done)):
+            self._look(self.done)  # the process before was killed between the checkpoint and this
         with self.reporter.task(f"training the {self.plan.name}", last, self.done) as task:
             while self.done < last:
                 self._pass(last, task)
@@ -281,15 +287,24 @@ class Loop:
         if save_now and not self.save():
             self._roll_back("weights were not finite")
             return False
-        if plan.look_every and (done % plan.look_every == 0 or done == last):
+        if self._look_due(last):
             self._look(done)
         return True
 
+    def _look_due(self, last: int) -> bool:
+        every = self.plan.look_every
+        return bool(every) and (self.done % every == 0 or self.done == last)
+
+    def _looked(self, step: int) -> bool:
+        return self.stage.looked(step, self._picture(step))
+
+    def _picture(self, step: int) -> Path:
+        return self.folder / "samples" / f"{self.plan.name}-step-{step:08d}.png"
+
     def _look(self, step: int) -> None:
         """Draw samples or measure; what cannot be done ends no run."""
-        path = self.folder / "samples" / f"{self.plan.name}-step-{step:08d}.png"
         try:
-            self.stage.look(step, path)
+            self.stage.look(step, self._picture(step))
         except Exception as error:  # out of memory, no room, a schedule that does not fit: training matters more
             self.reporter.say(f"step {step}: {self.stage.looks_at} not done ({type(error).__name__}: {error})")
 

@@ -14,8 +14,9 @@ from mage_kit.classifier import MageClassifier
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.stills import still_batches
 from mage_kit.errors import MageKitError
-from mage_kit.processes import add_up, collect, rank, shared, world
+from mage_kit.processes import add_up, all_or_none, on_first, rank, shared, world
 from mage_kit.progress import Reporter, Task
+from mage_kit.training.metrics import MetricsLog, read_metrics
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,46 @@ def measure_accuracy(
         MageKitError: If an image has no label, or more are broken than the data set's `max_broken` allows.
     """
     sums = torch.zeros(5, dtype=torch.float64, device=model.device)
-    problem = ""
-    try:
-        with evaluating(model), (reporter or Reporter()).task("measuring accuracy", len(dataset)) as task:
-            _count(model, dataset, batch, sums, task)
-    except Exception as error:  # one process alone must not leave while the others add up
-        problem = f"{type(error).__name__}: {error}" if not isinstance(error, MageKitError) else str(error)
-    if told := next(filter(None, collect(problem)), ""):
-        raise shared(MageKitError(told))
+    with evaluating(model), (reporter or Reporter()).task("measuring accuracy", len(dataset)) as task:
+        all_or_none(lambda: _count(model, dataset, batch, sums, task))
     first, five, loss, images, broken = add_up(sums).tolist()
     if broken > dataset.max_broken * len(dataset) or not images:
         rule = f"data.max_broken: {dataset.max_broken:g}"
         raise shared(MageKitError(f"{rule}, exceeded by {int(broken)} of {len(dataset)} images that cannot be read"))
     return Accuracy(first / images, five / images, loss / images, int(images), int(broken))
+
+
+class Validation:
+    """The accuracy of a classifier while it is trained, written into its log.
+
+    Args:
+        images: Labelled images.
+        log: Where a line goes.
+        reporter: Where progress goes.
+    """
+
+    def __init__(self, images: Dataset, log: MetricsLog, reporter: Reporter) -> None:
+        self.images, self.log, self.reporter = images, log, reporter
+        self._last: tuple[int, Accuracy] | None = None
+
+    def measure(self, model: MageClassifier, step: int) -> Accuracy:
+        """Measure after a step, and write it down."""
+        measured = measure_accuracy(model, self.images, reporter=Reporter.silent())  # training shows its own progress
+        record = {"stage": "validation", "step": step, **measured.as_dict()}
+        on_first(lambda: self.log.write(record))
+        self.reporter.say(f"step {step}: validation top-1 {measured.top1:.4f}")
+        self._last = (step, measured)
+        return measured
+
+    def has(self, step: int) -> bool:
+        """Return whether the accuracy after a step stands in the log."""
+        return any(record["step"] == step for record in read_metrics(self.log.file.parent, "validation"))
+
+    def after(self, model: MageClassifier, step: int) -> Accuracy:
+        """Return the accuracy after a step: the one just measured, or else measured now."""
+        if self._last is not None and self._last[0] == step:
+            return self._last[1]
+        return measure_accuracy(model, self.images, reporter=self.reporter)
 
 
 def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, task: Task) -> None:

@@ -72,7 +72,13 @@ def test_every_measure_of_a_run(run: Path, tmp_path: Path) -> None:
         and len(knn["weights_sha256"]) == 64
     )
     assert "exists; give --overwrite" in str(call("eval", "knn", run).exception)
-    assert call("eval", "blocks", run).exit_code == 0 and set(result(run, "blocks")["rows"]) == {"1", "2"}
+    assert call("eval", "blocks", run).exit_code == 0 and set(result(run, "blocks")["rows"]) == {
+        "block 1",
+        "block 2",
+        "raw pixels",
+        "untrained encoder, block 1",
+        "untrained encoder, block 2",
+    }
     shots = call("eval", "fewshot", run, "--shots", "5,1", "--draws", 2, "--no-baselines")
     assert shots.exit_code == 0 and list(result(run, "fewshot")["rows"]["mean"]["by_shots"]) == ["1", "5"]
     assert (run / "eval" / "fewshot.png").is_file() and (run / "eval" / "blocks.png").is_file()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ import torch
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.evaluation import feature_cache
 from mage_kit.evaluation.feature_cache import FeatureCache
-from mage_kit.evaluation.features import extract, extract_features
+from mage_kit.evaluation.features import Features, extract, extract_features
+from mage_kit.evaluation.kinds import model_kinds
 from mage_kit.evaluation.sources import FeatureSource, pooled
 from mage_kit.evaluation.splits import folder_split, held_out
 from mage_kit.progress import Reporter
@@ -96,8 +100,11 @@ def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digi
     program = tmp_path / "program.py"
     program.write_text(
         "import sys, torch, numpy as np, mage_kit as mk\n"
+        "from pathlib import Path\n"
         "from mage_kit import processes\n"
+        "from mage_kit.evaluation import feature_cache\n"
         "from mage_kit.evaluation.features import extract\n"
+        "from mage_kit.evaluation.kinds import model_kinds, pixel_kind\n"
         "from mage_kit.evaluation.sources import FeatureSource\n"
         "torch.set_num_threads(1)\n"
         "processes.start(torch.device('cpu'))\n"
@@ -105,6 +112,9 @@ def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digi
         "sources = [FeatureSource(), FeatureSource('class', 1)]\n"
         "values, places = extract(mk.load(sys.argv[1]), data, sources, batch=32)\n"
         "np.savez(f'{sys.argv[2]}-{processes.rank()}-of-{processes.world()}.npz', *values, places=places)\n"
+        "feature_cache.BATCH = 32\n"
+        "cache = feature_cache.FeatureCache(Path(f'{sys.argv[2]}-cache-{processes.world()}'))\n"
+        "cache.fill('test', data, [*model_kinds(mk.load(sys.argv[1]), sources), pixel_kind()])\n"
         "processes.leave(0)\n"  # as the command line ends, without goodbyes
     )
     arguments = [str(program), str(folder), str(tmp_path / "made")]
@@ -115,6 +125,18 @@ def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digi
     assert one["arr_0"].shape == (200, 32) and one["places"].tolist() == list(range(200))
     for other in both:
         assert all(np.array_equal(one[name], other[name]) for name in ("arr_0", "arr_1", "places"))
+    caches = [tmp_path / "made-cache-1", tmp_path / "made-cache-2"]
+    files = [sorted(file.relative_to(cache) for file in cache.rglob("*.safetensors")) for cache in caches]
+    assert files[0] == files[1] and len(files[0]) == 3 * 7, "every process wrote its parts, once"
+    for file in files[0]:
+        assert (caches[0] / file).read_bytes() == (caches[1] / file).read_bytes(), file
+
+
+def cached(folder: Path, data: mk.Dataset, model: mk.Mage, *sources: FeatureSource, **options: Any) -> list[Features]:
+    """Features as an evaluation takes them, from a fresh cache object each time."""
+    cache, kinds = FeatureCache(folder, reporter=QUIET, **options), model_kinds(model, sources)
+    cache.fill("test", data, kinds)
+    return [cache.read("test", data, kind) for kind in kinds]
 
 
 def test_cached_features_are_those_extracted_and_stale_ones_are_refused(
@@ -122,28 +144,59 @@ def test_cached_features_are_those_extracted_and_stale_ones_are_refused(
 ) -> None:
     held = build.mage(build.vqgan(1, (8, 8))).eval()
     sources = [FeatureSource(), FeatureSource("class")]
-    cache = FeatureCache(tmp_path, held, reporter=QUIET)
-    first = cache.get("test", digits, sources)
+    first = cached(tmp_path, digits, held, *sources)
     whole = extract_features(held, digits, reporter=QUIET)
     assert np.array_equal(first[0].values_ID, whole.values_ID) and np.array_equal(first[0].labels_I, whole.labels_I)
     with monkeypatch.context() as patched:
-        patched.setattr("mage_kit.evaluation.feature_cache.extract", None)  # nothing is extracted again
-        again = cache.get("test", digits, sources)
+        patched.setattr("mage_kit.evaluation.feature_cache.batches", None)  # nothing is extracted again
+        again = cached(tmp_path, digits, held, *sources)
     assert all(np.array_equal(a.values_ID, b.values_ID) for a, b in zip(first, again, strict=True))
-    more = cache.get("test", digits, [FeatureSource(block=1)])
+    more = cached(tmp_path, digits, held, FeatureSource(block=1))
     assert not np.array_equal(more[0].values_ID, first[0].values_ID)
     with torch.no_grad():
         held.encoder.norm.weight[0] += 1
     with pytest.raises(mk.MageKitError, match="were made from other weights; --refresh"):
-        FeatureCache(tmp_path, held, reporter=QUIET).get("test", digits, sources)
+        cached(tmp_path, digits, held, *sources)
     other = mk.Digits(image_size=(32, 32), channels=1, part="training")
     with pytest.raises(mk.MageKitError, match="other weights, data"):
-        FeatureCache(tmp_path, held, reporter=QUIET).get("test", other, sources)
-    fresh = FeatureCache(tmp_path, held, refresh=True, reporter=QUIET).get("test", digits, sources)
+        cached(tmp_path, other, held, *sources)
+    fresh = cached(tmp_path, digits, held, *sources, refresh=True)
     assert np.array_equal(fresh[0].values_ID, first[0].values_ID), "the norm has no say in features before it"
-    (tmp_path / "test-mean.safetensors").write_bytes(b"torn")
-    with pytest.raises(mk.MageKitError, match=r"test-mean.safetensors', is damaged"):
-        FeatureCache(tmp_path, held, reporter=QUIET).get("test", digits, sources)
+    (tmp_path / "test-mean" / "00000-of-00001.safetensors").write_bytes(b"torn")
+    with pytest.raises(mk.MageKitError, match=r"test-mean/.*', is damaged"):
+        cached(tmp_path, digits, held, *sources)
+
+
+def test_extraction_goes_on_where_it_stopped(
+    model: mk.Mage, digits: mk.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after two of seven parts: those are kept, and the whole is what one pass makes."""
+    monkeypatch.setattr("mage_kit.evaluation.feature_cache.BATCH", 32)
+    whole = cached(tmp_path / "whole", digits, model, FeatureSource(), FeatureSource("class"))
+    real, made = feature_cache.batches, list[range]()
+
+    def dying(kinds: Any, dataset: mk.Dataset, parts: list[range]) -> Iterator[Any]:
+        made.extend(parts)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        yield from real(kinds, dataset, parts)
+
+    monkeypatch.setattr("mage_kit.evaluation.feature_cache.batches", dying)
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path / "broken", digits, model, FeatureSource(), FeatureSource("class"))
+    assert len(list((tmp_path / "broken" / "test-mean").iterdir())) == 2
+    made = [range(0)] * 3  # lives on
+    gone_on = cached(tmp_path / "broken", digits, model, FeatureSource(), FeatureSource("class"))
+    assert [part.start for part in made[3:]] == [64, 96, 128, 160, 192]
+    for one, other in zip(whole, gone_on, strict=True):
+        assert np.array_equal(one.values_ID, other.values_ID) and np.array_equal(one.labels_I, other.labels_I)
+
+
+def test_large_data_sets_have_at_most_64_files_of_whole_batches() -> None:
+    for images in (1, 256, 257, 200, 16_384, 16_385, 1_281_167):
+        parts = feature_cache.parts_of(images)
+        assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])] and parts[-1].stop == images
+        assert len(parts) <= 64 and all(len(part) % 256 == 0 for part in parts[:-1])
 
 
 def test_what_is_set_aside(digits: mk.Dataset, tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""Kinds of features of an image: of a source within a model, or raw pixels; what each is made from.
+
+Legend: B images, C channels, H x W pixels, D numbers of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mage_kit.evaluation.sources import FeatureSource, check_sources, pooled
+from mage_kit.model import Mage
+from mage_kit.storage import weights_digest
+
+Precision = Literal["float32", "bfloat16"]
+_SIDE = 32  # of images whose raw pixels are classified; larger ones are averaged down
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of features, always from all tokens, nothing masked, dropped or random.
+
+    Args:
+        label: For people, as "untrained encoder".
+        file: What files of it are called.
+        model: What makes them, in evaluation mode; None for raw pixels.
+        source: Where in the model they come from.
+        precision: What the encoder computes in; features are float32 either way, the tokenizer always.
+        stated: What else they are made from, for the fingerprint.
+    """
+
+    label: str
+    file: str
+    model: Mage | None
+    source: FeatureSource
+    precision: Precision
+    stated: dict[str, Any]
+
+
+def model_kinds(
+    model: Mage,
+    sources: Sequence[FeatureSource],
+    *,
+    called: str = "",
+    precision: Precision = "float32",
+    weights: str | None = None,
+) -> list[Kind]:
+    """Return the kinds of a model's features.
+
+    Args:
+        model: In evaluation mode by the time they are made.
+        sources: Which features.
+        called: Before a source's name, for people and files, as "untrained".
+        precision: What the encoder computes in.
+        weights: SHA-256 of the weights, where it is known.
+
+    Raises:
+        ValueError: If a source names a block that there is not.
+    """
+    check_sources(model, sources)
+    digest = weights_digest(model) if weights is None else weights
+    start, end = called.replace(" ", "-") + "-" if called else "", "-bf16" if precision == "bfloat16" else ""
+    return [
+        Kind(
+            label=f"{called} {source}".strip(),
+            file=f"{start}{source}{end}",
+            model=model,
+            source=source,
+            precision=precision,
+            stated={"weights_sha256": digest, "source": str(source), "precision": precision},
+        )
+        for source in sources
+    ]
+
+
+def pixel_kind() -> Kind:
+    """Return raw pixels, averaged down to 32 x 32 where they are larger: what every feature has to beat."""
+    return Kind("raw pixels", "pixels", None, FeatureSource(), "float32", {"side": _SIDE})
+
+
+@torch.no_grad()
+def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
+    """Return float32 features (B, D) of each kind; each model, and each tokenizer, looks at the images once.
+
+    Args:
+        kinds: Which ones.
+        views_BCHW: uint8, evaluation views.
+    """
+    made: dict[int, np.ndarray] = {}
+    tokens: dict[int, Tensor] = {}
+    for model in {id(kind.model): kind.model for kind in kinds}.values():
+        mine = [place for place, kind in enumerate(kinds) if kind.model is model]
+        if model is None:
+            values = [_pixels(torch.from_numpy(views_BCHW))] * len(mine)
+        else:
+            tokenizer = model.tokenizer
+            if id(tokenizer) not in tokens:
+                given = torch.from_numpy(views_BCHW).to(model.device)
+                tokens[id(tokenizer)] = tokenizer.encode(given.float() / 255)
+            half = kinds[mine[0]].precision == "bfloat16"
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+                values = pooled(model, tokens[id(tokenizer)], [kinds[place].source for place in mine])
+        made.update({place: value.cpu().numpy() for place, value in zip(mine, values, strict=True)})
+    return [made[place] for place in range(len(kinds))]
+
+
+def _pixels(views_BCHW: Tensor) -> Tensor:
+    size = (min(_SIDE, views_BCHW.shape[2]), min(_SIDE, views_BCHW.shape[3]))
+    return F.adaptive_avg_pool2d(views_BCHW.float() / 255, size).flatten(1)
