@@ -18,6 +18,7 @@ from mage_kit.schedules import Schedule
 _SIZE = (5.2, 3.1)  # inches
 _DRAWS = 100_000
 _BINS = 40
+_NAMED = 12  # classes whose names there is room for
 _INK = "#334155"
 _FIRST, _SECOND, _MUTED = "#2563eb", "#db6d28", "#94a3b8"
 
@@ -67,6 +68,46 @@ def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
             title = "Tokenizer: codes used in a batch"
             made.append(_chart(title, "step", lambda axis: _line(axis, tokenizer, "codes_used")))
     return made
+
+
+def classifier_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Return the curves of a classifier's metrics."""
+    learned = [record for record in records if record["stage"] == "classifier" and "loss" in record]
+    tested = [record for record in records if record["stage"] == "validation"]
+    made: list[Chart] = []
+    if learned:
+        made.append(_chart("Loss", "step", partial(_line, records=learned, name="loss")))
+        series = {
+            "training, images as they are mixed": [(record["step"], record["accuracy"], 0.0) for record in learned]
+        }
+        if tested:
+            series["validation"] = [(record["step"], record["top1"], 0.0) for record in tested]
+        made.append(series_chart("Accuracy", "step", series))
+        for name, title in (
+            ("lr", "Learning rate"),
+            ("images_per_s", "Images a second"),
+            ("grad_norm", "Gradient norm"),
+        ):
+            made.append(_chart(title, "step", partial(_line, records=learned, name=name)))
+    return made
+
+
+def confusion_chart(counts_KK: Any, names: Sequence[str]) -> Chart:
+    """Return which classes (rows) were taken for which (columns): counts of images."""
+
+    def paint(axis: Any) -> None:
+        shares = counts_KK / counts_KK.sum(axis=1, keepdims=True).clip(min=1)
+        axis.grid(False)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        if len(names) <= _NAMED:
+            axis.set_xticks(range(len(names)), [name[:8] for name in names], fontsize=7)
+            axis.set_yticks(range(len(names)), [name[:8] for name in names], fontsize=7)
+            for row, column in zip(*counts_KK.nonzero(), strict=True):
+                colour = "white" if shares[row, column] > 0.5 else _INK
+                axis.text(column, row, str(counts_KK[row, column]), ha="center", va="center", fontsize=6, color=colour)
+        axis.set_ylabel("is")
+
+    return _chart("What is taken for what", "is taken for", paint)
 
 
 def ratio_chart(ratio: MaskRatio) -> Chart:

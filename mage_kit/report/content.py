@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError
 from mage_kit.files import read_json
@@ -147,12 +148,24 @@ def measured(run: Path) -> Part:
     return part
 
 
-def recipe_of(run: Path) -> Recipe:
-    """Read a run's recipe.
+def any_recipe_of(run: Path) -> Recipe | ClassifierRecipe:
+    """Read a run's recipe, a model's or a classifier's.
 
     Raises:
         MageKitError: If the folder is none of a run.
     """
     if not (run / RECIPE_FILE).is_file():
         raise MageKitError(f"folder: '{run}', holds no {RECIPE_FILE}, so is no run")
-    return Recipe.load(run / RECIPE_FILE)
+    return load_recipe(run / RECIPE_FILE)
+
+
+def recipe_of(run: Path) -> Recipe:
+    """Read the recipe of a model's run.
+
+    Raises:
+        MageKitError: If the folder is none of a run, or a classifier's.
+    """
+    recipe = any_recipe_of(run)
+    if isinstance(recipe, ClassifierRecipe):
+        raise MageKitError(f"folder: '{run}', holds a classifier, must hold a model")
+    return recipe

@@ -11,6 +11,8 @@ from mage_kit.report.charts import Chart, series_chart
 from mage_kit.report.content import Part
 
 _TITLES = {
+    "accuracy": "Accuracy on the validation images",
+    "accuracy-again": "Accuracy, measured again",
     "probe": "Linear probe, published protocol",
     "probe-fast": "Linear probe, fast",
     "blocks": "Linear probe by block",

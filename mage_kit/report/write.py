@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.files import read_json, write_text
 from mage_kit.loading import load
@@ -16,7 +17,8 @@ from mage_kit.model import Mage
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.report import content, views
-from mage_kit.report.charts import ratio_chart, schedule_chart, training_charts
+from mage_kit.report.charts import classifier_charts, ratio_chart, schedule_chart, training_charts
+from mage_kit.report.classified import predictions
 from mage_kit.report.content import Part
 from mage_kit.report.measures import evaluations
 from mage_kit.report.stills import some_stills, stills_of
@@ -79,9 +81,15 @@ def write_report(
     target = out or run / REPORT_FILE
     if target.exists() and not overwrite:
         raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
-    recipe = content.recipe_of(run)
-    others = {} if mae is None else {f"{content.recipe_of(mae).name} ({mae})": load(mae, best_device())}
     records = read_metrics(run)
+    recipe = content.any_recipe_of(run)
+    if isinstance(recipe, ClassifierRecipe):
+        if mae is not None:
+            raise MageKitError(f"mae: '{mae}', stands beside reconstructions, and a classifier has none")
+        page = _classifier_page(run, recipe, records, reporter)
+        write_text(target, environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(page=page))
+        return target
+    others = {} if mae is None else {f"{content.recipe_of(mae).name} ({mae})": load(mae, best_device())}
     page = _gather(run, recipe, records, others, reporter)
     write_text(target, environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(page=page))
     return target
@@ -104,11 +112,39 @@ def _gather(
     return Page(
         title=recipe.name,
         state=f"complete: {step}" if complete else f"training has not ended: {step}",
-        made=f"written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by mage_kit {__version__}",
+        made=_made(),
         figures=_headline(last),
         parts=[part for part in parts if part.note or part.figures or part.charts or part.rows],
         recipe=recipe.to_json(),
     )
+
+
+def _classifier_page(run: Path, recipe: ClassifierRecipe, records: list[dict[str, Any]], reporter: Reporter) -> Page:
+    complete = (run / MODEL_FILE).is_file()
+    last = next((record for record in reversed(records) if record["stage"] == "classifier"), None)
+    step = "nothing logged yet" if last is None else f"step {last['step']}, epoch {last['epoch']:.1f}"
+    figures = [] if last is None else _headline({**last, "accuracy": None})
+    tested = [record for record in records if record["stage"] == "validation"]
+    if tested:
+        figures.insert(0, (f"{tested[-1]['top1']:.1%}", "validation top-1"))
+    charts = classifier_charts(records)
+    return Page(
+        title=recipe.name,
+        state=f"complete: {step}" if complete else f"training has not ended: {step}",
+        made=_made(),
+        figures=figures,
+        parts=[
+            Part("Curves", "" if records else "Nothing has been logged.", charts=charts),
+            *evaluations(run),
+            *(predictions(run, recipe, reporter) if complete else []),
+            _settings(run),
+        ],
+        recipe=recipe.to_json(),
+    )
+
+
+def _made() -> str:
+    return f"written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by mage_kit {__version__}"
 
 
 def _looks(run: Path, recipe: Recipe, others: dict[str, Mage], reporter: Reporter) -> list[Part]:
@@ -156,7 +192,7 @@ def _headline(last: dict[str, Any] | None) -> list[tuple[str, str]]:
     if "loss" in last:
         chance = f"loss (chance {last['chance']:.2f})" if "chance" in last else "loss"
         figures.append((f"{last['loss']:.3f}", chance))
-    if "accuracy" in last:
+    if last.get("accuracy") is not None:
         figures.append((f"{last['accuracy']:.1%}", "accuracy on masked tokens"))
     if "images_per_s" in last:
         figures.append((f"{last['images_per_s']:,.0f}", "images a second"))
