@@ -6,6 +6,7 @@ Tables 11 to 13.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from mage_kit.classifier import Head, MageClassifier
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
+from mage_kit.datasets.named import by_names
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS
 from mage_kit.errors import MageKitError, RecipeError
@@ -94,17 +96,26 @@ class ClassifierRecipe(RecipeBase):
         """
         return self._dataset("data", self.data)
 
-    def build_validation(self) -> Dataset | None:
-        """Return the labelled images that accuracy is measured on; None where the recipe names none."""
-        return None if self.validation is None else self._dataset("validation", self.validation)
+    def build_validation(self, classes: Sequence[str] | None = None) -> Dataset | None:
+        """Return the labelled images that accuracy is measured on; None where the recipe names none.
 
-    def _dataset(self, name: str, config: ComponentConfig | None) -> Dataset:
+        Args:
+            classes: Names of the classes that were learned, by number; None takes the images' own, by place.
+
+        Raises:
+            RecipeError: If they cannot be opened, or have a class that is none of these.
+        """
+        return None if self.validation is None else self._dataset("validation", self.validation, classes)
+
+    def _dataset(self, name: str, config: ComponentConfig | None, classes: Sequence[str] | None = None) -> Dataset:
         if config is None:
             raise RecipeError([f"$.{name}: missing, this needs images"], self.name)
         with torch.device("meta"):
             tokenizer = self.build_tokenizer()
         with at(f"$.{name}", config):
             dataset = DATASETS.build(config, DatasetWires(tokenizer.image_size, tokenizer.channels))
+            if classes and dataset.classes:
+                dataset = by_names(dataset, classes)
         wanted, has = self.classifier.classes, len(dataset.classes)
         if has != wanted:
             what = f"{has} classes" if has else "no labels"

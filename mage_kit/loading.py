@@ -167,7 +167,7 @@ def _refuse_options(folder: Path, options: ImportOptions) -> None:
 
 def _what(model: Mage | MageClassifier | Tokenizer) -> str:
     if isinstance(model, Mage):
-        return "model; read it with mage_kit.load"
+        return "model: mage_kit.load reads it, mage-kit eval knn and its like measure it"
     if isinstance(model, MageClassifier):
-        return "classifier; read it with mage_kit.load_classifier"
-    return "tokenizer; read it with mage_kit.load_tokenizer"
+        return "classifier: mage_kit.load_classifier reads it, mage-kit eval accuracy measures it"
+    return "tokenizer: mage_kit.load_tokenizer reads it, mage-kit audit measures it"

@@ -87,7 +87,9 @@ def test_identifiers_within_the_page_are_each_ones_own(run: Path, tmp_path: Path
 def test_text_from_a_run_is_text_on_the_page(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copy"
     shutil.copytree(run, copied)
-    (copied / "probe.json").write_text(json.dumps({"linear_probe": {"top1": 0.5}, "note": "<script>alert(1)</script>"}))
+    (copied / "eval").mkdir()
+    held = {"rows": {"mean": {"top1": 0.5}}, "protocol": "<script>alert(1)</script>"}
+    (copied / "eval" / "knn.json").write_text(json.dumps(held))
     page = written(copied, tmp_path)
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page and "0.5000" in page
     assert "<b>" not in Chart("a <b>", '<svg width="1" height="1"></svg>').inline

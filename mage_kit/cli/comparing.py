@@ -119,7 +119,7 @@ def fid(
     processes.start(best_device())  # before anything is on a device: each process has its own
     seen_by = _extractor(extractor, side, values)
     model = load(run, best_device(), weights="ema") if weights is Weights.ema else load(run, best_device())
-    real = read_reference(reference, seen_by, model.tokenizer.image_size)
+    real = read_reference(reference, seen_by, model.tokenizer.image_size, model.tokenizer.channels)
     result = generated_quality(
         model,
         real,
@@ -169,13 +169,18 @@ def rfid(
 def audit(
     source: Annotated[Path, typer.Argument(help="Tokenizer, run or model folder, or a published checkpoint.")],
     data: Annotated[Path, typer.Argument(help="Folder of images.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("audit"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write; default eval/audit in the folder.")
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Is a tokenizer fit for these images? PSNR, SSIM, codes used, the worst images, and a verdict in words."""
     from mage_kit.jobs.audit import audit_files
     from mage_kit.progress import Reporter
 
+    if source.is_file() and out is None:
+        raise MageKitError("--out: none given; of a checkpoint file the result needs a place: name one")
+    out = out or source / "eval" / "audit"
     result = audit_files(source, data, out, overwrite=overwrite, reporter=Reporter())
     table = Table("measure", "value", title=str(source))
     for name, value in result.items():
@@ -199,13 +204,21 @@ def results(
     lines = gather(runs)
     if out is not None and out.exists() and not overwrite:
         raise MageKitError(f"out: '{out}', exists; choose another or give --overwrite")
-    table = Table("run", "measure", "of", "figure", "value", "paper", "protocol")
-    for line in lines:
-        paper = f"{line.paper:.4f}" if line.paper is not None else f"- ({line.comparable})"
-        value = f"{line.value:.4f}" + (f" ± {line.std:.4f}" if line.std is not None else "")
-        cells = (line.run, line.measure, line.row, line.name, value, paper, line.about)
-        table.add_row(*(escape(cell) for cell in cells))
-    console.print(table)
+    notes = list(dict.fromkeys(line.about for line in lines))
+    papers = any(line.paper is not None for line in lines)
+    for run in dict.fromkeys(line.run for line in lines):
+        table = Table("measure", "of", "figure", "value", *(["paper"] if papers else []), "note", title=escape(run))
+        for line in lines:
+            if line.run == run:
+                paper = [f"{line.paper:.4f}" if line.paper is not None else "-"] if papers else []
+                cells = (line.measure, line.row, line.name, line.told, *paper, str(notes.index(line.about) + 1))
+                table.add_row(*(escape(cell) for cell in cells))
+        console.print(table)
+    for number, note in enumerate(notes, start=1):
+        console.print(f"{number}: {note}", markup=False, highlight=False, soft_wrap=True)
+    if not papers:
+        rule = "none is of the paper's data and protocol; why, for each, is in the file of --out"
+        console.print(f"The paper's figures stand beside none of these: {rule}.", markup=False, soft_wrap=True)
     if out is not None:
         write_json(out, as_json(lines))
         console.print(f"written: {out}", markup=False, soft_wrap=True)

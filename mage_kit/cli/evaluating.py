@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -46,11 +47,21 @@ class SubjectOptions:
 
     data: DataOption = None
     weights: WeightsOption = Weights.raw
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute features in bfloat16.")] = False
     seed: Annotated[int, typer.Option(min=0, help="Of what is set aside.")] = 0
-    refresh: Annotated[bool, typer.Option("--refresh", help="Extract features again.")] = False
     overwrite: OverwriteOption = False
     processes: ProcessesOption = None
+
+    def chosen(self, reporter: Reporter) -> dict[str, Any]:
+        """Return them as `open_subject` takes them."""
+        return {"weights": self.weights.value, "seed": self.seed, "reporter": reporter}
+
+
+@dataclass(frozen=True)
+class FeatureOptions(SubjectOptions):
+    """How features are made."""
+
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute features in bfloat16.")] = False
+    refresh: Annotated[bool, typer.Option("--refresh", help="Extract features again.")] = False
 
     def refuse_all_but_processes(self, baselines: bool) -> None:
         """Raise for options that the probe over folds would not follow."""
@@ -63,25 +74,21 @@ class SubjectOptions:
 
     def chosen(self, reporter: Reporter) -> dict[str, Any]:
         """Return them as `open_subject` takes them."""
-        precision: Literal["float32", "bfloat16"] = "bfloat16" if self.bf16 else "float32"
-        return {
-            "weights": self.weights.value,
-            "precision": precision,
-            "seed": self.seed,
-            "refresh": self.refresh,
-            "reporter": reporter,
-        }
+        precision = "bfloat16" if self.bf16 else "float32"
+        return {**super().chosen(reporter), "precision": precision, "refresh": self.refresh}
 
 
 @evaluate.command("probe-fast")
 @grouped
 def probe_fast(
     run: RunArgument,
-    options: SubjectOptions,
+    options: FeatureOptions,
     source: SourceOption = None,
     baselines: BaselineOption = True,
+    json_out: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Linear probe on cached features; without --data over folds of the run's own images, as `mage-kit probe`."""
+    """Linear probe on cached features beside raw pixels and the untrained encoder; without --data over folds of the
+    run's own images."""
     from mage_kit.evaluation.probe import probe_run
     from mage_kit.evaluation.representation import probe_fast as measure
     from mage_kit.jobs.evaluate import keep, of_run, result_file
@@ -92,11 +99,18 @@ def probe_fast(
         options.refuse_all_but_processes(baselines)
         result = probe_run(run, reporter, _sources(source))
         note = result.pop("note")
-        keep(target, {**of_run(run), "data": "the run's own images, in folds", "protocol": note, "rows": result})
-        _table("Linear probe over folds", result, note)
-        return
-    measured = keep(target, measure(_subject(run, options, reporter), _sources(source), baselines))
-    _table("Linear probe, fast", measured["rows"], measured["protocol"])
+        told = {**of_run(run), "data": "the run's own images, in folds", "protocol": note, "rows": result}
+        measured, title = keep(target, told), "Linear probe over folds"
+    else:
+        measured = keep(target, measure(_subject(run, options, reporter), _sources(source), baselines))
+        title = "Linear probe, fast"
+    if json_out and is_first():
+        typer.echo(json.dumps(measured, indent=2))
+    elif not json_out:
+        _table(title, measured["rows"], measured["protocol"])
+
+
+app.command("probe", help="Linear probe on frozen features: the same as mage-kit eval probe-fast.")(probe_fast)
 
 
 @evaluate.command()
@@ -117,12 +131,18 @@ def probe(
     result = keep(
         target, published_probe(subject, set_ or [], baseline=baseline, resume=resume, overwrite=options.overwrite)
     )
-    _table("Linear probe", result["rows"], result["protocol"])
+    _table(
+        "Linear probe, published protocol" if result["as_published"] else "Linear probe, NOT as published",
+        result["rows"],
+        result["protocol"],
+    )
+    if not baseline and is_first():
+        console.print("no baseline was measured: --baseline adds the untrained encoder")
 
 
 @evaluate.command()
 @grouped
-def blocks(run: RunArgument, options: SubjectOptions, baselines: BaselineOption = True) -> None:
+def blocks(run: RunArgument, options: FeatureOptions, baselines: BaselineOption = True) -> None:
     """Linear probe after each block of the encoder, with a plot (paper, Figure 6)."""
     from mage_kit.evaluation.representation import blocks as measure
     from mage_kit.jobs.evaluate import keep, plot, result_file
@@ -137,7 +157,13 @@ def blocks(run: RunArgument, options: SubjectOptions, baselines: BaselineOption 
 @evaluate.command()
 @grouped
 def knn(
-    run: RunArgument, options: SubjectOptions, source: SourceOption = None, baselines: BaselineOption = True
+    run: RunArgument,
+    options: FeatureOptions,
+    source: SourceOption = None,
+    k: Annotated[str, typer.Option("--k", help="Numbers of neighbours; the headline is 20, or else the largest.")] = (
+        "5,10,20,50,100"
+    ),
+    baselines: BaselineOption = True,
 ) -> None:
     """k-NN classification by cosine similarity."""
     from mage_kit.evaluation.representation import neighbours
@@ -145,7 +171,8 @@ def knn(
 
     reporter = _start(options.processes)
     target = result_file(run, "knn", options.overwrite)
-    result = keep(target, neighbours(_subject(run, options, reporter), _sources(source), baselines))
+    counts = _counts("--k", k)
+    result = keep(target, neighbours(_subject(run, options, reporter), _sources(source), counts, baselines))
     _table("k-NN", result["rows"], result["protocol"])
 
 
@@ -153,7 +180,7 @@ def knn(
 @grouped
 def fewshot(
     run: RunArgument,
-    options: SubjectOptions,
+    options: FeatureOptions,
     source: SourceOption = None,
     shots: Annotated[str, typer.Option(help="Labelled images of each class.")] = "1,5,10,13,25",
     draws: Annotated[int, typer.Option(min=2, help="Draws of these images at each number.")] = 5,
@@ -165,7 +192,7 @@ def fewshot(
 
     reporter = _start(options.processes)
     target = result_file(run, "fewshot", options.overwrite)
-    counts = _counts(shots)
+    counts = _counts("--shots", shots)
     result = keep(target, measure(_subject(run, options, reporter), _sources(source), counts, draws, baselines))
     if is_first():
         table = Table("features", *(f"{count} a class" for count in counts), title="Few-shot, top-1")
@@ -183,7 +210,7 @@ def fewshot(
 def transfer(
     run: RunArgument,
     folders: Annotated[list[Path], typer.Argument(help="Data sets: folders of class folders, or of train/ and val/.")],
-    options: SubjectOptions,
+    options: FeatureOptions,
     source: SourceOption = None,
     shots: Annotated[int, typer.Option(min=1, help="Labelled images of each class.")] = 25,
     draws: Annotated[int, typer.Option(min=2, help="Draws of these images.")] = 5,
@@ -221,8 +248,9 @@ def accuracy(
     overwrite: OverwriteOption = False,
     processes: ProcessesOption = None,
 ) -> None:
-    """Top-1 and top-5 of a trained or converted classifier on its validation images, or on others."""
-    from mage_kit.jobs.evaluate import accuracy as measure
+    """Top-1 and top-5 of a trained or converted classifier on its validation images, or on others; written to
+    RUN/eval/accuracy-again.json, since training left accuracy.json."""
+    from mage_kit.jobs.accuracy import accuracy as measure
     from mage_kit.jobs.evaluate import keep, result_file
 
     reporter = _start(processes)
@@ -250,13 +278,13 @@ def _subject(run: Path, options: SubjectOptions, reporter: Reporter) -> Subject:
 def _sources(given: list[str] | None) -> list[FeatureSource]:
     from mage_kit.evaluation.sources import FeatureSource
 
-    return [FeatureSource.parse(text) for text in given or ["mean"]]
+    return [FeatureSource.parse(text) for text in dict.fromkeys(given or ["mean"])]
 
 
-def _counts(text: str) -> list[int]:
+def _counts(option: str, text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise MageKitError(f"--shots: '{text}', must be whole numbers of at least 1, as 1,5,10")
+        raise MageKitError(f"{option}: '{text}', must be whole numbers of at least 1, as 1,5,10")
     return sorted({int(part) for part in parts})
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from mage_kit.errors import MageKitError
+
+_FEW = 4  # processes that may always be tried out
 
 ProcessesOption = Annotated[
     int | None,
@@ -28,6 +31,8 @@ def spread_out(count: int | None) -> None:
     wanted = count or max(1, gpus)
     if gpus and wanted > gpus:
         raise MageKitError(f"processes: {wanted}, must be at most the GPUs of this machine ({gpus})")
+    if not gpus and wanted > (most := max(_FEW, os.cpu_count() or 1)):
+        raise MageKitError(f"processes: {wanted}, must be at most the processors of this machine ({most})")
     if wanted > 1:
         threads = None if gpus else max(1, torch.get_num_threads() // wanted)
         raise typer.Exit(run_processes(wanted, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))

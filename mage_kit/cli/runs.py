@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from mage_kit.cli.app import OverwriteOption, RecipeArgument, RunArgument, SetOption, app, console
+from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
 from mage_kit.cli.processes import ProcessesOption, spread_out
 from mage_kit.errors import MageKitError
 from mage_kit.processes import is_first
@@ -67,29 +67,6 @@ def tokenize(
         again = " ".join(f"--set {shlex.quote(item)}" for item in given)
         hint = f"mage-kit train {recipe} {again} --tokens {folder}".replace("  ", " ")
         console.print(f"token cache: {folder}; train on it: {hint}", markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
-def probe(
-    run: RunArgument,
-    json_out: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Linear probe on frozen features, beside raw pixels and the untrained encoder."""
-    from mage_kit.evaluation.probe import probe_run
-    from mage_kit.files import write_json
-    from mage_kit.progress import Reporter
-
-    result = probe_run(run, Reporter())
-    write_json(run / "probe.json", result)
-    if json_out:
-        typer.echo(json.dumps(result, indent=2))
-        return
-    table = Table("features", "top-1", "deviation over folds", "best strength", title="Linear probe")
-    for name, item in result.items():
-        if isinstance(item, dict):
-            table.add_row(name.replace("_", " "), f"{item['top1']:.4f}", f"{item['std']:.4f}", f"{item['strength']:g}")
-    console.print(table)
-    console.print(result["note"], markup=False)
 
 
 @app.command()

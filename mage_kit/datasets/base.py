@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -134,6 +136,11 @@ class Dataset(ABC):
     def identity(self) -> dict[str, object]:
         """Return what tells this data from other data, for fingerprints; no image is decoded."""
         return {"images": len(self), "classes": list(self.classes)}
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return a SHA-256 of what tells a data set from others."""
+    return hashlib.sha256(json.dumps(dataset.identity(), sort_keys=True).encode()).hexdigest()
 
 
 def _random(seed: int, epoch: int, index: int, view: int, purpose: str = "augment") -> np.random.Generator:

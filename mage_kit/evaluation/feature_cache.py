@@ -6,7 +6,6 @@ that their names and bits do not depend on how many processes there were.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from safetensors import safe_open
 
 from mage_kit import processes
 from mage_kit.datasets import Dataset
+from mage_kit.datasets.base import fingerprint
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.features import BATCH, Features, Made, batches, check_broken, check_finite, labels_of
 from mage_kit.evaluation.kinds import Kind
@@ -44,6 +44,7 @@ class FeatureCache:
     def __init__(self, folder: Path, *, refresh: bool = False, reporter: Reporter | None = None) -> None:
         self.folder, self.refresh = folder, refresh
         self.reporter = reporter or Reporter()
+        self._digests: dict[int, str] = {}
 
     def fill(self, name: str, dataset: Dataset, kinds: Sequence[Kind]) -> None:
         """Extract what is missing, in one pass over the images, by all processes together.
@@ -90,6 +91,20 @@ class FeatureCache:
             check_broken(lost, dataset, "told when they were extracted")
         return Features(np.concatenate(values), labels[np.concatenate(places)])
 
+    def prints(self, name: str, dataset: Dataset, kind: Kind) -> np.ndarray:
+        """Return a 64-bit hash of each image of features that are there, as the model saw it."""
+        parts = []
+        for file in self._files(name, kind, len(dataset)):
+            with safe_open(file, "pt") as held:
+                parts.append(held.get_tensor("prints").numpy())
+        return np.concatenate(parts)
+
+    def digest(self, dataset: Dataset) -> str:
+        """Return a SHA-256 of what tells a data set from others; worked out once."""
+        if id(dataset) not in self._digests:
+            self._digests[id(dataset)] = fingerprint(dataset)
+        return self._digests[id(dataset)]
+
     def _files(self, name: str, kind: Kind, images: int) -> list[Path]:
         count = len(parts_of(images))
         return [self.folder / f"{name}-{kind.file}" / f"{n:05d}-of-{count:05d}.safetensors" for n in range(count)]
@@ -99,7 +114,7 @@ class FeatureCache:
         if self.refresh:
             for kind in kinds:
                 shutil.rmtree(self.folder / f"{name}-{kind.file}", ignore_errors=True)
-        stated, found = _stated(dataset), dict[int, list[int]]()
+        stated, found = _stated(dataset, self.digest(dataset)), dict[int, list[int]]()
         for place, kind in enumerate(kinds):
             wanted = self._files(name, kind, len(dataset))
             there = set(wanted[0].parent.glob("*.safetensors"))  # some of another number of images, of other data
@@ -132,7 +147,7 @@ class FeatureCache:
                 check_finite(made.values)
                 for kind, values in zip(chosen, made.values, strict=True):
                     file = self._files(name, kind, len(dataset))[number]
-                    _write(file, {**kind.stated, **stated}, values, made.places)
+                    _write(file, {**kind.stated, **stated}, values, made)
         return broken
 
 
@@ -157,26 +172,27 @@ def _of_part(kinds: Sequence[Kind], dataset: Dataset, part: range, progress: _Pr
     ranges = [range(start, min(start + BATCH, part.stop)) for start in range(part.start, part.stop, BATCH)]
     values: list[list[np.ndarray]] = [[] for _ in kinds]
     places: list[int] = []
+    prints: list[int] = []
     broken: list[str] = []
     for images, made in zip(ranges, batches(kinds, dataset, ranges), strict=True):
         for held, value in zip(values, made.values, strict=False):  # nothing where no image could be read
             held.append(value)
         places += made.places
+        prints += made.prints
         broken += made.broken
         progress.add(len(images))
     empty = np.zeros((0, 0), dtype=np.float32)
-    return Made([np.concatenate(held) if held else empty for held in values], places, broken)
+    return Made([np.concatenate(held) if held else empty for held in values], places, prints, broken)
 
 
-def _stated(dataset: Dataset) -> dict[str, Any]:
+def _stated(dataset: Dataset, digest: str) -> dict[str, Any]:
     """Return what features of any kind are made from."""
     augment = dataset.augment
-    identity = json.dumps(dataset.identity(), sort_keys=True).encode()
     return {
         "image_size": list(dataset.image_size),
         "view": {"centre": augment.centre, "filter": augment.filter},
         "batch": BATCH,
-        "data": hashlib.sha256(identity).hexdigest(),
+        "data": digest,
     }
 
 
@@ -196,7 +212,11 @@ def _damaged(file: Path) -> str:
     return f"features: '{file}', is damaged; --refresh extracts them again"
 
 
-def _write(file: Path, stated: dict[str, Any], values: np.ndarray, places: list[int]) -> None:
+def _write(file: Path, stated: dict[str, Any], values: np.ndarray, made: Made) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"values": torch.from_numpy(values), "places": torch.tensor(places, dtype=torch.int64)}
+    numbers = {"places": made.places, "prints": made.prints}
+    tensors = {
+        "values": torch.from_numpy(values),
+        **{k: torch.tensor(v, dtype=torch.int64) for k, v in numbers.items()},
+    }
     write_tensors(file, tensors, {_KEY: json.dumps(stated, sort_keys=True)})

@@ -6,6 +6,7 @@ Legend: I images of the data set, C channels, H x W pixels, D encoder width.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -150,11 +151,13 @@ class Made:
     Args:
         values: float32 (images, D) of each kind; none where no image could be read.
         places: Of the images, in the data set; broken ones left out.
+        prints: A hash of each image as the model sees it, in 64 bits: the same image twice has the same.
         broken: What is wrong with those.
     """
 
     values: list[np.ndarray]
     places: list[int]
+    prints: list[int]
     broken: list[str]
 
 
@@ -167,7 +170,13 @@ def batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[range]) -> 
         for found in still_batches(dataset, parts):
             places = [sample.index for sample in found.samples]
             views = [sample.views[0] for sample in found.samples]
-            yield Made(compute(kinds, np.stack(views)) if views else [], places, found.broken)
+            prints = [_print(view) for view in views]
+            yield Made(compute(kinds, np.stack(views)) if views else [], places, prints, found.broken)
+
+
+def _print(view: np.ndarray) -> int:
+    digest = hashlib.blake2b(np.ascontiguousarray(view).data, digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def check_finite(values: Sequence[np.ndarray]) -> None:
@@ -179,5 +188,5 @@ def check_finite(values: Sequence[np.ndarray]) -> None:
 def check_broken(count: int, dataset: Dataset, latest: str) -> None:
     """Raise MageKitError if more images are broken than the data set's `max_broken` allows."""
     if count > dataset.max_broken * len(dataset):
-        found = f"data.max_broken: {dataset.max_broken:g}, exceeded by {count} of {len(dataset)} images"
+        found = f"data: {count} of {len(dataset)} images cannot be read, max_broken is {dataset.max_broken:g} of them"
         raise shared(MageKitError(f"{found}; the latest: {latest}"))

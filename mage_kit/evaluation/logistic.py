@@ -78,13 +78,13 @@ def fit_logistic(
     if not np.isfinite(values_ID).all():
         raise MageKitError("features: not finite; the model's weights are damaged or its training diverged")
     device = device or torch.device("cpu")
-    values, labels = torch.from_numpy(values_ID).to(device), torch.from_numpy(labels_I).to(device)
+    values, labels = _near(torch.from_numpy(values_ID), device), torch.from_numpy(labels_I).to(device)
     parts = list(zip(values.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True))
-    mean_D = torch.stack([part.double().sum(dim=0) for part, _ in parts]).sum(dim=0) / len(values)
-    squares = torch.stack([(part.double() - mean_D).square().sum(dim=0) for part, _ in parts]).sum(dim=0)
+    mean_D = torch.stack([part.to(device).double().sum(dim=0) for part, _ in parts]).sum(dim=0) / len(values)
+    squares = torch.stack([(part.to(device).double() - mean_D).square().sum(dim=0) for part, _ in parts]).sum(dim=0)
     deviation_D = (squares / len(values)).sqrt()
     scale_D = torch.where(deviation_D > _SMALLEST, 1 / deviation_D.clamp_min(_SMALLEST), 0.0)
-    weight = torch.zeros(classes, values.shape[1] + 1, dtype=torch.float64, device=values.device, requires_grad=True)
+    weight = torch.zeros(classes, values.shape[1] + 1, dtype=torch.float64, device=device, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weight], max_iter=_ITERATIONS, history_size=20, tolerance_grad=1e-7, tolerance_change=1e-10,
         line_search_fn="strong_wolfe",
@@ -95,7 +95,7 @@ def fit_logistic(
         total = weight[:, :-1].square().sum() / (2 * strength * len(values))
         total.backward()
         for part_ID, told_I in parts:
-            logits = F.linear((part_ID.double() - mean_D) * scale_D, weight[:, :-1], weight[:, -1])
+            logits = F.linear((part_ID.to(device).double() - mean_D) * scale_D, weight[:, :-1], weight[:, -1])
             part = F.cross_entropy(logits, told_I, reduction="sum") / len(values)
             part.backward()
             total = total + part.detach()
@@ -104,6 +104,13 @@ def fit_logistic(
     optimizer.step(loss)
     found = weight.detach()
     return Linear(mean_D, scale_D, found[:, :-1].contiguous(), found[:, -1].contiguous())
+
+
+def _near(values_ID: Tensor, device: torch.device) -> Tensor:
+    """Return features on the device where they leave room there; else on the CPU, from which parts are sent."""
+    if device.type == "cuda" and values_ID.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return values_ID
+    return values_ID.to(device)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.subject import Subject, open_subject
 
 _HEADLINE = 20  # neighbours
+_OF_DATA = ("data", "data_sha256", "train_images", "test_images", "classes")
 _UNTRAINED = (FeatureSource(),)
 _FAST = (
     "L-BFGS (200 iterations at most) on standardised frozen features, no augmentation; strength chosen on a fifth of "
@@ -54,18 +55,26 @@ def blocks(subject: Subject, baselines: bool = True) -> dict[str, Any]:
     return {**subject.stated(), "protocol": _FAST, "rows": named}
 
 
-def neighbours(subject: Subject, sources: Sequence[FeatureSource], baselines: bool = True) -> dict[str, Any]:
-    """k-NN by cosine similarity."""
+def neighbours(
+    subject: Subject,
+    sources: Sequence[FeatureSource],
+    counts: Sequence[int] = NEIGHBOURS,
+    baselines: bool = True,
+) -> dict[str, Any]:
+    """k-NN by cosine similarity; numbers of neighbours above that of the training images are left out."""
 
     def measure(name: str, train: Features, test: Features) -> dict[str, Any]:
-        found = knn_accuracy(train, test, subject.split.classes, device=subject.model.device)
+        found = knn_accuracy(train, test, subject.split.classes, counts=counts, device=subject.model.device)
         headline = _HEADLINE if _HEADLINE in found else max(found)
         subject.reporter.say(f"k-NN, {name}: {found[headline]:.4f} (k = {headline})")
         return {"top1": found[headline], "k": headline, "by_k": {str(count): value for count, value in found.items()}}
 
     rows = subject.measured(sources, measure, _UNTRAINED if baselines else None)
-    asked = ", ".join(str(count) for count in NEIGHBOURS)
-    protocol = f"cosine similarity, votes exp(similarity / {TEMPERATURE}); k of {asked}, the headline {_HEADLINE}"
+    asked = ", ".join(str(count) for count in counts)
+    left_out = [str(count) for count in counts if count > len(subject.split.train)]
+    protocol = f"cosine similarity, votes exp(similarity / {TEMPERATURE}); k of {asked}"
+    protocol += f" ({', '.join(left_out)} left out: fewer training images)" if left_out else ""
+    protocol += f"; the headline is k = {_HEADLINE}, or else the largest"
     return {**subject.stated(), "protocol": protocol, "rows": rows}
 
 
@@ -116,14 +125,13 @@ def transfer(
 
         found = subject.measured([source], measure)
         rows[name] = {
-            "classes": subject.split.classes,
-            "test_images": len(subject.split.test),
+            **{name: value for name, value in subject.stated().items() if name in _OF_DATA},
             **{"features" if row == str(source) else row: value for row, value in found.items()},
         }
         if found:
             subject.reporter.say(f"transfer, {name}: {rows[name]['features']['top1']:.4f}")
     stated = next(iter(subjects.values())).stated()
-    for name in ("data", "train_images", "test_images", "classes"):
+    for name in _OF_DATA:
         del stated[name]
     return {**stated, "source": str(source), "protocol": _few_shot_protocol(seeds), "shots": count, "rows": rows}
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mage_kit.embedding import open_plan
 from mage_kit.model import Mage
 
-_FORM = re.compile(r"(mean|class)(?:@(\d{1,4}))?(\+norm)?")
+_FORM = re.compile(r"(mean|class)(?:@([1-9]\d{0,3}))?(\+norm)?")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class FeatureSource:
         """
         found = _FORM.fullmatch(text)
         if found is None:
-            raise ValueError(f"source: '{text}', must be mean or class, then @BLOCK or nothing, then +norm or nothing")
+            raise ValueError(
+                f"source: '{text}', must be mean or class, then @BLOCK (from 1) or nothing, then +norm or nothing"
+            )
         pool, block, norm = found.groups()
         return cls(pool, int(block) if block else None, norm is not None)  # type: ignore[arg-type]  # of the pattern
 

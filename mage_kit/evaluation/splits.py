@@ -32,6 +32,11 @@ class Split:
     test: Dataset
     told: str
 
+    def __post_init__(self) -> None:
+        """Raise MageKitError for fewer than two classes: whatever is told of one, it is right."""
+        if len(self.train.classes) < 2:
+            raise MageKitError(f"data: {self.told}: {len(self.train.classes)} class, must have at least two")
+
     @property
     def classes(self) -> int:
         """How many classes there are."""
@@ -69,7 +74,7 @@ def folder_split(root: Path, image_size: tuple[int, int], channels: int, augment
     train = root / "train"
     if not train.is_dir():
         whole = ImageFolder(image_size, channels, path=str(root), augment=augment)
-        return held_out(whole, seed)
+        return held_out(whole, seed, str(root))
     test = next((root / name for name in TESTS if (root / name).is_dir()), None)
     if test is None:
         raise MageKitError(f"data: '{root}', has train/ but none of {', '.join(TESTS)} beside it")
@@ -80,8 +85,13 @@ def folder_split(root: Path, image_size: tuple[int, int], channels: int, augment
     return Split(parts[0], parts[1], f"{root}: train/ and {test.name}/")
 
 
-def held_out(dataset: Dataset, seed: int = 0) -> Split:
+def held_out(dataset: Dataset, seed: int = 0, what: str = "all images") -> Split:
     """Set a fifth of each class aside, drawn from the seed.
+
+    Args:
+        dataset: Labelled images.
+        seed: Of the draw.
+        what: The images are, for people.
 
     Raises:
         MageKitError: If images have no labels, or a class has fewer than five images.
@@ -98,4 +108,6 @@ def held_out(dataset: Dataset, seed: int = 0) -> Split:
         test += random.permutation(found)[: len(found) // _FIFTH].tolist()
     aside = set(test)
     train = [index for index in range(len(dataset)) if index not in aside]
-    return Split(Chosen(dataset, train), Chosen(dataset, sorted(test)), f"a fifth of each class set aside, seed {seed}")
+    return Split(
+        Chosen(dataset, train), Chosen(dataset, sorted(test)), f"{what}: a fifth of each class set aside, seed {seed}"
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 
 from mage_kit.datasets import Dataset
+from mage_kit.draws import derive
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.features import Features
@@ -18,7 +20,7 @@ from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.splits import Split, folder_split, held_out, published_views
 from mage_kit.loading import load
 from mage_kit.model import Mage
-from mage_kit.processes import is_first
+from mage_kit.processes import is_first, on_first
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
@@ -42,6 +44,7 @@ class Subject:
         weights_sha256: Of the model's weights.
         precision: What features are computed in.
         reporter: Where progress goes.
+        remarks: What was noticed of the images on the way, for results.
     """
 
     run: Path
@@ -53,6 +56,7 @@ class Subject:
     weights_sha256: str
     precision: Precision
     reporter: Reporter
+    remarks: list[str] = field(default_factory=list)
 
     def measured(
         self,
@@ -81,11 +85,25 @@ class Subject:
         parts = {"train": self.split.train, "test": self.split.test}
         for name, images in parts.items():
             self.cache.fill(name, images, kinds)
+        if is_first():
+            self._look_for_copies(kinds[0])
         made = {}
         for kind in kinds if is_first() else ():
             train, test = (self.cache.read(name, images, kind) for name, images in parts.items())
             made[kind.label] = measure(kind.label, train, test)
         return made
+
+    def _look_for_copies(self, kind: Kind) -> None:
+        """Remark on test images that are training images too, pixel for pixel: they flatter every figure."""
+        train, test = (
+            self.cache.prints(name, images, kind)
+            for name, images in (("train", self.split.train), ("test", self.split.test))
+        )
+        copies = int(np.isin(test, train).sum())
+        told = f"{copies} of {len(test)} test images are training images too, pixel for pixel"
+        if copies and told not in self.remarks:
+            self.remarks.append(told)
+            self.reporter.say(f"{told}: figures are too good")
 
     def _untrained(self, sources: Sequence[FeatureSource]) -> list[Kind]:
         untrained = self.recipe.build_model(self.model.tokenizer).to(self.model.device).eval()
@@ -100,13 +118,17 @@ class Subject:
             "run": self.recipe.name,
             "weights": self.weights,
             "weights_sha256": self.weights_sha256,
-            "data": self.split.told,
+            "data": "; ".join([self.split.told, *self.remarks]),
+            "data_sha256": on_first(self._digests),
             "train_images": len(self.split.train),
             "test_images": len(self.split.test),
             "classes": self.split.classes,
             "precision": self.precision,
             "versions": {"mage_kit": __version__, "torch": torch.__version__},
         }
+
+    def _digests(self) -> dict[str, str]:
+        return {"train": self.cache.digest(self.split.train), "test": self.cache.digest(self.split.test)}
 
 
 def open_subject(
@@ -145,11 +167,11 @@ def open_subject(
     if data is None:
         images = _images(recipe)
         images.augment = augment
-        split = held_out(images, seed)
+        split = held_out(images, seed, "the run's own images")
         name = f"own-{seed}"
     else:
         split = folder_split(data, size, model.tokenizer.channels, augment, seed)
-        name = f"{data.resolve().name}-{seed}"
+        name = f"{data.resolve().name}-{derive(0, str(data.resolve())):016x}-{seed}"
     cache = FeatureCache(run / FEATURES / name, refresh=refresh, reporter=reporter)
     return Subject(run, recipe, model, split, cache, weights, weights_digest(model), precision, reporter)
 

@@ -25,6 +25,9 @@ _BATCH = 32
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM (Wang et al., 2004)
 _POOR, _FAIR = 18.0, 22.0  # dB
 _COLLAPSED, _THIN = 0.02, 0.2  # of the codes, by perplexity
+_USES = 10  # of a code, on average: fewer tokens say little of a codebook
+_BROKEN = 0.01  # of the images
+_FAR = 8.0  # dB below the mean
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Audit:
         psnr_I: Of each image.
         worst: Places of the worst images in the data set, worst first.
         pairs: uint8 (original, reconstruction) of these, each (C, H, W).
+        greyed: How many are in colour, and were turned grey.
     """
 
     psnr: float
@@ -50,6 +54,7 @@ class Audit:
     psnr_I: np.ndarray
     worst: list[int]
     pairs: list[tuple[np.ndarray, np.ndarray]]
+    greyed: int = 0
 
     @property
     def entropy(self) -> float:
@@ -63,11 +68,23 @@ class Audit:
         """As many codes, used alike, would carry as much."""
         return float(2.0**self.entropy)
 
+    @property
+    def enough(self) -> bool:
+        """Whether there are tokens enough to say something of the codebook."""
+        return self.counts_V is None or int(self.counts_V.sum()) >= _USES * len(self.counts_V)
+
+    @property
+    def share(self) -> float:
+        """Perplexity as a share of the codes, 0 where a single one is used; 1 of continuous tokens."""
+        if self.counts_V is None:
+            return 1.0
+        return 0.0 if self.perplexity < 2 else self.perplexity / len(self.counts_V)
+
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
         deciles = {f"p{share}": round(float(np.percentile(self.psnr_I, share)), 3) for share in (1, 10, 50, 90)}
         made: dict[str, Any] = {"psnr": self.psnr, "psnr_percentiles": deciles, "ssim": self.ssim}
-        made |= {"images": self.images, "broken": self.broken}
+        made |= {"images": self.images, "broken": self.broken, "greyed": self.greyed}
         if self.counts_V is not None:
             used = int((self.counts_V > 0).sum())
             made |= {
@@ -159,28 +176,49 @@ def ssim(first_ICHW: Tensor, second_ICHW: Tensor) -> Tensor:
 
 def verdict(found: Audit) -> str:
     """Say in words whether a model should be trained on these tokens."""
-    said, grave = [], False
-    if found.psnr < _POOR:
-        grave = True
-        said.append(
-            f"reconstructions are poor ({found.psnr:.1f} dB): what a model generates cannot be better than these"
-        )
-    elif found.psnr < _FAIR:
-        said.append(f"reconstructions lose detail ({found.psnr:.1f} dB): look at the worst ones")
+    said = [_of_pixels(found), *_of_codes(found), *_of_images(found)]
+    lost = found.broken / (found.broken + found.images)
+    collapsed = found.enough and found.share < _COLLAPSED
+    if found.psnr < _POOR or collapsed or lost > _BROKEN:
+        start = "Do not train on these tokens yet"
     else:
-        said.append(f"reconstructions are sound ({found.psnr:.1f} dB)")
-    if found.counts_V is not None:
-        share = found.perplexity / len(found.counts_V)
-        told = f"perplexity {found.perplexity:.0f} of {len(found.counts_V)} codes"
-        if found.perplexity < 2 or share < _COLLAPSED:
-            grave = True
-            said.append(f"the codebook has collapsed ({told})")
-        elif share < _THIN:
-            said.append(f"few codes do most of the work ({told}): these images are narrower than the codebook")
-        else:
-            said.append(f"the codebook is well used ({told})")
-    low = float(np.percentile(found.psnr_I, 1))
-    if found.psnr - low > 8 and math.isfinite(low):
-        said.append(f"one image in a hundred is below {low:.1f} dB: see what kind they are")
-    start = "Do not train on these tokens yet" if grave else "These tokens will do"
+        start = "These tokens will do" if found.enough else "Too few images to tell"
     return f"{start}: {'; '.join(said)}."
+
+
+def _of_pixels(found: Audit) -> str:
+    level = f"({found.psnr:.1f} dB)"
+    if found.psnr < _POOR:
+        return f"reconstructions are poor {level}: what a model generates cannot be better than these"
+    if found.psnr < _FAIR:
+        return f"reconstructions lose detail {level}: look at the worst ones"
+    return f"reconstructions are sound {level}"
+
+
+def _of_codes(found: Audit) -> list[str]:
+    if found.counts_V is None:
+        return []
+    told = f"perplexity {found.perplexity:.0f} of {len(found.counts_V)} codes"
+    if not found.enough:
+        tokens = int(found.counts_V.sum())
+        wanted = math.ceil(_USES * len(found.counts_V) * found.images / tokens)
+        return [f"{told} over {tokens} tokens says little: audit {wanted:,} images or more"]
+    if found.share < _COLLAPSED:
+        return [f"the codebook has collapsed ({told})"]
+    if found.share < _THIN:
+        return [f"few codes do most of the work ({told}): these images are narrower than the codebook"]
+    return [f"the codebook is well used ({told})"]
+
+
+def _of_images(found: Audit) -> list[str]:
+    said = []
+    low = float(np.percentile(found.psnr_I, 1))
+    if found.psnr - low > _FAR and math.isfinite(low):
+        said.append(f"one image in a hundred is below {low:.1f} dB: see what kind they are")
+    if found.greyed:
+        said.append(
+            f"{found.greyed} images are in colour, which is lost before anything is measured: the tokens are grey"
+        )
+    if found.broken:
+        said.append(f"{found.broken} of {found.broken + found.images} images cannot be read")
+    return said

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mage_kit.errors import MageKitError
+from mage_kit.evaluation.generation_metrics.reference import look_at
 from mage_kit.evaluation.tokenizer_audit import Audit, audit, verdict
 from mage_kit.files import atomic_folder, check_writable, write_json
 from mage_kit.jobs.image_quality import tokenizer_and_images
@@ -42,7 +44,7 @@ def audit_files(source: Path, data: Path, out: Path, *, overwrite: bool, reporte
         )
     check_writable(out)
     tokenizer, images = tokenizer_and_images(source, data, max_broken=1.0)
-    found = audit(tokenizer, images, reporter=reporter)
+    found = replace(audit(tokenizer, images, reporter=reporter), greyed=look_at(images)["greyed"])
     result = {
         "tokenizer": str(source),
         "tokenizer_sha256": weights_digest(tokenizer),

@@ -11,20 +11,17 @@ import torch
 
 from mage_kit import processes
 from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
-from mage_kit.datasets import ImageFolder
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.curves import block_curves, shot_curves
 from mage_kit.evaluation.plots import plot_series
-from mage_kit.evaluation.splits import TESTS, published_views
+from mage_kit.evaluation.splits import published_views
 from mage_kit.evaluation.subject import Subject
 from mage_kit.files import check_writable, read_json, write_json
 from mage_kit.jobs.folders import clear_run
-from mage_kit.loading import load, load_classifier
+from mage_kit.loading import load
 from mage_kit.model import Mage
-from mage_kit.progress import Reporter
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder, save, weights_digest
+from mage_kit.storage import RECIPE_FILE, require_folder, save, weights_digest
 from mage_kit.training.classifier_run import train_classifier
-from mage_kit.training.validation import measure_accuracy
 from mage_kit.version import __version__
 
 EVAL = "eval"
@@ -118,11 +115,13 @@ def published_probe(
     assert isinstance(ran, ClassifierRecipe) and ran.training is not None
     changed = departures(subject, ran)
     precision = read_json(subject.run / EVAL / "probe" / "decisions.json")["precision"]["value"]
-    protocol = "linear probe as published (Table 11 of the supplement): LARS, random resized crops, largest rate"
+    protocol = "linear probe: LARS, random resized crops (Table 11 of the supplement)"
     return {
         **subject.stated(),
         "precision": precision,
-        "protocol": protocol + (f"; but {', '.join(changed)}" if changed else ""),
+        "protocol": f"NOT as published: {', '.join(changed)}; else {protocol}"
+        if changed
+        else f"as published: {protocol}",
         "as_published": not changed,
         "recipe": json.loads(ran.to_json()),
         "rows": rows,
@@ -220,6 +219,12 @@ def _workers() -> int:
     return 8 if torch.cuda.is_available() else 0
 
 
+def _clear(out: Path, overwrite: bool) -> None:
+    if (out / RECIPE_FILE).is_file() and not overwrite:
+        raise MageKitError(f"'{out}': holds a probe that was begun; --resume goes on with it, --overwrite starts over")
+    clear_run(out, overwrite)
+
+
 def _probe(
     subject: Subject, weights: Path, name: str, overrides: Sequence[str], resume: bool, overwrite: bool
 ) -> dict[str, Any]:
@@ -227,7 +232,7 @@ def _probe(
     images = (subject.split.train, subject.split.test)
     resume = resume and processes.on_first((out / RECIPE_FILE).is_file)
     if not resume:
-        processes.on_first(lambda: clear_run(out, overwrite))
+        processes.on_first(lambda: _clear(out, overwrite))
     train_classifier(recipe, out, resume=resume, reporter=subject.reporter, images=images)
     measured: dict[str, Any] = read_json(out / EVAL / "accuracy.json")["raw"]
     return measured
@@ -241,55 +246,5 @@ def of_run(run: Path) -> dict[str, Any]:
         "run": load_recipe(run / RECIPE_FILE).name,
         "weights": "raw",
         "weights_sha256": digest,
-        "versions": versions,
-    }
-
-
-def accuracy(
-    run: Path,
-    data: Path | None,
-    *,
-    weights: Literal["raw", "ema"] = "raw",
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Measure a classifier again: on its recipe's validation images, or on others.
-
-    Args:
-        run: Folder of a classifier.
-        data: Folder with val/, or with class folders, all of which are then classified; None for the recipe's.
-        weights: Raw, or the running mean.
-        reporter: Where progress goes.
-
-    Raises:
-        MageKitError: If there is no classifier, or there are no images.
-    """
-    require_folder(run)
-    model = (
-        load_classifier(run, best_device(), weights="ema") if weights == "ema" else load_classifier(run, best_device())
-    )
-    recipe = load_recipe(run / RECIPE_FILE)
-    assert isinstance(recipe, ClassifierRecipe)
-    if data is None:
-        images = recipe.build_validation()
-        told = f"the recipe's validation images ({recipe.validation.kind})" if recipe.validation else ""
-        if images is None:
-            raise MageKitError("data: the recipe names no validation images; name a folder with --data")
-    else:
-        own = getattr(recipe.validation or recipe.data, "augment", None)
-        size, channels = model.tokenizer.image_size, model.tokenizer.channels
-        place = next((data / name for name in TESTS if (data / name).is_dir()), data)
-        images = ImageFolder(size, channels, path=str(place), augment=own or published_views(None, size))
-        told = str(place)
-        if len(images.classes) != model.classes:
-            raise MageKitError(f"data: '{place}', has {len(images.classes)} classes, the classifier {model.classes}")
-    found = measure_accuracy(model, images, reporter=reporter)
-    versions = {"mage_kit": __version__, "torch": torch.__version__}
-    return {
-        "run": recipe.name,
-        "weights": weights,
-        "weights_sha256": weights_digest(model),
-        "data": told,
-        "protocol": "evaluation views, float32",
-        "rows": {"classifier": found.as_dict()},
         "versions": versions,
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,6 @@ from mage_kit import processes
 from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.decoding import DecodingChanges
 from mage_kit.errors import MageKitError
-from mage_kit.evaluation.features import stills
 from mage_kit.evaluation.generation_metrics import (
     Extractor,
     Moments,
@@ -31,6 +29,7 @@ from mage_kit.evaluation.generation_metrics import (
     precision_recall,
 )
 from mage_kit.evaluation.generation_metrics.measures import NEIGHBOURS, as_dict
+from mage_kit.evaluation.generation_metrics.reference import look_at, view_batches
 from mage_kit.generation import Labels, Sampler, generation_precision, prepared
 from mage_kit.loading import load_tokenizer
 from mage_kit.model import Mage
@@ -137,8 +136,9 @@ def reconstructed_quality(
     real, rebuilt = Gathered(), Gathered()
     device = next(iter(tokenizer.state_dict().values())).device
     with (reporter or Reporter()).task("reconstructing", len(images)) as task:
-        done = 0
-        for given in _batches(images):
+        done, digest = 0, hashlib.sha256()
+        for given in view_batches(images):
+            digest.update(given.numpy().tobytes())
             real.add(given, done, extractor)
             with torch.no_grad():
                 again = tokenizer.decode(tokenizer.encode(given.to(device).float() / 255))
@@ -148,7 +148,8 @@ def reconstructed_quality(
     if real.moments is None or real.moments.count < 2:
         raise MageKitError(f"data: {len(images)} images, a distance needs at least 2")
     mean_D, cov_DD = (part.cpu() for part in real.moments.gaussian())
-    manifest = {"name": "the originals", "count": int(real.moments.count), "codecs": _codecs(images), "forced": False}
+    manifest = {"name": "the originals", **look_at(images), "count": int(real.moments.count), "forced": False}
+    manifest["pixels_sha256"] = digest.hexdigest()
     reference = Reference(torch.cat([features for _, features, _ in real.parts]), mean_D, cov_DD, manifest)
     result = _compare(rebuilt, reference, "rFID", int(real.moments.count), extractor, 0)
     return {**result, "images": int(real.moments.count), "tokenizer_sha256": weights_digest(tokenizer)}
@@ -180,6 +181,8 @@ def figure_name(kind: Literal["gFID", "rFID"], images: int, reference: dict[str,
         told.append(f"SMOKE FIGURE of {images:,} images, comparable with nothing")
     elif reference["count"] < HONEST:
         told.append(f"reference of {reference['count']:,} images")
+    if reference.get("greyed"):
+        told.append(f"{reference['greyed']:,} images in colour turned grey")
     if reference.get("forced"):
         told.append("reference forced")
     if duplicates:
@@ -234,22 +237,3 @@ def _by_image(
 def _bytes(images_ICHW: Tensor) -> Tensor:
     """As a PNG would hold them."""
     return (images_ICHW.detach().clamp(0, 1) * 255).byte()
-
-
-def _batches(images: Dataset) -> Iterator[Tensor]:
-    rows: list[Tensor] = []
-    for sample in stills(images):
-        rows.append(torch.from_numpy(sample.views[0]))
-        if len(rows) == _BATCH:
-            yield torch.stack(rows)
-            rows = []
-    if rows:
-        yield torch.stack(rows)
-
-
-def _codecs(images: Dataset) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for index in range(len(images)):
-        with images.image(index) as opened:
-            found[str(opened.format)] += 1
-    return dict(found)

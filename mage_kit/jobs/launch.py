@@ -59,7 +59,7 @@ def _say_who(children: list[subprocess.Popen[bytes]]) -> None:
         if child.returncode is not None and child.returncode < 0:
             name = signal.Signals(-child.returncode).name
             text = f"process {rank} of {len(children)} was ended by {name}; the others are ended too"
-            print(f"{text}; training goes on with --resume from the last checkpoint", file=sys.stderr, flush=True)
+            print(f"{text}; give the command again, training with --resume", file=sys.stderr, flush=True)
 
 
 def _attend(children: list[subprocess.Popen[bytes]]) -> int:

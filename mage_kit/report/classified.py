@@ -24,6 +24,7 @@ from mage_kit.report.charts import confusion_chart
 from mage_kit.report.content import Figure, Part, picture
 from mage_kit.report.stills import still_of
 from mage_kit.storage import best_device
+from mage_kit.training.folder import learned_classes
 
 _LOOKED_AT = 512
 _AT_ONCE = 64
@@ -36,7 +37,7 @@ def predictions(run: Path, recipe: ClassifierRecipe, reporter: Reporter) -> list
     """Classify some of the recipe's validation images; or say why there are none."""
     title = "Predictions"
     try:
-        images = recipe.build_validation()
+        images = recipe.build_validation(learned_classes(run))
         labels = None if images is None else images.labels()
     except (MageKitError, OSError) as error:
         return [Part(title, f"None: the validation images cannot be opened here ({error}).")]

@@ -134,17 +134,12 @@ def measured(run: Path) -> Part:
     """Return what was measured of the run before: demo, probe."""
     part = Part("Figures", "")
     whole = read_json(run / "metrics.json") if (run / "metrics.json").is_file() else {}
-    probe = read_json(run / "probe.json") if (run / "probe.json").is_file() else {}
-    for name, item in probe.items():
-        if isinstance(item, dict) and "top1" in item:
-            part.rows.append((f"{name.replace('_', ' ')}, top-1", f"{item['top1']:.4f}"))
     for name, value in whole.items():
         if isinstance(value, float):
             part.rows.append((name.replace("_", " "), f"{value:.4f}"))
-    notes = [
-        str(held[name]) for held in (probe, whole) for name in ("note", "frechet_note", "probe_note") if name in held
-    ]
-    part.note = " ".join(dict.fromkeys(notes)) or "None measured; mage-kit probe adds a linear probe."
+    notes = [str(whole[name]) for name in ("note", "frechet_note", "probe_note") if name in whole]
+    measured = any((run / "eval").glob("*.json"))
+    part.note = " ".join(notes) or ("" if measured else "None measured; mage-kit probe adds a linear probe.")
     return part
 
 

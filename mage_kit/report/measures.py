@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from mage_kit.errors import MageKitError
 from mage_kit.evaluation.curves import block_curves, shot_curves
 from mage_kit.files import read_json
 from mage_kit.report.charts import Chart, series_chart
-from mage_kit.report.content import Part
+from mage_kit.report.content import Part, picture
 
 _TITLES = {
     "accuracy": "Accuracy on the validation images",
     "accuracy-again": "Accuracy, measured again",
-    "probe": "Linear probe, published protocol",
+    "probe": "Linear probe",
     "probe-fast": "Linear probe, fast",
     "blocks": "Linear probe by block",
     "knn": "k-NN",
@@ -25,28 +28,51 @@ _TITLES = {
 
 
 def evaluations(run: Path) -> list[Part]:
-    """Return a section for each result that there is."""
+    """Return a section for each result that there is.
+
+    Raises:
+        MageKitError: If a file holds no result.
+    """
     folder = run / "eval"
-    parts = []
-    for name, title in _TITLES.items():
-        file = folder / f"{name}.json"
-        if file.is_file():
-            parts.append(_part(title, name, read_json(file)))
+    parts = [
+        _part(title, name, file, read_json(file))
+        for name, title in _TITLES.items()
+        if (file := folder / f"{name}.json").is_file()
+    ]
+    if (folder / "audit" / "audit.json").is_file():
+        parts.append(_audit(folder / "audit"))
     return parts
 
 
-def _part(title: str, name: str, held: dict[str, Any]) -> Part:
+def _part(title: str, name: str, file: Path, held: dict[str, Any]) -> Part:
     rows = held.get("rows", held)
-    note = str(held.get("name") or held.get("protocol") or "")
+    if not isinstance(rows, dict):
+        raise MageKitError(f"{file}: holds no rows of results")
+    if name == "probe":
+        title += ", published protocol" if held.get("as_published") else ", NOT as published"
+    note = "; ".join(str(held[key]) for key in ("name", "protocol") if held.get(key))
     if "data" in held:
-        note += f" Data: {held['data']}."
-    part = Part(title, note.strip())
+        note += f". Data: {held['data']}"
+    part = Part(title, f"{note}." if note else "")
     for what, values in rows.items():
         if isinstance(values, dict):
             part.rows += [(f"{what} {row}".strip(), text) for row, text in _cells(values)]
     chart = _chart(name, rows)
     if chart is not None:
         part.charts.append(chart)
+    return part
+
+
+def _audit(folder: Path) -> Part:
+    """Return the tokenizer's audit with its picture."""
+    held = read_json(folder / "audit.json")
+    part = Part("Audit of the tokenizer", f"{held['verdict']} Data: {held['data']}.")
+    for name in ("psnr", "ssim", "images", "broken", "codes", "codes_used", "perplexity", "entropy_bits"):
+        if name in held:
+            part.rows.append((name.replace("_", " "), f"{held[name]:.4g}"))
+    if (folder / "worst.png").is_file():
+        with Image.open(folder / "worst.png") as worst:
+            part.figures.append(picture(worst, "The worst images and their reconstructions"))
     return part
 
 

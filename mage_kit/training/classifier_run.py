@@ -120,7 +120,8 @@ def _open_parts(recipe: ClassifierRecipe, given: Images | None) -> tuple[Dataset
     if training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
     check_kernels(recipe, model, best_device())
-    dataset, validation = given or (recipe.build_dataset(), recipe.build_validation())
+    dataset, validation = given or (recipe.build_dataset(), None)
+    validation = validation if given else recipe.build_validation(dataset.classes)
     for name, images in (("data", dataset), ("validation", validation)):
         if images is not None:
             try:

@@ -17,6 +17,7 @@ from mage_kit.recipe_base import RecipeBase
 from mage_kit.storage import RECIPE_FILE
 
 DATA_FILE = "data.json"
+CLASSES = "classes"  # in that file
 _FREE = frozenset(
     {"workers", "shard", "keep", "log_every", "checkpoint_every", "samples_every", "skip_limit", "rollbacks"}
 )  # of training: how it is carried out, not what; a resumed run may change them
@@ -28,6 +29,12 @@ def held_by_first(hold: contextlib.AbstractContextManager[None]) -> Iterator[Non
     with contextlib.ExitStack() as stack:
         processes.on_first(lambda: stack.enter_context(hold))
         yield
+
+
+def learned_classes(run: Path) -> tuple[str, ...]:
+    """Return the names of the classes that a run learned, by number; none of a converted classifier."""
+    file = run / DATA_FILE
+    return tuple(read_json(file).get(CLASSES, ())) if file.is_file() else ()
 
 
 def open_folder(recipe: RecipeBase, dataset: Dataset, out: Path, resume: bool, free: frozenset[str]) -> None:

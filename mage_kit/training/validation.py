@@ -62,8 +62,11 @@ def measure_accuracy(
         all_or_none(lambda: _count(model, dataset, batch, sums, task))
     first, five, loss, images, broken = add_up(sums).tolist()
     if broken > dataset.max_broken * len(dataset) or not images:
-        rule = f"data.max_broken: {dataset.max_broken:g}"
-        raise shared(MageKitError(f"{rule}, exceeded by {int(broken)} of {len(dataset)} images that cannot be read"))
+        raise shared(
+            MageKitError(
+                f"data: {int(broken)} of {len(dataset)} images cannot be read, max_broken is {dataset.max_broken:g}"
+            )
+        )
     return Accuracy(first / images, five / images, loss / images, int(images), int(broken))
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import mage_kit as mk
 from mage_kit.evaluation.tokenizer_audit import Audit, psnr, ssim, verdict
+from mage_kit.jobs.results import gather
 from tests import build
 from tests.evaluation.test_commands import call, folders
 
@@ -30,6 +31,12 @@ def test_an_audit_says_what_a_tokenizer_is_worth(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out" / "worst.png").size[0] >= 8 * 32
     assert "is not empty" in str(call("audit", run, data, "-o", tmp_path / "out").exception)
     assert call("audit", run, data, "-o", tmp_path / "out", "--overwrite").exit_code == 0
+    assert call("audit", run, data).exit_code == 0 and (run / "eval" / "audit" / "worst.png").is_file()
+    (line,) = [line for line in gather([run]) if line.name == "psnr"]
+    assert (
+        line.value == held["psnr"] and line.data == str(data) and line.images == 16 and len(line.weights_sha256) == 64
+    )
+    assert "cannot be read" in held["verdict"] and held["verdict"].startswith("Do not train"), "one in seventeen"
     tokenizer = mk.load_tokenizer(run)
     image = torch.from_numpy(np.array(Image.open(next((data / "class1").iterdir()))))[None, None]
     again = tokenizer.decode(tokenizer.encode(image.float() / 255)).clamp(0, 1)
@@ -59,13 +66,19 @@ def test_structural_similarity_by_the_plain_formula() -> None:
 
 
 def test_verdicts_in_words() -> None:
-    def audited(level: float, counts: list[int] | None) -> Audit:
+    def audited(level: float, counts: list[int] | None, **others: int) -> Audit:
         held = None if counts is None else np.array(counts)
-        return Audit(level, 0.9, 10, 0, held, np.full(10, level), [], [])
+        given = {"broken": 0, **others}
+        return Audit(level, 0.9, 10, counts_V=held, psnr_I=np.full(10, level), worst=[], pairs=[], **given)
 
     assert verdict(audited(30.0, [10] * 64)).startswith("These tokens will do: reconstructions are sound (30.0 dB)")
     collapsed = verdict(audited(30.0, [1000] + [0] * 63))
     assert collapsed.startswith("Do not train") and "collapsed (perplexity 1 of 64 codes)" in collapsed
     assert "are poor (12.0 dB)" in verdict(audited(12.0, [10] * 64))
-    assert "few codes do most of the work" in verdict(audited(25.0, [100] * 5 + [0] * 59))
+    few = verdict(audited(25.0, [16] + [0] * 63))
+    assert few.startswith("Too few images to tell") and "audit 400 images or more" in few
+    assert "few codes do most of the work" in verdict(audited(25.0, [150] * 5 + [0] * 59))
     assert "code" not in verdict(audited(25.0, None))
+    broken = verdict(audited(30.0, [10] * 64, broken=2))
+    assert broken.startswith("Do not train") and "2 of 12 images cannot be read" in broken
+    assert "3 images are in colour" in verdict(audited(30.0, [10] * 64, greyed=3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from mage_kit.cli import app
 from mage_kit.evaluation.subject import open_subject
 from mage_kit.jobs.evaluate import departures, probe_recipe
 from mage_kit.jobs.results import gather
+from mage_kit.jobs.tokenize import tokenize
+from mage_kit.jobs.train import on_tokens
 from mage_kit.progress import Reporter
 from mage_kit.report import write_report
 from mage_kit.training.run import train
@@ -87,7 +90,9 @@ def test_every_measure_of_a_run(run: Path, tmp_path: Path) -> None:
     published = call("eval", "probe", run, "--set", "training.epochs=2", "--set", "training.warmup_epochs=1")
     assert published.exit_code == 0, published.output
     made = result(run, "probe")
-    assert not made["as_published"] and "epochs 2.0 (published 90.0)" in made["protocol"]
+    assert not made["as_published"] and made["protocol"].startswith(
+        "NOT as published: batch 32 (published 4096), epochs 2.0 (published 90.0)"
+    )
     peak = made["recipe"]["training"]["base_lr"] * made["recipe"]["training"]["batch"] / 256
     assert peak == pytest.approx(0.1 * 4096 / 256), "the largest rate is the published one"
     other = folders(tmp_path / "one"), folders(tmp_path / "two", classes=3)
@@ -101,7 +106,7 @@ def test_every_measure_of_a_run(run: Path, tmp_path: Path) -> None:
     table = call("results", run, "--out", tmp_path / "results.json")
     assert table.exit_code == 0 and len(json.loads((tmp_path / "results.json").read_text())["results"]) == len(lines)
     page = write_report(run, tmp_path / "report.html", reporter=Reporter.silent()).read_text()
-    for words in ("Linear probe, published protocol", "Linear probe after each block", "Top-1 from a few labels"):
+    for words in ("Linear probe, NOT as published", "Linear probe after each block", "Top-1 from a few labels"):
         assert words in page, words
 
 
@@ -112,7 +117,8 @@ def test_a_fast_probe_on_a_folder_of_ones_own(run: Path, tmp_path: Path) -> None
     done = call("eval", "probe-fast", run, "--data", data, "--overwrite", "--no-baselines")
     assert done.exit_code == 0, done.output
     held = result(run, "probe-fast")
-    assert held["data"].endswith("train/ and val/") and held["rows"]["mean"]["top1"] > 0.9
+    assert held["data"].endswith("train/ and val/; 16 of 16 test images are training images too, pixel for pixel")
+    assert set(held["data_sha256"]) == {"train", "test"} and held["rows"]["mean"]["top1"] > 0.9
     assert "not the published protocol" in held["protocol"]
 
 
@@ -135,7 +141,25 @@ def test_a_classifier_is_measured_again(run: Path, tmp_path: Path) -> None:
     assert call("eval", "accuracy", out, "--data", digits, "--overwrite").exit_code == 0
     again = result(out, "accuracy-again")["rows"]["classifier"]
     assert again["images"] == 200 and again["top1"] == pytest.approx(told["top1"], abs=0.03)
-    assert "has 2 classes, the classifier 10" in str(
+    assert again["top1"] > 0.2, "so that a class taken for its neighbour would show"
+    shutil.rmtree(digits / "3")
+    (digits / "4").rename(digits / "zero")
+    assert "class 'zero' is none of the 10 that were learned ('0', '1', '2', ...)" in str(
+        call("eval", "accuracy", out, "--data", digits, "--overwrite").exception
+    )
+    shutil.rmtree(digits / "zero")
+    assert call("eval", "accuracy", out, "--data", digits, "--overwrite").exit_code == 0
+    fewer = result(out, "accuracy-again")
+    model, kept = mk.load_classifier(out), [index for index in range(200) if source.label(index) not in (3, 4)]
+    views = torch.stack([torch.from_numpy(source.still(index).views[0]) for index in kept]).float() / 255
+    with torch.no_grad():
+        hits = model.logits(views).argmax(dim=1) == torch.tensor([source.label(index) for index in kept])
+    assert fewer["test_images"] == len(kept) and fewer["classes_matched"] == "by name"
+    assert fewer["rows"]["classifier"]["top1"] == pytest.approx(float(hits.float().mean()), abs=0.02), "found by name"
+    page = write_report(out, tmp_path / "page.html", reporter=Reporter.silent()).read_text()
+    for words in ("Accuracy on the validation images", "Accuracy, measured again", "Predictions", "taken for what"):
+        assert words in page, words
+    assert "class 'class0' is none of the 10 that were learned" in str(
         call("eval", "accuracy", out, "--data", folders(tmp_path / "x"), "--overwrite").exception
     )
     assert "holds a classifier" in str(call("eval", "knn", out).exception)
@@ -157,6 +181,57 @@ def test_the_mean_weights_are_probed_where_they_are_asked_for(tmp_path: Path) ->
     assert not torch.equal(probed.embedding.table, mk.load(out).embedding.table)
     assert result(out, "probe")["weights"] == "ema"
     assert "takes none of these" in str(call("eval", "probe-fast", out, "--weights", "ema").exception)
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is(run: Path, tmp_path: Path) -> None:
+    single = folders(tmp_path / "single", classes=1)
+    assert "1 class, must have at least two" in str(call("eval", "knn", run, "--data", single, "--overwrite").exception)
+    few, enough = folders(tmp_path / "few", images=6), folders(tmp_path / "enough", images=12)
+    done = call("eval", "transfer", run, enough, few, "--shots", 8, "--overwrite")
+    assert "few': shots: 8, class 'class0' has 5 training images, must be at most that" in str(done.exception)
+    assert not list((run / "eval" / "features").glob("enough*")), "the last data set costs the first no work"
+    assert "given twice" in str(call("eval", "transfer", run, enough, enough, "--shots", 2, "--overwrite").exception)
+    done = call("eval", "fewshot", run, "--data", few, "--shots", "1,8", "--overwrite")
+    assert "has 5 training images" in str(done.exception) and not list((run / "eval" / "features").glob("few*"))
+    assert "must be whole numbers" in str(call("eval", "knn", run, "--k", "0", "--overwrite").exception)
+    assert "must be at most the processors" in str(call("eval", "knn", run, "--processes", 9999).exception)
+    (run / "eval" / "odd.json").write_text('{"rows": 3}')
+    assert "odd.json: holds no rows of results" in str(call("results", run).exception)
+    (run / "eval" / "odd.json").unlink()
+
+
+def test_two_processes_find_what_one_finds(run: Path, tmp_path: Path) -> None:
+    """Neighbours from the features that two processes extracted, with raw pixels and the untrained encoder."""
+    data, made = folders(tmp_path / "data", images=40), []
+    for count in (1, 2):
+        command = [sys.executable, "-m", "mage_kit.cli", "eval", "knn", str(run), "--data", str(data), "--k", "3"]
+        command += ["--overwrite", "--refresh", "--processes", str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and done.stdout.count("k-NN") == 1, done.stderr
+        made.append(result(run, "knn"))
+    assert made[0] == made[1] and set(made[0]["rows"]) == {"mean", "raw pixels", "untrained encoder"}
+
+
+def test_a_published_probe_that_was_begun_goes_on(run: Path) -> None:
+    quick = ("--set", "training.epochs=1", "--set", "training.warmup_epochs=0", "--baseline")
+    assert call("eval", "probe", run, "--overwrite", *quick).exit_code == 0
+    whole = result(run, "probe")
+    assert set(whole["rows"]) == {"features", "untrained encoder"}
+    (run / "eval" / "probe.json").unlink()
+    shutil.rmtree(run / "eval" / "probe-untrained")  # as if it had been killed between the two
+    assert "--resume goes on with it, --overwrite starts over" in str(call("eval", "probe", run, *quick).exception)
+    assert call("eval", "probe", run, "--resume", *quick).exit_code == 0
+    assert result(run, "probe") == whole
+
+
+def test_a_run_on_cached_tokens_is_measured_on_its_images(tmp_path: Path) -> None:
+    recipe = small(*CHANGES)
+    first = train(recipe, tmp_path / "first")
+    cache = tokenize(small(*CHANGES, f'tokenizer.weights="{first}"'), tmp_path / "cache", crops=1)
+    cached = on_tokens(small(*CHANGES, f'tokenizer.weights="{first}"'), cache)
+    run = train(cached, tmp_path / "run")
+    assert call("eval", "knn", run, "--no-baselines").exit_code == 0
+    assert result(run, "knn")["data"].startswith("the run's own images") and result(run, "knn")["test_images"] > 30
 
 
 def test_what_departs_from_the_published_probe_is_told(run: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,6 +176,42 @@ def test_an_extractors_file_is_named_by_its_hash(network: Path, tmp_path: Path) 
         extractor(images.float())
     with pytest.raises(mk.MageKitError, match=r"'odd', gave \(2,\), must give features"):
         Extractor(lambda x: x.mean(dim=(1, 2, 3)), "odd", side=None)(images[:2])
+
+
+def test_networks_that_cannot_be_compared_by_are_told_so(network: Path, tmp_path: Path) -> None:
+    """Found at the first images, not after fifty thousand."""
+    images = torch.randint(0, 256, (5, 3, 20, 20), dtype=torch.uint8)
+    torch.export.save(torch.export.export(Small().eval(), (torch.rand(4, 3, 20, 20),)), str(tmp_path / "four.pt2"))
+    with pytest.raises(mk.MageKitError, match=r"'four.pt2', failed on \(5, 3, 20, 20\), .*dynamic batch"):
+        load_extractor(tmp_path / "four.pt2", side=None)(images)
+    wrong: dict[str, Any] = {
+        r"gave \(5, 3, 20, 20\), must give features \(images, D\)": lambda x: x,
+        r"gave \(4, 1200\), must give features": lambda x: x.flatten(1)[:4],
+        "features that are not finite; see --values": lambda x: x.mean(dim=(2, 3)) / 0,
+    }
+    for said, network_ in wrong.items():
+        with pytest.raises(mk.MageKitError, match=said):
+            Extractor(network_, "own", side=None)(images)
+    pooled = Extractor(lambda x: x.mean(dim=(2, 3), keepdim=True), "own", side=None)(images)[0]
+    assert pooled.shape == (5, 3), "a map of one place is a vector"
+    same = Extractor(lambda x: torch.ones(len(x), 3), "same", side=None)
+    with pytest.raises(mk.MageKitError, match="'same', gives the same features for all images"):
+        make_reference(pictures(tmp_path / "png"), tmp_path / "a.safetensors", same, size=(16, 16), reporter=QUIET)
+
+
+def test_grey_and_colour_are_not_compared(network: Path, tmp_path: Path) -> None:
+    extractor, colour, kept = load_extractor(network, side=None), pictures(tmp_path / "png"), tmp_path / "a.safetensors"
+    given: dict[str, Any] = {"size": (16, 16), "channels": 1, "reporter": QUIET}
+    with pytest.raises(mk.MageKitError, match="12 of 12 files are in colour, and would be turned grey"):
+        make_reference(colour, kept, extractor, **given)
+    make_reference(colour, kept, extractor, force=True, **given)
+    assert read_reference(kept, extractor, (16, 16), 1).manifest["channels"] == 1
+    with pytest.raises(mk.MageKitError, match="holds grey images, compared are colour ones; see --grey"):
+        read_reference(kept, extractor, (16, 16), 3)
+    data = mk.ImageFolder(image_size=(16, 16), channels=1, path=str(colour))
+    result = reconstructed_quality(build.vqgan(1).eval(), data, extractor, reporter=QUIET)
+    assert "12 images in colour turned grey" in result["name"]
+    assert result["reference"]["filter"] == "none" and len(result["reference"]["pixels_sha256"]) == 64
 
 
 def test_bfloat16_around_an_extractor_changes_nothing(network: Path) -> None:

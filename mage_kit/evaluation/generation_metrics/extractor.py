@@ -6,6 +6,7 @@ Legend: I images, C channels, H x W pixels, D features, K classes.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ Range = Literal["bytes", "unit", "signed"]
 """What the network takes: 0 to 255, 0 to 1, or -1 to 1."""
 
 SIDE = 299  # of Inception
+_SAID = 300  # letters of what a network says when it fails
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,24 @@ class Extractor:
             size = (self.side, self.side)
             given = F.interpolate(given, size=size, mode="bilinear", align_corners=False, antialias=True)
         scaled = given / 255 if self.values == "unit" else given / 127.5 - 1 if self.values == "signed" else given
-        with torch.autocast(given.device.type, enabled=False):  # a model that generates around it may be in bfloat16
-            made = self.network(scaled)
+        try:
+            with torch.autocast(given.device.type, enabled=False):  # a model around it may be in bfloat16
+                made = self.network(scaled)
+        except Exception as error:  # whatever somebody's network says
+            said = " ".join(str(error).split())
+            said = said if len(said) <= _SAID else f"... {said[-_SAID:]}"
+            rule = "it must take any number of images (a .pt2 is to be exported with a dynamic batch)"
+            raise MageKitError(f"extractor: '{self.name}', failed on {tuple(scaled.shape)}, {rule}: {said}") from error
         features, logits = made if isinstance(made, tuple | list) and len(made) == 2 else (made, None)
-        if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(images_ICHW):
-            what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        vectors = _vectors(features)
+        if vectors is None or len(vectors) != len(images_ICHW):
+            what = _shape(made)
             raise MageKitError(
                 f"extractor: '{self.name}', gave {what}, must give features (images, D), or (features, logits)"
             )
-        return features.flatten(1).float(), None if logits is None else logits.float()
+        if not torch.isfinite(vectors).all():
+            raise MageKitError(f"extractor: '{self.name}', gave features that are not finite; see --values and --side")
+        return vectors.float(), None if logits is None else logits.float()
 
     @property
     def where(self) -> torch.device:
@@ -76,6 +87,18 @@ class Extractor:
     def stated(self) -> dict[str, Any]:
         """Return what a result says of it, ready for JSON."""
         return {"name": self.name, "sha256": self.sha256, "side": self.side, "values": self.values}
+
+
+def _vectors(features: Any) -> Tensor | None:
+    """Return features (I, D); a map of them must have been pooled to one place. None for anything else."""
+    if not isinstance(features, Tensor) or features.ndim < 2 or math.prod(features.shape[2:]) != 1:
+        return None
+    return features.flatten(1)
+
+
+def _shape(made: Any) -> str:
+    first = made[0] if isinstance(made, tuple | list) and made else made
+    return str(tuple(first.shape)) if isinstance(first, Tensor) else type(made).__name__
 
 
 def load_extractor(

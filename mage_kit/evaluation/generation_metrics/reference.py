@@ -6,9 +6,11 @@ A reference kept as JPEG, or cropped by another filter, moves the Fréchet dista
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from mage_kit.datasets import ImageFolder
-from mage_kit.errors import MageKitError
+from mage_kit.datasets import Dataset, ImageFolder
+from mage_kit.datasets.stills import still_batches
+from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.evaluation.generation_metrics.extractor import Extractor
 from mage_kit.evaluation.generation_metrics.moments import Moments
 from mage_kit.files import write_tensors
@@ -30,6 +33,8 @@ from mage_kit.transforms import Augment
 _KEY = "mage_kit_reference"
 _LOSSLESS = frozenset({"PNG", "BMP", "PPM", "TIFF"})
 _BATCH = 64
+_SAME = 1e-12  # of the squared mean: deviations that are rounding
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "F"})
 
 
 @dataclass(frozen=True)
@@ -76,26 +81,27 @@ def make_reference(
         MageKitError: If files are lossy, of several codecs, of other sizes or copies, unless `force`; or broken.
     """
     images = ImageFolder(size, channels, path=str(folder), augment=Augment(filter="bicubic"), max_broken=0.0)
-    manifest = {"name": name or folder.resolve().name, **_look(images, size)}
+    manifest = {"name": name or folder.resolve().name, **look_at(images)}
     _refuse(folder, manifest["problems"], force)
     moments, parts, digest = None, [], hashlib.sha256()
     seen: set[bytes] = set()
     with (reporter or Reporter()).task("reference images", len(images)) as task:
-        for start in range(0, len(images), _BATCH):
-            stop = min(start + _BATCH, len(images))
-            views = np.stack([images.still(index).views[0] for index in range(start, stop)])
-            digest.update(views.tobytes())
-            seen.update(hashlib.blake2b(view.tobytes(), digest_size=16).digest() for view in views)
-            features, _ = extractor(torch.from_numpy(views))
+        for views in view_batches(images):
+            digest.update(views.numpy().tobytes())
+            seen.update(hashlib.blake2b(view.numpy().tobytes(), digest_size=16).digest() for view in views)
+            features, _ = extractor(views)
             moments = moments or Moments.empty(features.shape[1], features.device)
             moments.add(features)
             parts.append(features.cpu())
-            task.update(stop)
+            task.update(int(moments.count))
     assert moments is not None
+    mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
+    if float(cov_DD.diagonal().max()) <= _SAME * (1 + float(mean_D.square().max())):
+        rule = "it tells no image from another; see --values and --side"
+        raise MageKitError(f"extractor: '{extractor.name}', gives the same features for all images, {rule}")
     if copies := len(images) - len(seen):
         manifest["problems"].append(f"{copies} of {len(images)} images are copies of others")
         _refuse(folder, manifest["problems"], force)
-    mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
     manifest |= {
         "pixels_sha256": digest.hexdigest(),
         "extractor": extractor.stated(),
@@ -107,16 +113,17 @@ def make_reference(
     return made
 
 
-def read_reference(file: Path, extractor: Extractor, size: tuple[int, int]) -> Reference:
+def read_reference(file: Path, extractor: Extractor, size: tuple[int, int], channels: int | None = None) -> Reference:
     """Read a reference set.
 
     Args:
         file: As `make_reference` wrote it.
         extractor: That is to be compared by; the reference must be of the same.
         size: Height and width of what is compared.
+        channels: Of what is compared; None for whatever the reference has.
 
     Raises:
-        MageKitError: If it is none, or of another extractor or size.
+        MageKitError: If it is none, or of another extractor, size, or grey where colour is compared.
     """
     try:
         with safe_open(file, "pt") as held:
@@ -131,6 +138,11 @@ def read_reference(file: Path, extractor: Extractor, size: tuple[int, int]) -> R
         raise MageKitError(f"reference: '{file}', was made by another extractor: {told}, other {', '.join(differing)}")
     if manifest["size"] != list(size):
         raise MageKitError(f"reference: '{file}', holds images of {manifest['size']}, compared are {list(size)}")
+    if channels is not None and manifest.get("channels", channels) != channels:
+        kinds = {1: "grey", 3: "colour"}
+        held = kinds.get(manifest["channels"], f"{manifest['channels']}-channel")
+        mine = kinds.get(channels, f"{channels}-channel")
+        raise MageKitError(f"reference: '{file}', holds {held} images, compared are {mine} ones; see --grey")
     return Reference(tensors["features"], tensors["mean"], tensors["cov"], manifest)
 
 
@@ -143,14 +155,36 @@ def _refuse(folder: Path, problems: list[str], force: bool) -> None:
         )
 
 
-def _look(images: ImageFolder, size: tuple[int, int]) -> dict[str, Any]:
-    """Read all headers: codecs and sizes, and what speaks against comparing."""
-    codecs: Counter[str] = Counter()
-    others = 0
+def view_batches(images: Dataset) -> Iterator[Tensor]:
+    """Yield the evaluation views of all images, uint8 (I, C, H, W), in their order.
+
+    Raises:
+        MageKitError: If more of them are broken than the data set allows.
+    """
+    parts = [range(start, min(start + _BATCH, len(images))) for start in range(0, len(images), _BATCH)]
+    broken: list[str] = []
+    for found in still_batches(images, parts):
+        broken += found.broken
+        if len(broken) > images.max_broken * len(images):
+            rule = f"max_broken is {images.max_broken:g} of them"
+            raise MageKitError(f"data: {len(broken)} of {len(images)} images cannot be read, {rule}: {broken[-1]}")
+        if found.samples:
+            yield torch.from_numpy(np.stack([sample.views[0] for sample in found.samples]))
+
+
+def look_at(images: Dataset) -> dict[str, Any]:
+    """Read all headers: codecs, sizes, colours, and what speaks against comparing with such images.
+
+    Args:
+        images: To be brought to their data set's size and channels.
+    """
+    size, codecs = images.image_size, Counter[str]()
+    others = greyed = 0
     for index in range(len(images)):
-        with images.image(index) as opened:
+        with contextlib.suppress(BrokenImageError), images.image(index) as opened:  # told when it is read
             codecs[f"{opened.format}{'' if opened.format in _LOSSLESS else ' (lossy)'}"] += 1
             others += upright_size(opened) != (size[1], size[0])
+            greyed += images.channels == 1 and opened.mode not in _GREY_MODES
     problems = [
         f"{count} of {len(images)} files are {codec}: save them as PNG"
         for codec, count in codecs.items()
@@ -162,12 +196,16 @@ def _look(images: ImageFolder, size: tuple[int, int]) -> dict[str, Any]:
         problems.append(
             f"{others} of {len(images)} files are not {size[1]} x {size[0]} pixels, and would be cropped and resized"
         )
+    if greyed:
+        problems.append(f"{greyed} of {len(images)} files are in colour, and would be turned grey")
     if images.passed_over:
         problems.append(f"{len(images.passed_over)} files are no images, as {images.passed_over[0][0]}")
     return {
         "count": len(images),
         "codecs": dict(codecs),
         "size": list(size),
+        "channels": images.channels,
+        "greyed": greyed,
         "crop": "largest centred box" if others else "none",
         "filter": "bicubic" if others else "none",
         "resized": others,

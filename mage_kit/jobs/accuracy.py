@@ -1,0 +1,95 @@
+"""A classifier measured again, its classes and the images' matched by name."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from mage_kit import processes
+from mage_kit.classifier import MageClassifier
+from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
+from mage_kit.datasets import Dataset, ImageFolder
+from mage_kit.datasets.base import fingerprint
+from mage_kit.datasets.named import by_names
+from mage_kit.errors import MageKitError
+from mage_kit.evaluation.splits import TESTS, published_views
+from mage_kit.loading import load_classifier
+from mage_kit.progress import Reporter
+from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
+from mage_kit.training.folder import learned_classes
+from mage_kit.training.validation import measure_accuracy
+from mage_kit.version import __version__
+
+_BY_PLACE = "by their place in the listing: this classifier does not know the names of its classes"
+
+
+def accuracy(
+    run: Path,
+    data: Path | None,
+    *,
+    weights: Literal["raw", "ema"] = "raw",
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Measure a classifier again: on its recipe's validation images, or on others.
+
+    Args:
+        run: Folder of a classifier.
+        data: Folder with val/, or with class folders, all of which are then classified; None for the recipe's. Its
+            classes are found by their names; some may be missing.
+        weights: Raw, or the running mean.
+        reporter: Where progress goes.
+
+    Returns:
+        The result, ready for JSON.
+
+    Raises:
+        MageKitError: If there is no classifier, there are no images, or one is of a class that was not learned.
+    """
+    require_folder(run)
+    options: dict[str, Any] = {"weights": "ema"} if weights == "ema" else {}
+    model = load_classifier(run, best_device(), **options)
+    recipe = load_recipe(run / RECIPE_FILE)
+    assert isinstance(recipe, ClassifierRecipe)
+    learned = learned_classes(run)
+    images, told = _images(recipe, model, data, learned)
+    found = measure_accuracy(model, images, reporter=reporter)
+    return {
+        "run": recipe.name,
+        "weights": weights,
+        "weights_sha256": weights_digest(model),
+        "data": told,
+        "data_sha256": processes.on_first(partial(fingerprint, images)),
+        "test_images": found.images,
+        "classes": model.classes,
+        "classes_matched": "by name" if learned else _BY_PLACE,
+        "protocol": "evaluation views, float32",
+        "rows": {"classifier": found.as_dict()},
+        "versions": {"mage_kit": __version__, "torch": torch.__version__},
+    }
+
+
+def _images(
+    recipe: ClassifierRecipe, model: MageClassifier, data: Path | None, learned: tuple[str, ...]
+) -> tuple[Dataset, str]:
+    """Return what is classified, and what it is, for people."""
+    if data is None:
+        held = recipe.build_validation(learned)
+        if held is None or recipe.validation is None:
+            raise MageKitError("data: the recipe names no validation images; name a folder with --data")
+        where = getattr(recipe.validation, "path", None) or getattr(recipe.validation, "part", None) or ""
+        return held, f"the recipe's validation images ({recipe.validation.kind} {where})".replace(" )", ")")
+    own = getattr(recipe.validation or recipe.data, "augment", None)
+    size, channels = model.tokenizer.image_size, model.tokenizer.channels
+    place = next((data / name for name in TESTS if (data / name).is_dir()), data)
+    images: Dataset = ImageFolder(size, channels, path=str(place), augment=own or published_views(None, size))
+    if learned and images.classes:
+        try:
+            images = by_names(images, learned)
+        except MageKitError as error:
+            raise MageKitError(f"data: '{place}': {error}") from None
+    elif len(images.classes) != model.classes:
+        raise MageKitError(f"data: '{place}', has {len(images.classes)} classes, the classifier {model.classes}")
+    return images, str(place)
