@@ -35,8 +35,8 @@ class ImportOptions(TypedDict, total=False):
     """What a published checkpoint does not say of itself; see `mage_kit.legacy.Options`.
 
     layout: its layout, where its tensors' names do not tell. weights: key under which the weights stand, where there
-    are several; of a run folder, "ema" for the running mean of the weights. vqgan: file with the tokenizer, where it
-    holds none.
+    are several; of a run folder, "ema" for the running mean, "raw" for themselves. vqgan: file with the tokenizer,
+    where it holds none.
     image_size, encoder_heads, decoder_heads, padding, ignore: as in `Options`.
     """
 
@@ -132,7 +132,7 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
             options=_file_options(options),
         ).part
     mean = options == {"weights": "ema"}
-    if not mean:
+    if not mean and options != {"weights": "raw"}:
         _refuse_options(source, options)
     if not source.exists():
         raise MageKitError(f"'{source}': there is no such file or folder")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -122,11 +123,31 @@ def on_first(work: Callable[[], T]) -> T:
         try:
             told[0] = work()
         except Exception as error:  # whatever it is, all processes raise it
-            told[1] = error
+            told[1] = _portable(error)
     dist.broadcast_object_list(told)
     if told[1] is not None:
         raise shared(told[1])
     return cast(T, told[0])
+
+
+def first_ahead(work: Callable[[], T]) -> T:
+    """Let the first process do something, then all others; where it fails there, nobody else tries, and one speaks.
+
+    Raises:
+        Exception: The first process's, in every process.
+    """
+    made: list[T] = []
+    on_first(lambda: made.append(work()))
+    return made[0] if made else work()
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error as other processes can read it: some cannot be pickled, or not be made again."""
+    try:
+        again = pickle.loads(pickle.dumps(error))
+        return error if type(again) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
+    except Exception:  # whatever its class thought of
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def all_or_none(work: Callable[[], T]) -> list[T]:
@@ -141,7 +162,7 @@ def all_or_none(work: Callable[[], T]) -> list[T]:
     try:
         made = (work(), None)
     except Exception as error:  # whatever it is, all processes raise it
-        made = (None, error)
+        made = (None, _portable(error))
     found = collect(made)
     for _, problem in found:
         if problem is not None:

@@ -118,7 +118,7 @@ def fid(
     spread_out(count)
     processes.start(best_device())  # before anything is on a device: each process has its own
     seen_by = _extractor(extractor, side, values)
-    model = load(run, best_device(), weights="ema") if weights is Weights.ema else load(run, best_device())
+    model = processes.first_ahead(lambda: load(run, best_device(), weights=weights.value))
     real = read_reference(reference, seen_by, model.tokenizer.image_size, model.tokenizer.channels)
     result = generated_quality(
         model,
@@ -185,7 +185,7 @@ def audit(
     table = Table("measure", "value", title=str(source))
     for name, value in result.items():
         if isinstance(value, int | float):
-            table.add_row(name.replace("_", " "), f"{value:.4g}")
+            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4g}")
     console.print(table)
     console.print(result["verdict"], markup=False)
     console.print(f"written: {out}", markup=False, soft_wrap=True)

@@ -63,10 +63,11 @@ class FeatureOptions(SubjectOptions):
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute features in bfloat16.")] = False
     refresh: Annotated[bool, typer.Option("--refresh", help="Extract features again.")] = False
 
-    def refuse_all_but_processes(self, baselines: bool) -> None:
+    def refuse_for_folds(self, baselines: bool) -> None:
         """Raise for options that the probe over folds would not follow."""
         given = {"--weights": self.weights is not Weights.raw, "--bf16": self.bf16, "--seed": bool(self.seed)}
         given |= {"--refresh": self.refresh, "--no-baselines": not baselines}
+        given |= {"--processes": self.processes not in (None, 1)}
         asked = [name for name, is_given in given.items() if is_given]
         if asked:
             rule = "the probe over folds of a run's own images takes none of these; name images with --data"
@@ -93,16 +94,17 @@ def probe_fast(
     from mage_kit.evaluation.representation import probe_fast as measure
     from mage_kit.jobs.evaluate import keep, of_run, result_file
 
-    reporter = _start(options.processes)
+    sources = _sources(source)
+    reporter = _start(options.processes if options.data is not None else 1)  # folds are fitted by one
     target = result_file(run, "probe-fast", options.overwrite)
     if options.data is None:
-        options.refuse_all_but_processes(baselines)
-        result = probe_run(run, reporter, _sources(source))
-        note = result.pop("note")
-        told = {**of_run(run), "data": "the run's own images, in folds", "protocol": note, "rows": result}
+        options.refuse_for_folds(baselines)
+        result = probe_run(run, reporter, sources)
+        told = {**of_run(run), **{name: result.pop(name) for name in ("data", "data_sha256", "images")}}
+        told |= {"protocol": result.pop("note"), "rows": result}
         measured, title = keep(target, told), "Linear probe over folds"
     else:
-        measured = keep(target, measure(_subject(run, options, reporter), _sources(source), baselines))
+        measured = keep(target, measure(_subject(run, options, reporter), sources, baselines))
         title = "Linear probe, fast"
     if json_out and is_first():
         typer.echo(json.dumps(measured, indent=2))
@@ -169,10 +171,10 @@ def knn(
     from mage_kit.evaluation.representation import neighbours
     from mage_kit.jobs.evaluate import keep, result_file
 
+    sources, counts = _sources(source), _counts("--k", k)
     reporter = _start(options.processes)
     target = result_file(run, "knn", options.overwrite)
-    counts = _counts("--k", k)
-    result = keep(target, neighbours(_subject(run, options, reporter), _sources(source), counts, baselines))
+    result = keep(target, neighbours(_subject(run, options, reporter), sources, counts, baselines))
     _table("k-NN", result["rows"], result["protocol"])
 
 
@@ -190,10 +192,10 @@ def fewshot(
     from mage_kit.evaluation.representation import shots as measure
     from mage_kit.jobs.evaluate import keep, plot, result_file
 
+    sources, counts = _sources(source), _counts("--shots", shots)
     reporter = _start(options.processes)
     target = result_file(run, "fewshot", options.overwrite)
-    counts = _counts("--shots", shots)
-    result = keep(target, measure(_subject(run, options, reporter), _sources(source), counts, draws, baselines))
+    result = keep(target, measure(_subject(run, options, reporter), sources, counts, draws, baselines))
     if is_first():
         table = Table("features", *(f"{count} a class" for count in counts), title="Few-shot, top-1")
         for name, row in result["rows"].items():
@@ -219,13 +221,13 @@ def transfer(
     from mage_kit.evaluation.representation import transfer as measure
     from mage_kit.jobs.evaluate import keep, result_file
 
-    reporter = _start(options.processes)
     if options.data is not None:
         raise MageKitError("--data: transfer takes its data sets as arguments")
-    target = result_file(run, "transfer", options.overwrite)
     sources = _sources(source)
     if len(sources) > 1:
         raise MageKitError("--source: given several times, transfer takes one")
+    reporter = _start(options.processes)
+    target = result_file(run, "transfer", options.overwrite)
     made = measure(run, folders, sources[0], shots, draws, **options.chosen(reporter))
     result = keep(target, made)
     if is_first():

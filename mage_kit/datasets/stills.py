@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mage_kit.datasets.base import Dataset, Sample
-from mage_kit.errors import BrokenImageError
+from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.processes import shared
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,15 @@ class Stills:
 
     samples: list[Sample]
     broken: list[str]
+
+
+def check_broken(count: int, dataset: Dataset, latest: str) -> None:
+    """Raise MageKitError if more images are broken than the data set's `max_broken` allows."""
+    if count > dataset.max_broken * len(dataset):
+        rule = f"max_broken is {dataset.max_broken:g} of them"
+        raise shared(
+            MageKitError(f"data: {count} of {len(dataset)} images cannot be read, {rule}; the latest: {latest}")
+        )
 
 
 class _Views(TorchDataset["Sample | str"]):

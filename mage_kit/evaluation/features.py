@@ -16,12 +16,12 @@ from torch import Tensor
 
 from mage_kit.blocks import evaluating
 from mage_kit.datasets import Dataset, Sample
-from mage_kit.datasets.stills import still_batches
+from mage_kit.datasets.stills import check_broken, still_batches
 from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.evaluation.kinds import Kind, Precision, compute, model_kinds
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.model import Mage
-from mage_kit.processes import collect, rank, shared, world
+from mage_kit.processes import all_or_none, rank, world
 from mage_kit.progress import Reporter
 
 BATCH = 256
@@ -121,15 +121,19 @@ def extract(
     """
     kinds = model_kinds(model, sources, precision=precision, weights="")
     parts = [range(start, min(start + batch, len(dataset))) for start in range(0, len(dataset), batch)]
-    numbers = range(rank(), len(parts), world())
-    mine: list[tuple[int, Made]] = []
-    broken: list[str] = []
-    with (reporter or Reporter()).task("extracting features", len(dataset)) as task:
-        for number, made in zip(numbers, batches(kinds, dataset, [parts[number] for number in numbers]), strict=True):
-            mine.append((number, made))
-            broken += made.broken
-            task.update(parts[number].stop)
-    everybody = collect((mine, broken))
+
+    def work() -> tuple[list[tuple[int, Made]], list[str]]:
+        numbers = range(rank(), len(parts), world())
+        mine: list[tuple[int, Made]] = []
+        with (reporter or Reporter()).task("extracting features", len(dataset)) as task:
+            for number, made in zip(
+                numbers, batches(kinds, dataset, [parts[number] for number in numbers]), strict=True
+            ):
+                mine.append((number, made))
+                task.update(parts[number].stop)
+        return mine, [line for _, made in mine for line in made.broken]
+
+    everybody = all_or_none(work)
     lost = [line for _, lines in everybody for line in lines]
     if lost:
         check_broken(len(lost), dataset, lost[-1])
@@ -183,10 +187,3 @@ def check_finite(values: Sequence[np.ndarray]) -> None:
     """Raise MageKitError for a feature that is not finite."""
     if not all(np.isfinite(value).all() for value in values):
         raise MageKitError("features: not finite; the model's weights are damaged or its training diverged")
-
-
-def check_broken(count: int, dataset: Dataset, latest: str) -> None:
-    """Raise MageKitError if more images are broken than the data set's `max_broken` allows."""
-    if count > dataset.max_broken * len(dataset):
-        found = f"data: {count} of {len(dataset)} images cannot be read, max_broken is {dataset.max_broken:g} of them"
-        raise shared(MageKitError(f"{found}; the latest: {latest}"))

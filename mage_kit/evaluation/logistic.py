@@ -19,6 +19,7 @@ from mage_kit.errors import MageKitError
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 _AT_ONCE = 65_536  # images
 _ITERATIONS = 200
+_FEWEST = 5  # training images
 _SMALLEST = 1e-6  # deviation of a feature, below which it says nothing
 
 
@@ -146,9 +147,18 @@ def fit_best(
         strengths: Tried.
         seed: Of the fifth that is set aside.
         device: Where to compute.
+
+    Raises:
+        MageKitError: If there are too few images.
     """
     order = np.random.Generator(np.random.PCG64(derive(seed, "probe-validation"))).permutation(len(labels_I))
+    if len(order) < _FEWEST:
+        raise MageKitError(f"training images: {len(order)}, must be at least {_FEWEST} to choose a strength")
     aside, rest = order[: len(order) // 5], order[len(order) // 5 :]
+    alone = np.isin(labels_I[aside], labels_I[rest], invert=True)  # a class that would not be learned at all
+    aside, rest = aside[~alone], np.concatenate([rest, aside[alone]])
+    if not len(aside):
+        raise MageKitError("training images: none can be set aside to choose a strength, each class has one")
     found = {
         strength: fit_logistic(values_ID[rest], labels_I[rest], classes, strength, device=device).accuracy(
             values_ID[aside], labels_I[aside]

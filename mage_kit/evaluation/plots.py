@@ -105,5 +105,6 @@ def plot_series(
     axis.set_title(title)
     axis.set_xlabel(labels[0])
     axis.set_ylabel(labels[1])
+    axis.locator_params(axis="x", integer=True)  # blocks and images are counted
     axis.legend(fontsize=8)
     _write(figure, path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mage_kit.datasets.base import fingerprint
 from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.evaluation.features import Features, extract, extract_features, labels_of, still_images
 from mage_kit.evaluation.sources import FeatureSource
@@ -94,7 +95,8 @@ def probe_run(
         sources: Which features; the first one is called "linear_probe" in the result.
 
     Returns:
-        {"linear_probe": ..., "untrained": ..., "raw_pixels": ...}, each a `Probe` as a dict, and "note".
+        {"linear_probe": ..., "untrained": ..., "raw_pixels": ...}, each a `Probe` as a dict, and "note", "data",
+        "images", "data_sha256".
     """
     reporter = reporter or Reporter()
     require_folder(folder)
@@ -123,6 +125,8 @@ def probe_run(
             probe = linear_probe(features, folds=settings.folds, strengths=settings.strengths, seed=recipe.seed)
             result[name] = asdict(probe)
             task.update(done, f"{name} {probe.top1:.4f}")
+    result["data"], result["images"] = "the run's own images, in folds", len(labels)
+    result["data_sha256"] = fingerprint(dataset)
     result["note"] = (
         f"mean of {settings.folds} stratified folds; features: {sources[0]} of the last block's tokens, "
         "all tokens, nothing masked; "

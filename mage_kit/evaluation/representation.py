@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.few_shot import SHOTS, STRENGTH, check_shots, few_shot
@@ -19,6 +20,7 @@ from mage_kit.evaluation.logistic import STRENGTHS, fit_best
 from mage_kit.evaluation.neighbours import NEIGHBOURS, TEMPERATURE, knn_accuracy
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.subject import Subject, open_subject
+from mage_kit.processes import first_ahead
 
 _HEADLINE = 20  # neighbours
 _OF_DATA = ("data", "data_sha256", "train_images", "test_images", "classes")
@@ -90,7 +92,8 @@ def shots(
     Raises:
         MageKitError: If a class has fewer training images than a number asks for; before anything is extracted.
     """
-    check_shots(subject.split.train.labels(), subject.split.train.classes, counts)
+    train = subject.split.train
+    first_ahead(lambda: check_shots(train.labels(), train.classes, counts))
 
     def measure(name: str, train: Features, test: Features) -> dict[str, Any]:
         found = few_shot(train, test, subject.split.classes, shots=counts, seeds=seeds, device=subject.model.device)
@@ -146,11 +149,15 @@ def _opened(run: Path, folders: Sequence[Path], count: int, options: dict[str, A
             raise MageKitError(f"data: '{folder}', given twice")
         made[called] = open_subject(run, folder, model=next(iter(made.values())).model if made else None, **options)
         train = made[called].split.train
-        try:
-            check_shots(train.labels(), train.classes, [count])
-        except MageKitError as error:
-            raise MageKitError(f"data: '{folder}': {error}") from None
+        first_ahead(partial(_check_shots, folder, train, count))
     return made
+
+
+def _check_shots(folder: Path, train: Dataset, count: int) -> None:
+    try:
+        check_shots(train.labels(), train.classes, [count])
+    except MageKitError as error:
+        raise MageKitError(f"data: '{folder}': {error}") from None
 
 
 def _fitted(subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:

@@ -74,5 +74,6 @@ def pooled(model: Mage, tokens: Tensor, sources: Sequence[FeatureSource]) -> lis
     for source in sources:
         hidden_BND = outputs[(source.block or len(outputs)) - 1]
         hidden_BND = model.encoder.norm(hidden_BND) if source.norm else hidden_BND
-        made.append(hidden_BND[:, 0].float() if source.pool == "class" else hidden_BND[:, 1:].float().mean(dim=1))
+        first_BD = hidden_BND[:, 0].float().contiguous()  # a view would hold all positions in memory
+        made.append(first_BD if source.pool == "class" else hidden_BND[:, 1:].float().mean(dim=1))
     return made

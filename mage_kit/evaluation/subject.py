@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 
 from mage_kit.datasets import Dataset
 from mage_kit.draws import derive
@@ -17,14 +17,14 @@ from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.kinds import Kind, Precision, model_kinds, pixel_kind
 from mage_kit.evaluation.sources import FeatureSource
-from mage_kit.evaluation.splits import Split, folder_split, held_out, published_views
+from mage_kit.evaluation.splits import Split, folder_split, held_out, own_augment, published_views
 from mage_kit.loading import load
 from mage_kit.model import Mage
-from mage_kit.processes import is_first, on_first
+from mage_kit.processes import first_ahead, is_first
 from mage_kit.progress import Reporter
 from mage_kit.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
-from mage_kit.version import __version__
+from mage_kit.version import versions
 
 FEATURES = Path("eval") / "features"
 T = TypeVar("T")
@@ -91,6 +91,7 @@ class Subject:
         for kind in kinds if is_first() else ():
             train, test = (self.cache.read(name, images, kind) for name, images in parts.items())
             made[kind.label] = measure(kind.label, train, test)
+            del train, test  # before the next are read
         return made
 
     def _look_for_copies(self, kind: Kind) -> None:
@@ -119,12 +120,14 @@ class Subject:
             "weights": self.weights,
             "weights_sha256": self.weights_sha256,
             "data": "; ".join([self.split.told, *self.remarks]),
-            "data_sha256": on_first(self._digests),
+            "data_sha256": self._digests()
+            if is_first()
+            else {},  # no collective: the first may have measured for hours
             "train_images": len(self.split.train),
             "test_images": len(self.split.test),
             "classes": self.split.classes,
             "precision": self.precision,
-            "versions": {"mage_kit": __version__, "torch": torch.__version__},
+            "versions": versions(),
         }
 
     def _digests(self) -> dict[str, str]:
@@ -157,13 +160,28 @@ def open_subject(
     Raises:
         MageKitError: If there is no such run, or its images have no labels.
     """
-    reporter = reporter or Reporter()
+    made = partial(
+        _open, run, data, weights, precision, seed, refresh=refresh, model=model, reporter=reporter or Reporter()
+    )
+    return first_ahead(made)
+
+
+def _open(
+    run: Path,
+    data: Path | None,
+    weights: str,
+    precision: Precision,
+    seed: int,
+    *,
+    refresh: bool,
+    model: Mage | None,
+    reporter: Reporter,
+) -> Subject:
     require_folder(run)
-    if model is None:
-        model = load(run, best_device(), weights="ema") if weights == "ema" else load(run, best_device())
+    model = model or load(run, best_device(), weights=weights)
     recipe = Recipe.load(run / RECIPE_FILE)
     size = model.tokenizer.image_size
-    augment = published_views(getattr(recipe.data, "augment", None), size)
+    augment = published_views(own_augment(recipe.data), size)
     if data is None:
         images = _images(recipe)
         images.augment = augment

@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from mage_kit import processes
 from mage_kit.classifier import MageClassifier
 from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
@@ -15,13 +13,13 @@ from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.base import fingerprint
 from mage_kit.datasets.named import by_names
 from mage_kit.errors import MageKitError
-from mage_kit.evaluation.splits import TESTS, published_views
+from mage_kit.evaluation.splits import TESTS, own_augment, published_views
 from mage_kit.loading import load_classifier
 from mage_kit.progress import Reporter
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.training.folder import learned_classes
 from mage_kit.training.validation import measure_accuracy
-from mage_kit.version import __version__
+from mage_kit.version import versions
 
 _BY_PLACE = "by their place in the listing: this classifier does not know the names of its classes"
 
@@ -49,15 +47,18 @@ def accuracy(
         MageKitError: If there is no classifier, there are no images, or one is of a class that was not learned.
     """
     require_folder(run)
-    options: dict[str, Any] = {"weights": "ema"} if weights == "ema" else {}
-    model = load_classifier(run, best_device(), **options)
-    recipe = load_recipe(run / RECIPE_FILE)
-    assert isinstance(recipe, ClassifierRecipe)
     learned = learned_classes(run)
-    images, told = _images(recipe, model, data, learned)
+
+    def opened() -> tuple[MageClassifier, str, Dataset, str]:
+        model = load_classifier(run, best_device(), weights=weights)
+        recipe = load_recipe(run / RECIPE_FILE)
+        assert isinstance(recipe, ClassifierRecipe)
+        return model, recipe.name, *_images(recipe, model, data, learned)
+
+    model, name, images, told = processes.first_ahead(opened)
     found = measure_accuracy(model, images, reporter=reporter)
     return {
-        "run": recipe.name,
+        "run": name,
         "weights": weights,
         "weights_sha256": weights_digest(model),
         "data": told,
@@ -67,7 +68,7 @@ def accuracy(
         "classes_matched": "by name" if learned else _BY_PLACE,
         "protocol": "evaluation views, float32",
         "rows": {"classifier": found.as_dict()},
-        "versions": {"mage_kit": __version__, "torch": torch.__version__},
+        "versions": versions(),
     }
 
 
@@ -81,7 +82,7 @@ def _images(
             raise MageKitError("data: the recipe names no validation images; name a folder with --data")
         where = getattr(recipe.validation, "path", None) or getattr(recipe.validation, "part", None) or ""
         return held, f"the recipe's validation images ({recipe.validation.kind} {where})".replace(" )", ")")
-    own = getattr(recipe.validation or recipe.data, "augment", None)
+    own = own_augment(recipe.validation or recipe.data)
     size, channels = model.tokenizer.image_size, model.tokenizer.channels
     place = next((data / name for name in TESTS if (data / name).is_dir()), data)
     images: Dataset = ImageFolder(size, channels, path=str(place), augment=own or published_views(None, size))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mage_kit.datasets.base import fingerprint
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.generation_metrics.reference import look_at
 from mage_kit.evaluation.tokenizer_audit import Audit, audit, verdict
@@ -16,6 +17,7 @@ from mage_kit.jobs.image_quality import tokenizer_and_images
 from mage_kit.pictures import labelled_rows, save_picture
 from mage_kit.progress import Reporter
 from mage_kit.storage import weights_digest
+from mage_kit.version import versions
 
 _OWN = frozenset({"audit.json", "worst.png"})
 _SMALL = 64  # pixels: smaller images are enlarged
@@ -49,6 +51,8 @@ def audit_files(source: Path, data: Path, out: Path, *, overwrite: bool, reporte
         "tokenizer": str(source),
         "tokenizer_sha256": weights_digest(tokenizer),
         "data": str(data),
+        "data_sha256": fingerprint(images),
+        "versions": versions(),
         **found.as_dict(),
         "verdict": verdict(found),
         "worst": {images.name(place): round(float(score), 3) for place, score in _worst(found)},

@@ -22,7 +22,7 @@ from mage_kit.loading import load
 from mage_kit.model import Mage
 from mage_kit.storage import RECIPE_FILE, require_folder, save, weights_digest
 from mage_kit.training.classifier_run import train_classifier
-from mage_kit.version import __version__
+from mage_kit.version import versions
 
 EVAL = "eval"
 _WIDE = 1024  # from this width on the published probe's rate is half
@@ -75,11 +75,12 @@ def plot(target: Path, result: dict[str, Any], kind: Literal["blocks", "shots"])
     if not processes.is_first():
         return None
     if kind == "blocks":
-        series, labels = block_curves(result["rows"]), ("block", "top-1")
+        title, series, across = "Linear probe after each block", block_curves(result["rows"]), "block"
     else:
-        series, labels = shot_curves(result["rows"]), ("labelled images of each class", "top-1")
+        title, across = "Top-1 from a few labels", "labelled images of each class"
+        series = shot_curves(result["rows"])
     file = target.with_suffix(".png")
-    plot_series(series, target.stem, labels, file)
+    plot_series(series, title, (across, "top-1"), file)
     return file
 
 
@@ -240,11 +241,10 @@ def _probe(
 
 def of_run(run: Path) -> dict[str, Any]:
     """Return what a result says of a run whose weights are taken as they are, ready for JSON."""
-    versions = {"mage_kit": __version__, "torch": torch.__version__}
     digest = weights_digest(load(run))
     return {
         "run": load_recipe(run / RECIPE_FILE).name,
         "weights": "raw",
         "weights_sha256": digest,
-        "versions": versions,
+        "versions": versions(),
     }

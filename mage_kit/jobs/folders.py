@@ -9,7 +9,7 @@ from mage_kit.errors import MageKitError
 from mage_kit.files import BROKEN_FILE, LOCK_FILE
 from mage_kit.storage import EMA_FILE
 
-_FILES = "recipe.json decisions.json data.json plugins.json metrics.jsonl metrics.json model.safetensors"
+_FILES = "recipe.json decisions.json data.json plugins.json metrics.jsonl metrics.json probe.json model.safetensors"
 _FOLDERS = ("eval", "samples", "checkpoints", "tokenizer", "tensorboard")
 _WRITTEN = frozenset([*_FILES.split(), EMA_FILE, BROKEN_FILE, LOCK_FILE, "report.html", *_FOLDERS])
 

@@ -37,7 +37,7 @@ from mage_kit.progress import Reporter
 from mage_kit.storage import best_device, weights_digest
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.transforms import Augment
-from mage_kit.version import __version__
+from mage_kit.version import versions
 
 HONEST = 10_000  # images below which a distance says little: its bias grows with 1 / images
 _BATCH = 64
@@ -103,12 +103,16 @@ def generated_quality(
         raise MageKitError(f"n: {n}, must be at least 2")
     source = Sampler(model, seed=seed, labels=labels, batch=batch, **(changes or {}))
     held, starts = Gathered(), range(0, n, batch)
-    mine = [starts[number] for number in range(processes.rank(), len(starts), processes.world())]
-    with prepared(model, min(n, batch), "auto"), (reporter or Reporter()).task(f"generating {n} images", n) as task:
-        for start in mine:
-            count = min(batch, n - start)
-            held.add(_bytes(source.make(start, count).images_BCHW), start, extractor)
-            task.update(start + count)
+
+    def work() -> None:
+        task_ = (reporter or Reporter()).task(f"generating {n} images", n)
+        with prepared(model, min(n, batch), "auto"), task_ as task:
+            for start in starts[processes.rank() :: processes.world()]:
+                count = min(batch, n - start)
+                held.add(_bytes(source.make(start, count).images_BCHW), start, extractor)
+                task.update(start + count)
+
+    processes.all_or_none(work)
     result = _compare(held, reference, "gFID", n, extractor, seed)
     return {
         **result,
@@ -209,13 +213,15 @@ def _compare(
         "name": figure_name(kind, count, reference.manifest, duplicates),
         "kind": kind,
         "protocol": f"8-bit images; KID, precision, recall and score over the first {_KEPT:,}",
-        "comparable": count >= HONEST and reference.manifest["count"] >= HONEST and not reference.manifest["forced"],
+        "comparable": count >= HONEST
+        and reference.manifest["count"] >= HONEST
+        and not (reference.manifest["forced"] or reference.manifest.get("greyed")),
         "rows": {"images": as_dict(measures)},
         "duplicates": duplicates,
         "most_frequent": max(seen.values(), default=0),
         "extractor": extractor.stated(),
         "reference": reference.manifest,
-        "versions": {"mage_kit": __version__, "torch": torch.__version__},
+        "versions": versions(),
     }
 
 

@@ -142,8 +142,9 @@ def _figures(rows: dict[str, Any], before: str = "", about: dict[str, Any] | Non
                     yield f"{row}, {inner[3:]} {count}", "top1", float(numbers["top1"]), numbers.get("std"), said
             if not inners:  # else the headline is one of these
                 yield row, "top1", float(value["top1"]), value.get("std"), said
-            if "loss" in value:
-                yield row, "loss", float(value["loss"]), None, said
+            for other in ("top5", "train_top1", "loss"):
+                if other in value:
+                    yield row, other, float(value[other]), None, said
         elif isinstance(value, dict):
             yield from _figures(value, row, {**about, **value})
         elif isinstance(value, float) and before:

@@ -56,12 +56,7 @@ def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
         if any("accuracy" in item for item in model[-1].get("by_ratio", {}).values()):
             title = "Accuracy on masked tokens, by mask ratio"
             made.append(_chart(title, "step", lambda axis: _by_ratio(axis, model, "accuracy")))
-        for name, title in (
-            ("lr", "Learning rate"),
-            ("images_per_s", "Images a second"),
-            ("grad_norm", "Gradient norm"),
-        ):
-            made.append(_chart(title, "step", partial(_line, records=model, name=name)))
+        made += _rates(model)
     if tokenizer:
         made.append(_chart("Tokenizer: squared error", "step", lambda axis: _line(axis, tokenizer, "mse", log=True)))
         if "codes_used" in tokenizer[-1]:
@@ -83,13 +78,13 @@ def classifier_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
         if tested:
             series["validation"] = [(record["step"], record["top1"], 0.0) for record in tested]
         made.append(series_chart("Accuracy", "step", series))
-        for name, title in (
-            ("lr", "Learning rate"),
-            ("images_per_s", "Images a second"),
-            ("grad_norm", "Gradient norm"),
-        ):
-            made.append(_chart(title, "step", partial(_line, records=learned, name=name)))
+        made += _rates(learned)
     return made
+
+
+def _rates(records: Sequence[dict[str, Any]]) -> list[Chart]:
+    titles = {"lr": "Learning rate", "images_per_s": "Images a second", "grad_norm": "Gradient norm"}
+    return [_chart(title, "step", partial(_line, records=records, name=name)) for name, title in titles.items()]
 
 
 def confusion_chart(counts_KK: Any, names: Sequence[str]) -> Chart:
@@ -161,6 +156,7 @@ def series_chart(title: str, across: str, series: Mapping[str, Sequence[tuple[fl
             )
         if len(series) > 1:
             axis.legend(frameon=False, fontsize=8)
+        axis.locator_params(axis="x", integer=True)  # steps, blocks and images are counted
         axis.set_ylabel("top-1")
 
     return _chart(title, across, paint)

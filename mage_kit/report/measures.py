@@ -69,7 +69,8 @@ def _audit(folder: Path) -> Part:
     part = Part("Audit of the tokenizer", f"{held['verdict']} Data: {held['data']}.")
     for name in ("psnr", "ssim", "images", "broken", "codes", "codes_used", "perplexity", "entropy_bits"):
         if name in held:
-            part.rows.append((name.replace("_", " "), f"{held[name]:.4g}"))
+            value = held[name]
+            part.rows.append((name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4g}"))
     if (folder / "worst.png").is_file():
         with Image.open(folder / "worst.png") as worst:
             part.figures.append(picture(worst, "The worst images and their reconstructions"))

@@ -87,10 +87,9 @@ def write_report(
         if mae is not None:
             raise MageKitError(f"mae: '{mae}', stands beside reconstructions, and a classifier has none")
         page = _classifier_page(run, recipe, records, reporter)
-        write_text(target, environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(page=page))
-        return target
-    others = {} if mae is None else {f"{content.recipe_of(mae).name} ({mae})": load(mae, best_device())}
-    page = _gather(run, recipe, records, others, reporter)
+    else:
+        others = {} if mae is None else {f"{content.recipe_of(mae).name} ({mae})": load(mae, best_device())}
+        page = _gather(run, recipe, records, others, reporter)
     write_text(target, environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(page=page))
     return target
 

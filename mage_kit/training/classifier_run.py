@@ -18,7 +18,7 @@ from mage_kit.classifier import MageClassifier
 from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.datasets import Dataset, TokenCache
 from mage_kit.datasets.chosen import few_of_each
-from mage_kit.errors import MageKitError, RecipeError
+from mage_kit.errors import RecipeError
 from mage_kit.files import locked, write_json, write_tensors
 from mage_kit.places import at
 from mage_kit.progress import Reporter
@@ -103,15 +103,16 @@ def _prepare(
     recipe: ClassifierRecipe, out: Path, resume: bool, images: Images | None
 ) -> tuple[Dataset, Dataset | None, Tokenizer]:
     """Open data, tokenizer and folder; the first process goes ahead, so that its error is the only one."""
-    made: list[tuple[Dataset, Dataset | None, Tokenizer]] = []
 
-    def ahead() -> None:
-        made.append(_open_parts(recipe, images))
+    def ahead() -> tuple[Dataset, Dataset | None, Tokenizer]:
+        made = _open_parts(recipe, images)
+        if not processes.is_first():
+            return made
         free = {"validate_every"} if recipe.classifier.head == "probe" else {"validate_every", "micro_batch"}
-        open_folder(recipe, made[0][0], out, resume, frozenset(free))  # batch norm counts what is computed at once
+        open_folder(recipe, made[0], out, resume, frozenset(free))  # batch norm counts what is computed at once
+        return made
 
-    processes.on_first(ahead)
-    return made[0] if made else _open_parts(recipe, images)
+    return processes.first_ahead(ahead)
 
 
 def _open_parts(recipe: ClassifierRecipe, given: Images | None) -> tuple[Dataset, Dataset | None, Tokenizer]:
@@ -172,7 +173,7 @@ def _finish(stage: ClassifierStage, validation: Validation | None, out: Path, re
     if validation is not None:
         try:
             _measure(stage, validation, means, out, reporter)
-        except MageKitError as error:  # images that went away must not cost a trained classifier
+        except Exception as error:  # images that went away, no memory: nothing must cost a trained classifier
             reporter.say(f"accuracy not measured: {error}; mage-kit eval accuracy {out} measures it later")
     processes.on_first(lambda: write_tensors(out / MODEL_FILE, state))
     reporter.say(f"classifier written to {out}")

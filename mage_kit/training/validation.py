@@ -12,7 +12,7 @@ from torch import Tensor
 from mage_kit.blocks import evaluating
 from mage_kit.classifier import MageClassifier
 from mage_kit.datasets import Dataset
-from mage_kit.datasets.stills import still_batches
+from mage_kit.datasets.stills import check_broken, still_batches
 from mage_kit.errors import MageKitError
 from mage_kit.processes import add_up, all_or_none, on_first, rank, shared, world
 from mage_kit.progress import Reporter, Task
@@ -61,12 +61,9 @@ def measure_accuracy(
     with evaluating(model), (reporter or Reporter()).task("measuring accuracy", len(dataset)) as task:
         all_or_none(lambda: _count(model, dataset, batch, sums, task))
     first, five, loss, images, broken = add_up(sums).tolist()
-    if broken > dataset.max_broken * len(dataset) or not images:
-        raise shared(
-            MageKitError(
-                f"data: {int(broken)} of {len(dataset)} images cannot be read, max_broken is {dataset.max_broken:g}"
-            )
-        )
+    check_broken(int(broken), dataset, "told by training, or by mage-kit eval knn")
+    if not images:
+        raise shared(MageKitError("data: no image could be read"))
     return Accuracy(first / images, five / images, loss / images, int(images), int(broken))
 
 

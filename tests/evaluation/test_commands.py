@@ -202,7 +202,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(run: Path, tmp_pa
 
 def test_two_processes_find_what_one_finds(run: Path, tmp_path: Path) -> None:
     """Neighbours from the features that two processes extracted, with raw pixels and the untrained encoder."""
-    data, made = folders(tmp_path / "data", images=40), []
+    data, made = folders(tmp_path / "data", images=330), []  # 528 to learn from: three parts
     for count in (1, 2):
         command = [sys.executable, "-m", "mage_kit.cli", "eval", "knn", str(run), "--data", str(data), "--k", "3"]
         command += ["--overwrite", "--refresh", "--processes", str(count)]

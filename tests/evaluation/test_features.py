@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 import mage_kit as mk
-from mage_kit.evaluation import feature_cache
+from mage_kit.evaluation import feature_parts
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.features import Features, extract, extract_features
 from mage_kit.evaluation.kinds import model_kinds
@@ -102,7 +103,7 @@ def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digi
         "import sys, torch, numpy as np, mage_kit as mk\n"
         "from pathlib import Path\n"
         "from mage_kit import processes\n"
-        "from mage_kit.evaluation import feature_cache\n"
+        "from mage_kit.evaluation import feature_cache, feature_parts\n"
         "from mage_kit.evaluation.features import extract\n"
         "from mage_kit.evaluation.kinds import model_kinds, pixel_kind\n"
         "from mage_kit.evaluation.sources import FeatureSource\n"
@@ -112,7 +113,7 @@ def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digi
         "sources = [FeatureSource(), FeatureSource('class', 1)]\n"
         "values, places = extract(mk.load(sys.argv[1]), data, sources, batch=32)\n"
         "np.savez(f'{sys.argv[2]}-{processes.rank()}-of-{processes.world()}.npz', *values, places=places)\n"
-        "feature_cache.BATCH = 32\n"
+        "feature_parts.BATCH = 32\n"
         "cache = feature_cache.FeatureCache(Path(f'{sys.argv[2]}-cache-{processes.world()}'))\n"
         "cache.fill('test', data, [*model_kinds(mk.load(sys.argv[1]), sources), pixel_kind()])\n"
         "processes.leave(0)\n"  # as the command line ends, without goodbyes
@@ -148,7 +149,7 @@ def test_cached_features_are_those_extracted_and_stale_ones_are_refused(
     whole = extract_features(held, digits, reporter=QUIET)
     assert np.array_equal(first[0].values_ID, whole.values_ID) and np.array_equal(first[0].labels_I, whole.labels_I)
     with monkeypatch.context() as patched:
-        patched.setattr("mage_kit.evaluation.feature_cache.batches", None)  # nothing is extracted again
+        patched.setattr("mage_kit.evaluation.feature_parts.batches", None)  # nothing is extracted again
         again = cached(tmp_path, digits, held, *sources)
     assert all(np.array_equal(a.values_ID, b.values_ID) for a, b in zip(first, again, strict=True))
     more = cached(tmp_path, digits, held, FeatureSource(block=1))
@@ -171,30 +172,47 @@ def test_extraction_goes_on_where_it_stopped(
     model: mk.Mage, digits: mk.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after two of seven parts: those are kept, and the whole is what one pass makes."""
-    monkeypatch.setattr("mage_kit.evaluation.feature_cache.BATCH", 32)
+    monkeypatch.setattr("mage_kit.evaluation.feature_parts.BATCH", 32)
     whole = cached(tmp_path / "whole", digits, model, FeatureSource(), FeatureSource("class"))
-    real, made = feature_cache.batches, list[range]()
+    real, asked = feature_parts.batches, list[range]()
 
     def dying(kinds: Any, dataset: mk.Dataset, parts: list[range]) -> Iterator[Any]:
-        made.extend(parts)
-        if len(made) == 3:
-            raise KeyboardInterrupt
+        for number, made in enumerate(real(kinds, dataset, parts)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield made
+
+    def watched(kinds: Any, dataset: mk.Dataset, parts: list[range]) -> Iterator[Any]:
+        asked.extend(parts)
         yield from real(kinds, dataset, parts)
 
-    monkeypatch.setattr("mage_kit.evaluation.feature_cache.batches", dying)
+    monkeypatch.setattr("mage_kit.evaluation.feature_parts.batches", dying)
     with pytest.raises(KeyboardInterrupt):
         cached(tmp_path / "broken", digits, model, FeatureSource(), FeatureSource("class"))
     assert len(list((tmp_path / "broken" / "test-mean").iterdir())) == 2
-    made = [range(0)] * 3  # lives on
+    (tmp_path / "broken" / "test-class" / "00001-of-00007.safetensors").unlink()  # killed between the two files
+    monkeypatch.setattr("mage_kit.evaluation.feature_parts.batches", watched)
     gone_on = cached(tmp_path / "broken", digits, model, FeatureSource(), FeatureSource("class"))
-    assert [part.start for part in made[3:]] == [64, 96, 128, 160, 192]
+    assert sorted(part.start for part in asked) == [32, 64, 96, 128, 160, 192]
     for one, other in zip(whole, gone_on, strict=True):
         assert np.array_equal(one.values_ID, other.values_ID) and np.array_equal(one.labels_I, other.labels_I)
 
 
+def test_features_that_will_not_fit_are_refused_at_their_first_part(
+    model: mk.Mage, digits: mk.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mage_kit.evaluation.feature_parts.BATCH", 32)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, 200 * 32 * 4 - 1))
+    with pytest.raises(mk.MageKitError, match=r"GiB are needed, .* are free"):
+        cached(tmp_path, digits, model, FeatureSource())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, 200 * 32 * 4))
+    cached(tmp_path, digits, model, FeatureSource())
+
+
 def test_large_data_sets_have_at_most_64_files_of_whole_batches() -> None:
     for images in (1, 256, 257, 200, 16_384, 16_385, 1_281_167):
-        parts = feature_cache.parts_of(images)
+        parts = feature_parts.parts_of(images)
         assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])] and parts[-1].stop == images
         assert len(parts) <= 64 and all(len(part) % 256 == 0 for part in parts[:-1])
 

@@ -63,6 +63,8 @@ class Extractor:
         try:
             with torch.autocast(given.device.type, enabled=False):  # a model around it may be in bfloat16
                 made = self.network(scaled)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever somebody's network says
             said = " ".join(str(error).split())
             said = said if len(said) <= _SAID else f"... {said[-_SAID:]}"
@@ -77,6 +79,9 @@ class Extractor:
             )
         if not torch.isfinite(vectors).all():
             raise MageKitError(f"extractor: '{self.name}', gave features that are not finite; see --values and --side")
+        if (vectors == vectors[:1]).all() and not (images_ICHW == images_ICHW[:1]).all():
+            rule = "so it tells no image from another; see --values and --side"
+            raise MageKitError(f"extractor: '{self.name}', gave the same features for different images, {rule}")
         return vectors.float(), None if logits is None else logits.float()
 
     @property

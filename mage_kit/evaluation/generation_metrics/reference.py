@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
 from mage_kit.datasets import Dataset, ImageFolder
-from mage_kit.datasets.stills import still_batches
+from mage_kit.datasets.stills import check_broken, still_batches
 from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.evaluation.generation_metrics.extractor import Extractor
 from mage_kit.evaluation.generation_metrics.moments import Moments
@@ -33,7 +34,6 @@ from mage_kit.transforms import Augment
 _KEY = "mage_kit_reference"
 _LOSSLESS = frozenset({"PNG", "BMP", "PPM", "TIFF"})
 _BATCH = 64
-_SAME = 1e-12  # of the squared mean: deviations that are rounding
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "F"})
 
 
@@ -96,9 +96,6 @@ def make_reference(
             task.update(int(moments.count))
     assert moments is not None
     mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
-    if float(cov_DD.diagonal().max()) <= _SAME * (1 + float(mean_D.square().max())):
-        rule = "it tells no image from another; see --values and --side"
-        raise MageKitError(f"extractor: '{extractor.name}', gives the same features for all images, {rule}")
     if copies := len(images) - len(seen):
         manifest["problems"].append(f"{copies} of {len(images)} images are copies of others")
         _refuse(folder, manifest["problems"], force)
@@ -138,10 +135,8 @@ def read_reference(file: Path, extractor: Extractor, size: tuple[int, int], chan
         raise MageKitError(f"reference: '{file}', was made by another extractor: {told}, other {', '.join(differing)}")
     if manifest["size"] != list(size):
         raise MageKitError(f"reference: '{file}', holds images of {manifest['size']}, compared are {list(size)}")
-    if channels is not None and manifest.get("channels", channels) != channels:
-        kinds = {1: "grey", 3: "colour"}
-        held = kinds.get(manifest["channels"], f"{manifest['channels']}-channel")
-        mine = kinds.get(channels, f"{channels}-channel")
+    if channels is not None and (manifest.get("channels", channels) == 1) != (channels == 1):
+        held, mine = ("grey", "colour") if channels != 1 else ("colour", "grey")  # extractors see no fourth channel
         raise MageKitError(f"reference: '{file}', holds {held} images, compared are {mine} ones; see --grey")
     return Reference(tensors["features"], tensors["mean"], tensors["cov"], manifest)
 
@@ -165,11 +160,16 @@ def view_batches(images: Dataset) -> Iterator[Tensor]:
     broken: list[str] = []
     for found in still_batches(images, parts):
         broken += found.broken
-        if len(broken) > images.max_broken * len(images):
-            rule = f"max_broken is {images.max_broken:g} of them"
-            raise MageKitError(f"data: {len(broken)} of {len(images)} images cannot be read, {rule}: {broken[-1]}")
+        if broken:
+            check_broken(len(broken), images, broken[-1])
         if found.samples:
             yield torch.from_numpy(np.stack([sample.views[0] for sample in found.samples]))
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    """Whether any pixel is; a grey picture may be stored as RGB."""
+    pixels = np.asarray(image.convert("RGB"))
+    return bool((pixels != pixels[..., :1]).any())
 
 
 def look_at(images: Dataset) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def look_at(images: Dataset) -> dict[str, Any]:
         with contextlib.suppress(BrokenImageError), images.image(index) as opened:  # told when it is read
             codecs[f"{opened.format}{'' if opened.format in _LOSSLESS else ' (lossy)'}"] += 1
             others += upright_size(opened) != (size[1], size[0])
-            greyed += images.channels == 1 and opened.mode not in _GREY_MODES
+            greyed += images.channels == 1 and opened.mode not in _GREY_MODES and _is_coloured(opened)
     problems = [
         f"{count} of {len(images)} files are {codec}: save them as PNG"
         for codec, count in codecs.items()

@@ -1,0 +1,121 @@
+"""Features of a data set, made and written in parts of fixed images: the same files whoever made them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from mage_kit import processes
+from mage_kit.datasets import Dataset
+from mage_kit.errors import MageKitError
+from mage_kit.evaluation.features import BATCH, Made, batches
+from mage_kit.evaluation.kinds import Kind
+from mage_kit.files import write_tensors
+from mage_kit.progress import Task
+
+_KEY = "mage_kit"
+_PARTS = 64  # of a data set, at most: what an interruption costs, and how many processes have work
+
+
+class Progress:
+    """How far all processes are, as one of them sees it: it has every world-th part."""
+
+    def __init__(self, task: Task, total: int) -> None:
+        self.task, self.total, self.done = task, total, 0
+
+    def add(self, images: int) -> None:
+        """Tell that this process is done with some more."""
+        self.done = min(self.total, self.done + images * processes.world())
+        self.task.update(self.done)
+
+
+def parts_of(images: int) -> list[range]:
+    """Return the images of each part: whole batches, at most 64 parts."""
+    size = -(-images // (BATCH * _PARTS)) * BATCH
+    return [range(start, min(start + size, images)) for start in range(0, images, size)]
+
+
+def made_parts(
+    kinds: Sequence[Kind], dataset: Dataset, numbers: Sequence[int], progress: Progress
+) -> Iterator[tuple[int, Made]]:
+    """Yield parts, made one after another; their images are loaded as one stream, so that no loader stands still."""
+    parts = parts_of(len(dataset))
+    ranges = [
+        (number, range(start, min(start + BATCH, parts[number].stop)))
+        for number in numbers
+        for start in range(parts[number].start, parts[number].stop, BATCH)
+    ]
+    held: list[Made] = []
+    stream = batches(kinds, dataset, [images for _, images in ranges])
+    for (number, images), made in zip(ranges, stream, strict=True):
+        held.append(made)
+        progress.add(len(images))
+        if images.stop == parts[number].stop:
+            yield number, _joined(held, len(kinds))
+            held = []
+
+
+def _joined(batches_: list[Made], kinds: int) -> Made:
+    """Join batches, freeing each kind's as it is copied: all of them twice would not fit."""
+    read = [made for made in batches_ if made.places]
+    values = []
+    for place in range(kinds):
+        rows = [made.values[place] for made in read]
+        values.append(np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32))
+        for made in read:
+            made.values[place] = np.zeros((0, 0), dtype=np.float32)
+    return Made(
+        values,
+        [place for made in batches_ for place in made.places],
+        [mark for made in batches_ for mark in made.prints],
+        [line for made in batches_ for line in made.broken],
+    )
+
+
+def write_part(file: Path, stated: dict[str, Any], values: np.ndarray, made: Made) -> None:
+    """Write one kind of a part, with what it was made from."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {"places": made.places, "prints": made.prints}
+    tensors = {name: torch.tensor(value, dtype=torch.int64) for name, value in numbers.items()}
+    write_tensors(file, {"values": torch.from_numpy(values), **tensors}, {_KEY: json.dumps(stated, sort_keys=True)})
+
+
+def check_part(file: Path, wanted: dict[str, Any]) -> None:
+    """Raise MageKitError for a part that is damaged, or was made from something else."""
+    try:
+        with safe_open(file, "pt") as held:
+            found = json.loads((held.metadata() or {})[_KEY])
+    except Exception:  # damaged, however
+        raise MageKitError(damaged(file)) from None
+    differing = [name for name, value in wanted.items() if found.get(name) != value]
+    if differing:
+        what = ", ".join(name.replace("_sha256", "") for name in differing)
+        raise MageKitError(f"features: '{file.parent}', were made from other {what}; --refresh extracts them again")
+
+
+def check_room(folder: Path, first: Made, images: int) -> None:
+    """Raise MageKitError if what is still to be made will not fit on the disk, as its first part tells.
+
+    Args:
+        folder: Where it goes.
+        first: A part, made.
+        images: Still to be made, by all processes.
+    """
+    bytes_ = sum(values.nbytes for values in first.values) / max(1, len(first.places)) * images
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if bytes_ > free:
+        rule = f"{bytes_ / 2**30:.1f} GiB are needed, {free / 2**30:.1f} are free"
+        raise MageKitError(f"features: '{folder}', {rule}; name fewer --source, or leave out --baselines")
+
+
+def damaged(file: Path) -> str:
+    """Return what is said of a file that cannot be read."""
+    return f"features: '{file}', is damaged; --refresh extracts them again"
