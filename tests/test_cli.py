@@ -236,7 +236,7 @@ def test_demo_leaves_pictures_and_metrics(tmp_path: Path) -> None:
     for name in ("samples.png", "reconstructions.png", "curves.png", "nearest.png"):
         assert Image.open(tmp_path / "d" / name).size[0] >= 256
     probe = run("probe", str(tmp_path / "d"), "--json")
-    assert json.loads(probe.stdout)["linear_probe"]["top1"] == pytest.approx(metrics["linear_probe_top1"])
+    assert json.loads(probe.stdout)["rows"]["mean"]["top1"] == pytest.approx(metrics["linear_probe_top1"])
     refused("demo", "--out", str(tmp_path / "d"), says="is not empty")
 
 

@@ -101,7 +101,8 @@ def probe_fast(
         options.refuse_for_folds(baselines)
         result = probe_run(run, reporter, sources)
         told = {**of_run(run), **{name: result.pop(name) for name in ("data", "data_sha256", "images")}}
-        told |= {"protocol": result.pop("note"), "rows": result}
+        called = {"linear_probe": str(sources[0]), "untrained": "untrained encoder", "raw_pixels": "raw pixels"}
+        told |= {"protocol": result.pop("note"), "rows": {called.get(name, name): row for name, row in result.items()}}
         measured, title = keep(target, told), "Linear probe over folds"
     else:
         measured = keep(target, measure(_subject(run, options, reporter), sources, baselines))
