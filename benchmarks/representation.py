@@ -4,10 +4,10 @@ python -m benchmarks.representation [--out runs/representation] [--json FILE]
 
 Trains recipes/digits.json on 1,597 digits without their labels at three seeds (a run that is there already is taken),
 some six minutes each on two cores, then measures each on the 200 digits held out, in some twenty-five more: the linear
-probe as published and the fast one, after each block, k-NN, few-shot curves, fine-tuning and training from scratch, each
-beside raw pixels and the untrained encoder, mean and deviation over the seeds; and fine-tuning against training from
-scratch on ten labelled images of each class over five draws. What is found is printed, and written beside plots and the
-first run's report.
+probe as published and the fast one, after each block, k-NN, few-shot curves, fine-tuning and training from scratch,
+each beside raw pixels and the untrained encoder, mean and deviation over the seeds; and fine-tuning against training
+from scratch on ten labelled images of each class over five draws. What is found is printed, and written beside plots
+and the first run's report.
 """
 
 from __future__ import annotations
