@@ -217,6 +217,7 @@ def test_one_table_of_variants_with_a_plugin(tmp_path: Path) -> None:
     assert done.stderr.count("reusing the tokenizer") == 2
 
 
+@pytest.mark.slow
 def test_demo_leaves_pictures_and_metrics(tmp_path: Path) -> None:
     from tests.test_training import SMALL
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 import mage_kit as mk
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
+from mage_kit.datasets.named import by_names
 from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.tar_index import tar_index
 from mage_kit.errors import BrokenImageError
@@ -147,6 +148,7 @@ def test_draft_gives_nearly_the_same_views_and_never_too_few_pixels(tmp_path: Pa
         assert np.abs(a - b).mean() < 4
 
 
+@pytest.mark.slow
 def test_two_hundred_hostile_files_are_listed_and_training_runs_to_its_end(tmp_path: Path) -> None:
     """With two loading processes, whose memory is watched while they read."""
     data, out = tmp_path / "data", tmp_path / "run"
@@ -374,3 +376,19 @@ def test_evaluation_passes_over_what_training_passed_over(tmp_path: Path) -> Non
         mk.MageKitError, match=r"1 of 13 images cannot be read, max_broken is 0.01 of them; .*broken.jpg"
     ):
         still_images(made("image_folder", tmp_path / "data"))
+
+
+def test_classes_are_found_by_their_names(tmp_path: Path) -> None:
+    """A class too many, or one less, shifts no other: its place in the listing says nothing."""
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "x.png")
+    data = mk.ImageFolder(image_size=(8, 8), channels=3, path=str(tmp_path))
+    assert by_names(data, ["cat", "dog", "eel"]) is data
+    learned = by_names(data, ["eel", "ant", "cat", "dog"])
+    assert learned.labels().tolist() == [2, 3, 0] == [learned.label(index) for index in range(3)]
+    assert [learned.still(index).label for index in range(3)] == [2, 3, 0]
+    assert [learned.sample(index, 0, 0).label for index in range(3)] == [2, 3, 0]
+    assert learned.classes == ("eel", "ant", "cat", "dog") and learned.identity() == data.identity()
+    with pytest.raises(mk.MageKitError, match=r"class 'eel' is none of the 2 that were learned \('cat', 'dog'\)"):
+        by_names(data, ["cat", "dog"])

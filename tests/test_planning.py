@@ -107,6 +107,7 @@ def test_operations_and_memory_are_those_that_torch_counts(
     assert memory.peak == pytest.approx(peak, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_counted_too() -> None:
     recipe = mk.Recipe.load(RECIPES / "mage_vitb.json")
     model = recipe.check()

@@ -109,6 +109,7 @@ def test_the_gate_has_images_on_both_sides(tmp_path: Path) -> None:
         assert bool(part.any()) and not bool(part.all())
 
 
+@pytest.mark.slow
 def test_a_tokenizer_trains_the_same_on_two_processes(tmp_path: Path) -> None:
     """Codebook means, first placement and restarts are those of the joined batch."""
     recipe = small("tokenizer_training.batch=16", "tokenizer.restart=0.5")
@@ -193,6 +194,7 @@ class Poisoned(ViTDecoder):
 """
 
 
+@pytest.mark.slow
 def test_one_process_gone_to_nan_makes_all_skip_and_names_its_module(tmp_path: Path) -> None:
     """The second process's output is spoilt in the fifth pass, and again when it is looked into."""
     (tmp_path / "weak.py").write_text(POISONED)

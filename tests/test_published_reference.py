@@ -120,6 +120,7 @@ def test_two_hundred_steps_without_dropout_end_at_the_same_loss(digit_tokens: tu
     assert abs(ends[1] - ends[0]) < 1e-3 and abs(ends[2] - ends[0]) < 1e-2, ends
 
 
+@pytest.mark.slow
 def test_two_hundred_steps_with_dropout_end_within_its_noise(digit_tokens: tuple[mk.VQGAN, torch.Tensor]) -> None:
     """Ours in bfloat16 with cheap masks, the reference in float32 with torch's: four standard errors of the means."""
     tokenizer, ids = digit_tokens

@@ -55,6 +55,7 @@ train(Recipe.load(sys.argv[1]), Path(sys.argv[2]), resume=True)
 """
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_steps_and_resume_gives_the_same_bits(unbroken: Path, tmp_path: Path) -> None:
     """Killed in both stages, several times; the curve and the weights equal those of the unbroken run."""
     out = tmp_path / "killed"

@@ -99,6 +99,7 @@ def test_a_cache_is_taken_up_where_it_was_left(
     assert shard_file(cache, 1).stat().st_mtime_ns == stamp and not list(cache.glob(".tokens*"))
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_cache(recipe: mk.Recipe, cache: Path, trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
     path.write_text(recipe.to_json())

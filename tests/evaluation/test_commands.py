@@ -200,6 +200,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(run: Path, tmp_pa
     (run / "eval" / "odd.json").unlink()
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(run: Path, tmp_path: Path) -> None:
     """Neighbours from the features that two processes extracted, with raw pixels and the untrained encoder."""
     data, made = folders(tmp_path / "data", images=330), []  # 528 to learn from: three parts

@@ -168,6 +168,17 @@ def test_cached_features_are_those_extracted_and_stale_ones_are_refused(
         cached(tmp_path, digits, held, *sources)
 
 
+def test_bfloat16_features_are_kept_beside_those_of_float32(model: mk.Mage, digits: mk.Dataset, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, reporter=QUIET)
+    (whole,), (half,) = (
+        model_kinds(model, [FeatureSource()], precision=precision) for precision in ("float32", "bfloat16")
+    )
+    cache.fill("test", digits, [whole, half])
+    exact, rounded = (cache.read("test", digits, kind).values_ID for kind in (whole, half))
+    assert rounded.dtype == np.float32 and not np.array_equal(exact, rounded)
+    assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
+
+
 def test_extraction_goes_on_where_it_stopped(
     model: mk.Mage, digits: mk.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
