@@ -86,7 +86,7 @@ def pixel_kind() -> Kind:
 
 @torch.no_grad()
 def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
-    """Return float32 features (B, D) of each kind; each model, and each tokenizer, looks at the images once.
+    """Return float32 features (B, D) of each kind; each model and tokenizer looks at the images once a precision.
 
     Args:
         kinds: Which ones.
@@ -94,8 +94,8 @@ def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
     """
     made: dict[int, np.ndarray] = {}
     tokens: dict[int, Tensor] = {}
-    for model in {id(kind.model): kind.model for kind in kinds}.values():
-        mine = [place for place, kind in enumerate(kinds) if kind.model is model]
+    for model, precision in {(id(kind.model), kind.precision): (kind.model, kind.precision) for kind in kinds}.values():
+        mine = [place for place, kind in enumerate(kinds) if (kind.model, kind.precision) == (model, precision)]
         if model is None:
             values = [_pixels(torch.from_numpy(views_BCHW))] * len(mine)
         else:
@@ -103,8 +103,7 @@ def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
             if id(tokenizer) not in tokens:
                 given = torch.from_numpy(views_BCHW).to(model.device)
                 tokens[id(tokenizer)] = tokenizer.encode(given.float() / 255)
-            half = kinds[mine[0]].precision == "bfloat16"
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 values = pooled(model, tokens[id(tokenizer)], [kinds[place].source for place in mine])
         made.update({place: value.cpu().numpy() for place, value in zip(mine, values, strict=True)})
     return [made[place] for place in range(len(kinds))]
