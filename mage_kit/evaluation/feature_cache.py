@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from mage_kit import processes
 from mage_kit.datasets import Dataset
@@ -24,9 +23,9 @@ from mage_kit.evaluation.feature_parts import (
     Progress,
     check_part,
     check_room,
-    damaged,
     made_parts,
     parts_of,
+    read_part,
     write_part,
 )
 from mage_kit.evaluation.features import BATCH, Features, check_finite, labels_of
@@ -84,11 +83,7 @@ class FeatureCache:
             check_broken(lost, dataset, "told when they were extracted")
         values, done = np.zeros((0, 0), dtype=np.float32), 0
         for file in self._files(name, kind, len(dataset)):
-            try:
-                with safe_open(file, "pt") as held:
-                    part = held.get_tensor("values").numpy()
-            except Exception:  # damaged, however
-                raise MageKitError(damaged(file)) from None
+            part = read_part(file, "values")
             if len(part):
                 values = values if len(values) else np.empty((len(places), part.shape[1]), dtype=np.float32)
                 values[done : done + len(part)] = part
@@ -108,14 +103,7 @@ class FeatureCache:
         return self._digests[id(dataset)][1]
 
     def _numbers(self, name: str, dataset: Dataset, kind: Kind, what: str) -> np.ndarray:
-        parts = []
-        for file in self._files(name, kind, len(dataset)):
-            try:
-                with safe_open(file, "pt") as held:
-                    parts.append(held.get_tensor(what).numpy())
-            except Exception:  # damaged, however
-                raise MageKitError(damaged(file)) from None
-        return np.concatenate(parts)
+        return np.concatenate([read_part(file, what) for file in self._files(name, kind, len(dataset))])
 
     def _files(self, name: str, kind: Kind, images: int) -> list[Path]:
         count = len(parts_of(images))

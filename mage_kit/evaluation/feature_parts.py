@@ -93,11 +93,25 @@ def check_part(file: Path, wanted: dict[str, Any]) -> None:
         with safe_open(file, "pt") as held:
             found = json.loads((held.metadata() or {})[_KEY])
     except Exception:  # damaged, however
-        raise MageKitError(damaged(file)) from None
+        raise MageKitError(_damaged(file)) from None
     differing = [name for name, value in wanted.items() if found.get(name) != value]
     if differing:
         what = ", ".join(name.replace("_sha256", "") for name in differing)
         raise MageKitError(f"features: '{file.parent}', were made from other {what}; --refresh extracts them again")
+
+
+def read_part(file: Path, name: str) -> np.ndarray:
+    """Return "values", "places" or "prints" of a part.
+
+    Raises:
+        MageKitError: If the file is missing or damaged.
+    """
+    try:
+        with safe_open(file, "pt") as held:
+            tensor: torch.Tensor = held.get_tensor(name)
+    except Exception:  # damaged, however
+        raise MageKitError(_damaged(file)) from None
+    return tensor.numpy()
 
 
 def check_room(folder: Path, first: Made, images: int) -> None:
@@ -116,6 +130,5 @@ def check_room(folder: Path, first: Made, images: int) -> None:
         raise MageKitError(f"features: '{folder}', {rule}; name fewer --source, or leave out --baselines")
 
 
-def damaged(file: Path) -> str:
-    """Return what is said of a file that cannot be read."""
+def _damaged(file: Path) -> str:
     return f"features: '{file}', is damaged; --refresh extracts them again"

@@ -97,9 +97,7 @@ def write_report(
 def _gather(
     run: Path, recipe: Recipe, records: list[dict[str, Any]], others: dict[str, Mage], reporter: Reporter
 ) -> Page:
-    complete = (run / MODEL_FILE).is_file()
-    last = next((record for record in reversed(records) if record["stage"] == "model"), None)
-    step = "nothing logged yet" if last is None else f"step {last['step']}, epoch {last['epoch']:.1f}"
+    complete, last, state = _state(run, records, "model")
     parts = [
         Part("Curves", "" if records else "Nothing has been logged.", charts=training_charts(records)),
         content.measured(run),
@@ -110,7 +108,7 @@ def _gather(
     parts += [_schedules(recipe), _settings(run)]
     return Page(
         title=recipe.name,
-        state=f"complete: {step}" if complete else f"training has not ended: {step}",
+        state=state,
         made=_made(),
         figures=_headline(last),
         parts=[part for part in parts if part.note or part.figures or part.charts or part.rows],
@@ -119,9 +117,7 @@ def _gather(
 
 
 def _classifier_page(run: Path, recipe: ClassifierRecipe, records: list[dict[str, Any]], reporter: Reporter) -> Page:
-    complete = (run / MODEL_FILE).is_file()
-    last = next((record for record in reversed(records) if record["stage"] == "classifier"), None)
-    step = "nothing logged yet" if last is None else f"step {last['step']}, epoch {last['epoch']:.1f}"
+    complete, last, state = _state(run, records, "classifier")
     figures = [] if last is None else _headline({**last, "accuracy": None})
     tested = [record for record in records if record["stage"] == "validation"]
     if tested:
@@ -129,7 +125,7 @@ def _classifier_page(run: Path, recipe: ClassifierRecipe, records: list[dict[str
     charts = classifier_charts(records)
     return Page(
         title=recipe.name,
-        state=f"complete: {step}" if complete else f"training has not ended: {step}",
+        state=state,
         made=_made(),
         figures=figures,
         parts=[
@@ -140,6 +136,14 @@ def _classifier_page(run: Path, recipe: ClassifierRecipe, records: list[dict[str
         ],
         recipe=recipe.to_json(),
     )
+
+
+def _state(run: Path, records: list[dict[str, Any]], stage: str) -> tuple[bool, dict[str, Any] | None, str]:
+    """Return whether a run is complete, its last record of a stage, and both in a sentence."""
+    complete = (run / MODEL_FILE).is_file()
+    last = next((record for record in reversed(records) if record["stage"] == stage), None)
+    step = "nothing logged yet" if last is None else f"step {last['step']}, epoch {last['epoch']:.1f}"
+    return complete, last, f"complete: {step}" if complete else f"training has not ended: {step}"
 
 
 def _made() -> str:
