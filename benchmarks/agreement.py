@@ -25,7 +25,7 @@ from mage_kit.loading import load_tokenizer
 from mage_kit.precision import bfloat16_products
 from mage_kit.storage import save_tokenizer
 from mage_kit.training.optim import lr_at
-from mage_kit.training.tokenizer_stage import token_agreement
+from mage_kit.training.tasks.tokens import token_agreement
 
 CROP, STEPS, BATCH = 64, 300, 32
 KEPT = Path(__file__).parent.parent / "runs" / "benchmarks"

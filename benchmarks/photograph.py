@@ -19,8 +19,8 @@ from PIL import Image
 
 import mage_kit as mk
 from mage_kit.jobs.tokenize import tokenize
-from mage_kit.jobs.train import on_tokens
 from mage_kit.pictures import labelled_sheets, save_picture, side_by_side
+from mage_kit.recipes.cached import on_tokens
 from mage_kit.storage import MODEL_FILE
 
 SIDE = 256

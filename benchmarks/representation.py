@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 from mage_kernels import keep_freed_memory
+from mage_kit.classifier_recipe import ClassifierRecipe
 from rich.console import Console
 from rich.table import Table
 
 import mage_kit as mk
-from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.representation import blocks, neighbours, probe_fast, shots
 from mage_kit.evaluation.sources import FeatureSource

@@ -1,11 +1,8 @@
 """mage_kit: masked image modeling from interchangeable parts."""
 
-from mage_kit.classifier import MageClassifier
-from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.condition import Condition
 from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
 from mage_kit.decoders import DECODERS, ClassViTDecoder, Decoder, LinearDecoder, ViTDecoder
-from mage_kit.decoding import PRESETS, Decoding
 from mage_kit.editing import Edited, inpaint, outpaint, reconstruct, uncrop
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
@@ -22,10 +19,8 @@ from mage_kit.generation import (
     straight_through,
 )
 from mage_kit.grid import TokenGrid, TokenSpec
-from mage_kit.guidance import Guidance
 from mage_kit.jobs.convert import convert
 from mage_kit.jobs.export import export
-from mage_kit.jobs.train import train
 from mage_kit.loading import load, load_classifier, load_tokenizer
 from mage_kit.losses import LOSSES, InfoNCE, Loss, MaskedCrossEntropy, MaskedMSE
 from mage_kit.mask_ratios import (
@@ -37,10 +32,10 @@ from mage_kit.mask_ratios import (
     TruncatedNormalRatio,
     UniformRatio,
 )
-from mage_kit.model import Mage, Weighted
+from mage_kit.models import PRESETS, Decoding, Guidance, Mage, MageClassifier, Weighted
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
 from mage_kit.randaugment import RandAugment
-from mage_kit.recipe import Recipe
+from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.registry import FAMILIES
 from mage_kit.report import write_report
 from mage_kit.schedules import (
@@ -66,6 +61,12 @@ from mage_kit.selections import (
 )
 from mage_kit.storage import save, save_tokenizer
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, Patches, TamingVQGAN, Tokenizer
+from mage_kit.training.batches import Batch
+from mage_kit.training.events import CheckpointEvent, EndEvent, LogEvent, StepEvent
+from mage_kit.training.players import Player, Rate, adamw
+from mage_kit.training.resolve import check
+from mage_kit.training.tasks import TASKS, Facts, Masked, Reconstruct, Task, TrainingStep
+from mage_kit.training.train import train
 from mage_kit.transforms import Augment
 from mage_kit.version import __version__
 
@@ -80,14 +81,16 @@ __all__ = [
     "PRESETS",
     "SCHEDULES",
     "SELECTIONS",
+    "TASKS",
     "TOKENIZERS",
     "VQGAN",
     "ArccosRatio",
     "ArccosSchedule",
     "Augment",
+    "Batch",
+    "CheckpointEvent",
     "ClassTokenPadding",
     "ClassViTDecoder",
-    "ClassifierRecipe",
     "CodebookTokenizer",
     "Condition",
     "CosineRatio",
@@ -100,7 +103,9 @@ __all__ = [
     "Edited",
     "EmbeddingConfig",
     "Encoder",
+    "EndEvent",
     "Entropy",
+    "Facts",
     "FixedRatio",
     "Fraction",
     "Generated",
@@ -112,6 +117,7 @@ __all__ = [
     "LinearDecoder",
     "LinearSchedule",
     "LlamaGenVQ",
+    "LogEvent",
     "Loss",
     "Mage",
     "MageClassifier",
@@ -119,13 +125,16 @@ __all__ = [
     "Margin",
     "MaskRatio",
     "MaskTokenPadding",
+    "Masked",
     "MaskedCrossEntropy",
     "MaskedMSE",
     "NonNegative",
     "NonNegativeFloat",
     "Padding",
+    "Parts",
     "PartsError",
     "Patches",
+    "Player",
     "Positive",
     "PositiveFloat",
     "PowerSchedule",
@@ -134,8 +143,10 @@ __all__ = [
     "Purity",
     "RandAugment",
     "RandomSelection",
+    "Rate",
     "Recipe",
     "RecipeError",
+    "Reconstruct",
     "RegistrationError",
     "Relaxed",
     "Sample",
@@ -144,17 +155,23 @@ __all__ = [
     "Selection",
     "SelectionStep",
     "SquareRootSchedule",
+    "StepEvent",
     "TamingVQGAN",
+    "Task",
     "TokenGrid",
     "TokenSpec",
     "Tokenizer",
     "Trace",
+    "TrainingStep",
     "TruncatedNormalRatio",
     "UniformRatio",
     "ViTDecoder",
     "ViTEncoder",
     "Weighted",
     "__version__",
+    "adamw",
+    "build",
+    "check",
     "convert",
     "decode_tokens",
     "export",

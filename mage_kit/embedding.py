@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mage_kit.blocks import NORM_EPS, drop, initialise
 from mage_kit.fields import Probability
 from mage_kit.grid import TokenGrid, TokenSpec
-from mage_kit.registry import Strict
+from mage_kit.signature import Strict
 
 
 class EmbeddingConfig(Strict):

@@ -9,16 +9,15 @@ from typing import TypedDict, Unpack
 import torch
 from pydantic import ValidationError
 
-from mage_kit.classifier import MageClassifier
-from mage_kit.classifier_recipe import ClassifierRecipe, is_classifier
 from mage_kit.errors import MageKitError, json_path
 from mage_kit.files import read_json, read_tensors
 from mage_kit.legacy import Options, import_checkpoint, import_tokenizer
-from mage_kit.model import Mage
-from mage_kit.places import at
+from mage_kit.models.classifier import MageClassifier
+from mage_kit.models.mage import Mage
 from mage_kit.plugins import load_plugins
-from mage_kit.recipe import Recipe
-from mage_kit.registry import NoWires
+from mage_kit.recipes import Recipe, build
+from mage_kit.recipes.places import at
+from mage_kit.signature import NoWires
 from mage_kit.storage import (
     EMA_FILE,
     MODEL_FILE,
@@ -140,8 +139,9 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
         if tokenizer_folder(source) == source:
             return _tokenizer_in(source)
         raise MageKitError(f"folder: '{source}', holds no {RECIPE_FILE}, so is no model or run folder")
-    recipe = (ClassifierRecipe if is_classifier(source / RECIPE_FILE) else Recipe).load(source / RECIPE_FILE)
-    assert isinstance(recipe, Recipe | ClassifierRecipe)
+    recipe = Recipe.load(source / RECIPE_FILE)
+    if recipe.model is None and tokenizer_folder(source) is not None:
+        return _tokenizer_in(source)
     if not (source / MODEL_FILE).is_file():
         raise MageKitError(
             f"folder: '{source}', holds no {MODEL_FILE}: training has not ended (mage-kit train ... --resume)"
@@ -149,7 +149,9 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     if mean and not (source / EMA_FILE).is_file():
         raise MageKitError(f"weights: ema, but '{source}' holds no {EMA_FILE}: its recipe has training.ema null")
     file = source / (EMA_FILE if mean else MODEL_FILE)
-    model = recipe.build_model()
+    model = build(recipe).model
+    if model is None:
+        raise MageKitError(f"folder: '{source}', its recipe is of a tokenizer alone, and beside it lies a {MODEL_FILE}")
     load_state(model, read_tensors(file), str(file))
     return model
 

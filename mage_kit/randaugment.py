@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 
 from mage_kit.fields import Fraction, NonNegativeFloat, Positive
-from mage_kit.registry import Strict
+from mage_kit.signature import Strict
 
 HIGHEST = 10.0
 _TURN = 30.0  # degrees

@@ -6,62 +6,20 @@ derives a strict pydantic model from the signature (types, bounds, defaults) and
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Protocol, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-)
+from pydantic import GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mage_kit.errors import MageKitError, RegistrationError, nearest
+from mage_kit.signature import ComponentConfig, Entry, read_component
 
 T = TypeVar("T")
 W = TypeVar("W")
 C = TypeVar("C", bound=type)
-
-
-class Strict(BaseModel):
-    """Base of everything in a recipe: no unknown keys, no silent conversions, not changed once read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class ComponentConfig(Strict):
-    """The recipe form of a component: its kind and its keywords."""
-
-    kind: str
-
-    def get(self, name: str) -> Any:
-        """Return a keyword or slot field of the concrete component."""
-        return getattr(self, name)
-
-
-@dataclasses.dataclass(frozen=True)
-class NoWires:
-    """For families whose components need nothing from the model."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry(Generic[T]):
-    """A registered component: its class, what is wired into it, its recipe schema, its first line of prose."""
-
-    kind: str
-    cls: type[T]
-    wires: tuple[str, ...]
-    config: type[ComponentConfig]
-    summary: str
 
 
 class Registry(Generic[T, W]):
@@ -103,7 +61,7 @@ class Registry(Generic[T, W]):
                 )
             if any(entry.cls is cls for entry in self._entries.values()):
                 raise RegistrationError(f"{self.family}: {cls.__qualname__} is registered already under another kind")
-            self._entries[kind] = _read(cls, kind, self)
+            self._entries[kind] = read_component(cls, kind, self)
             return cls
 
         return decorate
@@ -125,6 +83,10 @@ class Registry(Generic[T, W]):
             known = ", ".join(self.kinds())
             raise MageKitError(f"unknown '{kind}'{nearest(kind, self._entries)} ({self.family}: {known})")
         return self._entries[kind]
+
+    def config_of(self, kind: str) -> type[ComponentConfig]:
+        """Return the recipe schema of a kind."""
+        return self.get(kind).config
 
     def parse(self, value: Mapping[str, Any]) -> ComponentConfig:
         """Validate a mapping with a `kind` against that component's schema."""
@@ -177,11 +139,41 @@ FAMILIES: dict[str, Registry[Any, Any]] = {}
 """Every family, by name; filled as the families are imported."""
 
 
-class Slot:
-    """Pydantic annotation of a component field. The kind is looked up live, so later registrations count."""
+class Kinds(Protocol):
+    """What a slot asks: a family of components, or a closed list of sections."""
 
-    def __init__(self, registry: Registry[Any, Any]) -> None:
-        self.registry = registry
+    @property
+    def family(self) -> str:
+        """Name, for errors."""
+        ...
+
+    def kinds(self) -> list[str]:
+        """Return the kinds, sorted."""
+        ...
+
+    def config_of(self, kind: str) -> type[ComponentConfig]:
+        """Return the schema of a kind."""
+        ...
+
+    def parse(self, value: Mapping[str, Any]) -> ComponentConfig:
+        """Validate a mapping with a known kind."""
+        ...
+
+
+class Slot:
+    """Pydantic annotation of a component field. The kind is looked up live, so later registrations count.
+
+    Args:
+        kinds: A family, or its name where the family lies above the recipe (tasks); it is found when it is asked for.
+    """
+
+    def __init__(self, kinds: Kinds | str) -> None:
+        self._kinds = kinds
+
+    @property
+    def registry(self) -> Kinds:
+        """The family."""
+        return FAMILIES[self._kinds] if isinstance(self._kinds, str) else self._kinds
 
     def validate(self, value: Any) -> ComponentConfig:
         """Validate a config, or the mapping it is written as; errors keep their place inside the component."""
@@ -219,107 +211,8 @@ class Slot:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        forms = [handler(entry.config.__pydantic_core_schema__) for entry in self.registry]
+        forms = [handler(self.registry.config_of(kind).__pydantic_core_schema__) for kind in self.registry.kinds()]
         return {
             "oneOf": forms,
             "description": f"One of the registered {self.registry.family.replace('_', ' ')}.",
         }
-
-
-def _read(cls: type[Any], kind: str, registry: Registry[Any, Any]) -> Entry[Any]:
-    """Turn a class into an entry, checking the whole contract."""
-    where = f"{registry.family} '{kind}' ({cls.__qualname__})"
-    if not issubclass(cls, registry.base):
-        raise RegistrationError(f"{where}: must derive from {registry.base.__name__}")
-    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise RegistrationError(f"{where}: leaves {', '.join(missing)} of {registry.base.__name__} unwritten")
-    own = _has_own_init(cls, registry.base)
-    hints = get_type_hints(cls.__init__, include_extras=True) if own else {}
-    prose = _argument_prose(cls)
-    wires: list[str] = []
-    fields: dict[str, Any] = {"kind": (Literal[kind], Field(description=f"Selects {cls.__name__}."))}
-    parameters = list(inspect.signature(cls.__init__).parameters.items())[1:] if own else []
-    for name, parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise RegistrationError(f"{where}: *args and **kwargs hide the schema; name every parameter")
-        if name not in hints:
-            raise RegistrationError(f"{where}: parameter '{name}' has no type")
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            fields[name] = _field(where, name, hints[name], parameter, prose, registry)
-        else:
-            _check_wire(where, name, registry)
-            wires.append(name)
-    fields |= registry.slot_fields
-    config = create_model(f"{cls.__name__}Config", __base__=ComponentConfig, **fields)
-    config.__doc__ = summary = (inspect.getdoc(cls) or cls.__name__).strip().split("\n")[0]
-    return Entry(kind, cls, tuple(wires), config, summary)
-
-
-def _has_own_init(cls: type[Any], base: type[Any]) -> bool:
-    """True if `__init__` comes from the family; object's and torch's own declare no parameters."""
-    owner = next(part for part in cls.__mro__ if "__init__" in vars(part))
-    return issubclass(owner, base)
-
-
-def _check_wire(where: str, name: str, registry: Registry[Any, Any]) -> None:
-    known = [field.name for field in dataclasses.fields(registry.wires)]
-    if name not in known:
-        raise RegistrationError(
-            f"{where}: '{name}' stands before '*', but {registry.family} wire only {', '.join(known) or 'nothing'}"
-        )
-
-
-def _field(
-    where: str,
-    name: str,
-    hint: Any,
-    parameter: inspect.Parameter,
-    prose: dict[str, str] | None,
-    registry: Registry[Any, Any],
-) -> tuple[Any, Any]:
-    """The pydantic field of one keyword."""
-    if name == "kind" or name in registry.slot_fields or hasattr(ComponentConfig, name) or name.startswith("_"):
-        raise RegistrationError(f"{where}: parameter name '{name}' is reserved")
-    if prose is not None and name not in prose:
-        raise RegistrationError(f"{where}: parameter '{name}' has no line under 'Args:' in the class docstring")
-    description = (prose or {}).get(name)
-    if parameter.default is parameter.empty:
-        return hint, Field(description=description)
-    try:
-        TypeAdapter(hint, config=None if _is_model(hint) else ConfigDict(strict=True)).validate_python(
-            parameter.default
-        )
-    except ValidationError as error:
-        rule = error.errors()[0]["msg"]
-        raise RegistrationError(
-            f"{where}: default of '{name}', {parameter.default!r}, breaks its own type: {rule}"
-        ) from None
-    return hint, Field(default=parameter.default, description=description)
-
-
-def _is_model(hint: Any) -> bool:
-    """True for a pydantic model or a union holding one: those carry their own strictness."""
-    if get_origin(hint) is Annotated:
-        return _is_model(get_args(hint)[0])
-    parts = (hint, *get_args(hint))
-    return any(isinstance(part, type) and issubclass(part, BaseModel) for part in parts)
-
-
-def _argument_prose(cls: type[Any]) -> dict[str, str] | None:
-    """Lines of the docstring's Args section by parameter; None where docstrings are stripped (python -OO)."""
-    text = inspect.getdoc(cls) if cls.__doc__ else None
-    if text is None:
-        return None if not __debug__ or __doc__ is None else {}
-    match = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
-    if match is None:
-        return {}
-    prose: dict[str, str] = {}
-    name = ""
-    for line in match.group(1).splitlines():
-        start = re.match(r"^ {4}(\w+)(?: \([^)]*\))?:\s*(.*)$", line)
-        if start:
-            name = start.group(1)
-            prose[name] = start.group(2)
-        elif name and line.strip():
-            prose[name] += " " + line.strip()
-    return prose

@@ -10,15 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mage_kit.classifier import MageClassifier
-from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.errors import MageKitError, misfits
 from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.legacy import Origin
-from mage_kit.model import Mage
+from mage_kit.models.classifier import MageClassifier
+from mage_kit.models.mage import Mage
 from mage_kit.plugins import plugin_folders
 from mage_kit.processes import is_first, sharded_like, whole
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
 RECIPE_FILE = "recipe.json"
@@ -35,7 +34,7 @@ _WRITTEN = {RECIPE_FILE, MODEL_FILE, EMA_FILE, TOKENIZER_FILE, TOKENIZER_CARD, C
 def save(
     model: Mage | MageClassifier,
     folder: str | os.PathLike[str],
-    recipe: Recipe | ClassifierRecipe | None = None,
+    recipe: Recipe | None = None,
     overwrite: bool = False,
     origin: Origin | None = None,
 ) -> Path:
@@ -56,7 +55,7 @@ def save(
             f"model: {type(model).__name__}, must be a Mage or MageClassifier (tokenizers: save_tokenizer)"
         )
     target = Path(folder)
-    text = (recipe or _recipe_of(model, _name_of(target))).to_json()
+    text = (recipe or Recipe.of(model, _name_of(target))).to_json()
     check_replaceable(target, overwrite)
     with atomic_folder(target) as temporary:  # all files or none: a mixed pair would load as something else
         write_tensors(temporary / MODEL_FILE, state_of(model))
@@ -106,11 +105,11 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, str]:
 def weights_digest(module: nn.Module) -> str:
     """Return a SHA-256 of a module's tensors, without those that training alone needs."""
     digest = hashlib.sha256()
-    for name, held in sorted(module.state_dict().items()):  # not state_of, which gives other processes nothing
+    lasting = without_passing(module, module.state_dict())  # not state_of, which gives other processes nothing
+    for name, held in sorted(lasting.items()):
         tensor = held.detach().cpu().contiguous()
-        if not _is_passing(module, name):
-            digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
-            digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
+        digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
     return digest.hexdigest()
 
 
@@ -137,10 +136,6 @@ def require_folder(place: Path) -> None:
 def tokenizer_folder(folder: Path) -> Path | None:
     """Return the folder that holds a tokenizer: this one, or the one in a run's folder; None if neither does."""
     return next((place for place in (folder / TOKENIZER_FOLDER, folder) if (place / TOKENIZER_CARD).is_file()), None)
-
-
-def _recipe_of(model: Mage | MageClassifier, name: str) -> Recipe | ClassifierRecipe:
-    return Recipe.of(model, name) if isinstance(model, Mage) else ClassifierRecipe.of(model, name)
 
 
 def _name_of(folder: Path) -> str:
@@ -204,6 +199,11 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
     if lines:
         raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
     module.load_state_dict({name: sharded_like(tensor, wanted[name]) for name, tensor in tensors.items()})
+
+
+def without_passing(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a module's tensors without those that training alone needs."""
+    return {name: tensor for name, tensor in tensors.items() if not _is_passing(module, name)}
 
 
 def _is_passing(module: nn.Module, name: str) -> bool:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from mage_kit.fields import Fraction
 from mage_kit.randaugment import RandAugment
-from mage_kit.registry import Strict
+from mage_kit.signature import Strict
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Aspect = Annotated[float, Field(gt=0.0, le=10.0)]

@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import torch
+from mage_kit.training.model_stage import ModelStage
+from mage_kit.training.tokenizer_stage import TokenizerStage
 from safetensors.torch import save_file
 from torch import Tensor
 
 import mage_kit as mk
 from mage_kit import processes
 from mage_kit.training.engine import make_fabric
-from mage_kit.training.model_stage import ModelStage
 from mage_kit.training.optim import clip_gradients
-from mage_kit.training.tokenizer_stage import TokenizerStage
 
 
 def gradients(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:

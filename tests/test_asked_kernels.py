@@ -13,8 +13,8 @@ from mage_kernels.attention import Implementation, attention, generation_form
 from mage_kernels.survey import survey
 
 import mage_kit as mk
-from mage_kit.sections import AttentionForm
-from mage_kit.training.run import train
+from mage_kit.recipes.sections import AttentionForm
+from mage_kit.training.train import train
 from tests import build
 from tests.test_benchmarks import ROOT
 from tests.test_training import small

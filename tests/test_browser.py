@@ -24,7 +24,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from mage_kit.progress import Reporter
 from mage_kit.report import write_report
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 from tests.test_training import small
 
 pytestmark = pytest.mark.slow

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mage_kit.training.pretrained import fill_encoder
 from torch.utils.flop_counter import FlopCounterMode
 
 import mage_kit as mk
 from mage_kit.draws import derive, keys, uniforms
 from mage_kit.jobs.tokenize import tokenize
-from mage_kit.jobs.train import on_tokens
 from mage_kit.planning import walk_step
 from mage_kit.planning.walk import Numbers
+from mage_kit.recipes.cached import on_tokens
 from mage_kit.training import model_stage
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.pretrained import fill_encoder
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 from tests.test_recipe import RECIPES
 from tests.test_training import SMALL, small
 
@@ -133,8 +133,8 @@ def test_what_does_not_fit_is_told_before_there_is_a_folder(before: Path, tmp_pa
 
 
 def test_guidance_needs_a_decoder_that_is_told_the_class() -> None:
-    with pytest.raises(mk.RecipeError, match=r"\$.generation.guidance and \$.model.decoder: guidance needs"):
-        small('generation.guidance={"scale": 2.0}').check()
+    with pytest.raises(mk.RecipeError, match=r"\$.model.generation.guidance and \$.model.decoder: guidance needs"):
+        small('model.generation.guidance={"scale": 2.0}').check()
 
 
 def test_resumed_as_it_was(before: Path, trained: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_fixed_drop_with_cosine_ratios_is_refused() -> None:
         (["schema", "--out", "README.md"], "exists"),
         (["show", "cosine", "--set", "bogus=1"], "$.bogus: unknown"),
         (["check", "recipes/digits.json", "--set", "name[0]=x"], "no place '0'"),
-        (["check", "recipes/digits.json", "--set", "losses[0.weight=3"], "is no path"),
+        (["check", "recipes/digits.json", "--set", "model.losses[0.weight=3"], "is no path"),
         (["check", "recipes/digits.json", "--set", "name=../up"], "$.name"),
         (["train", "recipes/digits.json", "--resume", "--out", "{tmp}/none"], "no run there"),
         (["compare", "recipes/digits.json", "--vary", "model.mask_ratio=uniform"], "at least two values"),
@@ -116,9 +116,9 @@ class BadCurve(Schedule):
         ("torch.full((count,), 0.6)", "1 - progress", "model.mask_ratio=bad_ratio", "BadRatio drew float32"),
         ("torch.zeros(count).double()", "1 - progress", "model.mask_ratio=bad_ratio", "must be (4,) in [0.5, 1]"),
         ("{}['x']", "1 - progress", "model.mask_ratio=bad_ratio", "KeyError: 'x'"),
-        ("None", "(0.5 - progress) ** 0.5", "generation.schedule=bad_curve", "BadCurve gives"),
-        ("None", "1 + progress", "generation.schedule=bad_curve", "BadCurve gives"),
-        ("None", "float('nan')", "generation.schedule=bad_curve", "BadCurve gives nan"),
+        ("None", "(0.5 - progress) ** 0.5", "model.generation.schedule=bad_curve", "BadCurve gives"),
+        ("None", "1 + progress", "model.generation.schedule=bad_curve", "BadCurve gives"),
+        ("None", "float('nan')", "model.generation.schedule=bad_curve", "BadCurve gives nan"),
     ],
 )
 def test_a_plugins_bug_is_named(draw: str, share: str, override: str, says: str, tmp_path: Path) -> None:

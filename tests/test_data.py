@@ -205,7 +205,7 @@ def test_too_many_broken_images_end_a_run(tmp_path: Path) -> None:
     for index in range(140):
         photo(index).save(data / f"good-{index:04d}.jpg")
     hostile(data, 11)
-    from mage_kit.training.run import train
+    from mage_kit.training.train import train
     from tests.test_training import small
 
     settings = [f'data={{"kind": "image_folder", "path": "{data}"}}', "tokenizer.channels=3"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
+from mage_kit.training.model_stage import ModelStage
 
 import mage_kit as mk
 from mage_kit.training.metrics import peak_memory_gib, read_metrics
-from mage_kit.training.model_stage import ModelStage
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 from tests.test_data import photo
 from tests.test_recipe import RECIPES
 

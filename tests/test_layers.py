@@ -22,6 +22,7 @@ LAYERS: dict[str, int] = {
             "fields",
             "draws",
             "registry",
+            "signature",
             "overrides",
             "places",
             "plugins",

@@ -17,7 +17,7 @@ from mage_kit.fields import Positive, PositiveFloat, Probability
 from mage_kit.training import loop
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 from tests.test_recipe import RECIPES
 from tests.test_training import small
 

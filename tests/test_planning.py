@@ -95,7 +95,7 @@ def test_operations_and_memory_are_those_that_torch_counts(
     name: str, images: int, low: bool, recompute: bool, changes: list[str]
 ) -> None:
     recipe = mk.Recipe.load(RECIPES / f"{name}.json", changes)
-    model = recipe.check()
+    model = mk.check(recipe)
     numbers = Numbers(low=2 if low else 4, mask=2, attention="matmul")
     operations, peak = measured(recipe, images, low, recompute)
     costs = walk_step(model, images, RATIO, numbers)
@@ -110,7 +110,7 @@ def test_operations_and_memory_are_those_that_torch_counts(
 @pytest.mark.slow
 def test_the_tokenizer_is_counted_too() -> None:
     recipe = mk.Recipe.load(RECIPES / "mage_vitb.json")
-    model = recipe.check()
+    model = mk.check(recipe)
     with FakeTensorMode(allow_non_fake_inputs=True):
         tokenizer = recipe.build_tokenizer()
         counter = FlopCounterMode(display=False)

@@ -28,7 +28,7 @@ CONTRAST = [
     "training.precision=float32",
     "model.ratio_group=1",  # every image has its own ratio: counts differ between processes
     "data.augment.views=2",
-    'losses=[{"kind": "masked_cross_entropy", "weight": 1.0}, {"kind": "info_nce", "weight": 0.1, "hidden": 32, '
+    'model.losses=[{"kind": "masked_cross_entropy", "weight": 1.0}, {"kind": "info_nce", "weight": 0.1, "hidden": 32, '
     '"output": 16, "gate": 0.7}]',
 ]
 DRY = ["model.encoder.dropout=0.0", "model.decoder.dropout=0.0", "model.embedding.dropout=0.0"]
@@ -55,9 +55,9 @@ def close(one: dict[str, Tensor], many: dict[str, Tensor], rel: float) -> None:
     ("count", "flags", "changes"),
     [
         (2, (), []),
-        pytest.param(4, (), ['losses[1].negatives="cross_view"'], marks=pytest.mark.slow),
+        pytest.param(4, (), ['model.losses[1].negatives="cross_view"'], marks=pytest.mark.slow),
         (2, ("shard",), []),
-        (2, (), ["training.micro_batch=4", "losses[1].weight=0.0"]),
+        (2, (), ["training.micro_batch=4", "model.losses[1].weight=0.0"]),
     ],
     ids=["mage_c", "four-cross_view", "sharded", "accumulated"],
 )
@@ -99,7 +99,6 @@ def test_labels_and_a_frozen_encoder_over_processes(flags: tuple[str, ...], tmp_
 
 def test_the_gate_has_images_on_both_sides(tmp_path: Path) -> None:
     from lightning_fabric import Fabric
-
     from mage_kit.training.model_stage import ModelStage
 
     recipe = small(*CONTRAST)

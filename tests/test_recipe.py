@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import mage_kit as mk
-from mage_kit.overrides import apply_override
-from mage_kit.recipe import json_schema
+from mage_kit.recipes.overrides import apply_override
+from mage_kit.recipes.recipe import json_schema
 from tests import build
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -28,7 +28,7 @@ def digits() -> dict[str, Any]:
 def test_shipped_recipes_check_and_build(path: Path) -> None:
     recipe = mk.Recipe.load(path)
     assert recipe.name == path.stem
-    model = recipe.check()
+    model = mk.check(recipe)
     assert all(parameter.device.type == "meta" for parameter in model.parameters())
     assert json.loads(recipe.to_json()) == {k: v for k, v in json.loads(path.read_text()).items() if k != "$schema"}, (
         "a shipped recipe states every number"
@@ -45,7 +45,7 @@ def test_the_papers_settings() -> None:
     assert [round(count / 1e6, 1) for count in counts] == [23.8, 30.5, 0.3]
     assert (large.encoder.dim, len(large.encoder.blocks), len(large.decoder.blocks)) == (1024, 24, 8)
     contrastive = mk.Recipe.load(RECIPES / "mage_c_vitl.json")
-    model = contrastive.check()
+    model = mk.check(contrastive)
     assert model.mask_ratio.high == 0.6 and model.loss_weights == [1.0, 0.1]
     assert model.losses[1].temperature == 0.2 and model.views == 2
     assert contrastive.training is not None and contrastive.training.batch == 2048
@@ -64,7 +64,7 @@ PLANTED: list[tuple[str, Any, str]] = [
     ("model.decoder.deph", 2, "$.model.decoder.deph: unknown, did you mean 'depth'?"),
     ("model.mask_ratio.kind", "truncated_norm", "did you mean 'truncated_normal'?"),
     ("model.drop", 1.5, "$.model.drop: 1.5, must lie in [0, 1] or be 'lowest'"),
-    ("losses.0.label_smoothing", 1.0, "$.losses[0].label_smoothing: 1.0, must be below 1"),
+    ("losses.0.label_smoothing", 1.0, "$.model.losses[0].label_smoothing: 1.0, must be below 1"),
     ("training.batch", 0, "$.training.batch: 0, must be at least 1"),
     ("trainig", {}, "$.trainig: unknown, did you mean 'training'?"),
 ]
@@ -89,9 +89,9 @@ def test_eight_mistakes_give_eight_lines() -> None:
 @pytest.mark.parametrize(
     ("change", "lines"),
     [
-        ("losses.0.weight", ["$.losses[0].weight: missing"]),
+        ("losses.0.weight", ["$.model.losses[0].weight: missing"]),
         ("model.encoder.kind", ["$.model.encoder.kind: missing, one of: vit"]),
-        ("generation", ["$.generation: missing"]),
+        ("generation", ["$.model.generation: missing"]),
     ],
 )
 def test_missing_values(change: str, lines: list[str]) -> None:
@@ -110,7 +110,10 @@ def test_missing_values(change: str, lines: list[str]) -> None:
     ("override", "line"),
     [
         ("model.mask_ratio=cosine", "$.model.mask_ratio and $.model.drop: ratios go down to 0"),
-        ('losses=[{"kind": "masked_mse", "weight": 1.0}]', "$.losses[0] and $.tokenizer: MaskedMSE needs continuous"),
+        (
+            'model.losses=[{"kind": "masked_mse", "weight": 1.0}]',
+            "$.model.losses[0] and $.tokenizer: MaskedMSE needs continuous",
+        ),
         ("data.augment.views=1", "the loss needs 2 views, the data gives 1"),
         ("tokenizer.image_size=[32, 30]", "$.tokenizer.image_size: 32x30, must be multiples of 8"),
         ("model.encoder.heads=5", "$.model.encoder.dim: 128, must be a multiple of heads (5)"),
@@ -122,7 +125,7 @@ def test_missing_values(change: str, lines: list[str]) -> None:
 def test_parts_that_do_not_fit_name_their_paths(override: str, line: str) -> None:
     contrastive = ["model.mask_ratio.high=0.6", "data.augment.views=2"]
     info = {"kind": "info_nce", "weight": 0.1, "hidden": 32, "output": 16}
-    contrastive.append(f"losses={json.dumps([digits()['losses'][0], info])}")
+    contrastive.append(f"model.losses={json.dumps([digits()['losses'][0], info])}")
     with pytest.raises(mk.RecipeError) as caught:
         mk.Recipe.load(RECIPES / "digits.json", [*contrastive, override]).check()
     assert any(line in problem for problem in caught.value.problems), caught.value.problems
@@ -134,8 +137,8 @@ def test_overrides_replace_values_components_and_list_items() -> None:
         [
             "training.epochs=3",
             "model.padding=mask_token",
-            'generation.selection={"kind": "halton"}',
-            "losses[0].weight=2.0",
+            'model.generation.selection={"kind": "halton"}',
+            "model.losses[0].weight=2.0",
             "name=mine",
         ],
     )
@@ -144,7 +147,7 @@ def test_overrides_replace_values_components_and_list_items() -> None:
     assert recipe.losses[0].get("weight") == 2.0
     for bad, message in (
         ("training.epochs", "path=value"),
-        ("losses[7].weight=1", "no place '7'"),
+        ("model.losses[7].weight=1", "no place '7'"),
         ("name.x=1", "no place 'x'"),
     ):
         with pytest.raises(mk.MageKitError, match=message):
@@ -167,7 +170,7 @@ def test_a_model_composed_in_python_is_saved_and_loaded_like_any_other(tmp_path:
     model = build.mage(
         mask_ratio=mk.UniformRatio(low=0.6),
         padding=mk.MaskTokenPadding(24),
-        losses=[mk.model.Weighted(mk.MaskedCrossEntropy(label_smoothing=0.2), 0.5)],
+        losses=[mk.Weighted(mk.MaskedCrossEntropy(label_smoothing=0.2), 0.5)],
         decoding=mk.Decoding(mk.PowerSchedule(exponent=3.0), mk.Halton(), 5),
     ).eval()
     mk.save(model, tmp_path / "mine")

@@ -21,7 +21,7 @@ from mage_kit.files import locked
 from mage_kit.training import checkpoints
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 from tests.test_training import curve, small
 
 
@@ -41,8 +41,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mage_kit.training import checkpoints, loop
-from mage_kit.recipe import Recipe
-from mage_kit.training.run import train
+from mage_kit.recipes.recipe import Recipe
+from mage_kit.training.train import train
 steps, run = 0, loop.lr_at
 def counting(*args):
     global steps
@@ -121,8 +121,8 @@ FORKED = """
 import os, random, signal, sys, time
 from pathlib import Path
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
-from mage_kit.training.run import train
+from mage_kit.recipes.recipe import Recipe
+from mage_kit.training.train import train
 recipe, out, kills = Recipe.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 draw, torn, advanced = random.Random(int(sys.argv[4])), 0, set()
 def child():

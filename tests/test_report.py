@@ -21,13 +21,13 @@ from mage_kit.errors import BrokenImageError
 from mage_kit.progress import Reporter
 from mage_kit.report import write_report
 from mage_kit.report.charts import Chart
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 from tests import build
 from tests.test_training import small
 
 PIXELS = (
     'tokenizer={"kind": "patches", "image_size": [32, 32], "channels": 1, "patch": 8}',
-    'losses=[{"kind": "masked_mse", "weight": 1.0}]',
+    'model.losses=[{"kind": "masked_mse", "weight": 1.0}]',
     "model.padding=mask_token",
 )
 

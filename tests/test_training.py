@@ -17,12 +17,12 @@ import mage_kit as mk
 from mage_kit.draws import derive
 from mage_kit.files import write_text
 from mage_kit.jobs.folders import clear_run
-from mage_kit.jobs.samples import draw_samples
 from mage_kit.progress import Reporter
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import RatioBins, read_metrics
-from mage_kit.training.run import train
+from mage_kit.training.samples import draw_samples
+from mage_kit.training.train import train
 from tests.test_recipe import RECIPES, digits
 
 SMALL = [
@@ -168,7 +168,6 @@ def test_micro_batches_change_nothing_but_rounding(unbroken: Path, tmp_path: Pat
 
 def test_ratio_groups_follow_the_global_batch() -> None:
     from lightning_fabric import Fabric
-
     from mage_kit.training.model_stage import ModelStage
 
     for group, distinct in ((1, 128), (64, 2), (0, 1), (50, 3)):
@@ -188,9 +187,9 @@ def test_ratio_groups_follow_the_global_batch() -> None:
         ['tokenizer={"kind": "patches", "image_size": [32, 32], "channels": 1, "patch": 8}', "tokenizer_training=null",
          'model.mask_ratio={"kind": "fixed", "ratio": 0.75}', 'model.drop="lowest"', "model.padding=mask_token",
          'model.embedding={"positions": "sine_cosine", "norm": false, "dropout": 0.0}',
-         'losses=[{"kind": "masked_mse", "weight": 1.0}]'],
+         'model.losses=[{"kind": "masked_mse", "weight": 1.0}]'],
         ["model.mask_ratio.high=0.6", "data.augment.views=2",
-         'losses=[{"kind": "masked_cross_entropy", "weight": 1.0},'
+         'model.losses=[{"kind": "masked_cross_entropy", "weight": 1.0},'
          ' {"kind": "info_nce", "weight": 0.1, "hidden": 32, "output": 16}]'],
         ['tokenizer.codebook="gradient"', "data.augment.flip=0.5", "tokenizer.channels=3"],
     ],
@@ -281,7 +280,7 @@ def test_mistakes_show_before_the_first_stage(tmp_path: Path) -> None:
 def test_a_small_contrastive_batch_is_told(tmp_path: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]) -> None:
     contrast = {"kind": "info_nce", "weight": 0.1, "hidden": 8, "output": 8}
     losses = json.dumps([{"kind": "masked_cross_entropy", "weight": 1.0}, contrast])
-    views = ["data.augment.views=2", f"losses={losses}", "training.micro_batch=32", "training.epochs=0.2"]
+    views = ["data.augment.views=2", f"model.losses={losses}", "training.micro_batch=32", "training.epochs=0.2"]
     train(small(f'tokenizer.weights="{unbroken}"', *views), tmp_path / "run")
     assert "accumulation is no larger contrastive batch" in capsys.readouterr().err
 

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from mage_kit.errors import MageKitError
 
 if TYPE_CHECKING:
-    from mage_kit.decoding import DecodingChanges
-    from mage_kit.registry import NoWires, Registry
+    from mage_kit.models.decoding import DecodingChanges
+    from mage_kit.registry import Registry
+from mage_kit.signature import NoWires
 
 Built = TypeVar("Built")
 
@@ -81,7 +82,7 @@ class DecodingOptions:
         Raises:
             MageKitError: If one cannot be read.
         """
-        from mage_kit.decoding import PRESETS
+        from mage_kit.models.decoding import PRESETS
         from mage_kit.schedules import SCHEDULES
         from mage_kit.selections import SELECTIONS
 
@@ -101,9 +102,9 @@ class DecodingOptions:
 
 
 def _component(registry: Registry[Built, NoWires], name: str, text: str | None) -> Built | None:
-    from mage_kit.places import at
     from mage_kit.plugins import load_entry_points
-    from mage_kit.registry import NoWires
+    from mage_kit.recipes.places import at
+    from mage_kit.signature import NoWires
 
     if text is None:
         return None
@@ -132,7 +133,7 @@ def _temperature(text: str | None) -> float | tuple[float, float] | None:
 
 
 def _guidance(text: str | None) -> Any:
-    from mage_kit.guidance import Guidance
+    from mage_kit.models.guidance import Guidance
 
     if text is None:
         return None

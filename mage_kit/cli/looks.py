@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -13,56 +13,36 @@ from rich.table import Table
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
 from mage_kit.errors import MageKitError
 
-if TYPE_CHECKING:
-    from mage_kit.classifier_recipe import ClassifierRecipe
-
 
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Check a recipe: every problem at once, every part built without memory, no data read."""
-    from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
+    from mage_kit.recipes import Recipe
+    from mage_kit.training.resolve import check as checked
 
-    loaded = load_recipe(recipe, set_ or [])
-    if isinstance(loaded, ClassifierRecipe):
-        _check_classifier(recipe, loaded)
-        return
-    model = loaded.check()
-    count = sum(parameter.numel() for _, parameter in model.trainable())
-    tokenizer = sum(parameter.numel() for parameter in model.tokenizer.parameters())
-    spec = model.spec
+    loaded = Recipe.load(recipe, set_ or [])
+    parts = checked(loaded)
+    tokenizer = sum(parameter.numel() for parameter in parts.tokenizer.parameters()) / 1e6
+    spec = parts.tokenizer.spec
     codes = f"{spec.codes} codes" if spec.discrete else f"{spec.width} values a token"
-    console.print(
-        f"{recipe}: holds. {loaded.name}: {count / 1e6:.1f}M parameters, tokenizer {tokenizer / 1e6:.1f}M, "
-        f"{spec.grid} tokens, {codes}, {model.n_dropped} of {spec.grid.size} dropped",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _check_classifier(recipe: Path, loaded: ClassifierRecipe) -> None:
-    model = loaded.check()
-    count = sum(parameter.numel() for _, parameter in model.trainable())
-    console.print(
-        f"{recipe}: holds. {loaded.name}: classifier, {model.classes} classes, {count / 1e6:.1f}M parameters",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    about = [f"tokenizer {tokenizer:.1f}M", f"{spec.grid} tokens", codes]
+    if parts.model is not None:
+        count = sum(parameter.numel() for _, parameter in parts.model.trainable()) / 1e6
+        about = [f"{count:.1f}M parameters", *about, *parts.model.figures()]
+    text = f"{recipe}: holds. {loaded.name}: {', '.join(about)}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
 def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; default standard output.")] = None,
-    classifier: Annotated[bool, typer.Option("--classifier", help="Of classifiers' recipes.")] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Print the JSON Schema of recipes, with every registered component."""
-    from mage_kit.classifier_recipe import classifier_schema
     from mage_kit.files import write_text
-    from mage_kit.recipe import json_schema
+    from mage_kit.recipes import json_schema
 
-    text = json.dumps(classifier_schema() if classifier else json_schema(), indent=2) + "\n"
+    text = json.dumps(json_schema(), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
         return

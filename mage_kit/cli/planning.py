@@ -26,11 +26,14 @@ def plan(
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Parameters, operations, memory, the batch that fits, days and traffic of a recipe; docs/planning.md says how."""
-    from mage_kit.recipe import Recipe
+    from mage_kit.recipes import Recipe
+    from mage_kit.recipes.workload import workload
+    from mage_kit.training.resolve import check
 
     machine = Machine(gpus, tflops, utilization, bandwidth, memory)
     loaded = Recipe.load(recipe, set_ or [])
-    made = estimate(loaded, machine, images)
+    check(loaded)
+    made = estimate(workload(loaded), machine, images)
     if json_out:
         typer.echo(json.dumps(as_json(made), indent=2))
         return

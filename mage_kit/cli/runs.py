@@ -31,11 +31,11 @@ def train(
     ] = None,
 ) -> None:
     """Train tokenizer and model, or a classifier, as a recipe says. SIGTERM and Ctrl-C save first; --resume goes on."""
-    from mage_kit.classifier_recipe import load_recipe
-    from mage_kit.jobs.train import on_tokens
-    from mage_kit.jobs.train import train as run
+    from mage_kit.recipes import Recipe
+    from mage_kit.recipes.cached import on_tokens
+    from mage_kit.training.train import train as run
 
-    loaded = load_recipe(recipe, set_ or [])
+    loaded = Recipe.load(recipe, set_ or [])
     if tokens is not None:
         loaded = on_tokens(loaded, tokens)
     spread_out(count)
@@ -57,7 +57,7 @@ def tokenize(
 ) -> None:
     """Turn images into a token cache; training from it leaves tokenizer and images out of the loop."""
     from mage_kit.jobs.tokenize import tokenize as run
-    from mage_kit.recipe import Recipe
+    from mage_kit.recipes.recipe import Recipe
 
     given = [*(set_ or []), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
     loaded = Recipe.load(recipe, given)
@@ -80,10 +80,11 @@ def demo(
     from mage_kit.jobs.demo import run_demo
     from mage_kit.jobs.folders import clear_run
     from mage_kit.progress import Reporter
-    from mage_kit.recipe import Recipe
+    from mage_kit.recipes import Recipe
+    from mage_kit.training.resolve import check
 
     loaded = Recipe.load(_shipped("digits_demo.json"), set_ or [])
-    loaded.check()
+    check(loaded)
     if not resume:
         clear_run(out, overwrite)
     result = run_demo(loaded, out, Reporter(), resume=resume)
@@ -148,7 +149,7 @@ def _plain(value: Any) -> str:
 def _shipped(name: str) -> Path:
     """Return a recipe, or a reference run's folder, of this package: beside the sources, or in what is installed."""
     here = Path(__file__).resolve().parents[1]
-    for folder in (here.parent / "recipes", here / "recipes"):
+    for folder in (here.parent / "recipes", here / "recipes" / "shipped"):
         if (folder / name).exists():
             return folder / name
     raise MageKitError(f"recipe: {name}, is missing from this installation")

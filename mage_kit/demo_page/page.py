@@ -15,8 +15,8 @@ from mage_kit.editing import to_picture
 from mage_kit.errors import MageKitError, MissingExtraError, PartsError
 from mage_kit.image_files import to_channels
 from mage_kit.loading import load
-from mage_kit.model import Mage
-from mage_kit.recipe import Recipe
+from mage_kit.models.mage import Mage
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.selections import GumbelConfidence
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 

@@ -17,7 +17,7 @@ from mage_kit.editing.frame import Frame, feathered, unknown_tokens
 from mage_kit.editing.inputs import to_picture
 from mage_kit.editing.settings import EditSettings
 from mage_kit.image_files import MAX_PIXELS
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 
 
 def open_window(

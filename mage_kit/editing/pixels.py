@@ -15,7 +15,7 @@ from mage_kit.editing.inputs import ImageLike, to_picture, to_pixels
 from mage_kit.errors import PartsError
 from mage_kit.generation import prepared
 from mage_kit.losses import MaskedMSE
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 
 
 @torch.no_grad()

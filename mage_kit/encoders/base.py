@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from mage_kit.registry import NoWires, Registry
+from mage_kit.registry import Registry
+from mage_kit.signature import NoWires
 
 
 class Encoder(nn.Module, ABC):

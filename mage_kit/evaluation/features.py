@@ -20,7 +20,7 @@ from mage_kit.datasets.stills import check_broken, still_batches
 from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.evaluation.kinds import Kind, Precision, compute, model_kinds
 from mage_kit.evaluation.sources import FeatureSource
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.processes import all_or_none, rank, world
 from mage_kit.progress import Reporter
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mage_kit.evaluation.sources import FeatureSource, check_sources, pooled
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.storage import weights_digest
 
 Precision = Literal["float32", "bfloat16"]

@@ -16,7 +16,7 @@ from mage_kit.evaluation.features import Features, extract, extract_features, la
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.loading import load
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 
 _MOST = 2**30  # pixels of all images, which raw pixels as a baseline need

@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from mage_kit.embedding import open_plan
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 
 _FORM = re.compile(r"(mean|class)(?:@([1-9]\d{0,3}))?(\+norm)?")
 

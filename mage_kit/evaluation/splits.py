@@ -11,7 +11,7 @@ from mage_kit.datasets import DATASETS, Dataset, ImageFolder
 from mage_kit.datasets.chosen import Chosen
 from mage_kit.draws import derive
 from mage_kit.errors import MageKitError
-from mage_kit.registry import ComponentConfig
+from mage_kit.signature import ComponentConfig
 from mage_kit.transforms import Augment
 
 TESTS = ("val", "test", "validation")

@@ -19,10 +19,10 @@ from mage_kit.evaluation.kinds import Kind, Precision, model_kinds, pixel_kind
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.splits import Split, folder_split, held_out, own_augment, published_views
 from mage_kit.loading import load
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.processes import first_ahead, is_first
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.version import versions
 

@@ -13,11 +13,11 @@ from mage_kernels import remask
 from torch import Tensor
 
 from mage_kit.condition import Condition
-from mage_kit.decoding import Decoding
 from mage_kit.draws import keys, uniforms
 from mage_kit.errors import PartsError
 from mage_kit.generation.sampling import Drawn, check_tokens, draw_tokens
-from mage_kit.model import Mage
+from mage_kit.models.decoding import Decoding
+from mage_kit.models.mage import Mage
 from mage_kit.selections import Selection, SelectionStep
 
 

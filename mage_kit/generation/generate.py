@@ -17,11 +17,11 @@ from torch import Tensor
 
 from mage_kit.checks import whole
 from mage_kit.condition import Condition, checked_labels, labels_in_turn
-from mage_kit.decoding import Decoding, DecodingChanges
 from mage_kit.errors import MageKitError
 from mage_kit.generation.decoding import Step, Trace, Watch, decode_tokens
 from mage_kit.generation.prepared import Asked, prepared
-from mage_kit.model import Mage
+from mage_kit.models.decoding import Decoding, DecodingChanges
+from mage_kit.models.mage import Mage
 from mage_kit.pictures import grid_picture, save_picture
 
 _MOST = 1_000_000

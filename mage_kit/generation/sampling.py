@@ -13,8 +13,8 @@ from mage_kernels import sample_tokens
 from torch import Tensor
 
 from mage_kit.condition import UNKNOWN, Condition
-from mage_kit.decoding import Decoding
-from mage_kit.model import Mage
+from mage_kit.models.decoding import Decoding
+from mage_kit.models.mage import Mage
 from mage_kit.selections import Predictions
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mage_kit.generation.decoding import Step
 from mage_kit.generation.generate import to_images
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.pictures import grid_picture
 
 _VEIL = 0.5  # grey of cells that are still masked

@@ -17,7 +17,7 @@ from mage_kit.condition import Condition
 from mage_kit.draws import keys, uniforms
 from mage_kit.errors import PartsError
 from mage_kit.generation.sampling import check_tokens, limited
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mage_kit import processes
-from mage_kit.classifier import MageClassifier
-from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
 from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.base import fingerprint
 from mage_kit.datasets.named import by_names
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.splits import TESTS, own_augment, published_views
 from mage_kit.loading import load_classifier
+from mage_kit.models.classifier import MageClassifier
 from mage_kit.progress import Reporter
+from mage_kit.recipes import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.training.folder import learned_classes
 from mage_kit.training.validation import measure_accuracy
@@ -51,8 +51,7 @@ def accuracy(
 
     def opened() -> tuple[MageClassifier, str, Dataset, str]:
         model = load_classifier(run, best_device(), weights=weights)
-        recipe = load_recipe(run / RECIPE_FILE)
-        assert isinstance(recipe, ClassifierRecipe)
+        recipe = Recipe.load(run / RECIPE_FILE)
         return model, recipe.name, *_images(recipe, model, data, learned)
 
     model, name, images, told = processes.first_ahead(opened)
@@ -72,9 +71,7 @@ def accuracy(
     }
 
 
-def _images(
-    recipe: ClassifierRecipe, model: MageClassifier, data: Path | None, learned: tuple[str, ...]
-) -> tuple[Dataset, str]:
+def _images(recipe: Recipe, model: MageClassifier, data: Path | None, learned: tuple[str, ...]) -> tuple[Dataset, str]:
     """Return what is classified, and what it is, for people."""
     if data is None:
         held = recipe.build_validation(learned)

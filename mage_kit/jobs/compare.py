@@ -13,11 +13,12 @@ from mage_kit.evaluation.judgement import Reference, make_reference
 from mage_kit.evaluation.probe import linear_probe
 from mage_kit.files import write_json
 from mage_kit.jobs.demo import loss_by_ratio, measure_samples
-from mage_kit.jobs.train import train
 from mage_kit.loading import load
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.storage import best_device
+from mage_kit.training.resolve import check
+from mage_kit.training.train import train
 
 
 def variants(vary: str) -> tuple[str, list[str]]:
@@ -53,7 +54,7 @@ def compare(source: Path, overrides: Sequence[str], vary: str, out: Path, report
     path, values = variants(vary)
     recipes = [Recipe.load(source, [*overrides, f"{path}={value}"]) for value in values]
     for recipe in recipes:
-        recipe.check()
+        check(recipe)
         labels_of(recipe.build_dataset())  # the table needs them: say so before any training
     references: dict[str, Reference] = {}
     rows = []

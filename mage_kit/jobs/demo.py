@@ -20,15 +20,15 @@ from mage_kit.evaluation.plots import plot_curves
 from mage_kit.evaluation.probe import probe_run
 from mage_kit.files import write_json
 from mage_kit.generation import generate
-from mage_kit.jobs.train import train
 from mage_kit.loading import load
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.pictures import grid_picture, labelled_rows, save_picture
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.report import write_report
 from mage_kit.storage import best_device
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.train import train
 
 SHOWN = 64
 

@@ -15,10 +15,10 @@ from mage_kit.generation.steps import Animation
 from mage_kit.image_files import open_image
 from mage_kit.jobs.written import save_gif, write_png
 from mage_kit.loading import load
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.pictures import side_by_side
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 
 from mage_kit import processes
-from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.curves import block_curves, shot_curves
 from mage_kit.evaluation.plots import plot_series
@@ -19,9 +18,10 @@ from mage_kit.evaluation.subject import Subject
 from mage_kit.files import check_writable, read_json, write_json
 from mage_kit.jobs.folders import clear_run
 from mage_kit.loading import load
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
+from mage_kit.recipes import Recipe
 from mage_kit.storage import RECIPE_FILE, require_folder, save, weights_digest
-from mage_kit.training.classifier_run import train_classifier
+from mage_kit.training.train import train
 from mage_kit.version import versions
 
 EVAL = "eval"
@@ -39,6 +39,7 @@ _CARRIED_OUT = frozenset(
         "rollbacks",
         "precision",
         "classes",
+        "validation",
     }
 )  # how a probe runs, not what it is
 
@@ -104,7 +105,8 @@ def published_probe(
     Returns:
         The result, ready for JSON.
     """
-    taken = [each for each in overrides if each.strip().startswith(("data", "validation", "pretrained"))]
+    named = ("data", "training.validation", "pretrained")
+    taken = [each for each in overrides if each.strip().startswith(named)]
     if taken:
         raise MageKitError(f"--set {taken[0]}: the probe's images and weights are named by --data and --weights")
     rows = {"features": _probe(subject, _weights(subject), "probe", overrides, resume, overwrite)}
@@ -112,10 +114,9 @@ def published_probe(
         place = subject.run / EVAL / "untrained"
         processes.on_first(lambda: _save(subject.recipe.build_model(subject.model.tokenizer), subject, place))
         rows["untrained encoder"] = _probe(subject, place, "probe-untrained", overrides, resume, overwrite)
-    ran = load_recipe(subject.run / EVAL / "probe" / RECIPE_FILE)
-    assert isinstance(ran, ClassifierRecipe) and ran.training is not None
+    ran = Recipe.load(subject.run / EVAL / "probe" / RECIPE_FILE)
     changed = departures(subject, ran)
-    precision = read_json(subject.run / EVAL / "probe" / "decisions.json")["precision"]["value"]
+    precision = read_json(subject.run / EVAL / "probe" / "decisions.json")["classifier_precision"]["value"]
     protocol = "linear probe: LARS, random resized crops (Table 11 of the supplement)"
     return {
         **subject.stated(),
@@ -129,12 +130,12 @@ def published_probe(
     }
 
 
-def departures(subject: Subject, ran: ClassifierRecipe) -> list[str]:
+def departures(subject: Subject, ran: Recipe) -> list[str]:
     """Return what of a probe is not as published, in words: everything but how it was carried out counts."""
-    plain = probe_recipe(subject, Path(), ()).extended(training=_published(subject))
+    plain = probe_recipe(subject, Path(), ()).changed("training", **_published(subject))
     mine, published = (json.loads(recipe.to_json()) for recipe in (ran, plain))
     found = []
-    for section in ("classifier", "training"):
+    for section in ("model", "training"):
         for name, value in published[section].items():
             if name not in _CARRIED_OUT and mine[section][name] != value:
                 found.append(f"{name} {mine[section][name]} (published {value})")
@@ -148,7 +149,7 @@ def _published(subject: Subject, batch: int = 4096) -> dict[str, Any]:
     wide = subject.recipe.model_dump(mode="json")["model"]["encoder"].get("dim", 0) >= _WIDE
     peak = (0.05 if wide else 0.1) * _BATCH / 256
     return {
-        "batch": batch, "epochs": 90, "warmup_epochs": 10, "optimizer": "lars", "weight_decay": 0.0,
+        "kind": "classify", "batch": batch, "epochs": 90, "warmup_epochs": 10, "optimizer": "lars", "weight_decay": 0.0,
         "base_lr": peak * 256 / batch,
     }  # fmt: skip
 
@@ -166,7 +167,7 @@ def _save(model: Mage, subject: Subject, place: Path) -> None:
     save(model, place, subject.recipe, overwrite=True)
 
 
-def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ()) -> ClassifierRecipe:
+def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the published probe of a run as a recipe: what is not of Table 11 is the run's own.
 
     Where the images are few, the batch is smaller, so that there are steps enough; the largest rate stays.
@@ -177,22 +178,22 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
     augment = subject.split.train.augment.model_dump(mode="json")
     data, validation = _sections(subject, run["data"] or {}, augment)
     encoder = run["model"]["encoder"]
-    return ClassifierRecipe.parse(
+    return Recipe.parse(
         {
             "name": f"{subject.recipe.name} probe",
             "plugins": run["plugins"],
             "seed": run["seed"],
             "tokenizer": {**run["tokenizer"], "weights": None},
             "data": data,
-            "validation": validation,
-            "classifier": {
+            "model": {
+                "kind": "classifier",
                 "classes": subject.split.classes,
                 "embedding": run["model"]["embedding"],
                 "encoder": {**encoder, **({"dropout": 0.0} if "dropout" in encoder else {})},
                 "head": "probe",
             },
             "pretrained": {"weights": str(weights), "freeze": True},
-            "training": {**_published(subject, batch), "workers": _workers()},
+            "training": {**_published(subject, batch), "workers": _workers(), "validation": validation},
             "kernels": run["kernels"],
         },
         overrides,
@@ -234,7 +235,7 @@ def _probe(
     resume = resume and processes.on_first((out / RECIPE_FILE).is_file)
     if not resume:
         processes.on_first(lambda: _clear(out, overwrite))
-    train_classifier(recipe, out, resume=resume, reporter=subject.reporter, images=images)
+    train(recipe, out, resume=resume, reporter=subject.reporter, images=images)
     measured: dict[str, Any] = read_json(out / EVAL / "accuracy.json")["raw"]
     return measured
 
@@ -243,7 +244,7 @@ def of_run(run: Path) -> dict[str, Any]:
     """Return what a result says of a run whose weights are taken as they are, ready for JSON."""
     digest = weights_digest(load(run))
     return {
-        "run": load_recipe(run / RECIPE_FILE).name,
+        "run": Recipe.load(run / RECIPE_FILE).name,
         "weights": "raw",
         "weights_sha256": digest,
         "versions": versions(),

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from mage_kit import processes
 from mage_kit.datasets import Dataset, ImageFolder
-from mage_kit.decoding import DecodingChanges
 from mage_kit.errors import MageKitError
 from mage_kit.evaluation.generation_metrics import (
     Extractor,
@@ -32,7 +31,8 @@ from mage_kit.evaluation.generation_metrics.measures import NEIGHBOURS, as_dict
 from mage_kit.evaluation.generation_metrics.reference import look_at, view_batches
 from mage_kit.generation import Labels, Sampler, generation_precision, prepared
 from mage_kit.loading import load_tokenizer
-from mage_kit.model import Mage
+from mage_kit.models.decoding import DecodingChanges
+from mage_kit.models.mage import Mage
 from mage_kit.progress import Reporter
 from mage_kit.storage import best_device, weights_digest
 from mage_kit.tokenizers import Tokenizer

@@ -158,8 +158,8 @@ def _paper(run: Path, measure: str, row: str, name: str, held: dict[str, Any]) -
     if (held.get("train_images"), held.get("test_images")) != _IMAGENET:
         return None, "other data than the paper's (ImageNet-1K)"
     recipe = read_json(run / RECIPE_FILE) if (run / RECIPE_FILE).is_file() else {}
-    width = recipe.get("model", {}).get("encoder", {}).get("dim")
-    contrasts = any(loss.get("kind") == "info_nce" for loss in recipe.get("losses", []))
+    width = (recipe.get("model") or {}).get("encoder", {}).get("dim")
+    contrasts = any(loss.get("kind") == "info_nce" for loss in (recipe.get("model") or {}).get("losses", []))
     figure = _PAPER.get((width, contrasts)) if measure == "probe" else None
     if figure is None:
         return None, f"the paper has no figure of this measure and width ({width})"

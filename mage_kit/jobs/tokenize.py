@@ -30,12 +30,14 @@ from mage_kit.draws import derive
 from mage_kit.errors import BrokenImageError, MageKitError, RecipeError
 from mage_kit.files import drop_temporaries, write_json, write_tensors
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.storage import TOKENIZER_FOLDER, best_device, describe_tokenizer, save_tokenizer
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.broken import BrokenImages
-from mage_kit.training.first_stage import fill_tokenizer
-from mage_kit.training.tokenizer_stage import to_float, token_precision
+from mage_kit.training.resolve import check
+from mage_kit.training.sources import WeightFolder, fill_tokenizer
+from mage_kit.training.tasks.base import to_float
+from mage_kit.training.tasks.tokens import token_precision
 
 _VIEWS = 8192  # views a token file, at most: what is lost when the command is killed
 _SHARD = (16, 1024)  # fewest and most images a token file
@@ -75,7 +77,7 @@ def tokenize(
     shard = shard or min(max(_VIEWS // (crops * (1 + mirrored)), _SHARD[0]), _SHARD[1])
     dataset, tokenizer = _parts(recipe, mirrored)
     tokenizer = tokenizer.to(device)
-    asked = recipe.training.precision if recipe.training else "auto"
+    asked = recipe.training.get("precision") if recipe.training else "auto"
     card = processes.on_first(lambda: _open(recipe, dataset, tokenizer, out, crops, mirrored, shard, asked, device))
     reporter.say(
         f"tokenizing {len(dataset)} images, {crops} crops{' x mirrored' if mirrored else ''}, {card.tokenizer}"
@@ -109,7 +111,7 @@ def _broken_in(file: Path) -> list[tuple[str, str]]:
 
 
 def _parts(recipe: Recipe, mirrored: bool) -> tuple[Dataset, Tokenizer]:
-    recipe.check()
+    check(recipe)
     weights: str | None = recipe.tokenizer.get("weights")
     if weights is None:
         raise RecipeError(
@@ -122,7 +124,7 @@ def _parts(recipe: Recipe, mirrored: bool) -> tuple[Dataset, Tokenizer]:
     if mirrored and not dataset.augment.flip:
         raise RecipeError(["$.data.augment.flip: 0, so --flip would make what training never sees"], recipe.name)
     tokenizer = recipe.build_tokenizer()
-    fill_tokenizer(tokenizer, recipe, Path(weights))
+    fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), WeightFolder(Path(weights)), recipe.name)
     if not tokenizer.spec.discrete:
         raise RecipeError([f"$.tokenizer.kind: {recipe.tokenizer.kind}, has no codes to cache"], recipe.name)
     return dataset, tokenizer

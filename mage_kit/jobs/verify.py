@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 from mage_kit.errors import MageKitError
 from mage_kit.files import read_json
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.storage import RECIPE_FILE, TOKENIZER_FOLDER
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 
 REFERENCE_FILE = "reference.json"
 TOLERANCE = 0.02  # relative, where a run states none
@@ -94,5 +93,5 @@ def _repeated(recipe: Recipe, run: Path) -> Recipe:
     tokenizer = recipe.tokenizer.model_dump(mode="json")
     if (run / TOKENIZER_FOLDER).is_dir():
         tokenizer["weights"] = str(run)
-    training = json.loads(recipe.training.model_dump_json())
-    return recipe.extended(tokenizer=tokenizer, training={**training, "checkpoint_every": 10**9, "samples_every": None})
+    quiet = {"checkpoint_every": 10**9, **({"samples_every": None} if recipe.training.kind == "masked" else {})}
+    return recipe.extended(tokenizer=tokenizer).changed("training", **quiet)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mage_kit.classifier import MageClassifier
 from mage_kit.decoders import DECODERS
 from mage_kit.encoders import ENCODERS
 from mage_kit.errors import MageKitError
@@ -19,7 +18,8 @@ from mage_kit.legacy.layouts import get_layout
 from mage_kit.legacy.mage import DECODER_HEADS, ENCODER_HEADS
 from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.vqgan import DEFAULT_SIZE
-from mage_kit.model import Mage
+from mage_kit.models.classifier import MageClassifier
+from mage_kit.models.mage import Mage
 from mage_kit.paddings import PADDINGS, MaskTokenPadding
 from mage_kit.registry import Registry
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, TamingVQGAN, Tokenizer

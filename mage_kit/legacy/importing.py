@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage_kit.classifier import MageClassifier
 from mage_kit.errors import MageKitError
 from mage_kit.legacy.layout import Fitted, Layout, LayoutError, Options
 from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
 from mage_kit.legacy.mage import TOKENIZER_PREFIX
 from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.source import Source, read_source
-from mage_kit.model import Mage
+from mage_kit.models.classifier import MageClassifier
+from mage_kit.models.mage import Mage
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.version import __version__
 

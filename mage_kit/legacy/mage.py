@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mage_kit.classifier import MageClassifier
 from mage_kit.decoders import ViTDecoder
 from mage_kit.encoders import ViTEncoder
 from mage_kit.legacy.forms import Batched, Rows
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair, Shapes, one_to_one
 from mage_kit.legacy.vqgan import VQGANLayout
 from mage_kit.losses import MaskedCrossEntropy
-from mage_kit.model import Mage
+from mage_kit.models.classifier import MageClassifier
+from mage_kit.models.mage import Mage
 from mage_kit.paddings import ClassTokenPadding, MaskTokenPadding
 from mage_kit.tokenizers import VQGAN
 

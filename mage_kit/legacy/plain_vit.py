@@ -23,12 +23,12 @@ from typing import Any
 from torch import Tensor
 
 from mage_kit.blocks import NORM_EPS
-from mage_kit.classifier import MageClassifier
 from mage_kit.embedding import resize_positions
 from mage_kit.encoders import ENCODERS, ViTEncoder
 from mage_kit.errors import MageKitError
 from mage_kit.grid import TokenGrid
-from mage_kit.model import Mage
+from mage_kit.models.classifier import MageClassifier
+from mage_kit.models.mage import Mage
 from mage_kit.tokenizers import TOKENIZERS
 
 

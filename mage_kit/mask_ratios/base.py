@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from mage_kit.registry import NoWires, Registry
+from mage_kit.registry import Registry
+from mage_kit.signature import NoWires
 
 
 class MaskRatio(ABC):

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from mage_kit.draws import generator
-from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.model import Mage
+from mage_kit.errors import MageKitError
+from mage_kit.models.mage import Mage
 from mage_kit.planning.memory import Memory, memory_of_step
 from mage_kit.planning.walk import PARTS, AttentionKind, Numbers, walk_step, walk_tokenizer
-from mage_kit.recipe import Recipe
-from mage_kit.sections import Training
+from mage_kit.recipes.workload import Workload
 
 IMAGENET = 1_281_167
 _COUNTED = 8  # images of the pass that operations are counted on
@@ -76,45 +75,44 @@ class Estimate:
     ratio: float
 
 
-def estimate(recipe: Recipe, machine: Machine, images: int = IMAGENET, attention: AttentionKind = "fused") -> Estimate:
-    """Work out what a recipe costs on a machine; nothing is run but on the meta device.
+def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention: AttentionKind = "fused") -> Estimate:
+    """Work out what a training costs on a machine; nothing is run but on the meta device.
 
     Args:
-        recipe: With training.
+        work: Of a recipe; `workload` reads it.
         machine: What it is planned for.
         images: In the data set.
         attention: "fused" for GPUs' kernels, "matmul" for the form that most CPUs train by.
 
     Raises:
-        MageKitError: If the recipe has no training, or its batch cannot be spread over the processes.
+        MageKitError: If its batch cannot be spread over the processes.
     """
-    model = recipe.check()
-    training = _checked(recipe, machine, images)
+    _check(work, machine, images)
+    model = work.model
     ratio = float(model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
-    cached = recipe.data is not None and recipe.data.kind == "token_cache"
-    numbers = Numbers(4 if training.precision == "float32" else 2, 1 if attention == "fused" else 2, attention)
-    recompute = recipe.kernels.recompute
+    cached, recompute = work.cached, work.recompute
+    numbers = Numbers(2 if work.low_precision else 4, 1 if attention == "fused" else 2, attention)
     operations = _operations(model, ratio, numbers, recompute=recompute, cached=cached)
-    local = training.batch // machine.processes
-    micro = min(training.micro_batch or local, local)
+    local = work.batch // machine.processes
+    micro = min(work.micro_batch or local, local)
 
     def memory(count: int) -> Memory:
         return memory_of_step(
-            model, count, ratio, numbers, ema=training.ema is not None, recompute=recompute,
-            accumulates=micro < local, shards=machine.processes if training.shard else 1, tokens_cached=cached,
+            model, count, ratio, numbers, ema=work.ema, recompute=recompute,
+            accumulates=micro < local, shards=machine.processes if work.shard else 1, tokens_cached=cached,
         )  # fmt: skip
 
     trained = sum(value.numel() for _, value in model.trainable())
     ring = (machine.processes - 1) / machine.processes
     passes = local // micro  # sharded weights are fetched for forward and backward of each, gradients sent once
-    traffic = (2 * passes + 1 if training.shard else 2) * ring * 4.0 * trained
+    traffic = (2 * passes + 1 if work.shard else 2) * ring * 4.0 * trained
     rate = machine.processes * machine.tflops * 1e12 * machine.utilization
-    seconds = training.batch * sum(operations.values()) / rate
-    steps = max(1, round(training.epochs * (images // training.batch)))
+    seconds = work.batch * sum(operations.values()) / rate
+    steps = max(1, round(work.epochs * (images // work.batch)))
     return Estimate(
         parameters=_parameters(model),
         operations=operations,
-        batch=training.batch,
+        batch=work.batch,
         micro=micro,
         memory=memory(micro),
         fits=_fitting(memory, machine.memory * 2**30 * _ROOM),
@@ -127,19 +125,15 @@ def estimate(recipe: Recipe, machine: Machine, images: int = IMAGENET, attention
     )
 
 
-def _checked(recipe: Recipe, machine: Machine, images: int) -> Training:
-    """Return how the recipe trains, if a machine of that kind can."""
+def _check(work: Workload, machine: Machine, images: int) -> None:
+    """Raise MageKitError unless a machine of that kind can train so."""
     for name, value in dataclasses.asdict(machine).items():
         if not (math.isfinite(value) and value > 0):
             raise MageKitError(f"{name}: {value}, must be a finite number above 0")
-    training = recipe.training
-    if training is None:
-        raise RecipeError(["$.training: missing, there is nothing to plan"], recipe.name)
-    if training.batch % machine.processes:
-        raise MageKitError(f"processes: {machine.processes}, must divide $.training.batch ({training.batch})")
-    if images < training.batch:
-        raise MageKitError(f"images: {images}, must be at least $.training.batch ({training.batch})")
-    return training
+    if work.batch % machine.processes:
+        raise MageKitError(f"processes: {machine.processes}, must divide $.training.batch ({work.batch})")
+    if images < work.batch:
+        raise MageKitError(f"images: {images}, must be at least $.training.batch ({work.batch})")
 
 
 def _operations(model: Mage, ratio: float, numbers: Numbers, *, recompute: bool, cached: bool) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.planning.walk import Numbers, walk_step, walk_tokenizer
 
 _LOGIT_COPIES = 3  # float32 logits that exist beside the kept ones where the loss turns from forward to backward

@@ -19,7 +19,7 @@ from mage_kit.blocks import MLP, Block, SelfAttention
 from mage_kit.embedding import TokenEmbedding
 from mage_kit.head import CodeHead
 from mage_kit.losses import BatchMasks, InfoNCE
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.tokenizers import Tokenizer
 
 PARTS = ("encoder", "decoder", "head", "losses")

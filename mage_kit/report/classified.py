@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mage_kit.classifier import MageClassifier
-from mage_kit.classifier_recipe import ClassifierRecipe
 from mage_kit.datasets import Dataset
 from mage_kit.editing import to_picture
 from mage_kit.errors import MageKitError
 from mage_kit.loading import load_classifier
+from mage_kit.models.classifier import MageClassifier
 from mage_kit.pictures import labelled_sheets, side_by_side
 from mage_kit.progress import Reporter
+from mage_kit.recipes import Recipe
 from mage_kit.report.charts import confusion_chart
 from mage_kit.report.content import Figure, Part, picture
 from mage_kit.report.stills import still_of
@@ -33,7 +33,7 @@ _WIDE = 128  # pixels that a picture with its words is wide, at least
 _CHARTED = 100  # classes; of more, a chart shows nothing
 
 
-def predictions(run: Path, recipe: ClassifierRecipe, reporter: Reporter) -> list[Part]:
+def predictions(run: Path, recipe: Recipe, reporter: Reporter) -> list[Part]:
     """Classify some of the recipe's validation images; or say why there are none."""
     title = "Predictions"
     try:

@@ -15,16 +15,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mage_kit.classifier_recipe import ClassifierRecipe, load_recipe
 from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError
 from mage_kit.files import read_json
 from mage_kit.generation import generate
 from mage_kit.loading import load
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.pictures import grid_picture
 from mage_kit.progress import Task
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.report.charts import Chart, codebook_chart
 from mage_kit.report.stills import still_of
 from mage_kit.storage import EMA_FILE, RECIPE_FILE, best_device
@@ -143,24 +142,29 @@ def measured(run: Path) -> Part:
     return part
 
 
-def any_recipe_of(run: Path) -> Recipe | ClassifierRecipe:
-    """Read a run's recipe, a model's or a classifier's.
+def any_recipe_of(run: Path) -> Recipe:
+    """Read a run's recipe, of whatever kind.
 
     Raises:
         MageKitError: If the folder is none of a run.
     """
     if not (run / RECIPE_FILE).is_file():
         raise MageKitError(f"folder: '{run}', holds no {RECIPE_FILE}, so is no run")
-    return load_recipe(run / RECIPE_FILE)
+    return Recipe.load(run / RECIPE_FILE)
 
 
 def recipe_of(run: Path) -> Recipe:
-    """Read the recipe of a model's run.
+    """Read the recipe of a masked model's run.
 
     Raises:
-        MageKitError: If the folder is none of a run, or a classifier's.
+        MageKitError: If the folder is none of a run, or of something else.
     """
     recipe = any_recipe_of(run)
-    if isinstance(recipe, ClassifierRecipe):
-        raise MageKitError(f"folder: '{run}', holds a classifier, must hold a model")
+    if kind_of(recipe) != "mage":
+        raise MageKitError(f"folder: '{run}', holds a {kind_of(recipe)}, must hold a masked model")
     return recipe
+
+
+def kind_of(recipe: Recipe) -> str:
+    """Return what a recipe is of: "mage", "classifier", or "tokenizer"."""
+    return "tokenizer" if recipe.model is None else recipe.model.kind

@@ -9,7 +9,7 @@ from PIL import Image
 from mage_kit.datasets import Dataset
 from mage_kit.editing import to_picture
 from mage_kit.errors import BrokenImageError, MageKitError
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 
 
 def stills_of(recipe: Recipe) -> tuple[Dataset | None, str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mage_kit.editing import inpaint, predict_pixels, reconstruct
 from mage_kit.image_files import to_channels
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.report.content import Part, picture, scale_of
 
 IMAGES = 4

@@ -8,14 +8,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mage_kit.classifier_recipe import ClassifierRecipe
+import torch
+
 from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.files import read_json, write_text
 from mage_kit.loading import load
 from mage_kit.machine import machine
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe
 from mage_kit.report import content, views
 from mage_kit.report.charts import classifier_charts, ratio_chart, schedule_chart, training_charts
 from mage_kit.report.classified import predictions
@@ -83,7 +84,7 @@ def write_report(
         raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
     records = read_metrics(run)
     recipe = content.any_recipe_of(run)
-    if isinstance(recipe, ClassifierRecipe):
+    if content.kind_of(recipe) == "classifier":
         if mae is not None:
             raise MageKitError(f"mae: '{mae}', stands beside reconstructions, and a classifier has none")
         page = _classifier_page(run, recipe, records, reporter)
@@ -116,7 +117,7 @@ def _gather(
     )
 
 
-def _classifier_page(run: Path, recipe: ClassifierRecipe, records: list[dict[str, Any]], reporter: Reporter) -> Page:
+def _classifier_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], reporter: Reporter) -> Page:
     complete, last, state = _state(run, records, "classifier")
     figures = [] if last is None else _headline({**last, "accuracy": None})
     tested = [record for record in records if record["stage"] == "validation"]
@@ -169,7 +170,8 @@ def _looks(run: Path, recipe: Recipe, others: dict[str, Mage], reporter: Reporte
 
 
 def _schedules(recipe: Recipe) -> Part:
-    model = recipe.check()
+    with torch.device("meta"):
+        model = recipe.build_model()
     charts = [ratio_chart(model.mask_ratio)]
     if model.spec.discrete:
         charts.append(schedule_chart(model.decoding.schedule, model.spec.grid.size, model.decoding.steps))

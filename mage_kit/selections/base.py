@@ -14,7 +14,8 @@ from mage_kernels import gumbel
 from torch import Tensor
 
 from mage_kit.grid import TokenGrid
-from mage_kit.registry import NoWires, Registry
+from mage_kit.registry import Registry
+from mage_kit.signature import NoWires
 
 
 @dataclass(frozen=True)

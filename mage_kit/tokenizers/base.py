@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from mage_kit.errors import MageKitError
 from mage_kit.fields import Positive
 from mage_kit.grid import TokenSpec
-from mage_kit.registry import NoWires, Registry
+from mage_kit.registry import Registry
+from mage_kit.signature import NoWires
 
 ImageSize = Annotated[tuple[Positive, Positive], Field(description="Height and width in pixels.")]
 Channels = Literal[1, 3, 4]

@@ -1,8 +1,8 @@
 """Checkpoints: a folder a step, written whole or not at all, without pickles, the same for any number of processes.
 
-weights.safetensors holds the module, ema.safetensors the means of its weights, optimizer.safetensors AdamW's moments
-by parameter name, sums.safetensors the metrics gathered since the last line of the log; recipe.json the recipe's text;
-state.json the step, the counters, and the SHA-256 of every file.
+weights.safetensors holds the modules, each tensor as PLAYER/NAME, ema.safetensors the means of their weights,
+optimizer.safetensors what the optimizers keep, as PLAYER/NAME/KIND, sums.safetensors the metrics gathered since the
+last line of the log; recipe.json the recipe's text; state.json the step, the counters, and the SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -11,64 +11,57 @@ import errno
 import hashlib
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mage_kit import processes
 from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.progress import Reporter
 from mage_kit.storage import load_state, state_of
-from mage_kit.training.ema import WeightMean
+from mage_kit.training.players import Player
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
-class Checkpointed:
-    """What a stage keeps over a restart.
+class State:
+    """What a training keeps over a restart.
 
     Args:
-        module: Its weights and buffers.
-        names: The optimiser's parameters by name, in order of `module.named_parameters()`.
-        optimizer: AdamW, or another that keeps tensors.
+        players: Their modules, optimizers, and running means.
         sums: Named running sums of metrics, changed in place; each process has a part of them.
-        ema: The weights' running means, if there are any.
         counters: Named whole numbers, changed in place.
-        moments: What the optimiser keeps of each parameter, by name; AdamW's.
     """
 
-    module: nn.Module
-    names: dict[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    players: Sequence[Player]
     sums: dict[str, Tensor]
-    ema: WeightMean | None = None
     counters: dict[str, int] = field(default_factory=dict)
-    moments: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq")
 
 
-def mean_state(kept: Checkpointed) -> dict[str, Tensor]:
-    """Return a stage's tensors with the mean weights, as `state_of` does; it must have such means."""
-    assert kept.ema is not None
-    state = state_of(kept.module)
-    for name, mean in kept.ema.means.items():  # one at a time: a sharded model does not fit as a whole
+def mean_state(player: Player) -> dict[str, Tensor]:
+    """Return a module's tensors with the mean weights, as `state_of` does; the player must have such means."""
+    assert player.mean is not None
+    state = state_of(player.module)
+    for name, mean in player.mean.means.items():  # one at a time: a sharded model does not fit as a whole
         full = processes.whole(mean)
         if processes.is_first():
             state[name] = full.cpu().contiguous()
     return state
 
 
-def save_checkpoint(folder: Path, step: int, parts: Checkpointed, recipe_json: str, keep: int) -> Path:
+def save_checkpoint(folder: Path, step: int, state: State, recipe_json: str, keep: int) -> Path:
     """Write the checkpoint of a step and drop all but the newest `keep`; all processes call it, the first writes.
 
     Args:
-        folder: Of the stage's checkpoints.
+        folder: Of the training's checkpoints.
         step: Steps done.
-        parts: What to keep.
+        state: What to keep.
         recipe_json: Text of the recipe.
         keep: How many checkpoints stay.
 
@@ -76,7 +69,7 @@ def save_checkpoint(folder: Path, step: int, parts: Checkpointed, recipe_json: s
         MageKitError: If it cannot be written, as on a full disk; earlier checkpoints are untouched.
     """
     target = folder / f"step-{step:08d}"
-    tensors = _tensors(parts)
+    tensors = _tensors(state)
 
     def write() -> None:
         try:
@@ -85,7 +78,7 @@ def save_checkpoint(folder: Path, step: int, parts: Checkpointed, recipe_json: s
                     write_tensors(temporary / f"{name}.safetensors", held)
                 write_text(temporary / "recipe.json", recipe_json)
                 files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
-                write_json(temporary / "state.json", {"step": step, "counters": parts.counters, "sha256": files})
+                write_json(temporary / "state.json", {"step": step, "counters": state.counters, "sha256": files})
         except Exception as error:
             raise _unwritten(target, error) from None
         for old in list_checkpoints(folder)[:-keep]:
@@ -96,7 +89,7 @@ def save_checkpoint(folder: Path, step: int, parts: Checkpointed, recipe_json: s
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return a stage's checkpoints, oldest first; unfinished ones are not among them."""
+    """Return a training's checkpoints, oldest first; unfinished ones are not among them."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d{8}", path.name))
@@ -129,46 +122,66 @@ def verify_checkpoint(path: Path) -> None:
             raise MageKitError(f"{path / name}: its content is not what was written (SHA-256 differs)")
 
 
-def load_checkpoint(path: Path, parts: Checkpointed) -> int:
-    """Fill module, optimiser, means and sums from a checkpoint; return the steps done.
+def load_checkpoint(path: Path, state: State) -> int:
+    """Fill modules, optimizers, means and sums from a checkpoint; return the steps done.
 
     Nothing is changed unless all is read.
 
     Raises:
-        MageKitError: If it is damaged or belongs to another model.
+        MageKitError: If it is damaged or belongs to another training.
     """
-    wanted = ("weights", "optimizer", "sums", *(("ema",) if parts.ema else ()))
+    means = any(player.mean for player in state.players)
+    wanted = ("weights", "optimizer", "sums", *(("ema",) if means else ()))
     read = {name: read_tensors(path / f"{name}.safetensors") for name in wanted}
-    state = read_json(path / "state.json")
-    moments = read["optimizer"]
-    wanted_names = parts.names if moments else {}  # none at all: saved before the first step that counted
-    missing = [f"{name}/{part}" for name in wanted_names for part in parts.moments if f"{name}/{part}" not in moments]
-    if parts.ema:
-        missing += [f"ema/{name}" for name in parts.ema.means if name not in read["ema"]]
+    stored = read_json(path / "state.json")
+    missing = [line for player in state.players for line in _missing(player, read)]
     if missing:
         raise MageKitError(f"{path}: holds no {', '.join(missing[:5])}")
-    load_state(parts.module, read["weights"], str(path))
-    for name, parameter in parts.names.items():
-        held = parts.optimizer.state[parameter]
-        held.clear()
-        if not moments:
-            del parts.optimizer.state[parameter]
-            continue
-        for part in parts.moments:
-            value = moments[f"{name}/{part}"]
-            is_count = part == "step"
-            held[part] = value.to(parameter.device) if is_count else processes.sharded_like(value, parameter)
-    if parts.ema:
-        for name, mean in parts.ema.means.items():
-            mean.copy_(processes.sharded_like(read["ema"][name], mean))
-    device = next(iter(parts.names.values())).device
-    _load_sums(parts.sums, {name: tensor.to(device) for name, tensor in read["sums"].items()})
-    parts.counters.update({name: int(value) for name, value in state.get("counters", {}).items()})
-    step: int = state["step"]
+    for player in state.players:
+        _fill(player, read, str(path))
+    device = next(iter(state.players[0].names.values())).device
+    _load_sums(state.sums, {name: tensor.to(device) for name, tensor in read["sums"].items()})
+    state.counters.update({name: int(value) for name, value in stored.get("counters", {}).items()})
+    step: int = stored["step"]
     return step
 
 
-def resume(kept: Checkpointed, checkpoints: Path, reporter: Reporter) -> int:
+def _missing(player: Player, read: dict[str, dict[str, Tensor]]) -> list[str]:
+    """Name what a player needs and a checkpoint lacks: what its optimizer keeps of one parameter it keeps of all."""
+    moments = _of(player, read["optimizer"])
+    kinds = {name.rpartition("/")[2] for name in moments}  # none at all: saved before the first step that counted
+    missing = [f"{name}/{kind}" for name in player.names for kind in sorted(kinds) if f"{name}/{kind}" not in moments]
+    if player.mean:
+        held = _of(player, read["ema"])
+        missing += [f"ema/{name}" for name in player.mean.means if name not in held]
+    return missing
+
+
+def _fill(player: Player, read: dict[str, dict[str, Tensor]], source: str) -> None:
+    load_state(player.module, _of(player, read["weights"]), source)
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name, value in _of(player, read["optimizer"]).items():
+        place, _, kind = name.rpartition("/")
+        moments.setdefault(place, {})[kind] = value
+    for name, parameter in player.names.items():
+        player.held.state.pop(parameter, None)
+        for kind, value in moments.get(name, {}).items():
+            is_count = kind == "step"
+            placed = value.to(parameter.device) if is_count else processes.sharded_like(value, parameter)
+            player.held.state[parameter][kind] = placed
+    if player.mean:
+        held = _of(player, read["ema"])
+        for name, mean in player.mean.means.items():
+            mean.copy_(processes.sharded_like(held[name], mean))
+
+
+def _of(player: Player, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A player's tensors of a file, under their own names."""
+    before = f"{player.name}/"
+    return {name[len(before) :]: tensor for name, tensor in tensors.items() if name.startswith(before)}
+
+
+def resume(state: State, checkpoints: Path, reporter: Reporter) -> int:
     """Load the newest checkpoint that verifies; return the steps done, 0 without any.
 
     A damaged one is told and passed over for the one before.
@@ -180,7 +193,7 @@ def resume(kept: Checkpointed, checkpoints: Path, reporter: Reporter) -> int:
         step, problem = 0, processes.on_first(partial(_damage, path))  # one at a time: the first sound one will do
         if not problem:
             try:
-                step = load_checkpoint(path, kept)
+                step = load_checkpoint(path, state)
             except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
                 problem = str(error) or type(error).__name__
         if told := next(filter(None, processes.collect(problem)), ""):  # one process cannot read it: none uses it
@@ -208,16 +221,21 @@ def _damage(path: Path) -> str:
     return ""
 
 
-def _tensors(parts: Checkpointed) -> dict[str, dict[str, Tensor]]:
+def _tensors(state: State) -> dict[str, dict[str, Tensor]]:
     """Everything in full, on the CPU of the first process; the others take part and keep nothing."""
-    moments = {
-        f"{name}/{part}": value
-        for name, parameter in parts.names.items()
-        for part, value in parts.optimizer.state[parameter].items()
-    }
-    sums = {name: processes.add_up(tensor.clone()) for name, tensor in sorted(parts.sums.items())}
-    held = {"weights": state_of(parts.module), "optimizer": _whole(moments), "sums": _whole(sums)}
-    return held | ({"ema": _whole(parts.ema.means)} if parts.ema else {})
+    weights: dict[str, Tensor] = {}
+    moments: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
+    for player in state.players:
+        weights |= {f"{player.name}/{name}": value for name, value in state_of(player.module).items()}
+        for name, parameter in player.names.items():
+            held = player.held.state.get(parameter, {})
+            moments |= {f"{player.name}/{name}/{kind}": value for kind, value in held.items()}
+        if player.mean:
+            means |= {f"{player.name}/{name}": value for name, value in player.mean.means.items()}
+    sums = {name: processes.add_up(tensor.clone()) for name, tensor in sorted(state.sums.items())}
+    found = {"weights": weights, "optimizer": _whole(moments), "sums": _whole(sums)}
+    return found | ({"ema": _whole(means)} if means else {})
 
 
 def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,80 +2,86 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mage_kernels import choose_attention, survey
 from mage_kernels.attention import attention_problem
 from torch import nn
 
+from mage_kit.block_settings import WithBlocks
 from mage_kit.blocks import SelfAttention
-from mage_kit.classifier import MageClassifier
-from mage_kit.classifier_recipe import ClassifierRecipe
-from mage_kit.errors import RecipeError
-from mage_kit.model import Mage
 from mage_kit.precision import Decision
-from mage_kit.recipe import Recipe
-
-AnyRecipe = Recipe | ClassifierRecipe
-AnyModel = Mage | MageClassifier
+from mage_kit.progress import Reporter
 
 
-def check_kernels(recipe: AnyRecipe, model: AnyModel, device: torch.device) -> None:
-    """Try what the recipe asks for by name.
+def kernel_problems(model: Any, device: torch.device, precision: str, images: int) -> list[str]:
+    """Try what a recipe asks for by name; return a line for a backend or a form that cannot run.
 
     Args:
-        recipe: With training.
-        model: Its model; the meta device will do.
+        model: Carries what is asked, `backend` and `attention`; the meta device will do.
         device: Where training would run.
-
-    Raises:
-        RecipeError: If a backend or an attention form cannot run there.
+        precision: As asked: "auto", "float32" or "bfloat16".
+        images: At once in training.
     """
-    kernels, found = recipe.kernels, []
-    if kernels.backend == "triton":
+    found = []
+    if model.backend == "triton":
         try:
-            survey(device, kernels.backend)
+            survey(device, model.backend)
         except ValueError as error:
             found.append(f"$.kernels.{error}")
-    if kernels.attention != "auto":
-        for part in (model.encoder, model.decoder) if isinstance(model, Mage) else (model.encoder,):
-            problem = _attention_problem(recipe, model, part, device)
+    if model.attention != "auto":
+        for name in ("encoder", "decoder"):
+            part = getattr(model, name, None)
+            problem = None if part is None else _attention_problem(model, part, device, precision, images)
             if problem is not None:
-                found.append(f"$.kernels.attention: {kernels.attention}, cannot train here: {problem}")
+                found.append(f"$.kernels.attention: {model.attention}, cannot train here: {problem}")
                 break
-    if found:
-        raise RecipeError(found, recipe.name)
+    return found
 
 
-def part_attention(
-    recipe: AnyRecipe, model: AnyModel, part: nn.Module, device: torch.device, precision: str
-) -> Decision:
-    """Choose the attention form of the encoder or the decoder: as asked, else the faster one at its shape."""
+def part_attention(model: Any, part: nn.Module, device: torch.device, precision: str, images: int) -> Decision:
+    """Choose the attention form of a part: as asked, else the faster one at its shape.
+
+    Args:
+        model: Whose part it is.
+        part: Its encoder or decoder.
+        device: Where.
+        precision: "float32" or "bfloat16".
+        images: At once in training.
+    """
     block = next((module for module in part.modules() if isinstance(module, SelfAttention)), None)
     if block is None:
         return Decision("sdpa", "no attention in it")
-    if recipe.kernels.attention != "auto":
-        return Decision(recipe.kernels.attention, f"attention '{recipe.kernels.attention}' was asked for")
+    if model.attention != "auto":
+        return Decision(model.attention, f"attention '{model.attention}' was asked for")
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    shape = _shape(recipe, model, part, block)
-    choice = choose_attention(recipe.kernels.backend, device, dtype, shape, block.dropout)
+    choice = choose_attention(model.backend, device, dtype, _shape(model, part, block, images), block.dropout)
     return Decision(choice.implementation, choice.reason)
 
 
-def _attention_problem(recipe: AnyRecipe, model: AnyModel, part: nn.Module, device: torch.device) -> str | None:
+def set_blocks(model: nn.Module, recompute: bool, compile: bool, reporter: Reporter) -> None:
+    """Recompute and compile transformer blocks as the recipe says; say so where there is nothing to do it with."""
+    if not isinstance(model, WithBlocks):
+        counts = {"recompute": 0, "compile": 0}
+    else:
+        counts = {"recompute": model.set_recomputation(recompute), "compile": model.compile_blocks() if compile else 0}
+    for name, wanted in {"recompute": recompute, "compile": compile}.items():
+        if wanted and not counts[name]:
+            reporter.say(f"$.kernels.{name}: true, but this model has no blocks of ours: nothing changes")
+
+
+def _attention_problem(model: Any, part: nn.Module, device: torch.device, asked: str, images: int) -> str | None:
     """Why the form asked for runs in none of the precisions that training may take."""
     block = next((module for module in part.modules() if isinstance(module, SelfAttention)), None)
-    form, asked = recipe.kernels.attention, recipe.training.precision if recipe.training else "auto"
-    if block is None or form == "auto":
+    if block is None:
         return None
     kinds = {"float32": [torch.float32], "bfloat16": [torch.bfloat16]}.get(asked, [torch.bfloat16, torch.float32])
-    shape = _shape(recipe, model, part, block)
-    problems = [attention_problem(form, device, kind, shape, block.dropout) for kind in kinds]
+    shape = _shape(model, part, block, images)
+    problems = [attention_problem(model.attention, device, kind, shape, block.dropout) for kind in kinds]
     return None if None in problems else problems[0]
 
 
-def _shape(recipe: AnyRecipe, model: AnyModel, part: nn.Module, block: SelfAttention) -> tuple[int, int, int, int]:
-    assert recipe.training is not None
-    dropped = model.n_dropped if isinstance(model, Mage) and part is model.encoder else 0
-    seen = 1 + model.spec.grid.size - dropped
-    batch = recipe.training.micro_batch or recipe.training.batch
-    return batch, block.heads, seen, block.qkv.in_features // block.heads
+def _shape(model: Any, part: nn.Module, block: SelfAttention, images: int) -> tuple[int, int, int, int]:
+    dropped = getattr(model, "n_dropped", 0) if part is model.encoder else 0
+    return images, block.heads, 1 + model.spec.grid.size - dropped, block.qkv.in_features // block.heads

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -21,34 +20,9 @@ from mage_kit.condition import UNKNOWN
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.draws import derive
 from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.training.batches import Batch
 
 _STAND_INS = 100  # broken images in a row, after which the data is no data
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's images.
-
-    Args:
-        images_TCHW: uint8, view after view.
-        index_B: int64, places in the data set; in all processes together a step's images are those of `Order`.
-        epoch: Which pass over the data.
-        views: Views of each image.
-        labels_B: int64 class numbers, `UNKNOWN` where an image has none; None where all have none.
-        broken: (name, reason) of images that could not be used; others stand in for them.
-    """
-
-    images_TCHW: Tensor
-    index_B: Tensor
-    epoch: int
-    views: int
-    labels_B: Tensor | None = None
-    broken: tuple[tuple[str, str], ...] = ()
-
-    def pin_memory(self) -> Batch:
-        """Return the same batch in memory that a GPU can fetch from while it computes."""
-        pinned = dataclasses.replace(self, images_TCHW=self.images_TCHW.pin_memory())
-        return dataclasses.replace(pinned, index_B=self.index_B.pin_memory())
 
 
 class Order:

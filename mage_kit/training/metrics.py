@@ -1,4 +1,4 @@
-"""metrics.jsonl always, TensorBoard where installed; a resumed run continues the same curve."""
+"""The log, metrics.jsonl; a resumed run continues the same curve."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import resource
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,21 @@ from torch import Tensor
 
 from mage_kit.errors import MageKitError
 from mage_kit.files import write_text
-from mage_kit.processes import add_up, is_first
+from mage_kit.processes import add_up, on_first
+from mage_kit.training.events import Callbacks, LogEvent
 
 
 class MetricsLog:
-    """One JSON object a line.
+    """One JSON object a line; who asked for it is told of each.
 
     Args:
         folder: The run folder.
+        callbacks: Told of each line.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, callbacks: Callbacks | None = None) -> None:
         self.file = folder / "metrics.jsonl"
-        self._board = _tensorboard(folder) if is_first() else None
+        self._callbacks = callbacks or Callbacks()
 
     def rewind(self, stage: str, step: int) -> None:
         """Drop lines of a stage after a step, as written by a run that was killed after its last checkpoint."""
@@ -37,17 +38,13 @@ class MetricsLog:
         write_text(self.file, "".join(line + "\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record; it has `stage` and `step`."""
+        """Append a record, which has `stage` and `step`; all processes call it, the first writes."""
+        on_first(lambda: self._append(record))
+        self._callbacks.tell(LogEvent(record["stage"], record["step"], record))
+
+    def _append(self, record: dict[str, Any]) -> None:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if self._board is not None:
-            for name, value in _flat(record):
-                self._board.add_scalar(f"{record['stage']}/{name}", value, record["step"])
-
-    def close(self) -> None:
-        """Flush TensorBoard's file."""
-        if self._board is not None:
-            self._board.close()
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -56,15 +53,6 @@ def peak_memory_gib(device: torch.device) -> float:
         return round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
-
-
-def _flat(record: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
-    """Yield numbers with their names; those inside objects as a/b/c."""
-    for name, value in record.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}/")
-        elif isinstance(value, int | float) and name != "step":
-            yield before + name, value
 
 
 def read_metrics(folder: Path, stage: str | None = None) -> list[dict[str, Any]]:
@@ -92,14 +80,6 @@ def _is_before(line: str, stage: str, step: int) -> bool:
     except json.JSONDecodeError:
         return False
     return bool(record["stage"] not in (stage, "validation") or record["step"] <= step)
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"))
 
 
 class RatioBins:

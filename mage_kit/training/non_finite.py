@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from mage_kit.processes import local
 
 
-def name_the_module(root: nn.Module, parameters: Mapping[str, nn.Parameter], run: Callable[[], None]) -> str:
+def name_the_module(
+    roots: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter], run: Callable[[], None]
+) -> str:
     """Repeat a step and say in words where the first non-finite number came up.
 
     Args:
-        root: Whose modules are watched.
+        roots: Whose modules are watched, each by what stands before their names.
         parameters: Whose gradients are looked at when all outputs are finite.
         run: The step, forward and backward, from the same random numbers.
     """
@@ -29,7 +31,12 @@ def name_the_module(root: nn.Module, parameters: Mapping[str, nn.Parameter], run
 
         return look
 
-    leaves = [(name, part) for name, part in root.named_modules() if not any(True for _ in part.children())]
+    leaves = [
+        (before + name, part)
+        for before, root in roots.items()
+        for name, part in root.named_modules()
+        if not any(True for _ in part.children())
+    ]
     handles = [part.register_forward_hook(watch(name)) for name, part in leaves]
     try:
         run()

@@ -1,4 +1,4 @@
-"""AdamW with the published decay rule, and the learning rate of a step."""
+"""AdamW with the published decay rule, the norm of gradients, and the learning rate of groups."""
 
 from __future__ import annotations
 
@@ -38,15 +38,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> f
     if limit is not None and math.isfinite(norm) and norm > limit:
         torch._foreach_mul_([local(gradient) for gradient in gradients], limit / (norm + 1e-6))
     return norm
-
-
-def lr_at(step: int, steps: int, warmup: int, peak: float, least: float = 0.0) -> float:
-    """Return the learning rate of a step (from 0): linear from 0 over `warmup` steps, then cosine to `least` at
-    `steps`."""
-    if step < warmup:
-        return peak * step / warmup
-    share = (step - warmup) / max(1, steps - warmup)
-    return least + (peak - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -1,4 +1,4 @@
-"""A run: recipe in, run folder out. Tokenizer first where it is untrained, then the model.
+"""What the trainings of one run share, how each begins, and what each leaves.
 
 Folder: recipe.json, data.json, decisions.json, metrics.jsonl, broken.json, checkpoints/STAGE/step-*, samples/,
 tokenizer/, at the end model.safetensors and, with a running mean of the weights, ema.safetensors.
@@ -7,197 +7,167 @@ tokenizer/, at the end model.safetensors and, with a running mean of the weights
 from __future__ import annotations
 
 import contextlib
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from mage_kit import processes
-from mage_kit.datasets import Dataset, TokenCache
-from mage_kit.errors import RecipeError, TrainingStopped
+from mage_kit.errors import TrainingStopped
 from mage_kit.files import locked, write_tensors
-from mage_kit.losses import LOSSES
-from mage_kit.model import Mage
-from mage_kit.places import at
+from mage_kit.precision import Decision, choose_precision
 from mage_kit.progress import Reporter
-from mage_kit.recipe import Recipe
-from mage_kit.storage import EMA_FILE, MODEL_FILE, best_device, describe_tokenizer, state_of
-from mage_kit.tokenizers import TOKENIZERS, Tokenizer
-from mage_kit.training.block_wishes import set_blocks
+from mage_kit.storage import EMA_FILE, MODEL_FILE, TOKENIZER_FOLDER, save_tokenizer, state_of
 from mage_kit.training.broken import BrokenImages
-from mage_kit.training.context import Run
-from mage_kit.training.engine import make_fabric, spread
-from mage_kit.training.first_stage import given_tokenizer, trained_tokenizer
-from mage_kit.training.folder import held_by_first, open_folder
-from mage_kit.training.kernels import check_kernels, part_attention
-from mage_kit.training.loop import Loop
+from mage_kit.training.checkpoints import mean_state
+from mage_kit.training.decisions import Decisions
+from mage_kit.training.events import Callbacks, EndEvent
+from mage_kit.training.folder import held_by_first
 from mage_kit.training.metrics import MetricsLog
-from mage_kit.training.model_stage import Drawer, ModelStage, model_precision, tokenization_precision
-from mage_kit.training.pretrained import check_labels, fill_encoder, find_encoder
-from mage_kit.training.probe import Decisions
+from mage_kit.training.resolve import Job, Resolved
 from mage_kit.training.signals import StopSignals
+from mage_kit.training.tasks.base import Context
+from mage_kit.training.trained_before import take_trained
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mage_kit.training.players import Player
 
 
-def train(
-    recipe: Recipe,
-    out: Path,
-    *,
-    resume: bool = False,
-    reporter: Reporter | None = None,
-    draw: Drawer | None = None,
-    until: int | None = None,
-) -> Path:
-    """Train tokenizer and model as the recipe says, with all processes that torchrun started.
+@dataclass(frozen=True)
+class Run:
+    """A run under way.
 
     Args:
-        recipe: A recipe with data and training.
-        out: The run folder; must be new or empty unless `resume`.
-        resume: Go on from the newest checkpoint; the recipe must be the one of the run.
+        resolved: What it does, and with what.
+        out: Its folder.
+        device: Where it computes.
+        decisions: What was measured at its start.
+        log: Its metrics.
+        signals: Whether it was told to stop.
         reporter: Where progress goes.
-        draw: Makes pictures of samples, where the recipe asks for them.
-        until: Stop each stage after this step, as if it were its last; None for the recipe's.
+        callbacks: Who is told of what happens.
+    """
 
-    Returns:
-        The run folder, with a model that `mage_kit.load` reads.
+    resolved: Resolved
+    out: Path
+    device: torch.device
+    decisions: Decisions
+    log: MetricsLog
+    signals: StopSignals
+    reporter: Reporter
+    callbacks: Callbacks
+
+    def choose(self, name: str, words: str, decide: Callable[[], Decision]) -> Decision:
+        """Return what was decided when the run began, and say it; see `tasks.base.Choose`."""
+        made = self.decisions.get(name, decide)
+        self.reporter.say(f"{words.format(made.value)}: {made.reason}")
+        return made
+
+
+@contextlib.contextmanager
+def open_run(
+    resolved: Resolved, out: Path, device: torch.device, reporter: Reporter, callbacks: Callbacks
+) -> Iterator[Run]:
+    """Hold a run's folder while it is trained in."""
+    hold = locked(out, "out") if processes.is_first() else contextlib.nullcontext()
+    with held_by_first(hold), StopSignals() as signals:
+        yield Run(resolved, out, device, Decisions(out), MetricsLog(out, callbacks), signals, reporter, callbacks)
+
+
+def is_done(job: Job, run: Run) -> bool:
+    """Return whether what a job makes is there: a tokenizer of its fingerprint, which is then filled in, or a model."""
+    resolved, reporter = run.resolved, run.reporter
+    if job.fingerprint is not None:
+        alone = resolved.model is None
+        form = dict(resolved.tokenizer_form)
+        found = take_trained(resolved.tokenizer, form, job.fingerprint, run.out, beside=not alone, reporter=reporter)
+        if found and alone:
+            reporter.say(f"{run.out} is complete; nothing to do")
+        return found
+    if processes.on_first((run.out / MODEL_FILE).is_file):
+        reporter.say(f"{run.out} is complete; nothing to do")
+        return True
+    return False
+
+
+def begin(job: Job, run: Run) -> str:
+    """Say what a job is, choose what is left to the machine, and bring the task into the run; return its precision."""
+    task, device, stage = job.task, run.device, job.task.stage
+    if job.fingerprint is not None and run.resolved.model is not None:
+        run.reporter.say(
+            f"tokenizer.weights: null, so the tokenizer is trained first, {job.steps} steps on these "
+            f"{len(job.images)} images (name a folder with --set tokenizer.weights=DIR to use one)"
+        )
+
+    def precision() -> Decision:
+        probe = None if job.precision != "auto" else task.probe(device, job.layout.micro)
+        if probe is None and job.precision == "auto":
+            return Decision("float32", f"the task '{type(task).__name__}' has no pass to time")
+        return choose_precision(job.precision, device, probe or _nothing)
+
+    chosen = run.choose(f"{stage}_precision", f"{stage} in {{}}", precision).value
+    task.decide(run.choose, device, chosen, job.layout.micro)
+    meet(job, run)
+    return chosen
+
+
+def meet(job: Job, run: Run) -> None:
+    """Bring a job's task into the run: the tokenizer that is to be trained in training mode, the task its context."""
+    if job.fingerprint is not None:
+        run.resolved.tokenizer.start_training()
+    seed, per_epoch = run.resolved.seed, job.steps_per_epoch
+    context = Context(job.images, job.layout, job.steps, per_epoch, seed, run.device, run.out, run.log, run.reporter)
+    job.task.enter(context)
+
+
+def conclude(job: Job, run: Run, players: Sequence[Player], until: int | None) -> None:
+    """Write what a job made; the model's file last, since it says that the run is complete."""
+    cut = until is not None and until < job.steps
+    folder = run.out
+    if job.fingerprint is not None:
+        tokenizer, folder = run.resolved.tokenizer, run.out / TOKENIZER_FOLDER
+        tokenizer.cpu().finish_training()
+        print_of = None if cut else job.fingerprint  # one that was cut short is nobody else's
+        # A damaged one may lie there.
+        processes.on_first(lambda: save_tokenizer(tokenizer, folder, overwrite=True, fingerprint=print_of) and None)
+    elif cut:
+        return  # one that was cut short is no model to be taken for trained
+    else:
+        job.task.finish(players)
+        _write_model(run, players)
+        run.reporter.say(f"{job.task.stage} written to {run.out}")
+    run.callbacks.tell(EndEvent(job.task.stage, min(job.steps, until or job.steps), folder))
+
+
+def stop_between(run: Run) -> None:
+    """End the run between two trainings, where it was told to.
 
     Raises:
-        MageKitError: If the folder holds something else, the data cannot be read, or training goes wrong.
-        TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
+        TrainingStopped: If any process was.
     """
-    device = best_device()
-    processes.start(device)
-    reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
-    dataset, tokenizer = _prepare(recipe, out, resume)
-    hold = locked(out, "out") if processes.is_first() else contextlib.nullcontext()
-    with held_by_first(hold), StopSignals() as signals, contextlib.closing(MetricsLog(out)) as log:
-        broken = BrokenImages(dataset, out, reporter)
-        run = Run(recipe, dataset, out, device, Decisions(out), log, broken, signals, reporter)
-        if tokenizer is None:
-            tokenizer = trained_tokenizer(run, until)
-            if processes.agree(signals.received is not None, device):
-                raise TrainingStopped(f"{signals.received}: the tokenizer is trained; go on with --resume")
-        if processes.on_first((out / MODEL_FILE).is_file):
-            reporter.say(f"{out} is complete; nothing to do")
-            return out
-        model = recipe.build_model(tokenizer)
-        fill_encoder(model, recipe)
-        _train_model(run, model, draw, until)
-    return out
+    if processes.agree(run.signals.received is not None, run.device):
+        raise TrainingStopped(f"{run.signals.received}: the tokenizer is trained; go on with --resume")
 
 
-# -- before anything is trained --------------------------------------------------------------------------------
+def _write_model(run: Run, players: Sequence[Player]) -> None:
+    model = run.resolved.model
+    assert model is not None
+    for player in players:
+        if player.module is model and player.mean is not None:
+            means = mean_state(player)
+            processes.on_first(lambda means=means: write_tensors(run.out / EMA_FILE, means))  # type: ignore[misc]
+    state = state_of(model)
+    processes.on_first(lambda: write_tensors(run.out / MODEL_FILE, state))
 
 
-def _prepare(recipe: Recipe, out: Path, resume: bool) -> tuple[Dataset, Tokenizer | None]:
-    """Open data and given tokenizer, and the folder; a mistake shows before there is one.
-
-    The first process goes ahead, so that its error is the only one, and its index of the data is there for the others.
-    """
-    made: list[tuple[Dataset, Tokenizer | None]] = []
-
-    def ahead() -> None:
-        made.append(_open_parts(recipe))
-        free = frozenset() if _contrasts(recipe) else frozenset({"micro_batch"})
-        open_folder(recipe, made[0][0], out, resume, free)
-
-    processes.on_first(ahead)
-    return made[0] if made else _open_parts(recipe)
+def broken_images(job: Job, run: Run) -> BrokenImages:
+    """Return the list of images that a job passes over."""
+    return BrokenImages(job.images, run.out, run.reporter)
 
 
-def _open_parts(recipe: Recipe) -> tuple[Dataset, Tokenizer | None]:
-    model = recipe.check()
-    if recipe.training is None:
-        raise RecipeError(["$.training: missing, training needs it"], recipe.name)
-    check_kernels(recipe, model, best_device())
-    dataset = recipe.build_dataset()
-    _check_sizes(recipe, len(dataset))
-    spread("training", recipe.training.batch, recipe.training.micro_batch, recipe.name)
-    check_labels(recipe, model, dataset)
-    tokenizer = given_tokenizer(recipe)
-    if tokenizer is not None:
-        find_encoder(model, tokenizer, recipe)
-    if isinstance(dataset, TokenCache):
-        _check_cache(recipe, dataset, tokenizer)
-    if tokenizer is None and recipe.tokenizer_training is not None:
-        spread("tokenizer_training", recipe.tokenizer_training.batch, None, recipe.name)
-    return dataset, tokenizer
-
-
-def _check_cache(recipe: Recipe, dataset: TokenCache, tokenizer: Tokenizer | None) -> None:
-    """Refuse tokens that another tokenizer made."""
-    if tokenizer is None:
-        advice = f"must name the one that made the cache (--set tokenizer.weights={dataset.path})"
-        raise RecipeError([f"$.tokenizer.weights: null, {advice}"], recipe.name)
-    with at("$.data", recipe.data):
-        dataset.check_tokenizer(describe_tokenizer(tokenizer))
-
-
-def _check_sizes(recipe: Recipe, images: int) -> None:
-    """Refuse batches that the data cannot fill, before the first stage has cost its time."""
-    learns = TOKENIZERS.get(recipe.tokenizer.kind).cls.needs_training
-    trains = learns and recipe.tokenizer.get("weights") is None
-    sections = {"training": recipe.training, "tokenizer_training": recipe.tokenizer_training if trains else None}
-    found = [
-        f"$.{name}.batch: {section.batch}, must be at most the number of images ({images})"
-        for name, section in sections.items()
-        if section is not None and section.batch > images
-    ]
-    if found:
-        raise RecipeError(found, recipe.name)
-
-
-def _contrasts(recipe: Recipe) -> bool:
-    """Whether images that are computed at once are each other's negatives, so that their number matters."""
-    return any(LOSSES.get(loss.kind).cls.contrasts_batch for loss in recipe.losses)
-
-
-# -- second stage ----------------------------------------------------------------------------------------------
-
-
-def _train_model(run: Run, model: Mage, draw: Drawer | None, until: int | None) -> None:
-    recipe, device, reporter, decisions = run.recipe, run.device, run.reporter, run.decisions
-    settings = recipe.training
-    assert settings is not None
-    precision = decisions.get("precision", lambda: model_precision(recipe, model, device))
-    tokens = decisions.get("tokenization", lambda: tokenization_precision(model, run.dataset, device, precision.value))
-    reporter.say(f"model in {precision.value}: {precision.reason}")
-    reporter.say(f"tokenizing in {tokens.value}: {tokens.reason}")
-    for name, part in (("encoder", model.encoder), ("decoder", model.decoder)):  # their shapes differ
-        decide = partial(part_attention, recipe, model, part, device, precision.value)
-        form = decisions.get(f"attention_{name}", decide)
-        reporter.say(f"attention of the {name} by {form.value}: {form.reason}")
-        asked = recipe.kernels.attention != "auto" or recipe.kernels.backend == "reference"
-        model.set_attention(form.value, None if asked else "sdpa", part)  # type: ignore[arg-type]  # of choose_attention
-    fabric = make_fabric(device, precision.value, settings.shard)
-    stage = ModelStage(recipe, run.dataset, model, fabric, tokens.value, draw)
-    set_blocks(recipe.kernels, model, reporter)  # by now with the engine's hooks, which are compiled with them
-    _say_batch(stage, reporter)
-    plan = stage.plan()
-    Loop(stage, plan, run.out, recipe.to_json(), run.log, run.broken, run.signals, reporter).run(until)
-    if until is None or until >= plan.steps:  # one that was cut short is no model to be taken for trained
-        _write_model(stage, run.out)
-        reporter.say(f"model written to {run.out}")
-
-
-def _write_model(stage: ModelStage, out: Path) -> None:
-    """Write the weights, in full; the mean weights first, since the model's file says that the run is complete."""
-    if stage.kept.ema is not None:
-        means = stage.mean_state()
-        processes.on_first(lambda: write_tensors(out / EMA_FILE, means))
-    state = state_of(stage.model)
-    processes.on_first(lambda: write_tensors(out / MODEL_FILE, state))
-
-
-def _say_batch(stage: ModelStage, reporter: Reporter) -> None:
-    """Print the arithmetic of the effective batch, and where it leaves a contrastive loss fewer negatives than that."""
-    spread, settings = stage.spread, stage.settings
-    sharded = "sharded, " if settings.shard and spread.world > 1 else ""
-    reporter.say(
-        f"model: {sharded}{spread}; learning rate {settings.base_lr:g} x {spread.batch} / 256 = {stage.peak_lr:g}"
-    )
-    if settings.shard and spread.world == 1:
-        reporter.say("$.training.shard: true, but there is one process: nothing is sharded")
-    seen = spread.micro * spread.world
-    if seen < spread.batch and any(getattr(loss, "contrasts_batch", False) for loss in stage.model.losses):
-        reporter.say(
-            f"warning: training.micro_batch {spread.micro} on {spread.world} processes: a contrastive loss sees the "
-            f"negatives of {seen} of the {spread.batch} images only; accumulation is no larger contrastive batch"
-        )
+def _nothing() -> None:
+    """A precision that was asked for is not timed."""

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mage_kit.blocks import evaluating
-from mage_kit.classifier import MageClassifier
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.stills import check_broken, still_batches
 from mage_kit.errors import MageKitError
+from mage_kit.files import write_json
+from mage_kit.models.classifier import MageClassifier
 from mage_kit.processes import add_up, all_or_none, on_first, rank, shared, world
 from mage_kit.progress import Reporter, Task
+from mage_kit.storage import load_state
+from mage_kit.training.checkpoints import mean_state
 from mage_kit.training.metrics import MetricsLog, read_metrics
+from mage_kit.training.players import Player
+
+ACCURACY_FILE = Path("eval") / "accuracy.json"
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Validation:
         """Measure after a step, and write it down."""
         measured = measure_accuracy(model, self.images, reporter=Reporter.silent())  # training shows its own progress
         record = {"stage": "validation", "step": step, **measured.as_dict()}
-        on_first(lambda: self.log.write(record))
+        self.log.write(record)
         self.reporter.say(f"step {step}: validation top-1 {measured.top1:.4f}")
         self._last = (step, measured)
         return measured
@@ -98,6 +106,40 @@ class Validation:
         if self._last is not None and self._last[0] == step:
             return self._last[1]
         return measure_accuracy(model, self.images, reporter=self.reporter)
+
+
+def measure_at_end(validation: Validation, player: Player, step: int, folder: Path) -> None:
+    """Measure raw and mean weights and write them down; what fails costs nobody a trained classifier.
+
+    Args:
+        validation: On what.
+        player: Whose module is the classifier.
+        step: The last.
+        folder: The run's.
+    """
+    try:
+        _measure_weights(validation, player, step, folder)
+    except Exception as error:  # images that went away, no memory
+        validation.reporter.say(f"accuracy not measured: {error}; mage-kit eval accuracy {folder} measures it later")
+
+
+def _measure_weights(validation: Validation, player: Player, step: int, folder: Path) -> None:
+    means = None if player.mean is None else mean_state(player)
+    model = player.module
+    assert isinstance(model, MageClassifier)
+    result = {"raw": validation.after(model, step).as_dict()}
+    if player.mean is not None:
+        mean_model = copy.deepcopy(model)
+        load_state(mean_model, on_first(lambda: means or {}), "running mean of the weights")
+        result["ema"] = measure_accuracy(mean_model, validation.images, reporter=validation.reporter).as_dict()
+    on_first(lambda: _write(folder / ACCURACY_FILE, result))
+    for name, value in result.items():
+        validation.reporter.say(f"{name} weights: top-1 {value['top1']:.4f} on {value['images']} images")
+
+
+def _write(file: Path, result: dict[str, dict[str, float]]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, result)
 
 
 def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, task: Task) -> None:

@@ -14,8 +14,8 @@ from mage_kit.blocks import Block
 from mage_kit.randaugment import OPERATIONS, RandAugment, draw_operations, randaugment
 from mage_kit.training.lars import LARS
 from mage_kit.training.layer_rates import layer_groups, rate_of
-from mage_kit.training.mixing import Mix, draw_mix, mix_images, targets
 from mage_kit.training.optim import lr_at, set_lr
+from mage_kit.training.tasks.mixing import Mix, draw_mix, mix_images, targets
 from tests import build
 from tests.reference.plain_classifier import plain_targets
 

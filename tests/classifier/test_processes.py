@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mage_kit as mk
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 from tests.classifier.test_training import tuned
 from tests.test_training import small
 
@@ -24,11 +24,11 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", ["tuned", "probe"])
 def test_two_processes_train_what_one_does(before: Path, tmp_path: Path, kind: str) -> None:
-    quiet = ("classifier.drop_path=0.0", "classifier.embedding.dropout=0.0", "classifier.encoder.dropout=0.0")
+    quiet = ("model.drop_path=0.0", "model.embedding.dropout=0.0", "model.encoder.dropout=0.0")
     changes = {
         "tuned": ("training.mixup=0.8", "training.cutmix=1.0"),
         "probe": (
-            "classifier.head=probe",
+            "model.head=probe",
             "pretrained.freeze=true",
             "training.optimizer=lars",
             "training.base_lr=1.0",

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from mage_kit.classifier_recipe import ClassifierRecipe, classifier_schema, load_recipe
+from mage_kit.training.classifier_run import train_classifier
+from mage_kit.training.classifier_stage import ClassifierStage
+from mage_kit.training.pretrained import fill_encoder
 
 import mage_kit as mk
-from mage_kit.classifier_recipe import ClassifierRecipe, classifier_schema, load_recipe
 from mage_kit.datasets.chosen import few_of_each
 from mage_kit.draws import derive
 from mage_kit.jobs.tokenize import tokenize
-from mage_kit.training.classifier_run import train_classifier
-from mage_kit.training.classifier_stage import ClassifierStage
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.mixing import draw_mix
-from mage_kit.training.pretrained import fill_encoder
-from mage_kit.training.run import train
+from mage_kit.training.tasks.mixing import draw_mix
+from mage_kit.training.train import train
 from mage_kit.training.validation import measure_accuracy
 from tests.reference.plain_classifier import first_adamw_step, plain_logits, plain_loss, plain_targets
 from tests.test_recipe import RECIPES
@@ -53,7 +53,7 @@ def test_shipped_recipes_check_and_state_every_number(name: str) -> None:
     path = RECIPES / f"{name}.json"
     recipe = load_recipe(path)
     assert isinstance(recipe, ClassifierRecipe) and recipe.name == name
-    assert all(parameter.device.type == "meta" for parameter in recipe.check().parameters())
+    assert all(parameter.device.type == "meta" for parameter in mk.check(recipe).parameters())
     assert json.loads(recipe.to_json()) == {k: v for k, v in json.loads(path.read_text()).items() if k != "$schema"}
 
 
@@ -98,7 +98,7 @@ def test_the_schema_beside_the_recipes_is_fresh() -> None:
     [
         (("training.mixup=0.8", "training.batch=127"), r"\$.training.batch: 127, must be even: mixup take"),
         (("training.batch=60", "training.micro_batch=16"), r"\$.training.micro_batch: 16, must divide"),
-        (("classifier.head=probe",), r"\$.classifier.head and \$.pretrained.freeze: a probe's encoder is frozen"),
+        (("model.head=probe",), r"\$.model.head and \$.pretrained.freeze: a probe's encoder is frozen"),
         (("pretrained=null",), r"\$.tokenizer.weights and \$.pretrained: both null"),
         (
             ("training.images_per_class=2",),
@@ -115,8 +115,8 @@ def test_what_does_not_fit_is_told_by_check(changes: tuple[str, ...], said: str)
 
 def test_what_does_not_fit_the_data_is_told_before_there_is_a_folder(before: Path, tmp_path: Path) -> None:
     for changes, said in (
-        (("classifier.classes=7",), r"\$.classifier.classes and \$.data: 7, the data has 10 classes"),
-        (("classifier.encoder.heads=4",), r"\$.classifier.encoder.heads: 4, the pretrained one has 2"),
+        (("model.classes=7",), r"\$.model.classes and \$.data: 7, the data has 10 classes"),
+        (("model.encoder.heads=4",), r"\$.model.encoder.heads: 4, the pretrained one has 2"),
         (
             ("training.images_per_class=200", "training.batch=64"),
             "images_per_class: 200, class '0' has 155 images",
@@ -138,8 +138,8 @@ def test_a_fine_tuning_step_is_the_one_written_out_by_hand(before: Path, mixup: 
     """Pixels mixed before the tokenizer, soft labels, layer-wise rates; drop path and dropout off."""
     recipe = tuned(
         before, f"training.mixup={mixup}", f"training.cutmix={cutmix}", "training.layer_decay=0.5",
-        "classifier.drop_path=0.0",
-        "classifier.embedding.dropout=0.0", "classifier.encoder.dropout=0.0",
+        "model.drop_path=0.0",
+        "model.embedding.dropout=0.0", "model.encoder.dropout=0.0",
         "training.batch=16", "training.micro_batch=4",
     )  # fmt: skip
     dataset = recipe.build_dataset()
@@ -192,7 +192,7 @@ def test_micro_batches_change_nothing(before: Path) -> None:
     for micro in (4, 16):
         recipe = tuned(
             before, "training.mixup=0.8", "training.cutmix=1.0", "training.batch=16", f"training.micro_batch={micro}",
-            "classifier.drop_path=0.0", "classifier.embedding.dropout=0.0", "classifier.encoder.dropout=0.0",
+            "model.drop_path=0.0", "model.embedding.dropout=0.0", "model.encoder.dropout=0.0",
         )  # fmt: skip
         model = recipe.build_model(mk.load_tokenizer(before))
         fill_encoder(model, recipe)
@@ -256,9 +256,9 @@ def test_resumed_as_it_was(before: Path, finished: Path, tmp_path: Path) -> None
 
 def test_a_probe_with_lars_resumes_as_it_was(before: Path, tmp_path: Path) -> None:
     recipe = tuned(
-        before, "pretrained.freeze=true", "classifier.head=probe", "training.optimizer=lars", "training.base_lr=0.2",
+        before, "pretrained.freeze=true", "model.head=probe", "training.optimizer=lars", "training.base_lr=0.2",
         "training.weight_decay=0.0", "training.layer_decay=1.0", "training.checkpoint_every=4",
-        "classifier.drop_path=0.0",
+        "model.drop_path=0.0",
     )  # fmt: skip
     whole = train_classifier(recipe, tmp_path / "whole")
     parts = train_classifier(recipe, tmp_path / "parts", until=4)
@@ -277,7 +277,7 @@ def test_few_images_of_each_class(before: Path, tmp_path: Path) -> None:
     few = few_of_each(data, 10, 0)
     assert len(few) == 100 and np.bincount(few.labels()).tolist() == [10] * 10
     assert few.places == few_of_each(data, 10, 0).places != few_of_each(data, 10, 1).places
-    recipe = tuned(before, "training.images_per_class=10", "training.batch=50", "validation=null")
+    recipe = tuned(before, "training.images_per_class=10", "training.batch=50", "training.validation=null")
     out = train_classifier(recipe, tmp_path / "run")
     assert read_metrics(out, "classifier")[-1]["step"] == 2 and not (out / "eval").exists()
     assert json.loads((out / "data.json").read_text())["images"] == len(data), "which, follows from the seed"
@@ -302,7 +302,7 @@ def test_tokens_of_another_tokenizer_are_refused(before: Path, tmp_path: Path) -
     recipe = small("training.epochs=0.2", "tokenizer_training.steps=41")
     other = train(recipe, tmp_path / "other")
     cache = tokenize(small(f'tokenizer.weights="{other}"', "data.part=training"), tmp_path / "cache", crops=1)
-    changes = (f'data={{"kind": "token_cache", "path": "{cache}"}}', "validation=null")
+    changes = (f'data={{"kind": "token_cache", "path": "{cache}"}}', "training.validation=null")
     with pytest.raises(mk.MageKitError, match="tokenizer"):
         train_classifier(tuned(before, *changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -18,9 +18,9 @@ from torch import Tensor
 import mage_kit as mk
 from mage_kit.datasets import DATASETS, DatasetWires
 from mage_kit.datasets.token_store import CACHE_FILE, CacheCard, shard_file, shard_notes
-from mage_kit.decoding import Decoding
 from mage_kit.files import write_json, write_tensors
 from mage_kit.generation import decode_tokens
+from mage_kit.models.decoding import Decoding
 from mage_kit.registry import Registry
 from mage_kit.selections import SelectionStep
 from tests import build
@@ -204,9 +204,9 @@ def confidence(choice: mk.Selection) -> None:
 def training_masks(epoch: int, views: int = 2) -> Tensor:
     """The masks that training gives the first 16 digits in an epoch: (views x 16, L), view after view."""
     from lightning_fabric import Fabric
+    from mage_kit.training.model_stage import ModelStage
 
     from mage_kit.training.loader import Batch
-    from mage_kit.training.model_stage import ModelStage
     from tests.test_training import small
 
     recipe = small()

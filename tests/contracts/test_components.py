@@ -15,7 +15,8 @@ from mage_kit.datasets import DatasetWires
 from mage_kit.decoders import DecoderWires
 from mage_kit.losses import LossWires
 from mage_kit.paddings import PaddingWires
-from mage_kit.registry import FAMILIES, NoWires
+from mage_kit.registry import FAMILIES
+from mage_kit.signature import NoWires
 from tests import build
 from tests.contracts import checks
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import mage_kit as mk
 from mage_kit.embedding import TokenEmbedding
 from mage_kit.generation import decoding
-from mage_kit.model import Mage
+from mage_kit.models.mage import Mage
 from mage_kit.selections import SelectionStep
 from mage_kit.training import model_stage
 from tests import build

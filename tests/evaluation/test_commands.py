@@ -21,10 +21,10 @@ from mage_kit.evaluation.subject import open_subject
 from mage_kit.jobs.evaluate import departures, probe_recipe
 from mage_kit.jobs.results import gather
 from mage_kit.jobs.tokenize import tokenize
-from mage_kit.jobs.train import on_tokens
 from mage_kit.progress import Reporter
+from mage_kit.recipes.cached import on_tokens
 from mage_kit.report import write_report
-from mage_kit.training.run import train
+from mage_kit.training.train import train
 from tests.test_recipe import RECIPES
 from tests.test_training import small
 
@@ -169,7 +169,7 @@ def _tuned(run: Path) -> list[str]:
     held = json.loads((run / "recipe.json").read_text())
     encoder = json.dumps({**held["model"]["encoder"], "dropout": 0.0})
     tokenizer = json.dumps({**held["tokenizer"], "weights": None})
-    return [f"classifier.encoder={encoder}", f"tokenizer={tokenizer}", "training.epochs=1", "training.warmup_epochs=0"]
+    return [f"model.encoder={encoder}", f"tokenizer={tokenizer}", "training.epochs=1", "training.warmup_epochs=0"]
 
 
 def test_the_mean_weights_are_probed_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -59,8 +59,9 @@ def test_a_card_tells_where_weights_came_from(tmp_path: Path) -> None:
 def test_a_converted_tokenizer_serves_a_recipe(tmp_path: Path) -> None:
     """`tokenizer.weights` takes the folder, whatever the recipe says of the tokenizer's training."""
     pytest.importorskip("lightning_fabric")
-    from mage_kit.jobs.convert import convert
     from mage_kit.training.first_stage import fill_tokenizer
+
+    from mage_kit.jobs.convert import convert
 
     convert(DATA / "maskgit_jax" / "maskgit_tokenizer_mini.msgpack", tmp_path / "tokenizer", image_size=(64, 64))
     stated = mk.TOKENIZERS.describe(mk.load_tokenizer(tmp_path / "tokenizer"), weights=str(tmp_path / "tokenizer"))

@@ -56,6 +56,7 @@ class MageClassifier(WithBlocks):
         config = embedding or EmbeddingConfig()
         if config.positions == "sine_cosine" and encoder.dim % 4:
             raise ValueError(f"embedding: sine-cosine positions need an encoder's width of 4k, not {encoder.dim}")
+        self.backend: Backend = "auto"
         self.tokenizer = tokenizer.requires_grad_(False)
         self.spec = tokenizer.spec
         self.classes = classes
@@ -93,9 +94,17 @@ class MageClassifier(WithBlocks):
         self.encoder.requires_grad_(False)
         self.train(self.training)
 
+    def components(self) -> list[object]:
+        """Return everything in it whose class a plug-in may define."""
+        return [self.tokenizer, self.encoder]
+
+    def figures(self) -> list[str]:
+        """Return what tells it from others, in a few words each."""
+        return ["classifier", f"{self.classes} classes"]
+
     def set_backend(self, backend: Backend) -> None:
         """Choose what embeds tokens; "reference" chooses the plain attention too. See `Mage.set_backend`."""
-        self.embedding.backend = backend
+        self.backend = self.embedding.backend = backend
         if backend == "reference":
             self.set_attention("reference")
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
-from mage_kit.decoders import DecoderWires
+from mage_kit.decoders import Decoder, DecoderWires
+from mage_kit.encoders import Encoder
 from mage_kit.errors import PartsError
+from mage_kit.grid import TokenSpec
 from mage_kit.losses import Loss, LossWires
-from mage_kit.paddings import PaddingWires
+from mage_kit.mask_ratios import MaskRatio
+from mage_kit.paddings import Padding, PaddingWires
+from mage_kit.tokenizers import Tokenizer
 
-if TYPE_CHECKING:
-    from mage_kit.model import Mage
+
+class Assembled(Protocol):
+    """What the rules look at of a model."""
+
+    tokenizer: Tokenizer
+    spec: TokenSpec
+    encoder: Encoder
+    decoder: Decoder
+    padding: Padding
+    losses: Any
+    mask_ratio: MaskRatio
+    drop: float | Literal["lowest"]
+
+    @property
+    def drop_share(self) -> float:
+        """Share of tokens dropped."""
+        ...
+
+    @property
+    def n_dropped(self) -> int:
+        """Tokens dropped from each image."""
+        ...
 
 
-def check_parts(model: Mage) -> None:
+def check_parts(model: Assembled) -> None:
     """Compare what each part was made for with what it meets.
 
     Raises:

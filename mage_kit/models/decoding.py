@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypedDict
 
 from mage_kit.checks import whole
-from mage_kit.guidance import Guidance
+from mage_kit.models.guidance import Guidance
 from mage_kit.schedules import SCHEDULES, CosineSchedule, Schedule
 from mage_kit.selections import SELECTIONS, GumbelConfidence, Selection
 

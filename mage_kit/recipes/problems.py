@@ -81,13 +81,13 @@ def _known_at(model: type[BaseModel] | None, data: Any, path: Iterable[str | int
         data = data[part]
         if isinstance(part, int):
             if slot is not None:
-                model = slot.registry.get(data["kind"]).config
+                model = slot.registry.config_of(data["kind"])
             continue
         assert model is not None
         field = model.model_fields[part]
         slot = _slot_in((field.annotation, *field.metadata))
         if slot is not None and isinstance(data, dict):
-            model = slot.registry.get(data["kind"]).config
+            model = slot.registry.config_of(data["kind"])
         elif slot is None:
             model = next(
                 (kind for kind in _flatten(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)),

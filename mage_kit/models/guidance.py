@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from mage_kit.fields import NonNegativeFloat
-from mage_kit.registry import Strict
+from mage_kit.signature import Strict
 
 
 class Guidance(Strict):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from mage_kit import processes
 from mage_kit.files import read_json, write_json
@@ -37,8 +36,3 @@ class Decisions:
 def _by_itself(decide: Callable[[], Decision]) -> Decision:
     with processes.alone():
         return decide()
-
-
-def fabric_precision(precision: str) -> Literal["bf16-mixed", "32-true"]:
-    """Return lightning-fabric's name of a precision."""
-    return "bf16-mixed" if precision == "bfloat16" else "32-true"

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from mage_kit.errors import PartsError, RecipeError
-from mage_kit.registry import ComponentConfig, Registry, Strict
+from mage_kit.registry import Registry
+from mage_kit.signature import ComponentConfig, Strict
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -30,7 +31,7 @@ def at(path: str, config: Strict | None = None) -> Iterator[None]:
 
 def place_of(part: str) -> str:
     """JSON path of a part that the model names."""
-    return f"$.{part}" if part in ("tokenizer", "losses") or part.startswith("losses[") else f"$.model.{part}"
+    return "$.tokenizer" if part == "tokenizer" else f"$.model.{part}"
 
 
 class Collected:

@@ -20,15 +20,15 @@ from mage_kit.block_settings import WithBlocks
 from mage_kit.blocks import evaluating
 from mage_kit.condition import Condition
 from mage_kit.decoders import Decoder
-from mage_kit.decoding import Decoding
 from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
 from mage_kit.errors import PartsError
 from mage_kit.head import make_head
 from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm
 from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio, draw
+from mage_kit.models.decoding import Decoding
+from mage_kit.models.rules import check_parts
 from mage_kit.paddings import ClassTokenPadding, Padding
-from mage_kit.part_rules import check_parts
 from mage_kit.schedules import CosineSchedule
 from mage_kit.selections import GumbelConfidence
 from mage_kit.tokenizers import Tokenizer
@@ -152,6 +152,15 @@ class Mage(WithBlocks):
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Return names and parameters that training changes: all but the tokenizer's."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def components(self) -> list[object]:
+        """Return everything in it whose class a plug-in may define."""
+        parts = [self.tokenizer, self.mask_ratio, self.encoder, self.padding, self.decoder, *self.losses]
+        return [*parts, self.decoding.schedule, self.decoding.selection]
+
+    def figures(self) -> list[str]:
+        """Return what tells it from others, in a few words each."""
+        return [f"{self.n_dropped} of {self.spec.grid.size} dropped"]
 
     def set_backend(self, backend: Backend) -> None:
         """Choose what runs token drop, padding and decoding; attention has its own forms (`set_attention`), of which

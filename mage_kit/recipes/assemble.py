@@ -1,0 +1,146 @@
+"""From sections to parts: the components of a model built in one order, from one seed, every misfit with its path."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+
+from mage_kit.decoders import DECODERS, DecoderWires
+from mage_kit.draws import derive
+from mage_kit.encoders import ENCODERS
+from mage_kit.losses import LOSSES, Loss, LossWires
+from mage_kit.mask_ratios import MASK_RATIOS
+from mage_kit.models import Decoding, Mage, MageClassifier, Weighted
+from mage_kit.paddings import PADDINGS, PaddingWires
+from mage_kit.recipes.places import Collected, at
+from mage_kit.recipes.sections import ClassifierSection, Generation, MageSection
+from mage_kit.schedules import SCHEDULES
+from mage_kit.selections import SELECTIONS
+from mage_kit.signature import ComponentConfig, NoWires
+from mage_kit.tokenizers import TOKENIZERS, Tokenizer
+
+MakeTokenizer = Callable[[], Tokenizer] | None
+
+
+@contextlib.contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Initialise weights from (seed, purpose), leaving torch's global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "init-" + purpose))
+        yield
+
+
+def assemble_tokenizer(config: ComponentConfig, seed: int) -> Tokenizer:
+    """Return a tokenizer with weights initialised from the seed."""
+    with at("$.tokenizer", config), seeded(seed, "tokenizer"):
+        return TOKENIZERS.build(config, NoWires())
+
+
+def assemble_decoding(config: Generation) -> Decoding:
+    """Return the way to generate that a section describes."""
+    with at("$.model.generation.schedule", config.schedule):
+        schedule = SCHEDULES.build(config.schedule, NoWires())
+    with at("$.model.generation.selection", config.selection):
+        selection = SELECTIONS.build(config.selection, NoWires())
+    return Decoding(
+        schedule, selection, config.steps, config.token_temperature, config.top_k, config.top_p, config.guidance
+    )
+
+
+def assemble_mage(
+    section: MageSection, tokenizer: Tokenizer | None, make_tokenizer: MakeTokenizer, seed: int, source: str
+) -> Mage:
+    """Return a masked model.
+
+    Args:
+        section: Its parts.
+        tokenizer: Its tokenizer, or None to make one.
+        make_tokenizer: Makes it.
+        seed: Of the weights.
+        source: The recipe's name, for errors.
+
+    Raises:
+        RecipeError: With every problem of the parts.
+    """
+    collected = Collected()
+    if tokenizer is None and make_tokenizer is not None:
+        tokenizer = collected.attempt("$.tokenizer", None, make_tokenizer)
+    with seeded(seed, "model"):
+        mask_ratio = collected.build("$.model.mask_ratio", MASK_RATIOS, section.mask_ratio, NoWires())
+        encoder = collected.build("$.model.encoder", ENCODERS, section.encoder, NoWires())
+        decoding = collected.attempt("$.model.generation", None, lambda: assemble_decoding(section.generation))
+        decoder = padding = None
+        losses: list[Weighted] = []
+        if tokenizer is not None and encoder is not None:
+            wires = DecoderWires(encoder.dim, tokenizer.spec.grid.size)
+            decoder = collected.build("$.model.decoder", DECODERS, section.decoder, wires)
+            for number, config in enumerate(section.losses):
+                wired = LossWires(tokenizer.spec, encoder.dim)
+                loss = collected.build(f"$.model.losses[{number}]", LOSSES, config, wired)
+                losses += [] if loss is None else [Weighted(loss, config.get("weight"))]
+        if decoder is not None:
+            padding = collected.build("$.model.padding", PADDINGS, section.padding, PaddingWires(decoder.dim))
+        collected.raise_if_any(source)
+        assert tokenizer and encoder and decoder and padding and mask_ratio and decoding
+        with at("$.model"):
+            return Mage(
+                tokenizer=tokenizer,
+                encoder=encoder,
+                decoder=decoder,
+                losses=losses,
+                mask_ratio=mask_ratio,
+                padding=padding,
+                drop=section.drop,  # type: ignore[arg-type]  # "lowest" is checked by the validator
+                ratio_group=section.ratio_group,
+                embedding=section.embedding,
+                decoding=decoding,
+            )
+
+
+def describe_mage(model: Mage) -> dict[str, Any]:
+    """Return the section of a masked model composed in Python, ready for JSON.
+
+    Raises:
+        MageKitError: If a part's class is not registered.
+    """
+    losses = [
+        LOSSES.describe(cast(Loss, loss), weight=weight)
+        for loss, weight in zip(model.losses, model.loss_weights, strict=True)
+    ]
+    return {
+        "kind": "mage",
+        "mask_ratio": MASK_RATIOS.describe(model.mask_ratio),
+        "ratio_group": model.ratio_group,
+        "drop": model.drop,
+        "embedding": model.embedding.config.model_dump(mode="json"),
+        "encoder": ENCODERS.describe(model.encoder),
+        "padding": PADDINGS.describe(model.padding),
+        "decoder": DECODERS.describe(model.decoder),
+        "losses": losses,
+        "generation": model.decoding.describe(),
+    }
+
+
+def assemble_classifier(
+    section: ClassifierSection, tokenizer: Tokenizer | None, make_tokenizer: MakeTokenizer, seed: int, source: str
+) -> MageClassifier:
+    """Return a classifier; see `assemble_mage`."""
+    collected = Collected()
+    if tokenizer is None and make_tokenizer is not None:
+        tokenizer = collected.attempt("$.tokenizer", None, make_tokenizer)
+    with seeded(seed, "model"):
+        encoder = collected.build("$.model.encoder", ENCODERS, section.encoder, NoWires())
+        collected.raise_if_any(source)
+        assert tokenizer is not None and encoder is not None
+        with at("$.model", section):
+            return MageClassifier(
+                tokenizer=tokenizer,
+                encoder=encoder,
+                classes=section.classes,
+                embedding=section.embedding,
+                head=section.head,
+                drop_path=section.drop_path,
+            )

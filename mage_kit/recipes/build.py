@@ -1,0 +1,43 @@
+"""The parts of a recipe: what is stored in a folder, planned, or trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mage_kit.models import Mage, MageClassifier
+from mage_kit.recipes.recipe import Recipe
+from mage_kit.recipes.sections import ClassifierSection
+from mage_kit.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a recipe describes, with weights initialised from its seed.
+
+    Args:
+        tokenizer: The model's, or the tokenizer that the recipe is of.
+        model: A masked model or a classifier; None of a tokenizer alone.
+    """
+
+    tokenizer: Tokenizer
+    model: Mage | MageClassifier | None
+
+
+def build(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
+    """Build a recipe's parts, each once; on the meta device (`with torch.device("meta")`) without memory.
+
+    Args:
+        recipe: Of whatever is to be built.
+        tokenizer: Takes the place of the recipe's.
+
+    Raises:
+        RecipeError: With every problem of the parts.
+    """
+    if recipe.model is None:
+        return Parts(tokenizer or recipe.build_tokenizer(), None)
+    model: Mage | MageClassifier
+    if isinstance(recipe.model, ClassifierSection):
+        model = recipe.build_classifier(tokenizer)
+    else:
+        model = recipe.build_model(tokenizer)
+    return Parts(model.tokenizer, model)

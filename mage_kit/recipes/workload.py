@@ -1,0 +1,70 @@
+"""What a recipe's training costs a machine, in numbers that the planner reads instead of the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mage_kit.errors import RecipeError
+from mage_kit.models import Mage
+from mage_kit.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One training of a masked model.
+
+    Args:
+        name: Of the recipe.
+        model: On the meta device, frozen where the recipe freezes it.
+        batch: Images a step over all processes.
+        micro_batch: Images at once in a process; None for its share.
+        epochs: Passes over the data.
+        low_precision: Whether products may be computed in bfloat16.
+        ema: Whether there is a running mean of the weights.
+        shard: Whether weights, gradients and moments are spread over the processes.
+        recompute: Whether blocks keep their inputs alone.
+        cached: Whether tokens come from a cache.
+    """
+
+    name: str
+    model: Mage
+    batch: int
+    micro_batch: int | None
+    epochs: float
+    low_precision: bool
+    ema: bool
+    shard: bool
+    recompute: bool
+    cached: bool
+
+
+def workload(recipe: Recipe) -> Workload:
+    """Return what a recipe's training costs, its model built without memory.
+
+    Raises:
+        RecipeError: If the recipe trains nothing, or something else than a masked model over epochs.
+    """
+    training = recipe.training
+    if training is None:
+        raise RecipeError(["$.training: missing, there is nothing to plan"], recipe.name)
+    epochs = getattr(training, "epochs", None)
+    if epochs is None:
+        raise RecipeError(
+            [f"$.training.kind: '{training.kind}', must be a task over epochs to be planned"], recipe.name
+        )
+    with torch.device("meta"):
+        model = recipe.build_model()
+    return Workload(
+        name=recipe.name,
+        model=model,
+        batch=training.get("batch"),
+        micro_batch=training.get("micro_batch"),
+        epochs=epochs,
+        low_precision=training.get("precision") != "float32",
+        ema=getattr(training, "ema", None) is not None,
+        shard=getattr(training, "shard", False),
+        recompute=recipe.kernels.recompute,
+        cached=recipe.data is not None and recipe.data.kind == "token_cache",
+    )

@@ -1,0 +1,95 @@
+"""A step's images, and how they are spread over processes and passes.
+
+Legend: B images, T views x B images (view after view), C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mage_kit import processes
+from mage_kit.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images.
+
+    Args:
+        images_TCHW: uint8, view after view; or tokens by stream, (T, L) each, of a data set that gives tokens.
+        index_B: int64, places in the data set; in all processes together a step's images are those of `Order`.
+        epoch: Which pass over the data.
+        views: Views of each image.
+        labels_B: int64 class numbers, `UNKNOWN` where an image has none; None where all have none.
+        broken: (name, reason) of images that could not be used; others stand in for them.
+    """
+
+    images_TCHW: Tensor
+    index_B: Tensor
+    epoch: int
+    views: int
+    labels_B: Tensor | None = None
+    broken: tuple[tuple[str, str], ...] = ()
+
+    def pin_memory(self) -> Batch:
+        """Return the same batch in memory that a GPU can fetch from while it computes."""
+        pinned = dataclasses.replace(self, images_TCHW=self.images_TCHW.pin_memory())
+        return dataclasses.replace(pinned, index_B=self.index_B.pin_memory())
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """How a step's images are spread.
+
+    Args:
+        batch: Images a step, over all processes.
+        world: Processes.
+        micro: Images at once in a process.
+    """
+
+    batch: int
+    world: int
+    micro: int
+
+    @property
+    def local(self) -> int:
+        """Images a step and process."""
+        return self.batch // self.world
+
+    @property
+    def accumulation(self) -> int:
+        """Forward and backward passes before an optimizer step."""
+        return self.local // self.micro
+
+    def __str__(self) -> str:
+        """The arithmetic of the effective batch."""
+        spread = f"{self.micro} a process x {self.world} processes x {self.accumulation} accumulated"
+        return f"{spread} = {self.batch} images a step"
+
+
+def spread(path: str, batch: int, micro: int | None, name: str) -> BatchLayout:
+    """Spread a batch over the processes of this run.
+
+    Args:
+        path: Of the recipe's section, for errors, as "$.training".
+        batch: Images a step, over all processes.
+        micro: Images at once in a process; None for its whole share, to which more is cut.
+        name: Of the recipe.
+
+    Raises:
+        RecipeError: If the numbers do not divide.
+    """
+    world = processes.world()
+    if batch % world:
+        advice = "--processes N starts another number of them"
+        found = [f"{path}.batch: {batch}, must be a multiple of the processes ({world}); {advice}"]
+        raise processes.shared(RecipeError(found, name))
+    local = batch // world
+    chosen = min(micro or local, local)
+    if local % chosen:
+        found = [f"{path}.micro_batch: {chosen}, must divide a process's share ({local})"]
+        raise processes.shared(RecipeError(found, name))
+    return BatchLayout(batch, world, chosen)

@@ -1,0 +1,142 @@
+"""What a training tells while it runs: plain events for functions of the caller's, called in the first process alone.
+
+What such a function raises ends the run, in all processes alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mage_kit import processes
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """An optimizer step was taken, or left out.
+
+    Args:
+        stage: Of the run: "tokenizer", "model", "classifier", or a plug-in task's.
+        step: Steps done.
+        steps: In all.
+        losses: Objective of each player that took part, the mean over processes; not finite where the step was left
+            out for it.
+        grad_norms: Norm of each player's gradient before clipping.
+        skipped: True where nothing was changed.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    grad_norms: Mapping[str, float]
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class LogEvent:
+    """A line was written to metrics.jsonl.
+
+    Args:
+        stage: Of the run.
+        step: Steps done.
+        record: The line, as JSON values.
+    """
+
+    stage: str
+    step: int
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckpointEvent:
+    """A checkpoint was written.
+
+    Args:
+        stage: Of the run.
+        step: Steps done.
+        folder: Its folder, whole.
+    """
+
+    stage: str
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class EndEvent:
+    """A stage has ended and what it made is written.
+
+    Args:
+        stage: Of the run.
+        step: Steps done.
+        folder: Of what was made: the run's, or the tokenizer's in it.
+    """
+
+    stage: str
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Who is told.
+
+    Args:
+        on_step: Told of each step.
+        on_log: Told of each line of the log.
+        on_checkpoint: Told of each checkpoint.
+        on_end: Told of each stage's end.
+    """
+
+    on_step: tuple[Callable[[StepEvent], None], ...] = ()
+    on_log: tuple[Callable[[LogEvent], None], ...] = ()
+    on_checkpoint: tuple[Callable[[CheckpointEvent], None], ...] = ()
+    on_end: tuple[Callable[[EndEvent], None], ...] = ()
+
+    def tell(self, event: StepEvent | LogEvent | CheckpointEvent | EndEvent) -> None:
+        """Call those whom an event concerns; all processes take part, so that an error is everybody's."""
+        told: Mapping[type, tuple[Callable[[Any], None], ...]] = {
+            StepEvent: self.on_step, LogEvent: self.on_log, CheckpointEvent: self.on_checkpoint, EndEvent: self.on_end,
+        }  # fmt: skip
+        for function in told[type(event)]:
+            processes.on_first(lambda function=function: function(event))  # type: ignore[misc]  # bound at once
+
+
+class TensorBoard:
+    """Writes the log's numbers for TensorBoard, in the run folder; nothing where it is not installed.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._board: Any = None
+
+    def on_log(self, event: LogEvent) -> None:
+        """Write a line's numbers; those inside objects as a/b/c."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        if self._board is None:
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        for name, value in _numbers(event.record):
+            self._board.add_scalar(f"{event.stage}/{name}", value, event.step)
+
+    def close(self) -> None:
+        """Flush the file."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _numbers(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
+    """Yield numbers with their names."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{before}{name}/")
+        elif isinstance(value, int | float) and name != "step":
+            yield before + name, value

@@ -1,0 +1,138 @@
+"""Players: each a named set of parameters with an optimizer, a learning rate, a clip and a first step of its own.
+
+Most tasks have one. Where two networks train against one another, the loop takes all their steps or none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mage_kit.training.ema import WeightMean
+from mage_kit.training.optim import make_optimizer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+MakeOptimizer = Callable[[Mapping[str, nn.Parameter]], torch.optim.Optimizer]
+"""Makes an optimizer of parameters by name; groups may have a `rate`, their share of the learning rate."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate by step: linear from 0 over the warm-up, then cosine to `least` at the last step.
+
+    Args:
+        peak: The largest.
+        warmup: Steps of linear warm-up.
+        least: At the end.
+    """
+
+    peak: float
+    warmup: int = 0
+    least: float = 0.0
+
+    def at(self, step: int, steps: int) -> float:
+        """Return the rate of a step, from 0 to `steps`."""
+        if step < self.warmup:
+            return self.peak * step / self.warmup
+        share = (step - self.warmup) / max(1, steps - self.warmup)
+        return self.least + (self.peak - self.least) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def adamw(betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.0) -> MakeOptimizer:
+    """Return a maker of AdamW (eps 1e-8): decay on matrices, embeddings and positions, none on 1-D tensors and biases.
+
+    Args:
+        betas: Decays of the two moments.
+        weight_decay: Decoupled.
+    """
+    return lambda names: make_optimizer(names.items(), 0.0, weight_decay, betas)
+
+
+class Objective(nn.Module):
+    """A player's objective as a forward pass, for engine wrappers, which know modules alone.
+
+    Args:
+        module: Whose parameters the player trains.
+        forward: Takes a task's work and the step, returns a scalar.
+    """
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self.forward = forward
+
+
+class Player:
+    """What trains by an optimizer of its own.
+
+    Args:
+        name: In logs, checkpoints, and the task's `objective`.
+        module: Its parameters that require gradients are trained; all of its state is in checkpoints.
+        optimizer: Makes the optimizer, once the engine has placed the parameters.
+        rate: Learning rate by step, counted from `first_step`.
+        clip: Largest norm of its gradient; None for no clipping.
+        first_step: Step, from 0, at which it begins to play; before, its objective is not computed.
+        ema: Decay of a running mean of its parameters, warmed up; None for no such mean.
+
+    Attributes:
+        names: Its parameters by name, in the module's order; shards, where the engine shards.
+        wrapped: Its objective as the engine runs it.
+        held: Its optimizer.
+        mean: The running mean of its parameters, if there is one.
+        norm: Of its last gradient.
+    """
+
+    names: dict[str, nn.Parameter]
+    wrapped: Any
+    held: torch.optim.Optimizer
+    mean: WeightMean | None
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        rate: Rate,
+        optimizer: MakeOptimizer | None = None,
+        *,
+        clip: float | None = None,
+        first_step: int = 0,
+        ema: float | None = None,
+    ) -> None:
+        self.name, self.module, self.rate = name, module, rate
+        self.optimizer = optimizer or adamw()
+        self.clip, self.first_step, self.ema = clip, first_step, ema
+        self.norm = 0.0
+
+    def enter(self, fabric: Fabric, objective: Callable[..., Tensor]) -> None:
+        """Place the module on the engine's device, wrapped around an objective; make the optimizer."""
+        self.module.train()
+        self.module.to(fabric.device)  # buffers and frozen parts too, which sharding does not move
+        self.wrapped = fabric.setup_module(Objective(self.module, objective))
+        self.names = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+        self.held = self.optimizer(self.names)
+        self.mean = None if self.ema is None else WeightMean(self.names, self.ema)
+
+    def plays(self, step: int) -> bool:
+        """Return whether it takes part in a step, from 0."""
+        return step >= self.first_step
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Return its learning rate of a step; 0 before its first."""
+        return self.rate.at(step - self.first_step, steps - self.first_step) if self.plays(step) else 0.0
+
+    def moving(self) -> dict[str, Tensor]:
+        """Return what a forward pass changes by itself: state of parts in training mode that no gradient trains."""
+        state = self.module.state_dict()  # shares its tensors, which are changed in place
+        parts = dict(self.module.named_modules())
+        return {
+            name: tensor
+            for name, tensor in state.items()
+            if name not in self.names and parts[name.rpartition(".")[0]].training
+        }

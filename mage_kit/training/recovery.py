@@ -1,0 +1,219 @@
+"""What keeps a training whole: checkpoints, steps left out, returns to the last good checkpoint, the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mage_kit import processes
+from mage_kit.errors import MageKitError, TrainingStopped
+from mage_kit.files import read_json, write_json
+from mage_kit.progress import Task as Progress
+from mage_kit.training.broken import BrokenImages
+from mage_kit.training.checkpoints import State, list_checkpoints, resume, save_checkpoint
+from mage_kit.training.events import CheckpointEvent
+from mage_kit.training.metrics import peak_memory_gib
+from mage_kit.training.non_finite import all_finite, name_the_module
+from mage_kit.training.players import Player
+from mage_kit.training.resolve import Job
+from mage_kit.training.run import Run
+
+_ROLLBACKS = "rollbacks.json"  # beside the checkpoints: how often one was taken up again
+
+Copies = tuple[dict[str, Tensor], list[dict[str, Tensor]]]
+
+
+class Recovery:
+    """The state of a training, and its ways back.
+
+    Args:
+        job: What is trained.
+        run: The run.
+        players: Who trains.
+        broken: Images passed over.
+    """
+
+    def __init__(self, job: Job, run: Run, players: Sequence[Player], broken: BrokenImages) -> None:
+        self.job, self.run, self.players, self.broken, self.task = job, run, players, broken, job.task
+        self.state = State(players, self.task.sums, {"skipped": 0, "rollbacks": 0})
+        self.checkpoints = run.out / "checkpoints" / self.task.stage
+        self.done, self.saved, self.bad = 0, 0, 0
+        self.clock, self.since = time.monotonic(), 0
+        self._moving = [player.moving() for player in players]
+
+    def take_up(self, last: int) -> int:
+        """Load the newest checkpoint, if there is one; return the steps done."""
+        self._load()
+        self._recall_rollbacks()
+        self._rewind()
+        if self.done and self._look_due(last) and not processes.on_first(self._looked):
+            self._look()  # the process before was killed between the checkpoint and this
+        return self.done
+
+    def _load(self) -> None:
+        self.done = self.saved = resume(self.state, self.checkpoints, self.run.reporter)
+
+    def _rewind(self) -> None:
+        processes.on_first(lambda: self.run.log.rewind(self.task.stage, self.done))
+        self.clock, self.since = time.monotonic(), self.done
+
+    def _recall_rollbacks(self) -> None:
+        """Count those made after the last checkpoint by a process that was killed: what failed is not tried alike."""
+        file, counters = self.checkpoints / _ROLLBACKS, self.state.counters
+        stored = processes.on_first(lambda: read_json(file) if file.is_file() else {})
+        if stored.get("rollbacks", 0) > counters["rollbacks"]:
+            counters.update({name: int(stored[name]) for name in ("rollbacks", "skipped")})
+
+    # -- when numbers go wrong ---------------------------------------------------------------------------------
+
+    def copied(self) -> Copies:
+        """Copy what a forward pass changes: sums of metrics, and state that moves by itself."""
+        sums = {name: value.clone() for name, value in self.state.sums.items()}
+        return sums, [{name: value.clone() for name, value in moving.items()} for moving in self._moving]
+
+    def restore(self, before: Copies) -> None:
+        """Take back what a forward pass changed."""
+        sums, moving = before
+        for name, tensor in self.state.sums.items():
+            tensor.copy_(sums[name]) if name in sums else tensor.zero_()
+        for held, copies in zip(self._moving, moving, strict=True):
+            for name, tensor in held.items():
+                tensor.copy_(copies[name])
+
+    def skip(self, again: Callable[[], None], step: int) -> int | None:
+        """Leave a step out, all players; of several in a row, the first is looked into.
+
+        Args:
+            again: Repeats the step's passes.
+            step: Its number, from 0.
+
+        Returns:
+            The step to go on from after a roll-back, or None.
+        """
+        self.bad += 1
+        self.state.counters["skipped"] += 1
+        if self.bad == 1:
+            before = self.copied()
+            self._forget_gradients()
+            where = self._name(again)
+            self.restore(before)
+            self.run.reporter.say(f"step {step + 1}: loss or gradient not finite, {where}; the step is left out")
+        self._forget_gradients()
+        if self.bad < self.job.skip_limit:
+            return None
+        return self._roll_back(f"{self.bad} steps in a row were not finite", step)
+
+    def _name(self, again: Callable[[], None]) -> str:
+        alone = len(self.players) == 1
+        roots = {"" if alone else f"{player.name}.": player.module for player in self.players}
+        parameters = {
+            ("" if alone else f"{player.name}.") + name: value
+            for player in self.players
+            for name, value in player.names.items()
+        }
+        found = processes.collect(name_the_module(roots, parameters, again))
+        return next((words for words in found if "output" in words), found[0])  # one process may see it, not others
+
+    def _forget_gradients(self) -> None:
+        for player in self.players:
+            player.held.zero_grad()
+
+    def _roll_back(self, why: str, step: int) -> int:
+        """Take up the last good checkpoint again, with other dropout; or stop, when that was done often enough."""
+        self._forget_gradients()
+        counters, stage = self.state.counters, self.task.stage
+        tried, skipped = counters["rollbacks"], counters["skipped"]
+        good = processes.on_first(lambda: list_checkpoints(self.checkpoints))
+        text = f"training the {stage}: at step {step + 1} {why}"
+        if tried >= self.job.rollbacks or not good:
+            back = f"after {tried} returns to the last good checkpoint" if good else "and there is no checkpoint yet"
+            safe = f"; {good[-1]} is intact" if good else ""
+            message = f"{text}, {back}: stopped{safe}; start a new run with a lower learning rate"
+            raise processes.shared(MageKitError(f"{message}, or with {self.job.path[2:]}.precision float32"))
+        self._load()
+        counters.update({"rollbacks": tried + 1, "skipped": skipped})
+        processes.on_first(lambda: write_json(self.checkpoints / _ROLLBACKS, counters))
+        self.bad = 0
+        self._rewind()
+        self.run.reporter.say(f"{text}; back to step {self.done} ({tried + 1} of {self.job.rollbacks} times)")
+        return self.done
+
+    # -- between steps -----------------------------------------------------------------------------------------
+
+    def after(self, done: int, last: int, progress: Progress) -> int | None:
+        """Log, save and show what is due after a step; return the step to go on from after a roll-back, or None."""
+        job, self.done = self.job, done
+        log_now, save_now = (done % every == 0 or done == last for every in (job.log_every, job.checkpoint_every))
+        if log_now or save_now:
+            self.broken.settle()
+        if log_now:
+            progress.update(done, self._log())
+        if save_now and not self.save():
+            return self._roll_back("weights were not finite", done)
+        if self._look_due(last):
+            self._look()
+        return None
+
+    def go_on(self) -> int | None:
+        """Know that a step was finite: a row of those that were not has ended. See `skip`."""
+        self.bad = 0
+        return None
+
+    def _look_due(self, last: int) -> bool:
+        every = self.task.look_every()
+        return bool(every) and (self.done % every == 0 or self.done == last)
+
+    def _looked(self) -> bool:
+        return self.task.looked(self.done, self._picture())
+
+    def _picture(self) -> Path:
+        return self.run.out / "samples" / f"{self.task.stage}-step-{self.done:08d}.png"
+
+    def _look(self) -> None:
+        """Draw samples or measure; what cannot be done ends no run."""
+        try:
+            self.task.look(self.done, self._picture())
+        except Exception as error:  # out of memory, no room, a schedule that does not fit: training matters more
+            what = f"{self.task.looks_at} not done ({type(error).__name__}: {error})"
+            self.run.reporter.say(f"step {self.done}: {what}")
+
+    def save(self) -> bool:
+        """Write a checkpoint; return False, with nothing written, if a number in it is not finite."""
+        if self.saved == self.done:
+            return True
+        states = (tensor for player in self.players for tensor in player.module.state_dict().values())
+        finite = all_finite(tensor for tensor in states if tensor.is_floating_point())
+        if processes.agree(not finite, self.run.device):
+            return False
+        target = save_checkpoint(self.checkpoints, self.done, self.state, self.run.resolved.text, self.job.keep)
+        self.saved = self.done
+        self.run.callbacks.tell(CheckpointEvent(self.task.stage, self.done, target))
+        return True
+
+    def _log(self) -> str:
+        job, done = self.job, self.done
+        read = self.task.read()
+        record: dict[str, Any] = {"stage": self.task.stage, "step": done, "epoch": done / job.steps_per_epoch, **read}
+        rate = (done - self.since) * job.layout.batch / max(1e-9, time.monotonic() - self.clock)
+        for number, player in enumerate(self.players):
+            end = f"_{player.name}" if number else ""
+            record[f"lr{end}"], record[f"grad_norm{end}"] = player.rate_at(done - 1, job.steps), player.norm
+        record |= {"skipped": self.state.counters["skipped"], "broken_images": self.broken.count}
+        record |= {"peak_memory_gib": peak_memory_gib(self.run.device), "images_per_s": round(rate, 1)}
+        self.clock, self.since = time.monotonic(), done
+        self.run.log.write(record)
+        return f"{self.task.note(record) if read else 'no step was finite'}  {rate:.0f} images/s"
+
+    def stop(self) -> None:
+        """Save and leave: this process, or another one, was told to stop."""
+        self.broken.settle()
+        saved = self.save()
+        where = f"step {self.done} is saved" if saved else "its weights are not finite and were not saved"
+        raise TrainingStopped(
+            f"{self.run.signals.received or 'another process'}: training the {self.task.stage} stopped after step "
+            f"{self.done} of {self.job.steps}; {where}; go on with --resume"
+        )

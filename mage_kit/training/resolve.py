@@ -1,0 +1,344 @@
+"""One pass over a recipe: checked, opened, loaded, each part built once. Nothing below reads a recipe.
+
+The order is that of cost: settings on the meta device, then what the machine can run, the data, the weights. What comes
+out is plain: images, modules, and one job a training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mage_kit.datasets import Dataset, TokenCache
+from mage_kit.errors import RecipeError
+from mage_kit.models import Mage, MageClassifier
+from mage_kit.plugins import plugin_folders
+from mage_kit.recipes import Parts, Recipe, build
+from mage_kit.recipes.assemble import seeded
+from mage_kit.recipes.places import at
+from mage_kit.signature import ComponentConfig
+from mage_kit.storage import describe_tokenizer
+from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.batches import BatchLayout, spread
+from mage_kit.training.kernels import kernel_problems
+from mage_kit.training.sources import WeightFolder, fill_encoder, fill_tokenizer
+from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Facts, Task, TaskWires
+
+Images = tuple[Dataset, Dataset | None]
+"""What is trained on, and what accuracy is measured on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a run.
+
+    Args:
+        path: Of its section, as "$.training".
+        task: What it does.
+        images: What it is trained on.
+        layout: How a step's images are spread.
+        steps: Optimizer steps.
+        precision: As asked: "auto", "float32" or "bfloat16".
+        workers: Processes that load images.
+        log_every: Steps between two lines of metrics.
+        checkpoint_every: Steps between two checkpoints.
+        keep: Checkpoints kept.
+        skip_limit: Non-finite steps in a row before the last checkpoint is taken up again.
+        rollbacks: How often that is done.
+        recompute: Whether blocks keep their inputs alone.
+        compile: Whether blocks are compiled.
+        fingerprint: What the tokenizer that it makes depends on; None for other jobs.
+    """
+
+    path: str
+    task: Task
+    images: Dataset
+    layout: BatchLayout
+    steps: int
+    precision: str
+    workers: int
+    log_every: int
+    checkpoint_every: int
+    keep: int
+    skip_limit: int
+    rollbacks: int
+    recompute: bool
+    compile: bool
+    fingerprint: str | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of the images."""
+        return len(self.images) // self.layout.batch
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe, resolved.
+
+    Args:
+        name: Of the run.
+        seed: Every random draw follows from it.
+        text: The recipe, every number stated.
+        plugins: Folders that its plug-ins come from, by module.
+        images: The data, as opened.
+        tokenizer: With its weights, or about to be trained.
+        tokenizer_form: Its recipe form.
+        model: On the tokenizer; None of a tokenizer alone.
+        jobs: What is trained, in order: the tokenizer if it needs it, then what the recipe is for.
+        free: Paths that a resumed run may change.
+    """
+
+    name: str
+    seed: int
+    text: str
+    plugins: Mapping[str, str]
+    images: Dataset
+    tokenizer: Tokenizer
+    tokenizer_form: Mapping[str, Any]
+    model: Mage | MageClassifier | None
+    jobs: tuple[Job, ...]
+    free: frozenset[str]
+
+
+def check(recipe: Recipe) -> Parts:
+    """Build everything without memory and without reading data; return the parts on the meta device.
+
+    Raises:
+        RecipeError: With every problem found.
+    """
+    with torch.device("meta"):
+        parts = build(recipe)
+        tasks = _tasks(recipe, parts)
+    found = _tokenizer_problems(recipe, parts.tokenizer)
+    if isinstance(parts.model, Mage):
+        found += _model_problems(parts.model)
+    for path, config in _named(recipe).items():
+        if recipe.data is None:
+            found.append("$.data: missing, training needs it")
+        found += _misfit(recipe, path, config)
+        if path in tasks:
+            facts = Facts(path, config.get("batch"), config.get("micro_batch"), recipe.data)
+            found += tasks[path].problems(facts)
+    if found:
+        raise RecipeError(list(dict.fromkeys(found)), recipe.name)
+    return parts
+
+
+def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) -> Resolved:
+    """Resolve a recipe for a training on this machine.
+
+    Args:
+        recipe: With data and a task.
+        device: Where it will run.
+        images: To train and to measure on, instead of those that the recipe names.
+
+    Raises:
+        RecipeError: With every problem of the pass that found one.
+        MageKitError: If data or weights cannot be read.
+    """
+    meta = check(recipe)
+    if recipe.training is None:
+        raise RecipeError(["$.training: missing, training needs it"], recipe.name)
+    sections = {path: _named(recipe)[path] for path in _trained(recipe, meta.tokenizer)}
+    micro = recipe.training.get("micro_batch") or recipe.training.get("batch")
+    if meta.model is not None:
+        _raise(kernel_problems(meta.model, device, recipe.training.get("precision"), micro), recipe)
+    dataset, validation = images or (recipe.build_dataset(), None)
+    _raise(_size_problems(sections, len(dataset)), recipe)
+    layouts = {
+        path: spread(path, config.get("batch"), config.get("micro_batch"), recipe.name)
+        for path, config in sections.items()
+    }
+    parts = _load(recipe, dataset)
+    tasks = _tasks(recipe, parts)
+    jobs = []
+    for path, config in sections.items():
+        task, layout = tasks[path], layouts[path]
+        accepted = _accepted(recipe, task, dataset, validation, path)
+        _raise(_size_problems({path: config}, len(accepted)), recipe)
+        _raise(task.problems(Facts(path, layout.batch, layout.micro, recipe.data)), recipe)
+        jobs.append(_job(recipe, path, task, accepted, layout))
+    return Resolved(
+        name=recipe.name,
+        seed=recipe.seed,
+        text=recipe.to_json(),
+        plugins=plugin_folders(recipe.plugins),
+        images=dataset,
+        tokenizer=parts.tokenizer,
+        tokenizer_form=recipe.tokenizer.model_dump(mode="json"),
+        model=parts.model,
+        jobs=tuple(jobs),
+        free=frozenset(f"{job.path}.{name}" for job in jobs for name in CARRIED_OUT | job.task.free),
+    )
+
+
+# -- settings --------------------------------------------------------------------------------------------------
+
+
+def _tasks(recipe: Recipe, parts: Parts) -> dict[str, Task]:
+    """The tasks that fit the recipe's model, by the path of their section; weights of their own follow the seed."""
+    tasks = {}
+    for path, config in _named(recipe).items():
+        if not _misfit(recipe, path, config):
+            with at(path, config), seeded(recipe.seed, f"task-{path}"):
+                tasks[path] = TASKS.build(config, TaskWires(parts.tokenizer, parts.model))
+    return tasks
+
+
+def _named(recipe: Recipe) -> dict[str, ComponentConfig]:
+    sections = {"$.tokenizer_training": recipe.tokenizer_training, "$.training": recipe.training}
+    return {path: config for path, config in sections.items() if config is not None}
+
+
+def _misfit(recipe: Recipe, path: str, config: ComponentConfig) -> list[str]:
+    """Say if a task is named for another kind of model than there is."""
+    wanted, kind = TASKS.get(config.kind).cls.model_kind, None if recipe.model is None else recipe.model.kind
+    if wanted is None or kind == wanted:
+        return []
+    has = "null" if kind is None else f"of kind '{kind}'"
+    return [f"{path}.kind and $.model: '{config.kind}' trains a model of kind '{wanted}', the model is {has}"]
+
+
+def _trained(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
+    """Paths of the sections that are carried out, in order."""
+    assert recipe.training is not None
+    given = recipe.tokenizer.get("weights") is not None or recipe.pretrained is not None
+    alone = TASKS.get(recipe.training.kind).cls.makes == "tokenizer"
+    first = tokenizer.needs_training and not given and not alone
+    return [*(["$.tokenizer_training"] if first else []), "$.training"]
+
+
+def _tokenizer_problems(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
+    found = []
+    weights, first, training = recipe.tokenizer.get("weights"), recipe.tokenizer_training, recipe.training
+    if not tokenizer.needs_training and weights is not None:
+        found.append("$.tokenizer.weights: given, but this tokenizer has nothing to load; must be null")
+    if first is not None and TASKS.get(first.kind).cls.makes != "tokenizer":
+        found.append(f"$.tokenizer_training.kind: '{first.kind}', must be a task that makes a tokenizer")
+    if training is None:
+        return found
+    makes = TASKS.get(training.kind).cls.makes
+    if makes == "tokenizer":
+        if recipe.model is not None:
+            found.append(f"$.model and $.training.kind: '{training.kind}' makes a tokenizer alone; model must be null")
+        if first is not None:
+            found.append("$.tokenizer_training: given, but $.training trains the tokenizer; must be null")
+        if not tokenizer.needs_training:
+            found.append(f"$.tokenizer.kind and $.training.kind: '{recipe.tokenizer.kind}' has nothing to train")
+        return found
+    if tokenizer.needs_training and weights is None and recipe.pretrained is None and first is None:
+        others = "$.tokenizer_training" if recipe.model is None or recipe.model.kind == "mage" else "$.pretrained"
+        found.append(f"$.tokenizer.weights and {others}: both null, the tokenizer would stay untrained")
+    return found
+
+
+def _model_problems(model: Mage) -> list[str]:
+    found = []
+    tests: dict[str, Callable[[], object]] = {
+        "$.model.mask_ratio": lambda: model.draw_ratios(4, torch.Generator().manual_seed(0)),
+        "$.model.generation.schedule": lambda: model.decoding.schedule.check(model.decoding.steps),
+    }
+    for path, test in tests.items():
+        try:
+            test()
+        except ValueError as error:
+            found.append(f"{path}: {error}")
+    if model.decoding.guidance is not None and model.decoder.classes is None:
+        found.append(
+            "$.model.generation.guidance and $.model.decoder: guidance needs a decoder that is told the class, "
+            f"{type(model.decoder).__name__} is not; must be null"
+        )
+    return found
+
+
+def _size_problems(sections: Mapping[str, ComponentConfig], images: int) -> list[str]:
+    """Batches that the data cannot fill, told before the first stage has cost its time."""
+    return [
+        f"{path}.batch: {config.get('batch')}, must be at most the number of images ({images})"
+        for path, config in sorted(sections.items(), key=lambda item: item[0] != "$.training")
+        if config.get("batch") > images
+    ]
+
+
+def _raise(found: list[str], recipe: Recipe) -> None:
+    if found:
+        raise RecipeError(found, recipe.name)
+
+
+# -- data and weights ------------------------------------------------------------------------------------------
+
+
+def _load(recipe: Recipe, dataset: Dataset) -> Parts:
+    """Build tokenizer and model, and fill in what the recipe names; each folder is opened once."""
+    folders: dict[Path, WeightFolder] = {}
+
+    def folder(place: str) -> WeightFolder:
+        return folders.setdefault(Path(place).resolve(), WeightFolder(Path(place)))
+
+    tokenizer = recipe.build_tokenizer()
+    weights, pretrained = recipe.tokenizer.get("weights"), recipe.pretrained
+    if weights is None and pretrained is not None and tokenizer.needs_training:
+        weights = pretrained.weights
+        if not Path(weights).is_dir():
+            advice = "train it first, or name one with --set pretrained.weights=DIR"
+            rule = f"must be the folder of a trained model: {advice}"
+            raise RecipeError([f"$.pretrained.weights: '{weights}', {rule}"], recipe.name)
+    if weights is not None:
+        fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), folder(weights), recipe.name)
+    if isinstance(dataset, TokenCache):
+        _check_cache(recipe, dataset, tokenizer, weights)
+    parts = build(recipe, tokenizer)
+    if pretrained is not None and parts.model is not None:
+        fill_encoder(parts.model, folder(pretrained.weights), recipe.name)
+    return parts
+
+
+def _check_cache(recipe: Recipe, cache: TokenCache, tokenizer: Tokenizer, weights: str | None) -> None:
+    """Refuse tokens that another tokenizer made."""
+    if weights is None and tokenizer.needs_training:
+        advice = f"must name the one that made the cache (--set tokenizer.weights={cache.path})"
+        raise RecipeError([f"$.tokenizer.weights: null, {advice}"], recipe.name)
+    with at("$.data", recipe.data):
+        cache.check_tokenizer(describe_tokenizer(tokenizer))
+
+
+def _accepted(recipe: Recipe, task: Task, dataset: Dataset, validation: Dataset | None, path: str) -> Dataset:
+    with at(path):
+        try:
+            return task.accept(dataset, validation, recipe.seed, path)
+        except RecipeError as error:
+            raise RecipeError(error.problems, recipe.name) from None
+
+
+def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLayout) -> Job:
+    config = _named(recipe)[path]
+    carried = {name: config.get(name) for name in CARRIED_OUT}
+    makes = task.makes == "tokenizer"
+    return Job(
+        path=path,
+        task=task,
+        images=images,
+        layout=layout,
+        steps=task.length(len(images) // layout.batch),
+        precision=config.get("precision"),
+        recompute=recipe.kernels.recompute and not makes,
+        compile=recipe.kernels.compile and not makes,
+        fingerprint=_fingerprint(recipe, config, task, images) if makes else None,
+        **carried,
+    )
+
+
+def _fingerprint(recipe: Recipe, config: ComponentConfig, task: Task, images: Dataset) -> str:
+    """What a trained tokenizer depends on: its form, its task, the images and the seed; not how it was carried out."""
+    stated = {name: value for name, value in config.model_dump(mode="json").items() if name not in CARRIED_OUT}
+    form = recipe.tokenizer.model_dump(mode="json")
+    data = None if recipe.data is None else recipe.data.model_dump(mode="json")
+    parts = [{**form, "weights": None}, stated, data, recipe.seed, images.identity()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,175 @@
+"""Where weights come from: folders of this program, each opened once, without building what they hold."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mage_kit.encoders import ENCODERS
+from mage_kit.errors import MageKitError, RecipeError
+from mage_kit.files import read_json, read_tensors
+from mage_kit.models import Mage, MageClassifier
+from mage_kit.recipes.recipe import Recipe
+from mage_kit.recipes.sections import MageSection
+from mage_kit.storage import (
+    MODEL_FILE,
+    RECIPE_FILE,
+    TOKENIZER_CARD,
+    TOKENIZER_FILE,
+    load_state,
+    tokenizer_folder,
+    without_passing,
+)
+from mage_kit.tokenizers import Tokenizer
+
+_FREE = frozenset({"dropout"})  # keywords under which the same weights may serve
+
+
+class WeightFolder:
+    """A tokenizer's, a run's or a model's folder; what is read of it is kept while it is needed.
+
+    Args:
+        folder: It must be there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe beside the weights.
+
+        Raises:
+            MageKitError: If there is none.
+        """
+        if not (self.folder / RECIPE_FILE).is_file():
+            raise MageKitError(f"folder: '{self.folder}', holds no {RECIPE_FILE}, so is no model or run folder")
+        return Recipe.load(self.folder / RECIPE_FILE)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The model's tensors.
+
+        Raises:
+            MageKitError: If training has not ended, or the file is damaged.
+        """
+        file = self.folder / MODEL_FILE
+        if not file.is_file():
+            rule = "training has not ended (mage-kit train ... --resume)"
+            raise MageKitError(f"folder: '{self.folder}', holds no {MODEL_FILE}: {rule}")
+        return read_tensors(file)
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors of one part of the model, under their names in it."""
+        before = f"{name}."
+        return {key[len(before) :]: value for key, value in self.tensors.items() if key.startswith(before)}
+
+    @cached_property
+    def tokenizer(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The tokenizer's recipe form and its tensors: of its own folder where there is one, else the model's.
+
+        Raises:
+            MageKitError: If there is none, or it is damaged.
+        """
+        inner = tokenizer_folder(self.folder)
+        if inner is None:
+            stated = self.recipe.tokenizer.model_dump(mode="json")
+            return stated, self.part("tokenizer")
+        form = read_json(inner / TOKENIZER_CARD).get("tokenizer")
+        if not isinstance(form, dict):
+            raise MageKitError(f"{inner / TOKENIZER_CARD}: damaged, must state a tokenizer")
+        return form, read_tensors(inner / TOKENIZER_FILE)
+
+
+def fill_tokenizer(tokenizer: Tokenizer, wanted: dict[str, Any], source: WeightFolder, name: str) -> None:
+    """Fill a tokenizer from a folder that this program wrote or converted: a tokenizer's, a run's or a model's.
+
+    Args:
+        tokenizer: Changed in place.
+        wanted: Its recipe form.
+        source: The folder.
+        name: Of the recipe, for errors.
+
+    Raises:
+        RecipeError: If the folder holds no tokenizer, or one of another form.
+    """
+    folder = source.folder
+    if not folder.is_dir():
+        hint = "; convert a checkpoint first (mage-kit convert)" if folder.is_file() else ""
+        raise RecipeError([f"$.tokenizer.weights: '{folder}', must be a folder with a tokenizer{hint}"], name)
+    try:
+        stored, tensors = source.tokenizer
+    except MageKitError as error:
+        raise RecipeError([f"$.tokenizer.weights: {error}"], name) from None
+    ignored = {"weights", *tokenizer.training_only}
+    differing = [
+        f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"
+        for key in wanted
+        if key not in ignored and wanted.get(key) != stored.get(key)
+    ]
+    if wanted["kind"] != stored.get("kind"):
+        differing = differing[:1]  # the keywords of another kind say nothing
+    if differing:
+        raise RecipeError(differing, str(folder))
+    load_state(tokenizer, tensors, str(folder))
+    tokenizer.requires_grad_(False).eval()
+
+
+def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) -> None:
+    """Give a model the encoder and the embedding of another one.
+
+    Args:
+        model: With its tokenizer; changed in place.
+        source: Folder of a masked model.
+        name: Of the recipe, for errors.
+
+    Raises:
+        RecipeError: If there is no such model, its encoder is of another form, or it knows another tokenizer.
+    """
+    folder = source.folder
+    try:
+        section, embedding, encoder = source.recipe.model, source.part("embedding"), source.part("encoder")
+    except MageKitError as error:
+        hint = "" if folder.exists() else " (train it first, or name one with --set pretrained.weights=DIR)"
+        raise RecipeError([f"$.pretrained.weights: {error}{hint}"], name) from None
+    if not isinstance(section, MageSection):
+        raise RecipeError([f"$.pretrained.weights: '{folder}', must be the folder of a masked model"], name)
+    lines = _differing("encoder", ENCODERS.describe(model.encoder), section.encoder.model_dump(mode="json"))
+    lines += _differing(
+        "embedding", model.embedding.config.model_dump(mode="json"), section.embedding.model_dump(mode="json")
+    )
+    if not lines and not _same(model.tokenizer, source.part("tokenizer")):
+        lines = ["$.tokenizer and $.pretrained.weights: the pretrained model knows the tokens of another tokenizer"]
+    if lines:
+        raise RecipeError(lines, name)
+    if isinstance(model.encoder.norm, nn.Identity):  # of a classifier, whose features are taken before it
+        encoder = {key: value for key, value in encoder.items() if not key.startswith("norm.")}
+    load_state(model.embedding, embedding, str(folder))
+    load_state(model.encoder, encoder, str(folder))
+
+
+def _same(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> bool:
+    """Whether a tokenizer has these weights, bit for bit; what training alone needs does not count."""
+    mine = without_passing(tokenizer, tokenizer.state_dict())
+    theirs = without_passing(tokenizer, tensors)
+    return mine.keys() == theirs.keys() and all(
+        mine[key].shape == theirs[key].shape and bool((mine[key].cpu() == theirs[key]).all()) for key in mine
+    )
+
+
+def _differing(part: str, wanted: dict[str, Any], held: dict[str, Any]) -> list[str]:
+    names = [name for name in wanted if name not in _FREE and wanted[name] != held.get(name)]
+    return [f"$.model.{part}.{name}: {wanted[name]}, the pretrained one has {held.get(name)}" for name in names]
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return a tokenizer's card; nothing where there is none, or it is damaged."""
+    try:
+        card = json.loads((folder / TOKENIZER_CARD).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return card if isinstance(card, dict) else {}

@@ -1,0 +1,20 @@
+"""Tasks: what a training does, from images to objectives; a family, open to plug-ins."""
+
+from mage_kit.training.tasks.base import TASKS, Context, Facts, Task, TaskWires, TrainingStep
+from mage_kit.training.tasks.classify import Classify
+from mage_kit.training.tasks.contrast import Contrast
+from mage_kit.training.tasks.masked import Masked
+from mage_kit.training.tasks.reconstruct import Reconstruct
+
+__all__ = [
+    "TASKS",
+    "Classify",
+    "Context",
+    "Contrast",
+    "Facts",
+    "Masked",
+    "Reconstruct",
+    "Task",
+    "TaskWires",
+    "TrainingStep",
+]

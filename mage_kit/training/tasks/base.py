@@ -1,0 +1,300 @@
+"""What a task is: what one training does, from a batch of images to a scalar for each player.
+
+A task is a component: its keywords are its own part of the recipe's section; what all tasks share (batch, workers,
+checkpoints) belongs to the slot and to the loop. It meets its images in `accept`, the run in `enter`, and then gives
+objectives; it knows no optimizer step, no checkpoint, no process but the numbers it is told.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mage_kit.datasets import Dataset
+from mage_kit.draws import derive, generator
+from mage_kit.fields import NonNegative, Positive
+from mage_kit.precision import Decision
+from mage_kit.processes import add_up, is_first
+from mage_kit.progress import Reporter
+from mage_kit.registry import Registry
+from mage_kit.signature import ComponentConfig
+from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.batches import Batch, BatchLayout
+from mage_kit.training.metrics import MetricsLog
+from mage_kit.training.players import Player
+
+Choose = Callable[[str, str, Callable[[], Decision]], Decision]
+"""Takes a name, words around the value ("attention by {}") and what decides; returns what the run began with."""
+
+
+@dataclass(frozen=True)
+class TaskWires:
+    """What is wired into a task: the run's tokenizer, and its model (None of a tokenizer alone)."""
+
+    tokenizer: Tokenizer
+    model: Any
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a task may look at before there are images and memory.
+
+    Args:
+        path: Of its section, as "$.training".
+        batch: Images a step.
+        micro_batch: Images at once in a process; None for its share.
+        data: The recipe's images, by name.
+    """
+
+    path: str
+    batch: int
+    micro_batch: int | None
+    data: ComponentConfig | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """The run as a task meets it.
+
+    Args:
+        images: What it is trained on.
+        layout: How a step's images are spread.
+        steps: Optimizer steps in all.
+        steps_per_epoch: Of the images.
+        seed: The recipe's.
+        device: Where it computes.
+        folder: The run's.
+        log: Where lines go beside the loop's own.
+        reporter: Where words go.
+    """
+
+    images: Dataset
+    layout: BatchLayout
+    steps: int
+    steps_per_epoch: int
+    seed: int
+    device: torch.device
+    folder: Path
+    log: MetricsLog
+    reporter: Reporter
+
+
+class TrainingStep:
+    """One step; a plain class, so that engine wrappers hand it on untouched.
+
+    Args:
+        number: From 0.
+        steps: In all.
+        seed: The recipe's.
+    """
+
+    def __init__(self, number: int, steps: int, seed: int) -> None:
+        self.number, self.steps, self.seed = number, steps, seed
+
+    @property
+    def progress(self) -> float:
+        """Share of the training done, in [0, 1)."""
+        return self.number / self.steps
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a generator that follows (seed, purpose, step), the same in all processes."""
+        return generator(self.seed, purpose, self.number)
+
+
+class Task(ABC):
+    """One training.
+
+    Attributes:
+        stage: Its name in logs and checkpoints.
+        makes: What is written at its end: "tokenizer" a tokenizer's folder, "model" the recipe's model.
+        model_kind: Kind of the recipe's model that it trains; None for one that trains without.
+        free: Keywords that a resumed run may change: how it is carried out, not what.
+        looks_at: What `look` does, in a word.
+        validation: Its own images beside those trained on; opened by `accept`.
+        sums: Named running sums of metrics, in checkpoints; see `tally`.
+        share: Of a step's objective that the pass at hand is: 1 over passes and processes; set by the loop.
+    """
+
+    stage: ClassVar[str] = "model"
+    makes: ClassVar[Literal["tokenizer", "model"]] = "model"
+    model_kind: ClassVar[str | None] = "mage"
+    free: frozenset[str] = frozenset()
+    looks_at: ClassVar[str] = "samples"
+    shard: bool = False
+    context: Context
+    share: float = 1.0
+
+    # -- before the run ----------------------------------------------------------------------------------------
+
+    def problems(self, facts: Facts) -> list[str]:
+        """Return a line, with its JSON path, for each setting that does not fit; parts may be on the meta device."""
+        return []
+
+    def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
+        """Take the images of the recipe; return those that are trained on.
+
+        Args:
+            images: Opened.
+            validation: What to measure on, instead of what the section names.
+            seed: The recipe's.
+            path: Of the section, for errors.
+
+        Raises:
+            MageKitError: If they do not fit the task.
+        """
+        return images
+
+    @abstractmethod
+    def length(self, steps_per_epoch: int) -> int:
+        """Return the number of optimizer steps."""
+
+    # -- at its start ------------------------------------------------------------------------------------------
+
+    def probe(self, device: torch.device, images: int) -> Callable[[], None] | None:
+        """Return a forward and backward pass to time precisions by; None where float32 is to be.
+
+        Args:
+            device: Where.
+            images: At once in training.
+        """
+        return None
+
+    def decide(self, choose: Choose, device: torch.device, precision: str, images: int) -> None:  # noqa: B027
+        """Choose what else is left to the machine, at a precision and so many images at once."""
+
+    def enter(self, context: Context) -> None:
+        """Meet the run; called once, before `players`."""
+        self.context = context
+        self.sums: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def players(self) -> Sequence[Player]:
+        """Return who trains; called once."""
+
+    # -- steps -------------------------------------------------------------------------------------------------
+
+    def cut(self, batch: Batch, step: TrainingStep) -> Sequence[Any]:
+        """Cut this process's part of a batch into what is computed at once: here the first views, uint8."""
+        first_views: Tensor = batch.images_TCHW[: len(batch.index_B)]
+        return list(first_views.split(self.context.layout.micro))  # type: ignore[no-untyped-call]
+
+    def prepare(self, micro: Any, step: TrainingStep) -> Any:
+        """Bring a piece of a batch to the device, outside of the engine: here float images in [0, 1]."""
+        return to_float(micro, self.context.device)
+
+    @abstractmethod
+    def objective(self, player: str, work: Any, step: TrainingStep) -> Tensor:
+        """Return what a player minimises: a scalar whose mean over passes and processes is the step's objective.
+
+        Called inside the engine, for each player in turn; the parameters of the others get no gradient meanwhile.
+
+        Args:
+            player: Its name.
+            work: What `prepare` returned.
+            step: The step.
+        """
+
+    def tally(self, name: str, value: Tensor) -> None:
+        """Add a number of the pass at hand to what `read` averages: over passes, processes, and steps."""
+        held = self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64, device=value.device))
+        held.add_(value.detach().double() * self.share)
+
+    def count_step(self) -> None:
+        """Count a step that was computed."""
+        held = self.sums.setdefault("steps", torch.zeros(1, dtype=torch.float64, device=self.context.device))
+        held.add_(float(is_first()))
+
+    def read(self) -> dict[str, Any]:
+        """Return the metrics of all processes gathered since the last call, with "loss", and start again.
+
+        Returns:
+            The means of what was tallied; nothing where no step was computed.
+        """
+        for _, value in sorted(self.sums.items()):
+            add_up(value)
+        steps = float(self.sums.get("steps", 0.0))
+        record = {name: float(value) / steps for name, value in self.sums.items() if name != "steps"} if steps else {}
+        for value in self.sums.values():
+            value.zero_()
+        return record
+
+    def note(self, record: Mapping[str, Any]) -> str:
+        """Return a few words for the progress line."""
+        return f"loss {record['loss']:.4f}" if "loss" in record else ""
+
+    # -- between steps -----------------------------------------------------------------------------------------
+
+    def look_every(self) -> int:
+        """Return the steps between two looks; 0 for none."""
+        return 0
+
+    def look(self, step: int, path: Path) -> None:  # noqa: B027  # a task with nothing to show has nothing to write
+        """Show or measure what there is after a step, pictures to the path; an error is every process's."""
+
+    def looked(self, step: int, path: Path) -> bool:
+        """Return whether that was done after this step, by a process that went away since."""
+        return path.is_file()
+
+    def finish(self, players: Sequence[Player]) -> None:  # noqa: B027  # as `look`
+        """Measure what was made, before it is written."""
+
+
+CARRIED_OUT = frozenset(
+    {"workers", "keep", "log_every", "checkpoint_every", "skip_limit", "rollbacks"}
+)  # of any task: how it is carried out, not what; a resumed run may change them
+
+TASKS: Registry[Task, TaskWires] = Registry(
+    "tasks",
+    Task,
+    TaskWires,
+    slot_fields={
+        "batch": (Positive, Field(description="Images a step over all processes.")),
+        "micro_batch": (
+            Positive | None,
+            Field(None, description="Images at once in a process; null: the whole share."),
+        ),
+        "precision": (
+            Literal["auto", "float32", "bfloat16"],
+            Field("auto", description="auto: bfloat16 where it is faster."),
+        ),
+        "workers": (
+            NonNegative,
+            Field(0, description="Processes that load images; 0: the training process itself."),
+        ),
+        "log_every": (Positive, Field(50, description="Steps between two lines of metrics.")),
+        "checkpoint_every": (Positive, Field(500, description="Steps between two checkpoints.")),
+        "keep": (Positive, Field(2, description="Checkpoints kept.")),
+        "skip_limit": (
+            Positive,
+            Field(
+                5,
+                description="Steps in a row with a non-finite loss or gradient before the last checkpoint is taken up "
+                "again.",
+            ),
+        ),
+        "rollbacks": (
+            NonNegative,
+            Field(2, description="How often that is done before training stops with an error."),
+        ),
+    },
+)
+
+Betas = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+
+
+def to_float(images_TCHW: Tensor, device: torch.device) -> Tensor:
+    """uint8 images to float32 in [0, 1] on the device."""
+    return images_TCHW.to(device, non_blocking=True).float().div_(255)
+
+
+def dropout_seed(seed: int, stage: str, step: int, rank: int, rollbacks: int) -> int:
+    """Return what dropout follows: (seed, step, process), so that resuming is exact without storing a generator; after
+    a roll-back another one, which would otherwise walk the same way again."""
+    return derive(seed, f"dropout-{stage}", step, rank, rollbacks)

@@ -1,0 +1,58 @@
+"""Contrast alone: encoder and projection learn from two views of each image, and nothing is predicted.
+
+SimCLR on tokens, and the paper's "contrastive loss only" (supplement, Table 7): no decoder is built, no head; masks may
+be empty.
+"""
+
+from __future__ import annotations
+
+from mage_kit.fields import NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.losses import Loss
+from mage_kit.models import Mage
+from mage_kit.training.tasks.base import TASKS, Betas, Facts
+from mage_kit.training.tasks.masked import Masked
+
+
+@TASKS.register("contrast")
+class Contrast(Masked):
+    """An encoder learns from its losses on features alone.
+
+    Args:
+        epochs: Passes over the data.
+        warmup_epochs: Epochs of linear warm-up.
+        base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
+        weight_decay: None on 1-D tensors and biases.
+        betas: AdamW's.
+        clip: Largest global gradient norm; null: no clipping.
+        ema: Decay of a running mean of the model's weights, warmed up; null: no such mean.
+        shard: Over several processes, shard weights, gradients and optimizer state (FSDP2).
+    """
+
+    def __init__(
+        self,
+        model: Mage,
+        *,
+        epochs: PositiveFloat,
+        warmup_epochs: NonNegativeFloat,
+        base_lr: PositiveFloat = 1.5e-4,
+        weight_decay: NonNegativeFloat = 0.05,
+        betas: Betas = (0.9, 0.95),
+        clip: PositiveFloat | None = 3.0,
+        ema: Probability | None = None,
+        shard: bool = False,
+    ) -> None:
+        super().__init__(
+            model, epochs=epochs, warmup_epochs=warmup_epochs, base_lr=base_lr, weight_decay=weight_decay, betas=betas,
+            clip=clip, ema=ema, shard=shard,
+        )  # fmt: skip
+
+    def problems(self, facts: Facts) -> list[str]:
+        """Losses on predictions, and a decoder that nobody would read."""
+        found = super().problems(facts)
+        for number, loss in enumerate(self.model.losses):
+            if isinstance(loss, Loss) and loss.reads_predictions:
+                rule = "must be null or the task masked: contrast predicts nothing"
+                found.append(f"$.model.losses[{number}] and {facts.path}.kind: the loss reads predictions, {rule}")
+        if self.model.decoder is not None:
+            found.append(f"$.model.decoder and {facts.path}.kind: nothing reads a decoder here, must be null")
+        return found

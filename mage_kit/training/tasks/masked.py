@@ -1,0 +1,270 @@
+"""Masked image modeling: tokens are hidden at a variable ratio and predicted (paper section 3.1).
+
+Legend: B images, T views x B images (view after view), S images of the whole step, L tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mage_kernels import MaskPlan
+from torch import Tensor, nn
+
+from mage_kit.condition import Condition
+from mage_kit.datasets import Dataset
+from mage_kit.draws import generator, keys, uniforms
+from mage_kit.errors import RecipeError
+from mage_kit.fields import NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.losses import LOSSES, BatchMasks, Loss
+from mage_kit.models import Mage
+from mage_kit.processes import rank, world
+from mage_kit.training.batches import Batch
+from mage_kit.training.metrics import RatioBins
+from mage_kit.training.players import Player
+from mage_kit.training.samples import draw_from
+from mage_kit.training.tasks.base import TASKS, Betas, Context, Facts, TrainingStep
+from mage_kit.training.tasks.tokens import PROBED, TokenTask, made_tokens
+
+
+class Piece:
+    """What is computed at once; a plain class, so that engine wrappers hand it on untouched.
+
+    Args:
+        images: uint8 images, or tokens of a data set that gives them; view after view.
+        masks: The masks' host side.
+        noise_TL: What masks follow.
+        condition: Labels of conditional models.
+        counts: What each loss's sum over the whole step is divided by.
+        parts: Passes of the step, over all processes.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        masks: BatchMasks,
+        noise_TL: Tensor,
+        condition: Condition | None,
+        counts: list[float],
+        parts: int,
+    ) -> None:
+        self.images, self.masks, self.noise_TL, self.condition = images, masks, noise_TL, condition
+        self.counts, self.parts = counts, parts
+        self.tokens: Tensor
+        self.plan: MaskPlan
+
+
+@TASKS.register("masked")
+class Masked(TokenTask):
+    """A masked model learns to predict hidden tokens, by whatever losses it has.
+
+    Args:
+        epochs: Passes over the data.
+        warmup_epochs: Epochs of linear warm-up.
+        base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
+        weight_decay: None on 1-D tensors and biases.
+        betas: AdamW's.
+        clip: Largest global gradient norm; null: no clipping.
+        ema: Decay of a running mean of the model's weights, warmed up; null: no such mean.
+        samples_every: Epochs between two pictures of generated samples, in samples/; null: none.
+        shard: Over several processes, shard weights, gradients and optimizer state (FSDP2).
+    """
+
+    model: Mage
+
+    def __init__(
+        self,
+        model: Mage,
+        *,
+        epochs: PositiveFloat,
+        warmup_epochs: NonNegativeFloat,
+        base_lr: PositiveFloat = 1.5e-4,
+        weight_decay: NonNegativeFloat = 0.05,
+        betas: Betas = (0.9, 0.95),
+        clip: PositiveFloat | None = 3.0,
+        ema: Probability | None = None,
+        samples_every: PositiveFloat | None = None,
+        shard: bool = False,
+    ) -> None:
+        self.model = model
+        self.epochs, self.warmup_epochs, self.base_lr, self.weight_decay = epochs, warmup_epochs, base_lr, weight_decay
+        self.betas, self.clip, self.ema, self.samples_every, self.shard = betas, clip, ema, samples_every, shard
+        carried_out = frozenset({"shard", "samples_every"})
+        self.free = carried_out if self.contrasts else carried_out | {"micro_batch"}
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether images that are computed at once are each other's negatives, so that their number matters."""
+        return any(loss.contrasts_batch for loss in self.model.losses if isinstance(loss, Loss))
+
+    # -- before the run ----------------------------------------------------------------------------------------
+
+    def attentive(self) -> dict[str, nn.Module]:
+        """Encoder and decoder."""
+        return {"encoder": self.model.encoder, "decoder": self.model.decoder}
+
+    def problems(self, facts: Facts) -> list[str]:
+        """Views that the data does not give; samples of what cannot generate."""
+        model, found = self.model, super().problems(facts)
+        augment = getattr(facts.data, "augment", None)
+        if augment is not None and augment.views < model.views:
+            number = next(i for i, loss in enumerate(model.losses) if getattr(loss, "needs_views", 1) > augment.views)
+            found.append(
+                f"$.model.losses[{number}] and $.data.augment.views: the loss needs {model.views} views, "
+                f"the data gives {augment.views}"
+            )
+        if self.samples_every is not None and not model.spec.discrete:
+            found.append(f"{facts.path}.samples_every: given, but generation needs codes, must be null")
+        return found
+
+    def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
+        """Take images with views enough, and with the classes that the decoder is to be told of."""
+        model = self.model
+        if images.augment.views < model.views:
+            raise RecipeError([f"$.data views: {images.augment.views} an image, the losses need {model.views}"])
+        wanted, has = model.decoder.classes, len(images.classes)
+        if wanted is not None and wanted != has:
+            what = f"{has} classes" if has else "no labels"
+            raise RecipeError([f"$.model.decoder.classes and $.data: {wanted}, the data has {what}"])
+        return super().accept(images, validation, seed, path)
+
+    # -- at its start ------------------------------------------------------------------------------------------
+
+    def probe(self, device: torch.device, images: int) -> Callable[[], None]:
+        """One forward and backward pass of the whole model on made tokens."""
+        model, length = self.model.to(device).train(), self.model.spec.grid.size
+        count = max(2, min(images, PROBED // length) // 2 * 2)  # near the real size: small batches favour float32
+        tokens = made_tokens(model.spec, count, device)
+        ratio_B = torch.full((count,), model.mask_ratio.high, dtype=torch.float64)
+        noise = torch.rand(count, length).to(device)
+
+        def run() -> None:
+            masks = BatchMasks(ratio_B, int(model.n_masked(ratio_B).sum()), 2)
+            output = model(tokens, model.plan(ratio_B, noise), masks)
+            torch.stack([term.total for term in output.terms]).sum().backward()
+            model.zero_grad()
+
+        return run
+
+    def enter(self, context: Context) -> None:
+        """Make room for losses by ratio, and say how far a contrastive loss sees."""
+        super().enter(context)
+        model, layout = self.model, context.layout
+        self.bins = RatioBins(model.mask_ratio.low, model.mask_ratio.high, context.device, model.spec.discrete)
+        self.sums["bins"] = self.bins.sums_3K
+        self.weights = torch.tensor(model.loss_weights, device=context.device)
+        self._pristine = copy.deepcopy(model) if self.samples_every and self.shard and world() > 1 else None
+        seen = layout.micro * layout.world
+        if seen < layout.batch and self.contrasts:
+            context.reporter.say(
+                f"warning: training.micro_batch {layout.micro} on {layout.world} processes: a contrastive loss sees "
+                f"the negatives of {seen} of the {layout.batch} images only; "
+                "accumulation is no larger contrastive batch"
+            )
+
+    def players(self) -> Sequence[Player]:
+        """Return the model alone; kept, since samples are drawn of its running mean too."""
+        self._players = super().players()
+        return self._players
+
+    # -- steps -------------------------------------------------------------------------------------------------
+
+    def cut(self, batch: Batch, step: TrainingStep) -> list[Piece]:
+        """Cut this process's part of a batch; the counts are those of the whole step, all processes'."""
+        size, views, micro = len(batch.index_B), batch.views, self.context.layout.micro
+        ratio_S = self.ratios(step.number, size * world())
+        ratio_B = ratio_S[rank() * size : (rank() + 1) * size] if world() > 1 else ratio_S
+        length = self.model.spec.grid.size
+        keyed = [keys(step.seed, "mask", batch.index_B, batch.epoch, view) for view in range(views)]
+        noise_VBL = torch.stack([uniforms(key_B, length) for key_B in keyed])
+        images = batch.images_TCHW.unflatten(0, (views, size))
+        condition = self._condition(batch, step.seed)
+        every = BatchMasks(ratio_S.repeat(views), int(self.model.n_masked(ratio_S).sum()) * views, views)
+        counts = [max(1.0, loss.count(every)) for loss in self.model.losses if isinstance(loss, Loss)]
+        pieces = []
+        for start in range(0, size, micro):
+            part = slice(start, start + micro)
+            ratio_T = ratio_B[part].repeat(views)
+            masks = BatchMasks(ratio_T, int(self.model.n_masked(ratio_T).sum()), views)
+            noise_TL = noise_VBL[:, part].flatten(0, 1)
+            labels = None if condition is None else Condition(condition.labels_B[part].repeat(views))
+            parts = -(-size // micro) * world()
+            pieces.append(Piece(images[:, part].flatten(0, 1), masks, noise_TL, labels, counts, parts))
+        return pieces
+
+    def prepare(self, micro: Piece, step: TrainingStep) -> Piece:
+        """Tokenise, and plan the masks."""
+        device = self.context.device
+        micro.tokens = self.encode(micro.images)
+        micro.plan = self.model.plan(micro.masks.ratio_B, micro.noise_TL.to(device, non_blocking=True))
+        micro.condition = None if micro.condition is None else micro.condition.to(device)
+        return micro
+
+    def objective(self, player: str, work: Piece, step: TrainingStep) -> Tensor:
+        """Return the weighted sum of the losses: each a sum over the pass, divided by the count of the whole step.
+
+        Counts differ between passes, so that the mean over passes is that of all rows only if each weighs as many times
+        as there are passes.
+        """
+        output = self.model(work.tokens, work.plan, work.masks, condition=work.condition)
+        sums = [term.total / count for term, count in zip(output.terms, work.counts, strict=True)]
+        parts = torch.stack(sums) * work.parts
+        for number, part in enumerate(parts):
+            self.tally(f"loss_{number}", part)
+        rows = next((term for term in output.terms if term.rows_M is not None), None)
+        if rows is not None and rows.rows_M is not None:
+            image_M = work.plan.picked_M // self.model.spec.grid.size
+            self.bins.add(work.masks.ratio_B, image_M, work.plan.weight_M, rows.rows_M, rows.hits_M)
+        return (parts * self.weights).sum()
+
+    def ratios(self, step: int, size: int) -> Tensor:
+        """Return one ratio an image, shared by `ratio_group` consecutive images of the global batch."""
+        group = self.model.ratio_group or size
+        ratio_G = self.model.draw_ratios(math.ceil(size / group), generator(self.context.seed, "ratio", step))
+        return ratio_G.repeat_interleave(group)[:size]
+
+    def _condition(self, batch: Batch, seed: int) -> Condition | None:
+        """Return the images' labels, less those withheld: drawn from (seed, epoch, image)."""
+        decoder = self.model.decoder
+        if decoder.classes is None or batch.labels_B is None:
+            return None
+        uniform_B = uniforms(keys(seed, "label", batch.index_B, batch.epoch), 1)[:, 0]
+        return Condition(batch.labels_B).dropped(uniform_B, decoder.label_dropout)
+
+    # -- what is said of it ------------------------------------------------------------------------------------
+
+    def read(self) -> dict[str, Any]:
+        """Return mean losses, accuracy, the chance line ln K, and both by ratio."""
+        bins = self.sums.pop("bins")
+        means = super().read()
+        self.sums["bins"] = bins
+        binned = self.bins.read()
+        if not means:  # all were left out
+            return {}
+        losses = [means[f"loss_{number}"] for number in range(len(self.model.losses))]
+        record: dict[str, Any] = {"loss": sum(w * m for w, m in zip(self.model.loss_weights, losses, strict=True))}
+        for number, (loss, mean) in enumerate(zip(self.model.losses, losses, strict=True)):
+            assert isinstance(loss, Loss)
+            kind = LOSSES.entry_of(loss).kind
+            record[kind if kind not in record else f"{kind}_{number}"] = mean
+        if self.model.spec.codes:
+            record["chance"] = math.log(self.model.spec.codes)
+        return record | binned
+
+    def note(self, record: Mapping[str, Any]) -> str:
+        """Say the loss, against chance where there are codes."""
+        chance = f" (chance {record['chance']:.2f})" if "chance" in record else ""
+        return f"loss {record['loss']:.4f}{chance}"
+
+    def look_every(self) -> int:
+        """Return the steps between two pictures of samples."""
+        return max(1, round(self.samples_every * self.context.steps_per_epoch)) if self.samples_every else 0
+
+    def look(self, step: int, path: Path) -> None:
+        """Draw samples of the raw and the mean weights."""
+        (player,) = self._players
+        draw_from(player, self._pristine, path, self.context.device)

@@ -1,0 +1,83 @@
+"""A tokenizer learns to reconstruct images, by the objective that it has itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.players import Player, Rate, adamw
+from mage_kit.training.tasks.base import TASKS, Betas, Task, TrainingStep
+
+_PROBED = 1 << 16  # pixels in the batch that precision is measured on
+
+
+@TASKS.register("reconstruct")
+class Reconstruct(Task):
+    """A tokenizer learns to give back what it was given: AdamW, warm-up, cosine to 0.
+
+    Args:
+        steps: Optimizer steps.
+        lr: Peak learning rate.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: Decoupled weight decay.
+        betas: AdamW's.
+        clip: Largest global gradient norm.
+    """
+
+    stage: ClassVar[str] = "tokenizer"
+    makes: ClassVar[Literal["tokenizer", "model"]] = "tokenizer"
+    model_kind: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        steps: Positive,
+        lr: PositiveFloat = 1e-3,
+        warmup_steps: NonNegative = 50,
+        weight_decay: NonNegativeFloat = 0.0,
+        betas: Betas = (0.9, 0.95),
+        clip: PositiveFloat = 1.0,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.steps, self.lr, self.warmup_steps, self.weight_decay = steps, lr, warmup_steps, weight_decay
+        self.betas, self.clip = betas, clip
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Return the steps asked for."""
+        return self.steps
+
+    def probe(self, device: torch.device, images: int) -> Callable[[], None]:
+        """A pass over random images, by a copy: codes move in the forward pass."""
+        probed = copy.deepcopy(self.tokenizer).to(device)
+        probed.start_training()
+        height, width = probed.image_size
+        count = max(1, min(32, _PROBED // (height * width)))
+        made = torch.rand(count, probed.channels, height, width, device=device)
+
+        def run() -> None:
+            probed.objective(made, 0.0, torch.Generator().manual_seed(0)).total.backward()
+
+        return run
+
+    def players(self) -> Sequence[Player]:
+        """Return the tokenizer alone."""
+        optimizer = adamw(self.betas, self.weight_decay)
+        return [Player("tokenizer", self.tokenizer, Rate(self.lr, self.warmup_steps), optimizer, clip=self.clip)]
+
+    def objective(self, player: str, work: Tensor, step: TrainingStep) -> Tensor:
+        """Return the tokenizer's own total."""
+        losses = self.tokenizer.objective(work, step.progress, step.generator("restart"))
+        for name, value in losses.parts.items():
+            self.tally(name, value)
+        return losses.total
+
+    def note(self, record: Mapping[str, Any]) -> str:
+        """Say loss and codes in use."""
+        return f"loss {record['loss']:.4f}  codes used {record.get('codes_used', 0):.0f}"

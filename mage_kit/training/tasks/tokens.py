@@ -1,0 +1,165 @@
+"""What tasks share that train a model on the tokens of a frozen tokenizer: length, rate, precision, tokenizing."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mage_kit.datasets import Dataset
+from mage_kit.errors import BrokenImageError
+from mage_kit.grid import TokenSpec
+from mage_kit.precision import Decision, bfloat16_products
+from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.kernels import part_attention
+from mage_kit.training.players import Player, Rate, adamw
+from mage_kit.training.tasks.base import Betas, Choose, Context, Facts, Task, to_float
+
+AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
+PROBED = 4096  # tokens in the batch that precision is measured on
+_COMPARED = 64  # images that agreement is measured on
+_TOKENISED = 64  # images at once: a VQGAN's activations are far larger than a ViT's
+
+
+class TokenTask(Task):
+    """Trains one model, its tokenizer frozen, over epochs, with AdamW and a rate of base_lr x batch / 256.
+
+    Attributes:
+        model: With `tokenizer` and `spec`.
+        images: What it is trained on.
+    """
+
+    model: Any
+    images: Dataset
+    epochs: float
+    warmup_epochs: float
+    base_lr: float
+    weight_decay: float
+    betas: Betas
+    clip: float | None
+    ema: float | None
+    _bfloat16_tokens = False
+
+    @abstractmethod
+    def attentive(self) -> dict[str, nn.Module]:
+        """Return the parts whose attention form is chosen, by name; their shapes differ."""
+
+    def problems(self, facts: Facts) -> list[str]:
+        """Batches that do not divide."""
+        if facts.micro_batch is None or not facts.batch % facts.micro_batch:
+            return []
+        rule = f"must divide {facts.path}.batch ({facts.batch})"
+        return [f"{facts.path}.micro_batch: {facts.micro_batch}, {rule}"]
+
+    def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
+        """Take the images."""
+        self.images = images
+        return images
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Return the steps of all epochs."""
+        return max(1, round(self.epochs * steps_per_epoch))
+
+    def decide(self, choose: Choose, device: torch.device, precision: str, images: int) -> None:
+        """Choose what the tokenizer computes in, and the attention form of each part."""
+        model = self.model
+
+        def tokenization() -> Decision:
+            return token_decision(model, self.images, device, precision)
+
+        self._bfloat16_tokens = choose("tokenization", "tokenizing in {}", tokenization).value == "bfloat16"
+        for name, part in self.attentive().items():
+
+            def form(part: nn.Module = part) -> Decision:
+                return part_attention(model, part, device, precision, images)
+
+            chosen = choose(f"attention_{name}", f"attention of the {name} by {{}}", form).value
+            asked = model.attention != "auto" or model.backend == "reference"
+            model.set_attention(chosen, None if asked else "sdpa", part)
+
+    def enter(self, context: Context) -> None:
+        """Lay the tokenizer out as convolutions run faster."""
+        super().enter(context)
+        self.model.tokenizer.to(memory_format=torch.channels_last)
+
+    def rate(self) -> Rate:
+        """Return the learning rate by step."""
+        context = self.context
+        peak = self.base_lr * context.layout.batch / 256
+        return Rate(peak, round(self.warmup_epochs * context.steps_per_epoch))
+
+    def players(self) -> Sequence[Player]:
+        """Return the model alone."""
+        optimizer = adamw(self.betas, self.weight_decay)
+        return [Player("model", self.model, self.rate(), optimizer, clip=self.clip, ema=self.ema)]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return tokens of uint8 images; ids of a token cache as they are."""
+        if self.images.gives_tokens:
+            return images.to(self.context.device, torch.int64, non_blocking=True)
+        return self.encode_floats(to_float(images, self.context.device))
+
+    @torch.no_grad()
+    def encode_floats(self, images_BCHW: Tensor) -> Tensor:
+        """Return tokens of float images in [0, 1], in the precision that was chosen for the tokenizer."""
+        with torch.autocast(self.context.device.type, torch.bfloat16, enabled=self._bfloat16_tokens):
+            return torch.cat([self.model.tokenizer.encode(part) for part in images_BCHW.split(_TOKENISED)])
+
+
+def made_tokens(spec: TokenSpec, images: int, device: torch.device) -> Tensor:
+    """Return random tokens to time a model by: ids (B, L), or values (B, L, W)."""
+    shape = (images, spec.grid.size) if spec.codes else (images, spec.grid.size, spec.width)
+    return (torch.randint(spec.codes, shape) if spec.codes else torch.rand(shape)).to(device)
+
+
+def token_decision(model: Any, images: Dataset, device: torch.device, precision: str) -> Decision:
+    """Let the frozen tokenizer run in bfloat16 only where it gives nearly the same ids as in float32."""
+    if images.gives_tokens:
+        return Decision("float32", "tokens come from a cache")
+    if precision == "float32":
+        return Decision("float32", "the model runs in float32")
+    if not model.spec.discrete:
+        return Decision("float32", "continuous tokens")
+    return token_precision(model.tokenizer.to(device), images, device, precision)
+
+
+def token_precision(tokenizer: Tokenizer, images: Dataset, device: torch.device, asked: str) -> Decision:
+    """Compare the ids of a trained tokenizer in bfloat16 with those in float32.
+
+    Args:
+        tokenizer: One with codes, on the device.
+        images: Of which the first are looked at.
+        device: Where.
+        asked: "float32" settles it.
+    """
+    if asked == "float32" or not bfloat16_products(device):
+        why = "precision 'float32' was asked for" if asked == "float32" else f"{device.type} has no bfloat16 products"
+        return Decision("float32", why)
+    stills: list[Tensor] = []
+    for index in range(len(images)):
+        with contextlib.suppress(BrokenImageError):
+            stills.append(torch.from_numpy(images.still(index).views[0]))
+        if len(stills) == _COMPARED:
+            break
+    if not stills:
+        return Decision("float32", "no image could be read to compare ids on")
+    share = token_agreement(tokenizer, to_float(torch.stack(stills), device))
+    value = "bfloat16" if share >= AGREEMENT else "float32"
+    return Decision(value, f"ids in bfloat16 agree with float32's in {share:.1%} of tokens (needed: {AGREEMENT:.0%})")
+
+
+@torch.no_grad()
+def token_agreement(tokenizer: Tokenizer, images_BCHW: Tensor) -> float:
+    """Return the share of tokens whose ids are the same in bfloat16 and in float32.
+
+    Args:
+        tokenizer: One with codes, in evaluation mode.
+        images_BCHW: float images in [0, 1], on its device.
+    """
+    with torch.autocast(images_BCHW.device.type, torch.bfloat16):
+        fast = tokenizer.encode(images_BCHW)
+    return float((fast == tokenizer.encode(images_BCHW)).double().mean())

@@ -1,0 +1,272 @@
+"""Training: recipe in, run folder out, by one loop for every task.
+
+A step is drawn from (seed, step) alone, so a run can be left and taken up at any of them, by any number of processes.
+Steps are all or none: where one player's numbers are not finite, nobody moves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mage_kit import processes
+from mage_kit.draws import derive
+from mage_kit.errors import MissingExtraError
+from mage_kit.progress import Reporter
+from mage_kit.recipes import Recipe
+from mage_kit.storage import best_device
+from mage_kit.training.batches import Batch
+from mage_kit.training.events import (
+    Callbacks,
+    CheckpointEvent,
+    EndEvent,
+    LogEvent,
+    StepEvent,
+    TensorBoard,
+)
+from mage_kit.training.folder import open_folder
+from mage_kit.training.kernels import set_blocks
+from mage_kit.training.loader import Order, Share, batches
+from mage_kit.training.optim import clip_gradients, set_lr
+from mage_kit.training.players import Player
+from mage_kit.training.recovery import Recovery
+from mage_kit.training.resolve import Images, Job, Resolved, resolve
+from mage_kit.training.run import Run, begin, broken_images, conclude, is_done, open_run, stop_between
+from mage_kit.training.tasks.base import TrainingStep, dropout_seed
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def train(
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    until: int | None = None,
+    images: Images | None = None,
+    on_step: Callable[[StepEvent], None] | None = None,
+    on_log: Callable[[LogEvent], None] | None = None,
+    on_checkpoint: Callable[[CheckpointEvent], None] | None = None,
+    on_end: Callable[[EndEvent], None] | None = None,
+) -> Path:
+    """Train what a recipe describes, by the task that it names, with all processes that torchrun started.
+
+    Args:
+        recipe: With data and training; `Recipe.of(model).extended(...)` makes one of a model composed in Python.
+        out: The run folder; new or empty, unless `resume`.
+        resume: Go on from the newest checkpoint; the recipe must be the one of the run.
+        reporter: Where progress goes.
+        until: Stop each stage after this step, as if it were its last; None for the recipe's.
+        images: To train and to measure accuracy on, instead of those that the recipe names.
+        on_step: Told of each step, in the first process; what it raises ends the run.
+        on_log: Told of each line of the log.
+        on_checkpoint: Told of each checkpoint.
+        on_end: Told of each stage's end.
+
+    Returns:
+        The run folder, for `mage_kit.load`, `load_classifier` or `load_tokenizer`.
+
+    Raises:
+        MageKitError: If the folder holds something else, the data cannot be read, or training goes wrong.
+        TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
+    """
+    make_engine, folder = _engine(), Path(out)
+    device = best_device()
+    processes.start(device)
+    reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
+    resolved = processes.first_ahead(partial(_prepare, recipe, folder, resume, device, images))
+    with contextlib.closing(TensorBoard(folder)) as board:
+        told = {"on_step": on_step, "on_log": on_log, "on_checkpoint": on_checkpoint, "on_end": on_end}
+        callbacks = Callbacks(**{name: (each,) if each else () for name, each in told.items()})  # type: ignore[arg-type]
+        callbacks = Callbacks(
+            callbacks.on_step, (board.on_log, *callbacks.on_log), callbacks.on_checkpoint, callbacks.on_end
+        )
+        with open_run(resolved, folder, device, reporter, callbacks) as run:
+            for number, job in enumerate(resolved.jobs):
+                if number:
+                    stop_between(run)
+                if is_done(job, run):
+                    continue
+                precision = begin(job, run)
+                loop = Loop(job, run, make_engine(device, job.task.shard), precision)
+                loop.run(until)
+                conclude(job, run, loop.players, until)
+    return folder
+
+
+def _engine() -> Callable[[torch.device, bool], Fabric]:
+    """Return what makes an engine; it brings lightning, which importing mage_kit must not."""
+    try:
+        from mage_kit.training.engine import make_fabric
+    except ImportError as error:
+        if not (error.name or "").startswith("lightning"):
+            raise
+        raise MissingExtraError("training", "train") from None
+    return make_fabric
+
+
+def _prepare(recipe: Recipe, out: Path, resume: bool, device: torch.device, images: Images | None) -> Resolved:
+    """Resolve the recipe and open the folder; a mistake shows before there is one."""
+    resolved = resolve(recipe, device, images)
+    if processes.is_first():
+        identity, free = resolved.images.identity(), resolved.free
+        open_folder(out, resolved.text, identity, resolved.plugins, resume=resume, free=free)
+    return resolved
+
+
+class Loop:
+    """A task on its way to its last step.
+
+    Args:
+        job: What is trained, and how it is carried out.
+        run: The run.
+        fabric: The engine.
+        precision: "float32" or "bfloat16".
+    """
+
+    def __init__(self, job: Job, run: Run, fabric: Fabric, precision: str = "float32") -> None:
+        self.job, self._run, self.fabric, self.task = job, run, fabric, job.task
+        self.bfloat16 = precision == "bfloat16"
+        self.players = list(self.task.players())
+        for player in self.players:
+            player.enter(fabric, partial(self.task.objective, player.name))
+            set_blocks(player.module, job.recompute, job.compile, run.reporter)  # by now with the engine's hooks
+        self.order = Order(len(job.images), job.layout.batch, derive(run.resolved.seed, self.task.makes))
+        self.broken = broken_images(job, run)
+        self.recovery = Recovery(job, run, self.players, self.broken)
+        self.state = self.recovery.state
+        self.done, self.told = 0, False
+        self._say()
+
+    def run(self, until: int | None = None) -> None:
+        """Train from the newest checkpoint, or from the start, to the last step.
+
+        Args:
+            until: Stop after this step, as if it were the last; None for the job's.
+
+        Raises:
+            MageKitError: If the numbers stay non-finite, too many images are broken, or the disk is full.
+            TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
+        """
+        last = min(self.job.steps, until or self.job.steps)
+        self.done = self.recovery.take_up(last)
+        with self._run.reporter.task(f"training the {self.task.stage}", last, self.done) as progress:
+            while self.done < last:
+                for step, batch in enumerate(self.batches(self.done, last), start=self.done):
+                    self.broken.note(batch.broken)
+                    if self._step(batch, step):
+                        back = self.recovery.go_on()
+                    else:
+                        back = self.recovery.skip(partial(self._again, batch, step), step)
+                    if back is None:
+                        back = self.recovery.after(step + 1, last, progress)
+                    self.done = step + 1 if back is None else back
+                    if back is not None:
+                        break
+                    if self.told and self.done < last:
+                        self.recovery.stop()
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """Yield this process's part of the batches of steps `first` to `last` - 1."""
+        job, share, seed = self.job, Share(processes.rank(), processes.world()), self._run.resolved.seed
+        seed = (
+            derive(seed, "tokenizer-views") if self.task.makes == "tokenizer" else seed
+        )  # other crops than the model's
+        return batches(job.images, self.order, first, last, seed, job.workers, share)
+
+    def _step(self, batch: Batch, step: int) -> bool:
+        """Do one step; return False, with nothing changed, if an objective or a gradient is not finite."""
+        before = self.recovery.copied()
+        self.seed(step)
+        objectives = self.gradients(batch, step)
+        told = torch.full_like(objectives[:1], float(self._run.signals.received is not None))
+        *totals, told_any = processes.add_up(torch.cat([objectives, told])).tolist()
+        self.told = told_any > 0
+        playing = [player for player in self.players if player.plays(step)]
+        for player in playing:
+            player.norm = clip_gradients(player.names.values(), player.clip)
+        good = all(map(math.isfinite, (*totals, *(player.norm for player in playing))))
+        if good:
+            for player in playing:
+                self._move(player, step)
+        else:
+            self.recovery.restore(before)
+        names = {player.name: number for number, player in enumerate(self.players) if player in playing}
+        losses = {name: totals[number] for name, number in names.items()}
+        norms = {player.name: player.norm for player in playing}
+        self._run.callbacks.tell(StepEvent(self.task.stage, step + 1, self.job.steps, losses, norms, not good))
+        return good
+
+    def _move(self, player: Player, step: int) -> None:
+        set_lr(player.held, player.rate_at(step, self.job.steps))
+        player.held.step()
+        player.held.zero_grad()
+        if player.mean is not None:
+            player.mean.update(step + 1 - player.first_step)
+
+    def gradients(self, batch: Batch, step: int) -> Tensor:
+        """Forward and backward of all passes, for each player in turn.
+
+        The engine takes the mean of the processes' gradients, the division here that of the passes.
+
+        Returns:
+            This process's part of each player's objective (P,), detached; 0 for those who do not play yet.
+        """
+        moment = TrainingStep(step, self.job.steps, self._run.resolved.seed)
+        pieces = self.task.cut(batch, moment)
+        objectives = torch.zeros(len(self.players), device=self._run.device)
+        self.task.share = 1.0 / (len(pieces) * processes.world())
+        for number, piece in enumerate(pieces):
+            work = self.task.prepare(piece, moment)
+            for place, player in enumerate(self.players):
+                if not player.plays(step):
+                    continue
+                with self._turn(player, last=number == len(pieces) - 1):
+                    with torch.autocast(self._run.device.type, torch.bfloat16, enabled=self.bfloat16):
+                        objective = player.wrapped(work, moment)
+                    self.fabric.backward(objective / len(pieces))
+                objectives[place] += objective.detach().float() * self.task.share
+        self.task.count_step()
+        return objectives
+
+    @contextlib.contextmanager
+    def _turn(self, player: Player, last: bool) -> Iterator[None]:
+        """One player's pass: the others' parameters are constants; gradients travel with the last pass alone."""
+        others = [value for other in self.players if other is not player for value in other.names.values()]
+        for value in others:
+            value.requires_grad_(False)
+        try:
+            with self.fabric.no_backward_sync(player.wrapped, enabled=not last):
+                yield
+        finally:
+            for value in others:
+                value.requires_grad_(True)
+
+    def seed(self, step: int) -> None:
+        """Seed what dropout draws from in a step."""
+        rollbacks = self.state.counters["rollbacks"]
+        torch.manual_seed(dropout_seed(self._run.resolved.seed, self.task.stage, step, processes.rank(), rollbacks))
+
+    def _again(self, batch: Batch, step: int) -> None:
+        """Repeat a step's passes, for those who look at them."""
+        self.seed(step)
+        self.gradients(batch, step)
+
+    def _say(self) -> None:
+        """Print the arithmetic of the effective batch."""
+        layout, reporter, task = self.job.layout, self._run.reporter, self.task
+        sharded = "sharded, " if task.shard and layout.world > 1 else ""
+        rates = ", ".join(f"{player.rate.peak:g}" for player in self.players)
+        reporter.say(f"{task.stage}: {sharded}{layout}; learning rate {rates}; {len(self.job.images)} images")
+        if task.shard and layout.world == 1:
+            reporter.say(f"{self.job.path}.shard: true, but there is one process: nothing is sharded")

@@ -1,0 +1,55 @@
+"""A tokenizer trained before, by this run or by one beside it: known by its fingerprint, taken instead of training."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mage_kit import processes
+from mage_kit.errors import MageKitError
+from mage_kit.files import atomic_folder
+from mage_kit.progress import Reporter
+from mage_kit.storage import TOKENIZER_FOLDER
+from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.sources import WeightFolder, fill_tokenizer, read_card
+
+
+def take_trained(
+    tokenizer: Tokenizer, wanted: dict[str, Any], fingerprint: str, out: Path, *, beside: bool, reporter: Reporter
+) -> bool:
+    """Fill a tokenizer from a folder of the same fingerprint; return whether there was a sound one.
+
+    Args:
+        tokenizer: Changed in place, in every process.
+        wanted: Its recipe form.
+        fingerprint: Of its training.
+        out: The run folder; one found elsewhere is copied there.
+        beside: Whether to look in the runs beside it too.
+        reporter: Where words go.
+    """
+    own = out / TOKENIZER_FOLDER
+    found = processes.on_first(lambda: _find(tokenizer, wanted, fingerprint, own, beside, reporter))
+    if found and not processes.is_first():
+        fill_tokenizer(tokenizer, wanted, WeightFolder(own), str(own))
+    return found
+
+
+def _find(
+    tokenizer: Tokenizer, wanted: dict[str, Any], fingerprint: str, own: Path, beside: bool, reporter: Reporter
+) -> bool:
+    others = sorted(own.parent.resolve().parent.glob(f"*/{TOKENIZER_FOLDER}")) if beside else []
+    for folder in [own, *others]:
+        if read_card(folder).get("fingerprint") != fingerprint:
+            continue
+        try:
+            fill_tokenizer(tokenizer, wanted, WeightFolder(folder), str(folder))
+        except MageKitError as error:
+            reporter.say(f"tokenizer {folder} is damaged and passed over: {error}")
+            continue
+        if folder != own:
+            reporter.say(f"reusing the tokenizer of {folder.parent} (fingerprint {fingerprint[:12]})")
+            with atomic_folder(own) as temporary:
+                shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        return True
+    return False
