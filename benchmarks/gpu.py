@@ -59,7 +59,7 @@ def operations(device: torch.device) -> tuple[list[Row], dict[str, float], list[
     before, lines, failed = measure_ceilings(device), [], []
     for case in cases(device):
         try:
-            mk.check(case)
+            case.check()
             runs = [case.fresh() for _ in range(3)]
             lines.append(row(case, timed(runs, device, warm=25, repeats=100)))
         except Exception as error:  # one broken form must not cost the other results

@@ -21,7 +21,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @pytest.mark.parametrize("case", cases(DEVICE), ids=lambda case: case.name)
 def test_operation(case: Case, rows: list[Row], benchmark: Any) -> None:
-    mk.check(case)
+    case.check()
     run = case.fresh()
     benchmark.group = f"{case.operation} {case.size}"
     benchmark.pedantic(lambda: (run(), synchronise(DEVICE)), warmup_rounds=3, rounds=30)

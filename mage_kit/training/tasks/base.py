@@ -183,7 +183,7 @@ class Task(ABC):
     def cut(self, batch: Batch, step: TrainingStep) -> Sequence[Any]:
         """Cut this process's part of a batch into what is computed at once: here the first views, uint8."""
         first_views: Tensor = batch.images_TCHW[: len(batch.index_B)]
-        return list(first_views.split(self.context.layout.micro))  # type: ignore[no-untyped-call]
+        return list(first_views.split(self.context.layout.micro))
 
     def prepare(self, micro: Any, step: TrainingStep) -> Any:
         """Bring a piece of a batch to the device, outside of the engine: here float images in [0, 1]."""
