@@ -18,29 +18,41 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Condition:
-    """The labels of a batch.
+    """What is told of a batch.
 
     Args:
         labels_B: int64 class numbers; `UNKNOWN` where the decoder is to do without.
+        vectors_BX: Floating vectors beside the labels, as of a text or another image; all zeros where nothing is to be
+            told. None where there are none.
     """
 
     labels_B: Tensor
+    vectors_BX: Tensor | None = None
 
     def without(self) -> Condition:
-        """Return the condition of the same images with no label known."""
-        return Condition(torch.full_like(self.labels_B, UNKNOWN))
+        """Return the condition of the same images with nothing told."""
+        vectors = None if self.vectors_BX is None else torch.zeros_like(self.vectors_BX)
+        return Condition(torch.full_like(self.labels_B, UNKNOWN), vectors)
 
     def dropped(self, uniform_B: Tensor, share: float) -> Condition:
-        """Return the condition without the labels of a share of the images: those whose number lies below it."""
-        return Condition(torch.where(uniform_B < share, UNKNOWN, self.labels_B))
+        """Return the condition with nothing told of a share of the images: those whose number lies below it."""
+        out_B = uniform_B < share
+        vectors = None if self.vectors_BX is None else self.vectors_BX.masked_fill(out_B[:, None], 0.0)
+        return Condition(torch.where(out_B, UNKNOWN, self.labels_B), vectors)
+
+    def repeat(self, views: int) -> Condition:
+        """Return the condition of so many views of the same images, view after view."""
+        vectors = None if self.vectors_BX is None else self.vectors_BX.repeat(views, 1)
+        return Condition(self.labels_B.repeat(views), vectors)
 
     def __getitem__(self, part: slice) -> Condition:
         """Return the condition of some of the images."""
-        return Condition(self.labels_B[part])
+        return Condition(self.labels_B[part], None if self.vectors_BX is None else self.vectors_BX[part])
 
     def to(self, device: torch.device) -> Condition:
         """Return the condition on a device."""
-        return Condition(self.labels_B.to(device, non_blocking=True))
+        vectors = None if self.vectors_BX is None else self.vectors_BX.to(device, non_blocking=True)
+        return Condition(self.labels_B.to(device, non_blocking=True), vectors)
 
 
 def labels_in_turn(first: int, count: int, classes: int) -> list[int]:

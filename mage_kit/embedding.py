@@ -67,7 +67,7 @@ def open_plan(tokens: Tensor) -> MaskPlan:
     """Return the plan that masks and drops nothing, for features.
 
     Args:
-        tokens: Ids (B, L), or continuous tokens (B, L, W).
+        tokens: Ids (B, L) or (B, L, F), or continuous tokens (B, L, W).
     """
     return full_plan(torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
@@ -92,7 +92,7 @@ class TokenEmbedding(nn.Module):
         else:
             self.register_buffer("positions_ND", sine_cosine_positions(spec.grid, dim), persistent=False)
         if spec.codes is not None:
-            self.table = nn.Parameter(torch.empty(spec.codes + 2, dim).normal_(std=0.02))
+            self.table = nn.Parameter(torch.empty(spec.codes * spec.factors + 2, dim).normal_(std=0.02))
         else:
             self.projection = nn.Linear(spec.width, dim)
             initialise(self.projection)
@@ -114,7 +114,7 @@ class TokenEmbedding(nn.Module):
         """Embed what the plan keeps; masked tokens enter as the mask row or vector, whatever they hold.
 
         Args:
-            tokens: Ids (B, L) int64, or continuous tokens (B, L, W).
+            tokens: Ids (B, L) or (B, L, F) int64, or continuous tokens (B, L, W).
             plan: The masks.
 
         Returns:
@@ -124,12 +124,26 @@ class TokenEmbedding(nn.Module):
         return drop(embedded_BSD, self.config.dropout, self.training)
 
     def _codes(self, ids_BL: Tensor, plan: MaskPlan) -> Tensor:
+        if self.spec.factors > 1:
+            return self._factors(ids_BL, plan)
         rows_BL = torch.where(plan.masked_BL, self.mask_row, ids_BL)
         rows_BN = F.pad(rows_BL, (1, 0), value=self.mask_row + 1)
         norm = None if self.norm is None else (self.norm.weight, self.norm.bias, self.norm.eps)
         return embed_kept(
             rows_BN, plan.kept_BS, self.table, self.positions_ND, norm, hot_row=self.mask_row, backend=self.backend
         )
+
+    def _factors(self, ids_BLF: Tensor, plan: MaskPlan) -> Tensor:
+        """Sum the rows of a token's ids, each factor having rows of its own; a masked token is the mask row."""
+        assert self.spec.codes is not None
+        first_F = torch.arange(self.spec.factors, device=ids_BLF.device) * self.spec.codes
+        shown_BLF = torch.where(plan.masked_BL[..., None], 0, ids_BLF)  # what a hidden place holds is not read
+        content_BLD = self.table[shown_BLF + first_F].sum(dim=2)
+        content_BLD = torch.where(plan.masked_BL[..., None], self.table[self.mask_row], content_BLD)
+        class_B1D = self.table[self.mask_row + 1].expand(len(content_BLD), 1, -1)
+        full_BND = torch.cat([class_B1D, content_BLD], dim=1) + self.positions_ND
+        kept_BSD = drop_tokens(full_BND, plan.kept_BS)
+        return kept_BSD if self.norm is None else self.norm(kept_BSD)
 
     def _continuous(self, values_BLW: Tensor, plan: MaskPlan) -> Tensor:
         projected_BLD = self.projection(values_BLW)

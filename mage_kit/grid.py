@@ -35,19 +35,39 @@ class TokenGrid:
 
 @dataclass(frozen=True)
 class TokenSpec:
-    """What a tokenizer makes of an image; embedding, head and losses follow from it.
+    """What one stream of tokens is; embedding, head and losses follow from it.
 
     Args:
         grid: Where the tokens lie.
         codes: Size of the codebook, V; None for continuous tokens.
         width: Values in one token: the code's dimensions, or the pixels of a patch.
+        factors: Ids that a token has, each of V codes; 1 is the plain case.
+
+    Raises:
+        ValueError: If continuous tokens are given more than one id.
     """
 
     grid: TokenGrid
     codes: int | None
     width: int
+    factors: int = 1
+
+    def __post_init__(self) -> None:
+        if self.factors < 1 or (self.codes is None and self.factors != 1):
+            raise ValueError(f"factors: {self.factors}, must be at least 1, and 1 for continuous tokens")
 
     @property
     def discrete(self) -> bool:
         """True where a token is a code and its id an integer."""
         return self.codes is not None
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """Shape of one token: () for an id, (F,) for F ids, (W,) for values."""
+        if self.codes is None:
+            return (self.width,)
+        return () if self.factors == 1 else (self.factors,)
+
+    def shape(self, images: int) -> tuple[int, ...]:
+        """Return the shape of the tokens of so many images: (B, L), (B, L, F) or (B, L, W)."""
+        return (images, self.grid.size, *self.token_shape)

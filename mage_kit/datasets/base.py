@@ -35,12 +35,12 @@ class Sample:
     """One item.
 
     Args:
-        views: uint8 arrays (C, H, W), or ids (L,) of a data set that gives tokens.
+        views: uint8 arrays (C, H, W), or of a data set that gives tokens, tokens by stream: (L,), (L, F) or (L, W).
         label: Class number, or None where the data has no labels.
         index: Place in the data set.
     """
 
-    views: tuple[NDArray[Any], ...]
+    views: tuple[Any, ...]
     label: int | None
     index: int
 
@@ -56,17 +56,22 @@ class Dataset(ABC):
     Attributes:
         classes: Class names; empty where the data has no labels.
         max_broken: Largest share of images that training passes over because they cannot be used.
-        gives_tokens: True where views are ids (L,) instead of images.
+        streams: Names of the streams that views hold instead of images; empty where they are images.
         passed_over: (name, reason) of what the data set itself leaves out, as a file that is no image.
     """
 
     classes: tuple[str, ...] = ()
     max_broken: float = 0.0
     passed_over: Sequence[tuple[str, str]] = ()
-    gives_tokens: bool = False
+    streams: tuple[str, ...] = ()
 
     def __init__(self, image_size: tuple[int, int], channels: int, augment: Augment) -> None:
         self.image_size, self.channels, self.augment = image_size, channels, augment
+
+    @property
+    def gives_tokens(self) -> bool:
+        """True where views are tokens instead of images."""
+        return bool(self.streams)
 
     @abstractmethod
     def __len__(self) -> int:

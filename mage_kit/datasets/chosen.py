@@ -25,7 +25,7 @@ class Chosen(Dataset):
     def __init__(self, source: Dataset, places: Sequence[int]) -> None:
         super().__init__(source.image_size, source.channels, source.augment)
         self.source, self.places = source, tuple(places)
-        self.classes, self.max_broken, self.gives_tokens = source.classes, source.max_broken, source.gives_tokens
+        self.classes, self.max_broken, self.streams = source.classes, source.max_broken, source.streams
         self.passed_over = source.passed_over
 
     def __len__(self) -> int:

@@ -18,10 +18,10 @@ from mage_kit.datasets.token_store import (
     NO_LABEL,
     CacheCard,
     differences,
-    ids_digest,
     read_card,
     read_notes,
     shard_file,
+    tokens_digest,
 )
 from mage_kit.draws import derive
 from mage_kit.errors import MageKitError
@@ -39,8 +39,6 @@ class TokenCache(Dataset):
         source: The `data` section that the cache must have been made from; it is compared, and evaluation reads its
             images. null: the cache is taken as it is, and there are no images to evaluate on.
     """
-
-    gives_tokens = True
 
     def __init__(
         self,
@@ -74,21 +72,24 @@ class TokenCache(Dataset):
             problems.append(f"transform: {card.crops} crop an image, {views} views need as many")
         if problems:
             raise MageKitError("\n".join([f"path: '{path}', the cache was not made from this recipe", *problems]))
+        self.streams = tuple(card.streams)
         self._shards = _Shards(self._folder, card)
 
-    def check_tokenizer(self, described: dict[str, Any]) -> None:
-        """Compare the tokenizer that the model has with the one that made the tokens.
+    def check_tokenizers(self, tokenizer: dict[str, Any], targets: dict[str, dict[str, Any]]) -> None:
+        """Compare the tokenizers that the model has with those that made the tokens.
 
         Args:
-            described: As in the cache's card: kind and SHA-256 of the weights; the precision is the cache's own.
+            tokenizer: As in the cache's card: kind and SHA-256 of the weights; the precision is the cache's own.
+            targets: The same of other tokenizers, by name.
 
         Raises:
-            MageKitError: If it is another one.
+            MageKitError: If one is another.
         """
         held = {name: value for name, value in self.card.tokenizer.items() if name != "precision"}
-        found = differences(held, described)
-        if found:
-            lines = [f"tokenizer: {line}" for line in found]
+        lines = [f"tokenizer: {line}" for line in differences(held, tokenizer)]
+        for name in self.card.targets.keys() & targets.keys():
+            lines += [f"targets.{name}: {line}" for line in differences(self.card.targets[name], targets[name])]
+        if lines:
             raise MageKitError("\n".join([f"path: '{self.path}', the cache was not made from this recipe", *lines]))
 
     def __len__(self) -> int:
@@ -114,12 +115,15 @@ class TokenCache(Dataset):
         return None if label == NO_LABEL else label
 
     def sample(self, index: int, epoch: int, seed: int) -> Sample:
-        """Return the ids (L,) of a random crop a view, different crops for two views."""
+        """Return the tokens of a random crop a view, by stream; different crops for two views."""
         random = np.random.Generator(np.random.PCG64(derive(seed, "cached", epoch, index)))
         crops = random.permutation(self.card.crops)[: self.views]
         mirrored = (random.random(self.views) < self.augment.flip) & (self.card.mirrored == 2)
-        ids_KFL = self._shards.ids(index)
-        views = tuple(ids_KFL[crop, int(flip)] for crop, flip in zip(crops, mirrored, strict=True))
+        held = {name: self._shards.tokens(index, name) for name in self.streams}
+        views = tuple(
+            {name: tokens_KFL[crop, int(flip)] for name, tokens_KFL in held.items()}
+            for crop, flip in zip(crops, mirrored, strict=True)
+        )
         return Sample(views, self.label(index), index)
 
     def identity(self) -> dict[str, object]:
@@ -135,7 +139,7 @@ class TokenCache(Dataset):
 
 
 class _Shards:
-    """The token files of a cache; ids are read from disk when asked for."""
+    """The token files of a cache; tokens are read from disk when asked for."""
 
     def __init__(self, folder: Path, card: CacheCard) -> None:
         self._folder, self._card = folder, card
@@ -151,8 +155,8 @@ class _Shards:
         self._ends = np.cumsum([len(index) for index, _ in parts])
         self._open: dict[tuple[int, int], Any] = {}
 
-    def ids(self, index: int) -> NDArray[np.integer[Any]]:
-        """Return an image's ids (K, F, L)."""
+    def tokens(self, index: int, stream: str) -> NDArray[Any]:
+        """Return an image's tokens of a stream (K, F, L), with one more dimension for more than one number a token."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[number - 1]) if number else 0
         key = (os.getpid(), number)
@@ -161,34 +165,36 @@ class _Shards:
             if (
                 key not in self._open
             ):  # a handle for this process: a forked one would share the other's place in the file
-                self._open[key] = _verified(file)
-            ids: NDArray[np.integer[Any]] = self._open[key].get_slice("ids")[index - first]
+                self._open[key] = _verified(file, list(self._card.streams))
+            tokens: NDArray[Any] = self._open[key].get_slice(stream)[index - first]
         except (SafetensorError, OSError) as error:
             raise MageKitError(f"{file}: cannot be read ({error})") from None
-        return ids
+        return tokens
 
     def _read(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         file = shard_file(self._folder, number)
         try:
             with safe_open(file, framework="np") as held:
-                shape = tuple(held.get_slice("ids").get_shape())
+                shapes = {name: tuple(held.get_slice(name).get_shape()) for name in self._card.streams}
                 index, labels = held.get_tensor("index"), held.get_tensor("labels")
         except (SafetensorError, OSError) as error:
             raise MageKitError(f"{file}: damaged ({error}); remove it and run mage-kit tokenize again") from None
         card = self._card
-        wanted = (len(index), card.crops, card.mirrored, card.grid[0] * card.grid[1])
-        if shape != wanted or len(labels) != len(index):
-            raise MageKitError(f"{file}: ids {shape}, must be {wanted}; remove it and run mage-kit tokenize again")
+        for name, shape in shapes.items():
+            wanted = (len(index), card.crops, *card.spec(name).shape(card.mirrored))
+            if shape != wanted or len(labels) != len(index):
+                rule = f"must be {wanted}; remove it and run mage-kit tokenize again"
+                raise MageKitError(f"{file}: stream '{name}' {shape}, {rule}")
         return index, labels
 
 
-def _verified(file: Path) -> Any:
-    """Open a token file; once in each process its ids are held against their digest, a few milliseconds' work."""
+def _verified(file: Path, streams: list[str]) -> Any:
+    """Open a token file; once in each process its tokens are held against their digest, a few milliseconds' work."""
     held: Any = safe_open(file, framework="np")
     wanted, _ = read_notes(held.metadata())
-    if wanted != ids_digest(held.get_tensor("ids")):
+    if wanted != tokens_digest({name: held.get_tensor(name) for name in streams}):
         raise MageKitError(
-            f"{file}: damaged, its ids are not what was written; remove it and run mage-kit tokenize again"
+            f"{file}: damaged, its tokens are not what was written; remove it and run mage-kit tokenize again"
         )
     return held
 

@@ -1,6 +1,7 @@
 """Tokens on disk: what a cache holds, what it was made from, and which part of that differs from a recipe.
 
-Folder: cache.json, tokenizer/, tokens-NNNNN.safetensors (ids (n, K, F, L), index (n,), labels (n,)), broken.json.
+Folder: cache.json, tokenizer/, tokens-NNNNN.safetensors (each stream (n, K, F, L), with one
+more dimension where a token is more than one number; index (n,), labels (n,)), broken.json.
 Legend: n images of a shard, K crops, F 1 or 2 (as cropped, and mirrored), L tokens.
 """
 
@@ -11,16 +12,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mage_kit.errors import MageKitError
 from mage_kit.files import read_json
+from mage_kit.grid import TokenGrid, TokenSpec
 
 CACHE_FILE = "cache.json"
-VERSION = 1
+VERSION = 2
 NO_LABEL = -1
 _NOTES = "mage_kit"  # the metadata entry of a token file
 _SMALL = 32_767  # codes that fit into 16 bits with their sign
@@ -32,23 +34,25 @@ class CacheCard:
 
     Args:
         tokenizer: What the tokens were made with: kind, precision, and a SHA-256 of the weights.
+        targets: The same of other tokenizers, by name.
         transform: How views were made: augmentation, crops, mirrored or not, seed, image size, channels.
         source: Identity of the images.
         classes: Class names; empty where the data has no labels.
         images: In the source, broken ones among them.
         shard: Images a file, at most.
         grid: Height and width in tokens.
-        codes: Of the codebook.
+        streams: What is held, by name: {"codes", "width", "factors"} of each.
     """
 
     tokenizer: dict[str, Any]
+    targets: dict[str, dict[str, Any]]
     transform: dict[str, Any]
     source: dict[str, Any]
     classes: tuple[str, ...]
     images: int
     shard: int
     grid: tuple[int, int]
-    codes: int
+    streams: dict[str, dict[str, Any]]
 
     @property
     def files(self) -> int:
@@ -65,15 +69,22 @@ class CacheCard:
         """F."""
         return 2 if self.transform["mirrored"] else 1
 
-    @property
-    def wide(self) -> bool:
-        """Whether ids take 32 bits instead of 16."""
-        return self.codes > _SMALL
+    def spec(self, stream: str) -> TokenSpec:
+        """Return what a stream's tokens are."""
+        return TokenSpec(TokenGrid(*self.grid), **self.streams[stream])
+
+    def stored_kind(self, stream: str) -> Literal["int16", "int32", "float32"]:
+        """Return the type that a stream's numbers are stored in: the smallest that holds its codes."""
+        codes = self.streams[stream]["codes"]
+        if codes is None:
+            return "float32"
+        return "int32" if codes > _SMALL else "int16"
 
     def fingerprint(self) -> dict[str, str]:
-        """Return a short SHA-256 of each of the three parts, and of how the files are laid out."""
-        parts = {"tokenizer": self.tokenizer, "transform": self.transform, "source": self.source}
-        names = ("classes", "images", "shard", "grid", "codes")
+        """Return a short SHA-256 of each of the parts, and of how the files are laid out."""
+        parts = {"tokenizer": self.tokenizer, "targets": self.targets, "transform": self.transform}
+        parts["source"] = self.source
+        names = ("classes", "images", "shard", "grid", "streams")
         parts["layout"] = {name: getattr(self, name) for name in names}
         return {name: _digest(part) for name, part in parts.items()}
 
@@ -84,7 +95,7 @@ class CacheCard:
     def differing(self, other: CacheCard) -> list[str]:
         """Return a line for each part in which another card differs, with the first keys that do."""
         lines = []
-        for name in ("tokenizer", "transform", "source"):
+        for name in ("tokenizer", "targets", "streams", "transform", "source"):
             mine, theirs = (json.loads(json.dumps(getattr(card, name))) for card in (self, other))
             lines += [f"{name}: {line}" for line in differences(mine, theirs)]
         return lines
@@ -101,23 +112,27 @@ def shard_file(folder: Path, number: int) -> Path:
     return folder / f"tokens-{number:05d}.safetensors"
 
 
-def ids_digest(ids: NDArray[Any]) -> str:
-    """Return a SHA-256 of a token file's ids."""
-    return hashlib.sha256(np.ascontiguousarray(ids).tobytes()).hexdigest()
+def tokens_digest(streams: Mapping[str, NDArray[Any]]) -> str:
+    """Return a SHA-256 of a token file's streams."""
+    digest = hashlib.sha256()
+    for name in sorted(streams):
+        digest.update(f"{name}\0{streams[name].dtype}\0".encode())
+        digest.update(np.ascontiguousarray(streams[name]).tobytes())
+    return digest.hexdigest()
 
 
-def shard_notes(ids: NDArray[Any], broken: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
-    """Return a token file's metadata: a digest of its ids, and what was broken among its images.
+def shard_notes(streams: Mapping[str, NDArray[Any]], broken: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+    """Return a token file's metadata: a digest of its streams, and what was broken among its images.
 
     It is one entry: safetensors writes several in any order, and the same tokens are to give the same file.
     """
-    return {_NOTES: json.dumps({"broken": list(broken), "ids_sha256": ids_digest(ids)})}
+    return {_NOTES: json.dumps({"broken": list(broken), "tokens_sha256": tokens_digest(streams)})}
 
 
 def read_notes(metadata: Mapping[str, str] | None) -> tuple[str | None, list[tuple[str, str]]]:
     """Return the digest and the broken images of a token file's metadata; None and none where it has no notes."""
     notes = json.loads((metadata or {}).get(_NOTES, "{}"))
-    return notes.get("ids_sha256"), [(name, reason) for name, reason in notes.get("broken", [])]
+    return notes.get("tokens_sha256"), [(name, reason) for name, reason in notes.get("broken", [])]
 
 
 def read_card(folder: Path) -> CacheCard:

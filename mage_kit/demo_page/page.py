@@ -12,7 +12,7 @@ from PIL import Image
 
 from mage_kit.demo_page.painting import Wish, alike, enlarged, paint, reduced, sample
 from mage_kit.editing import to_picture
-from mage_kit.errors import MageKitError, MissingExtraError, PartsError
+from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.image_files import to_channels
 from mage_kit.loading import load
 from mage_kit.models.mage import Mage
@@ -77,8 +77,7 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
         PartsError: If the model has no codes.
         MissingExtraError: If gradio is not installed.
     """
-    if not model.spec.discrete:
-        raise PartsError(("model", "tokenizer"), f"the page needs codes, {type(model.tokenizer).__name__} has none")
+    model.check_generates("the page")
     gr = _gradio()
     with gr.Blocks(title=f"{name} · mage_kit", analytics_enabled=False) as page:
         gr.Markdown(f"# {name}\nDraw over what is to be painted anew, then press **Inpaint**.")

@@ -23,7 +23,6 @@ from mage_kit.editing.frame import Frame, frame_around
 from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.pasting import masked_at_random, open_window, put_back, shown_anew, to_bytes, unknown_around
 from mage_kit.editing.settings import EditOptions, EditSettings, split_options
-from mage_kit.errors import PartsError
 from mage_kit.generation import Decoded, Trace, check_guidance, chosen_labels, decode_tokens, prepared, to_images
 from mage_kit.image_files import MAX_PIXELS
 from mage_kit.models.decoding import Decoding
@@ -196,8 +195,7 @@ def _painted(
     ratio: float | None = None,
 ) -> Edited:
     """Paint the masked part of a canvas anew; with a ratio, tokens masked at random instead."""
-    if not model.spec.discrete:
-        raise PartsError(("generation", "tokenizer"), f"{what} needs codes, {type(model.tokenizer).__name__} has none")
+    model.check_generates(what)
     settings, decoding = split_options(options, model.decoding)
     check_guidance(model, decoding)
     size, mask_HW = model.tokenizer.image_size, torch.from_numpy(masked_HW)
@@ -210,7 +208,7 @@ def _painted(
     unknown_NL = unknown_L[None].expand(settings.n, -1)
     if ratio is not None:
         unknown_NL = masked_at_random(unknown_L, ratio, settings)
-    labels = chosen_labels(model, UNKNOWN if settings.labels is None and model.decoder.classes else settings.labels)
+    labels = chosen_labels(model, UNKNOWN if settings.labels is None and model.classes else settings.labels)
     with prepared(model, min(settings.n, settings.batch), settings.precision) as decided:
         parts = _decoded(model, decoding, settings, known_1L, unknown_NL, labels)
         made = [image for part in parts for image in to_images(model, part.ids_BL).cpu()]

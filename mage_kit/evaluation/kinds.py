@@ -93,18 +93,17 @@ def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
         views_BCHW: uint8, evaluation views.
     """
     made: dict[int, np.ndarray] = {}
-    tokens: dict[int, Tensor] = {}
+    tokens: dict[tuple[int, str], Tensor] = {}
     for model, precision in {(id(kind.model), kind.precision): (kind.model, kind.precision) for kind in kinds}.values():
         mine = [place for place, kind in enumerate(kinds) if (kind.model, kind.precision) == (model, precision)]
         if model is None:
             values = [_pixels(torch.from_numpy(views_BCHW))] * len(mine)
         else:
-            tokenizer = model.tokenizer
-            if id(tokenizer) not in tokens:
-                given = torch.from_numpy(views_BCHW).to(model.device)
-                tokens[id(tokenizer)] = tokenizer.encode(given.float() / 255)
+            seen = (id(model.tokenizer), model.input)
+            if seen not in tokens:
+                tokens[seen] = model.see(torch.from_numpy(views_BCHW).to(model.device).float() / 255)
             with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                values = pooled(model, tokens[id(tokenizer)], [kinds[place].source for place in mine])
+                values = pooled(model, tokens[seen], [kinds[place].source for place in mine])
         made.update({place: value.cpu().numpy() for place, value in zip(mine, values, strict=True)})
     return [made[place] for place in range(len(kinds))]
 

@@ -16,7 +16,7 @@ from mage_kit.evaluation.features import Features, extract, extract_features, la
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.loading import load
 from mage_kit.progress import Reporter
-from mage_kit.recipes.recipe import Recipe
+from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder
 
 _MOST = 2**30  # pixels of all images, which raw pixels as a baseline need
@@ -108,7 +108,7 @@ def probe_run(
     if size > _MOST:
         rule = f"folds hold at most {_MOST:,} pixels in memory; measure on parts with mage-kit eval probe-fast --data"
         raise MageKitError(f"data: {len(dataset)} images of {size // len(dataset):,} values, {rule}")
-    untrained = recipe.build_model(model.tokenizer).to(model.device).eval()
+    untrained = untrained_like(recipe, model)
     images, labels = still_images(dataset)
     pixels = images.flatten(1).numpy().astype(np.float32) / 255
     values, places = extract(model, dataset, sources, reporter=reporter)

@@ -22,7 +22,7 @@ from mage_kit.loading import load
 from mage_kit.models.mage import Mage
 from mage_kit.processes import first_ahead, is_first
 from mage_kit.progress import Reporter
-from mage_kit.recipes.recipe import Recipe
+from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.version import versions
 
@@ -107,7 +107,7 @@ class Subject:
             self.reporter.say(f"{told}: figures are too good")
 
     def _untrained(self, sources: Sequence[FeatureSource]) -> list[Kind]:
-        untrained = self.recipe.build_model(self.model.tokenizer).to(self.model.device).eval()
+        untrained = untrained_like(self.recipe, self.model)
         kinds = model_kinds(untrained, sources, called="untrained encoder", precision=self.precision)
         return [
             replace(kind, label="untrained encoder" if kind.source == FeatureSource() else kind.label) for kind in kinds

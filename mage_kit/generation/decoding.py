@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mage_kit.condition import Condition
 from mage_kit.draws import keys, uniforms
-from mage_kit.errors import PartsError
-from mage_kit.generation.sampling import Drawn, check_tokens, draw_tokens
+from mage_kit.generation.sampling import check_tokens, chosen, draw_tokens
 from mage_kit.models.decoding import Decoding
 from mage_kit.models.mage import Mage
+from mage_kit.predictions import Drawn
 from mage_kit.selections import Selection, SelectionStep
 
 
@@ -115,17 +115,15 @@ def decode_tokens(
         PartsError: If the tokenizer has no codes.
         ValueError: If shapes or labels do not fit, or the model's logits are not finite.
     """
-    if not model.spec.discrete:
-        raise PartsError(
-            ("generation", "tokenizer"), f"sampling needs codes, {type(model.tokenizer).__name__} has none"
-        )
+    model.check_generates("sampling")
     check_tokens(model, known_BL, masked_BL, condition)
     length = model.spec.grid.size
     plan = decoding or model.decoding
     plan.schedule.check(plan.steps)
     ids_BL, masked_BL = known_BL.clone(), masked_BL.clone()
-    confidence_BL = torch.zeros(ids_BL.shape, device=ids_BL.device)
-    unknown_B = masked_BL.sum(dim=1)
+    confidence_BL = torch.zeros(masked_BL.shape, device=ids_BL.device)
+    unknown_B, start_BL = masked_BL.sum(dim=1), masked_BL
+    revised_BL = start_BL if plan.selection.revises else None
     alike = condition is None and bool(masked_BL.all())
     index_B = torch.arange(first_index, first_index + len(ids_BL), device=ids_BL.device)
     broken = torch.zeros(2, dtype=torch.bool, device=ids_BL.device)
@@ -133,9 +131,13 @@ def decode_tokens(
     for step in range(1, plan.steps + 1):
         noise_B2L = uniforms(keys(seed, "decode", index_B, step), 2 * length)
         uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
-        drawn = draw_tokens(model, plan, step, ids_BL, masked_BL, uniform_BL, condition, alike and step == 1)
-        before_BL = masked_BL
-        ids_BL, masked_BL, found = _keep_best(model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, drawn)
+        drawn = draw_tokens(
+            model, plan, step, ids_BL, masked_BL, uniform_BL, condition, alike and step == 1, None, revised_BL
+        )
+        before_BL = masked_BL if revised_BL is None else start_BL
+        ids_BL, masked_BL, found = _keep_best(
+            model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, drawn, revised_BL
+        )
         confidence_BL = torch.where(before_BL & ~masked_BL, drawn.log_p_BL, confidence_BL)
         broken |= found
         if trace:
@@ -156,6 +158,7 @@ def decode_step(
     unknown_B: Tensor,
     noise_B2L: Tensor,
     condition: Condition | None = None,
+    start_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample every unknown token, keep the best, mask the rest again.
 
@@ -168,6 +171,7 @@ def decode_step(
         unknown_B: Unknown tokens an image before the first step.
         noise_B2L: Uniform numbers in (0, 1): one a token to sample with, then one a token for the selection.
         condition: For conditional decoders.
+        start_BL: bool, what was unknown before the first step; selections that revise need it.
 
     Returns:
         The tokens, sampled ones among them, and what is unknown in the next step.
@@ -176,8 +180,10 @@ def decode_step(
         ValueError: If logits are not finite, or the selection breaks its contract.
     """
     uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
-    drawn = draw_tokens(model, plan, step, ids_BL, masked_BL, uniform_BL, condition, same=False)
-    ids_BL, masked_BL, broken = _keep_best(model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, drawn)
+    revised_BL = (masked_BL if start_BL is None else start_BL) if plan.selection.revises else None
+    drawn = draw_tokens(model, plan, step, ids_BL, masked_BL, uniform_BL, condition, False, None, revised_BL)
+    rest = (unknown_B, noise_BL, drawn, revised_BL)
+    ids_BL, masked_BL, broken = _keep_best(model, plan, step, ids_BL, masked_BL, *rest)
     _refuse(broken, plan.selection)
     return ids_BL, masked_BL
 
@@ -191,9 +197,13 @@ def _keep_best(
     unknown_B: Tensor,
     noise_BL: Tensor,
     drawn: Drawn,
+    revised_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return tokens, what is unknown next, and whether (log-probabilities, scores) held NaN: a flag on the device."""
-    ids_BL = torch.where(masked_BL, drawn.ids_BL, ids_BL)
+    """Return tokens, what is unknown next, and whether (log-probabilities, scores) held NaN: a flag on the device.
+
+    What may be masked again are the places unknown now; for a selection that revises, all that were at the start.
+    """
+    ids_BL = chosen(masked_BL, drawn.ids_BL, ids_BL)
     count_B = plan.schedule.next_counts(unknown_B, masked_BL.sum(dim=1), step, plan.steps)
     told = SelectionStep(step, plan.steps, model.spec.grid, drawn.log_p_BL, noise_BL, drawn.predictions)
     score_BL = plan.selection.score(told)
@@ -201,8 +211,9 @@ def _keep_best(
         shape = tuple(score_BL.shape) if isinstance(score_BL, Tensor) else type(score_BL).__name__
         name = type(plan.selection).__name__
         raise ValueError(f"selection: {name} returned {shape}, must be a tensor of shape {tuple(masked_BL.shape)}")
-    broken = torch.stack([(torch.isnan(values) & masked_BL).any() for values in (drawn.log_p_BL, score_BL)])
-    return ids_BL, remask(score_BL, masked_BL, count_B, backend=model.backend), broken
+    open_BL = masked_BL if revised_BL is None else revised_BL
+    broken = torch.stack([(torch.isnan(values) & open_BL).any() for values in (drawn.log_p_BL, score_BL)])
+    return ids_BL, remask(score_BL, open_BL, count_B, backend=model.backend), broken
 
 
 def _refuse(broken: Tensor, selection: Selection) -> None:

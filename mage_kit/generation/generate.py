@@ -201,7 +201,7 @@ def chosen_labels(model: Mage, labels: Labels) -> list[int] | None:
     Raises:
         ValueError: If a label is no class, or the model knows none.
     """
-    classes = model.decoder.classes
+    classes = model.classes
     if classes is None:
         if labels is not None:
             raise ValueError(f"labels: given, but {type(model.decoder).__name__} takes none")
@@ -215,7 +215,7 @@ def chosen_labels(model: Mage, labels: Labels) -> list[int] | None:
 
 def check_guidance(model: Mage, decoding: Decoding) -> None:
     """Raise ValueError if guidance is asked of a decoder that knows no classes: there would be none."""
-    if decoding.guidance is not None and decoding.guidance.scale and model.decoder.classes is None:
+    if decoding.guidance is not None and decoding.guidance.scale and model.classes is None:
         raise ValueError(f"guidance: given, but {type(model.decoder).__name__} takes no labels")
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from mage_kit.condition import Condition
 from mage_kit.draws import keys, uniforms
 from mage_kit.errors import PartsError
-from mage_kit.generation.sampling import check_tokens, limited
+from mage_kit.generation.sampling import check_tokens
+from mage_kit.heads.codes import limited
 from mage_kit.models.mage import Mage
 
 
@@ -66,8 +67,9 @@ def straight_through(
     """
     if not temperature > 0:
         raise ValueError(f"temperature: {temperature}, must be above 0")
-    if not model.spec.discrete:
-        raise PartsError(("generation", "tokenizer"), f"{type(model.tokenizer).__name__} has no codes")
+    model.check_generates("a straight-through draw")
+    if not model.head.gives_logits or model.spec.factors != 1:
+        raise PartsError(("generation", "heads.tokens"), "gradients need logits over one code a token")
     check_tokens(model, known_BL, masked_BL, condition)
     logits_BLV = model.logits(known_BL, masked_BL, condition).float()
     index_B = torch.arange(first_index, first_index + len(known_BL), device=known_BL.device)

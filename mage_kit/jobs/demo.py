@@ -24,7 +24,7 @@ from mage_kit.loading import load
 from mage_kit.models.mage import Mage
 from mage_kit.pictures import grid_picture, labelled_rows, save_picture
 from mage_kit.progress import Reporter
-from mage_kit.recipes.recipe import Recipe
+from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.report import write_report
 from mage_kit.storage import best_device
 from mage_kit.training.metrics import read_metrics
@@ -64,7 +64,7 @@ def measure_run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, A
     model = load(folder, best_device())
     reference = make_reference(recipe, reporter)
     images, generated = measure_samples(model, reference, recipe, reporter, "generating")
-    untrained = recipe.build_model(model.tokenizer).to(model.device).eval()
+    untrained = untrained_like(recipe, model)
     _, before = measure_samples(untrained, reference, recipe, reporter, "generating with the untrained model")
     psnr, rebuilt = reconstruction_psnr(model, reference.images_ICHW)
     probes = probe_run(folder, reporter)

@@ -19,7 +19,7 @@ from mage_kit.files import check_writable, read_json, write_json
 from mage_kit.jobs.folders import clear_run
 from mage_kit.loading import load
 from mage_kit.models.mage import Mage
-from mage_kit.recipes import Recipe
+from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.storage import RECIPE_FILE, require_folder, save, weights_digest
 from mage_kit.training.train import train
 from mage_kit.version import versions
@@ -112,7 +112,7 @@ def published_probe(
     rows = {"features": _probe(subject, _weights(subject), "probe", overrides, resume, overwrite)}
     if baseline:
         place = subject.run / EVAL / "untrained"
-        processes.on_first(lambda: _save(subject.recipe.build_model(subject.model.tokenizer), subject, place))
+        processes.on_first(lambda: _save(untrained_like(subject.recipe, subject.model), subject, place))
         rows["untrained encoder"] = _probe(subject, place, "probe-untrained", overrides, resume, overwrite)
     ran = Recipe.load(subject.run / EVAL / "probe" / RECIPE_FILE)
     changed = departures(subject, ran)

@@ -121,7 +121,7 @@ def generated_quality(
         "weights": weights,
         "weights_sha256": weights_digest(model),
         "decoding": source.decoding.describe(),
-        "labels": "each class in turn" if labels is None and model.decoder.classes else labels,
+        "labels": "each class in turn" if labels is None and model.classes else labels,
         "generation_precision": generation_precision("auto", model).value,
     }
 

@@ -6,6 +6,7 @@ Legend: n images of a token file, K crops, F 1 or 2 (as cropped, and mirrored), 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,16 @@ from mage_kit.datasets.token_store import (
 from mage_kit.draws import derive
 from mage_kit.errors import BrokenImageError, MageKitError, RecipeError
 from mage_kit.files import drop_temporaries, write_json, write_tensors
+from mage_kit.grid import TokenSpec
 from mage_kit.progress import Reporter
-from mage_kit.recipes.recipe import Recipe
+from mage_kit.recipes import Recipe
+from mage_kit.recipes.assemble import assemble_target
+from mage_kit.recipes.sections import MageSection
 from mage_kit.storage import TOKENIZER_FOLDER, best_device, describe_tokenizer, save_tokenizer
-from mage_kit.tokenizers import Tokenizer
+from mage_kit.tokenizers import TOKENS, Tokenizer
+from mage_kit.tokenizers.streams import encode_streams, stream_specs
 from mage_kit.training.broken import BrokenImages
-from mage_kit.training.resolve import check
+from mage_kit.training.resolve import check, fill_target
 from mage_kit.training.sources import WeightFolder, fill_tokenizer
 from mage_kit.training.tasks.base import to_float
 from mage_kit.training.tasks.tokens import token_precision
@@ -75,10 +80,9 @@ def tokenize(
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
     shard = shard or min(max(_VIEWS // (crops * (1 + mirrored)), _SHARD[0]), _SHARD[1])
-    dataset, tokenizer = _parts(recipe, mirrored)
-    tokenizer = tokenizer.to(device)
+    dataset, tokenizers = _parts(recipe, mirrored, device)
     asked = recipe.training.get("precision") if recipe.training else "auto"
-    card = processes.on_first(lambda: _open(recipe, dataset, tokenizer, out, crops, mirrored, shard, asked, device))
+    card = processes.on_first(lambda: _open(recipe, dataset, tokenizers, out, crops, mirrored, shard, asked, device))
     reporter.say(
         f"tokenizing {len(dataset)} images, {crops} crops{' x mirrored' if mirrored else ''}, {card.tokenizer}"
     )
@@ -91,7 +95,7 @@ def tokenize(
     mine = missing[processes.rank() :: processes.world()]
     with reporter.task("token files of the first process", len(mine)) as task:
         for count, number in enumerate(mine, start=1):
-            _write_shard(dataset, tokenizer, out, card, number, seed, workers, broken)
+            _write_shard(dataset, tokenizers, out, card, number, seed, workers, broken)
             task.update(count)
             if broken.too_many:
                 break
@@ -110,10 +114,25 @@ def _broken_in(file: Path) -> list[tuple[str, str]]:
         return read_notes(held.metadata())[1]
 
 
-def _parts(recipe: Recipe, mirrored: bool) -> tuple[Dataset, Tokenizer]:
-    check(recipe)
-    weights: str | None = recipe.tokenizer.get("weights")
-    if weights is None:
+@dataclass(frozen=True)
+class _Tokenizers:
+    """Who tokenises, and which streams are wanted of them."""
+
+    own: Tokenizer
+    targets: dict[str, Tokenizer]
+    streams: tuple[str, ...]
+
+    def specs(self) -> dict[str, TokenSpec]:
+        """What is wanted, by name."""
+        specs = stream_specs(self.own, self.targets)
+        return {name: specs[name] for name in self.streams}
+
+
+def _parts(recipe: Recipe, mirrored: bool, device: torch.device) -> tuple[Dataset, _Tokenizers]:
+    meta = check(recipe).model
+    streams = (TOKENS,) if meta is None else meta.reads
+    tokenizer, weights = recipe.build_tokenizer(), recipe.tokenizer.get("weights")
+    if weights is None and tokenizer.needs_training:
         raise RecipeError(
             ["$.tokenizer.weights: null, must name a folder with a trained tokenizer (--set tokenizer.weights=DIR)"],
             recipe.name,
@@ -123,17 +142,27 @@ def _parts(recipe: Recipe, mirrored: bool) -> tuple[Dataset, Tokenizer]:
         raise RecipeError(["$.data: a token cache already, must be images"], recipe.name)
     if mirrored and not dataset.augment.flip:
         raise RecipeError(["$.data.augment.flip: 0, so --flip would make what training never sees"], recipe.name)
-    tokenizer = recipe.build_tokenizer()
-    fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), WeightFolder(Path(weights)), recipe.name)
-    if not tokenizer.spec.discrete:
+    folders: dict[Path, WeightFolder] = {}
+
+    def folder(place: str) -> WeightFolder:
+        return folders.setdefault(Path(place).resolve(), WeightFolder(Path(place)))
+
+    if weights is not None:
+        fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), folder(weights), recipe.name)
+    targets = {}
+    for name, config in (recipe.model.targets if isinstance(recipe.model, MageSection) else {}).items():
+        targets[name] = assemble_target(name, config, recipe.seed)
+        fill_target(targets[name], name, config, folder, recipe.name)
+    made = _Tokenizers(tokenizer.to(device), {name: other.to(device) for name, other in targets.items()}, streams)
+    if not any(spec.discrete for spec in made.specs().values()):
         raise RecipeError([f"$.tokenizer.kind: {recipe.tokenizer.kind}, has no codes to cache"], recipe.name)
-    return dataset, tokenizer
+    return dataset, made
 
 
 def _open(
     recipe: Recipe,
     dataset: Dataset,
-    tokenizer: Tokenizer,
+    tokenizers: _Tokenizers,
     out: Path,
     crops: int,
     mirrored: bool,
@@ -143,23 +172,26 @@ def _open(
 ) -> CacheCard:
     """Make the folder, or make sure that it is a cache of just this."""
     before = read_card(out) if (out / CACHE_FILE).is_file() else None
-    with processes.alone():
-        precision = (
-            before.tokenizer["precision"] if before else token_precision(tokenizer, dataset, device, asked).value
-        )
+    tokenizer = tokenizers.own
+    precision = before.tokenizer["precision"] if before else "float32"
+    if before is None and tokenizer.spec.discrete:
+        with processes.alone():
+            precision = token_precision(tokenizer, dataset, device, asked).value
     augment = {name: value for name, value in dataset.augment.model_dump(mode="json").items() if name != "views"}
     transform = {"augment": augment, "crops": crops, "mirrored": mirrored, "seed": recipe.seed}
     transform |= {"image_size": list(dataset.image_size), "channels": dataset.channels}
-    spec = tokenizer.spec
+    specs = tokenizers.specs()
+    grid = next(iter(specs.values())).grid
     card = CacheCard(
         tokenizer={**describe_tokenizer(tokenizer), "precision": precision},
+        targets={name: dict(describe_tokenizer(other)) for name, other in tokenizers.targets.items()},
         transform=transform,
         source=dict(dataset.identity()),
         classes=dataset.classes,
         images=len(dataset),
         shard=before.shard if before else shard,
-        grid=(spec.grid.height, spec.grid.width),
-        codes=spec.codes or 0,
+        grid=(grid.height, grid.width),
+        streams={n: {"codes": s.codes, "width": s.width, "factors": s.factors} for n, s in specs.items()},
     )
     if before is not None:
         if found := before.differing(card):
@@ -194,7 +226,7 @@ class _Views(TorchDataset["Sample | BrokenImageError | MageKitError"]):
 
 def _write_shard(
     dataset: Dataset,
-    tokenizer: Tokenizer,
+    tokenizers: _Tokenizers,
     out: Path,
     card: CacheCard,
     number: int,
@@ -203,7 +235,8 @@ def _write_shard(
     broken: BrokenImages,
 ) -> None:
     first, last = number * card.shard, min((number + 1) * card.shard, card.images)
-    ids, index, labels = [], [], []
+    parts: dict[str, list[Tensor]] = {name: [_empty(card, name)] for name in card.streams}
+    index, labels = [], []
     lost: list[tuple[str, str]] = []
     for samples in _chunks(_Views(dataset, first, last, seed), max(1, _AT_ONCE // card.crops), workers):
         good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -211,20 +244,24 @@ def _write_shard(
             if not isinstance(error, BrokenImageError) or not dataset.max_broken:
                 raise error
             lost.append((error.name, error.reason))
-        if good:
-            ids.append(_encode(tokenizer, good, card))
+        for name, tokens in (_encode(tokenizers, good, card) if good else {}).items():
+            parts[name].append(tokens)
         index += [sample.index for sample in good]
         labels += [NO_LABEL if sample.label is None else sample.label for sample in good]
-    kind = torch.int32 if card.wide else torch.int16
-    empty = torch.empty(0, card.crops, card.mirrored, card.grid[0] * card.grid[1], dtype=kind)
-    tensors = {"ids": torch.cat([empty, *ids]), "index": torch.tensor(index), "labels": torch.tensor(labels)}
-    whole = {name: _whole_numbers(tensor) for name, tensor in tensors.items()}
-    write_tensors(shard_file(out, number), whole, shard_notes(whole["ids"].numpy(), lost))
+    streams = {name: torch.cat(tokens) for name, tokens in parts.items()}
+    tensors = {"index": torch.tensor(index, dtype=torch.int64), "labels": torch.tensor(labels, dtype=torch.int64)}
+    notes = shard_notes({name: tokens.numpy() for name, tokens in streams.items()}, lost)
+    write_tensors(shard_file(out, number), {**streams, **tensors}, notes)
     broken.note(lost)
 
 
-def _whole_numbers(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype in (torch.int16, torch.int32) else tensor.to(torch.int64)
+def _empty(card: CacheCard, stream: str) -> Tensor:
+    """No image's tokens (0, K, F, L) of a stream, in the type that it is stored in."""
+    return torch.empty(0, card.crops, *card.spec(stream).shape(card.mirrored), dtype=_kind(card, stream))
+
+
+def _kind(card: CacheCard, stream: str) -> torch.dtype:
+    return {"int16": torch.int16, "int32": torch.int32, "float32": torch.float32}[card.stored_kind(stream)]
 
 
 def _chunks(views: _Views, size: int, workers: int) -> Iterator[list[Sample | BrokenImageError | MageKitError]]:
@@ -235,14 +272,17 @@ def _chunks(views: _Views, size: int, workers: int) -> Iterator[list[Sample | Br
 
 
 @torch.no_grad()
-def _encode(tokenizer: Tokenizer, samples: list[Sample], card: CacheCard) -> Tensor:
-    """Return ids (n, K, F, L)."""
-    device = next(tokenizer.parameters()).device
+def _encode(tokenizers: _Tokenizers, samples: list[Sample], card: CacheCard) -> dict[str, Tensor]:
+    """Return tokens (n, K, F, L) by stream, with one more dimension for more than one number a token."""
+    device = best_device()
     views = torch.from_numpy(np.stack([view for sample in samples for view in sample.views]))
     both = torch.stack([views, views.flip(-1)], dim=1) if card.mirrored == 2 else views[:, None]
     images = to_float(both.flatten(0, 1), device)
     with torch.autocast(device.type, torch.bfloat16, enabled=card.tokenizer["precision"] == "bfloat16"):
-        ids = torch.cat([tokenizer.encode(part) for part in images.split(_AT_ONCE)])
-    kind = torch.int32 if card.wide else torch.int16
-    made: Tensor = ids.to("cpu", kind).unflatten(0, (len(samples), card.crops, card.mirrored))
-    return made
+        made = [
+            encode_streams(tokenizers.own, tokenizers.targets, tokenizers.streams, part)
+            for part in images.split(_AT_ONCE)
+        ]
+    whole = {name: torch.cat([part[name] for part in made]) for name in tokenizers.streams}
+    shape = (len(samples), card.crops, card.mirrored)
+    return {name: tokens.to("cpu", _kind(card, name)).unflatten(0, shape) for name, tokens in whole.items()}

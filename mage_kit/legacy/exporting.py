@@ -151,7 +151,7 @@ def _check_reads_back(part: Mage | MageClassifier | Tokenizer, layout: Layout, t
         image_size=parts["tokenizer"][1].image_size,
         encoder_heads=heads.get("encoder"),
         decoder_heads=heads.get("decoder"),
-        padding=PADDINGS.entry_of(part.padding).kind if isinstance(part, Mage) else "class_token",
+        padding=PADDINGS.entry_of(part.padding).kind if isinstance(part, Mage) and part.padding else "class_token",
     )
     back = layout.fit({name: tensor.to("meta") for name, tensor in tensors.items()}, options).module
     assert isinstance(back, Mage | MageClassifier | Tokenizer)

@@ -156,7 +156,7 @@ class MageLayout(_MageTensors):
         """Prefixes renamed; table and bias among the legacy vocabulary's rows."""
         special = [
             Pair("embedding.table", "token_emb.word_embeddings.weight", self.rows(module)),
-            Pair("head.bias", "mlm_layer.bias", _bias_rows(module)),
+            Pair("heads.tokens.bias", "mlm_layer.bias", _bias_rows(module)),
             Pair("decoder.positions_NE", "decoder_pos_embed_learned", Batched()),
             Pair("padding.mask_token", "mask_token", Batched(2)),
         ]
@@ -166,7 +166,7 @@ class MageLayout(_MageTensors):
             "decoder.embed.": "decoder_embed.",
             "decoder.blocks.": "decoder_blocks.",
             "decoder.norm.": "decoder_norm.",
-            "head.": "mlm_layer.",
+            "heads.tokens.": "mlm_layer.",
         }
         state = published_state(module)
         plain = one_to_one([name for name in state if name not in {pair.ours for pair in special}], rename)

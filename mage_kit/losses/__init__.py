@@ -4,6 +4,7 @@ from mage_kit.losses.base import LOSSES, BatchMasks, Gather, Loss, LossInputs, L
 from mage_kit.losses.info_nce import InfoNCE
 from mage_kit.losses.masked_cross_entropy import MaskedCrossEntropy
 from mage_kit.losses.masked_mse import MaskedMSE
+from mage_kit.losses.masked_prediction import MaskedPrediction
 
 __all__ = [
     "LOSSES",
@@ -16,4 +17,5 @@ __all__ = [
     "LossWires",
     "MaskedCrossEntropy",
     "MaskedMSE",
+    "MaskedPrediction",
 ]

@@ -7,6 +7,7 @@ Legend: B images (view after view), S kept positions, D encoder width, M loss ro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mage_kernels import MaskPlan
@@ -15,16 +16,18 @@ from torch import Tensor, nn
 
 from mage_kit.fields import NonNegativeFloat
 from mage_kit.grid import TokenSpec
+from mage_kit.predictions import LossRows
 from mage_kit.processes import gather_rows, rank, world
 from mage_kit.registry import Registry
 
 
 @dataclass(frozen=True)
 class LossWires:
-    """What the model wires into a loss: what the tokenizer produces, and the encoder's width."""
+    """What the model wires into a loss: what the encoder sees, the encoder's width, and every stream by name."""
 
     spec: TokenSpec
     encoder_dim: int
+    streams: Mapping[str, TokenSpec]
 
 
 @dataclass(frozen=True)
@@ -62,22 +65,31 @@ class LossInputs:
     """What the model hands to each loss.
 
     Args:
-        predictions_MX: float32 logits (M, V) or values (M, W) of the picked rows.
-        targets_M: Ids (M,), or values (M, W).
+        predictions_MX: float32 predictions of the picked rows for the loss's stream, as its head gives them: logits
+            (M, V) or values (M, W). Empty where the loss reads none.
+        targets_M: The stream's tokens there: ids (M,), (M, F), or values (M, W).
+        head_rows: What the stream's head itself takes predictions and targets to cost.
         weight_M: 1 for a masked token, 0 for a padding row.
         latents_BSD: Encoder outputs after the final norm, class first.
         plan: The masks.
         masks: The masks' host side.
         gather: Joins tensors of all processes; on one process it gives back what it gets.
+        streams: Every stream that some loss reads, whole: (B, L), (B, L, F) or (B, L, W).
     """
 
     predictions_MX: Tensor
     targets_M: Tensor
+    head_rows: Callable[[Tensor, Tensor], LossRows]
     weight_M: Tensor
     latents_BSD: Tensor
     plan: MaskPlan
     masks: BatchMasks
     gather: Gather
+    streams: Mapping[str, Tensor]
+
+    def picked(self, stream: str) -> Tensor:
+        """Return the tokens of a stream at the picked rows; the loss must name it in `reads`."""
+        return self.streams[stream].flatten(0, 1).index_select(0, self.plan.picked_M)
 
 
 @dataclass(frozen=True)
@@ -99,16 +111,23 @@ class Loss(nn.Module, ABC):
     """One term of the objective. May hold parameters: the model owns it and the optimiser sees it.
 
     Attributes:
-        needs_codes: True where the tokenizer must have a codebook; False where it must not; None if either will do.
+        stream: Name of the stream whose hidden tokens it predicts; "tokens" are the model's own tokenizer's.
+        needs_codes: True where that stream must be codes; False where it must not; None if either will do.
         needs_views: Smallest number of views a batch must hold.
         reads_predictions: False where the loss looks at features alone.
         contrasts_batch: True where images of a batch are each other's negatives, so that its size matters.
     """
 
+    stream: str = "tokens"
     needs_codes: bool | None = None
     needs_views: int = 1
     reads_predictions: bool = True
     contrasts_batch: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the streams whose tokens it looks at; by default the one that it predicts."""
+        return (self.stream,) if self.reads_predictions else ()
 
     @abstractmethod
     def forward(self, inputs: LossInputs) -> LossTerm:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from mage_kit.fields import Probability
 from mage_kit.losses.base import LOSSES, BatchMasks, Loss, LossInputs, LossTerm
+from mage_kit.predictions import cross_entropy_rows
 
 
 @LOSSES.register("masked_cross_entropy")
 class MaskedCrossEntropy(Loss):
     """Cross entropy with label smoothing, averaged over all masked tokens of the batch (paper equation 1).
 
+    Of tokens with several ids the cross entropies are added.
+
     Args:
         label_smoothing: s in (1 - s) NLL + s mean negative log-probability.
+        stream: Whose codes are predicted; "tokens" are the model's own tokenizer's.
     """
 
     needs_codes = True
 
-    def __init__(self, *, label_smoothing: Probability = 0.1) -> None:
+    def __init__(self, *, label_smoothing: Probability = 0.1, stream: str = "tokens") -> None:
         super().__init__()
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.stream = label_smoothing, stream
 
     def forward(self, inputs: LossInputs) -> LossTerm:
         """Sum the rows' losses."""
-        log_p_MV = inputs.predictions_MX.float().log_softmax(dim=-1)
-        nll_M = -log_p_MV.gather(1, inputs.targets_M[:, None])[:, 0]
-        rows_M: Tensor = (1 - self.label_smoothing) * nll_M - self.label_smoothing * log_p_MV.mean(dim=-1)
-        hits_M = (log_p_MV.detach().argmax(dim=-1) == inputs.targets_M).float()
-        return LossTerm((rows_M * inputs.weight_M).sum(), rows_M.detach(), hits_M)
+        made = cross_entropy_rows(inputs.predictions_MX, inputs.targets_M, self.label_smoothing)
+        return LossTerm((made.rows_M * inputs.weight_M).sum(), made.rows_M.detach(), made.hits_M)
 
     def count(self, masks: BatchMasks) -> float:
         """Return the number of masked tokens."""

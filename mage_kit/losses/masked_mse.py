@@ -11,13 +11,14 @@ class MaskedMSE(Loss):
 
     Args:
         normalize: Compare with each patch's values less their mean over their standard deviation.
+        stream: Whose values are predicted; "tokens" are the model's own tokenizer's.
     """
 
     needs_codes = False
 
-    def __init__(self, *, normalize: bool = True) -> None:
+    def __init__(self, *, normalize: bool = True, stream: str = "tokens") -> None:
         super().__init__()
-        self.normalize = normalize
+        self.normalize, self.stream = normalize, stream
 
     def forward(self, inputs: LossInputs) -> LossTerm:
         """Sum the rows' mean squared errors."""

@@ -3,6 +3,7 @@
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.decoding import PRESETS, Decoding
 from mage_kit.models.guidance import Guidance
-from mage_kit.models.mage import Mage, StepOutput, Weighted
+from mage_kit.models.mage import Mage, StepOutput
+from mage_kit.models.parts import Weighted
 
 __all__ = ["PRESETS", "Decoding", "Guidance", "Mage", "MageClassifier", "StepOutput", "Weighted"]

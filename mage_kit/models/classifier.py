@@ -17,7 +17,7 @@ from mage_kit.block_settings import WithBlocks
 from mage_kit.blocks import NORM_EPS, Block, evaluating
 from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
-from mage_kit.tokenizers import Tokenizer
+from mage_kit.tokenizers import TOKENS, Tokenizer
 
 Head = Literal["linear", "probe"]
 
@@ -93,6 +93,15 @@ class MageClassifier(WithBlocks):
         self.embedding.requires_grad_(False)
         self.encoder.requires_grad_(False)
         self.train(self.training)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Streams that training reads: the tokenizer's tokens."""
+        return (TOKENS,)
+
+    def tokenize(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """Return the streams that training reads, of float images in [0, 1]."""
+        return {TOKENS: self.tokenizer.encode(images_BCHW)}
 
     def components(self) -> list[object]:
         """Return everything in it whose class a plug-in may define."""

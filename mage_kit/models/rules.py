@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 from mage_kit.decoders import Decoder, DecoderWires
 from mage_kit.encoders import Encoder
 from mage_kit.errors import PartsError
 from mage_kit.grid import TokenSpec
-from mage_kit.losses import Loss, LossWires
+from mage_kit.heads import Head
+from mage_kit.losses import Loss
 from mage_kit.mask_ratios import MaskRatio
 from mage_kit.paddings import Padding, PaddingWires
 from mage_kit.tokenizers import Tokenizer
+from mage_kit.tokenizers.streams import tokenizer_of
 
 
 class Assembled(Protocol):
     """What the rules look at of a model."""
 
     tokenizer: Tokenizer
+    targets: Any
+    streams: dict[str, TokenSpec]
     spec: TokenSpec
+    input: str
     encoder: Encoder
-    decoder: Decoder
-    padding: Padding
+    decoder: Decoder | None
+    padding: Padding | None
     losses: Any
+    heads: Any
     mask_ratio: MaskRatio
     drop: float | Literal["lowest"]
+    reads: tuple[str, ...]
 
     @property
     def drop_share(self) -> float:
@@ -43,31 +51,80 @@ def check_parts(model: Assembled) -> None:
     Raises:
         PartsError: If two parts do not fit; names both.
     """
-    wires: list[tuple[str, str, Any, Any]] = [
-        ("decoder", "encoder_dim", DecoderWires(model.encoder.dim, model.spec.grid.size), model.decoder),
-        ("decoder", "num_tokens", DecoderWires(model.encoder.dim, model.spec.grid.size), model.decoder),
-        ("padding", "dim", PaddingWires(model.decoder.dim), model.padding),
-        *(("losses", "encoder_dim", LossWires(model.spec, model.encoder.dim), loss) for loss in model.losses),
-    ]
-    for part, name, wanted, holder in wires:
-        held = getattr(holder, name, getattr(wanted, name))
-        if held != getattr(wanted, name):
-            source = {"num_tokens": "tokenizer", "dim": "decoder"}.get(name, "encoder")
-            raise PartsError(
-                (part, source),
-                f"{type(holder).__name__} was made for {name} {held}, must be {getattr(wanted, name)}",
-            )
+    _check_wires(model)
     if not model.losses:
         raise PartsError(("losses",), "none given, must be at least one")
+    _check_streams(model)
     for number, loss in enumerate(model.losses):
         assert isinstance(loss, Loss)
-        if loss.needs_codes is not None and loss.needs_codes != model.spec.discrete:
-            has = "codes" if model.spec.discrete else "continuous tokens"
-            wants = "codes" if loss.needs_codes else "continuous tokens"
-            raise PartsError(
-                (f"losses[{number}]", "tokenizer"),
-                f"{type(loss).__name__} needs {wants}, {type(model.tokenizer).__name__} gives {has}",
+        _check_loss(model, number, loss)
+    _check_masks(model)
+    if model.decoder is not None and model.padding is not None:
+        _check_sight(model, model.decoder, model.padding)
+
+
+def _check_wires(model: Assembled) -> None:
+    for part, name, wanted, holder in _wires(model):
+        held = getattr(holder, name, wanted)
+        if held != wanted:
+            source = {"num_tokens": "tokenizer", "dim": "decoder"}.get(name, "encoder")
+            raise PartsError((part, source), f"{type(holder).__name__} was made for {name} {held}, must be {wanted}")
+
+
+def _wires(model: Assembled) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield (part, name, value wanted, holder)."""
+    if model.decoder is not None:
+        wires = DecoderWires(model.encoder.dim, model.spec.grid.size)
+        yield "decoder", "encoder_dim", wires.encoder_dim, model.decoder
+        yield "decoder", "num_tokens", wires.num_tokens, model.decoder
+        yield "padding", "dim", PaddingWires(model.decoder.dim).dim, model.padding
+    for loss in model.losses:
+        yield "losses", "encoder_dim", model.encoder.dim, loss
+
+
+def _check_streams(model: Assembled) -> None:
+    """Every stream that is read lies on the same grid, so that one mask serves them all."""
+    targets: Mapping[str, Tokenizer] = dict(model.targets.items())
+    for stream in model.reads:
+        grid = model.streams[stream].grid
+        if grid != model.spec.grid:
+            owner = tokenizer_of(stream, targets)
+            part = "tokenizer" if owner is None else f"targets.{owner}"
+            raise PartsError((part, "tokenizer"), f"stream '{stream}' has {grid} tokens, must be {model.spec.grid}")
+    for name, other in targets.items():
+        if (other.image_size, other.channels) != (model.tokenizer.image_size, model.tokenizer.channels):
+            mine, theirs = ((*each.image_size, each.channels) for each in (model.tokenizer, other))
+            rule = f"images of {theirs} (height, width, channels), must be {mine}"
+            raise PartsError((f"targets.{name}", "tokenizer"), rule)
+
+
+def _check_loss(model: Assembled, number: int, loss: Loss) -> None:
+    part = f"losses[{number}]"
+    if not loss.reads_predictions:
+        return
+    if model.decoder is None:
+        raise PartsError(
+            (part, "decoder"), f"{type(loss).__name__} reads predictions, there is no decoder to make them"
+        )
+    spec, head = model.streams[loss.stream], model.heads[loss.stream]
+    other = tokenizer_of(loss.stream, list(model.targets))
+    source = model.tokenizer if other is None else model.targets[other]
+    for thing, where in ((loss, (part,)), (head, (f"heads.{loss.stream}",))):
+        if thing.needs_codes is not None and thing.needs_codes != spec.discrete:
+            has, wants = (
+                "codes" if codes else "continuous tokens" for codes in (spec.discrete, bool(thing.needs_codes))
             )
+            what = "tokenizer" if other is None else f"targets.{other}"
+            raise PartsError(
+                (*where, what), f"{type(thing).__name__} needs {wants}, {type(source).__name__} gives {has}"
+            )
+    assert isinstance(head, Head)
+    if loss.needs_codes and not head.gives_logits:
+        rule = f"{type(loss).__name__} needs logits over codes, {type(head).__name__} gives none; use masked_prediction"
+        raise PartsError((part, f"heads.{loss.stream}"), rule)
+
+
+def _check_masks(model: Assembled) -> None:
     if not (isinstance(model.drop, str) or 0 <= model.drop <= 1):
         raise PartsError(("drop",), f"{model.drop}, must lie in [0, 1] or be 'lowest'")
     if model.drop_share > model.mask_ratio.low:
@@ -76,16 +133,20 @@ def check_parts(model: Assembled) -> None:
             f"ratios go down to {model.mask_ratio.low:g}, but {model.drop_share:g} of the tokens are dropped: "
             "dropped tokens must be masked ones, so let the smallest ratio be at least the drop, or drop 'lowest'",
         )
-    blind = model.n_dropped > 0 or model.padding.replace_seen
-    if blind and not model.decoder.mixes and not model.padding.informed:
-        raise PartsError(
-            ("decoder", "padding"),
-            f"{type(model.decoder).__name__} looks at one position at a time and {type(model.padding).__name__} "
-            "fills masked ones with the same vector for every image: nothing of the image would reach the "
-            "predictions; use drop 0 with replace_seen false, or another decoder",
-        )
     if model.n_dropped >= model.spec.grid.size:
         raise PartsError(
             ("drop", "tokenizer"),
             f"all {model.spec.grid.size} tokens are dropped, must leave at least one",
+        )
+
+
+def _check_sight(model: Assembled, decoder: Decoder, padding: Padding) -> None:
+    """Something of the image must reach the predictions."""
+    blind = model.n_dropped > 0 or padding.replace_seen
+    if blind and not decoder.mixes and not padding.informed:
+        raise PartsError(
+            ("decoder", "padding"),
+            f"{type(decoder).__name__} looks at one position at a time and {type(padding).__name__} "
+            "fills masked ones with the same vector for every image: nothing of the image would reach the "
+            "predictions; use drop 0 with replace_seen false, or another decoder",
         )

@@ -13,7 +13,7 @@ from mage_kit.draws import generator
 from mage_kit.errors import MageKitError
 from mage_kit.models.mage import Mage
 from mage_kit.planning.memory import Memory, memory_of_step
-from mage_kit.planning.walk import PARTS, AttentionKind, Numbers, walk_step, walk_tokenizer
+from mage_kit.planning.walk import PARTS, AttentionKind, Numbers, walk_step, walk_tokenizers
 from mage_kit.recipes.workload import Workload
 
 IMAGENET = 1_281_167
@@ -139,7 +139,7 @@ def _check(work: Workload, machine: Machine, images: int) -> None:
 def _operations(model: Mage, ratio: float, numbers: Numbers, *, recompute: bool, cached: bool) -> dict[str, float]:
     """Operations of an image in a training step, by part."""
     costs = walk_step(model, _COUNTED, ratio, numbers)
-    operations = {"tokenizer": 0.0 if cached else walk_tokenizer(model.tokenizer, model.views)[0]}
+    operations = {"tokenizer": 0.0 if cached else walk_tokenizers(model, model.views)[0]}
     operations |= {name: costs[name].training / _COUNTED for name in PARTS}
     if recompute:
         for name in ("decoder",) if model.frozen else ("encoder", "decoder"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mage_kit.models.mage import Mage
-from mage_kit.planning.walk import Numbers, walk_step, walk_tokenizer
+from mage_kit.planning.walk import Numbers, walk_step, walk_tokenizers
 
 _LOGIT_COPIES = 3  # float32 logits that exist beside the kept ones where the loss turns from forward to backward
 _MAPS = 5  # largest feature maps of the tokenizer that exist at once: input, norm, activation, product, sum
@@ -82,14 +82,14 @@ def memory_of_step(
     matrices = sum(
         part.weight.numel()
         for name, part in model.named_modules()
-        if isinstance(part, nn.Linear) and not name.startswith("tokenizer")
+        if isinstance(part, nn.Linear) and not name.startswith(("tokenizer", "targets"))
     )
     costs = walk_step(model, images, ratio, numbers)
     kept = sum(cost.kept for cost in costs.values())
     if recompute:
         blocks = costs["encoder"], costs["decoder"]
         kept += sum(cost.inputs - cost.block for cost in blocks) + max(cost.largest for cost in blocks)
-    largest = 0.0 if tokens_cached else walk_tokenizer(model.tokenizer, images * model.views)[1]
+    largest = 0.0 if tokens_cached else walk_tokenizers(model, images * model.views)[1]
     logits = costs["losses"].kept
     return Memory(
         weights=trained / shards + frozen,

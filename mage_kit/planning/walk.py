@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from mage_kit.blocks import MLP, Block, SelfAttention
 from mage_kit.embedding import TokenEmbedding
-from mage_kit.head import CodeHead
-from mage_kit.losses import BatchMasks, InfoNCE
+from mage_kit.heads import Head
+from mage_kit.losses import BatchMasks, InfoNCE, Loss
 from mage_kit.models.mage import Mage
 from mage_kit.tokenizers import Tokenizer
+from mage_kit.tokenizers.streams import tokenizer_of
 
 PARTS = ("encoder", "decoder", "head", "losses")
 AttentionKind = Literal["matmul", "fused"]
@@ -78,12 +79,15 @@ def walk_step(model: Mage, images: int, ratio: float, numbers: Numbers) -> dict[
         numbers: Bytes of a value.
     """
     costs = {name: Cost() for name in PARTS}
-    spec, views = model.spec, model.views
+    views = model.views
     rows = images * views
     ratio_B = torch.full((rows,), ratio, dtype=torch.float64)
-    shape = (rows, spec.grid.size) if spec.codes else (rows, spec.grid.size, spec.width)
-    tokens = torch.zeros(shape, dtype=torch.int64 if spec.codes else torch.float32, device="meta")
-    plan = model.plan(ratio_B, torch.empty(rows, spec.grid.size, device="meta"))
+    tokens = {}
+    for name in model.reads:
+        spec = model.streams[name]
+        kind = torch.int64 if spec.discrete else torch.float32
+        tokens[name] = torch.zeros(spec.shape(rows), dtype=kind, device="meta")
+    plan = model.plan(ratio_B, torch.empty(rows, model.spec.grid.size, device="meta"))
     masks = BatchMasks(ratio_B, int(model.n_masked(ratio_B).sum()), views)
     training = model.training
     model.train()
@@ -94,9 +98,20 @@ def walk_step(model: Mage, images: int, ratio: float, numbers: Numbers) -> dict[
         model.train(training)
     if model.frozen:  # forward alone, and nothing is kept of it
         costs["encoder"] = Cost(forward=costs["encoder"].forward, training=costs["encoder"].forward)
-    values = len(plan.picked_M) * (spec.codes or spec.width)
-    costs["losses"].kept += 4.0 * values  # log-probabilities, or differences
+    for loss in model.losses:
+        if isinstance(loss, Loss) and loss.reads_predictions:
+            spec = model.streams[loss.stream]
+            values = len(plan.picked_M) * (spec.factors * (spec.codes or 0) or spec.width)
+            costs["losses"].kept += 4.0 * values  # log-probabilities, or differences
     return costs
+
+
+def walk_tokenizers(model: Mage, images: int) -> tuple[float, float]:
+    """Return the operations of tokenising images for a model, and the bytes of the largest feature map on the way."""
+    owners = {tokenizer_of(name, list(model.targets)) for name in model.reads}
+    needed = [model.tokenizer if owner is None else model.targets[owner] for owner in sorted(owners, key=str)]
+    costs = [walk_tokenizer(each, images) for each in needed if isinstance(each, Tokenizer)]
+    return sum(operations for operations, _ in costs), max((largest for _, largest in costs), default=0.0)
 
 
 def walk_tokenizer(tokenizer: Tokenizer, images: int) -> tuple[float, float]:
@@ -124,7 +139,7 @@ def walk_tokenizer(tokenizer: Tokenizer, images: int) -> tuple[float, float]:
             handle.remove()
     spec = tokenizer.spec
     if spec.codes:
-        operations += 2.0 * images * spec.grid.size * spec.codes * spec.width
+        operations += 2.0 * images * spec.grid.size * spec.codes * spec.factors * spec.width
     return operations, largest
 
 
@@ -137,16 +152,16 @@ def _watching(model: Mage, costs: dict[str, Cost], numbers: Numbers) -> Iterator
         SelfAttention: _attention,
         MLP: _mlp,
         TokenEmbedding: _embedding,
-        CodeHead: _code_head,
+        Head: _head,
         InfoNCE: _info_nce,
     }
-    homes = {"embedding": "encoder", "padding": "decoder"}
+    homes = {"embedding": "encoder", "padding": "decoder", "heads": "head"}
     handles = []
     for name, part in model.named_modules():
         top = name.split(".")[0]
         cost = costs.get(homes.get(top, top))
         rule = next((rule for kind, rule in counted.items() if isinstance(part, kind)), None)
-        if cost is None or name.startswith("tokenizer"):
+        if cost is None or name.startswith(("tokenizer", "targets")):
             continue
         if isinstance(part, Block):
             handles += _bracket(part, cost)
@@ -222,11 +237,10 @@ def _embedding(cost: Cost, layer: TokenEmbedding, given: Any, made: Tensor, numb
     cost.kept += made.numel() * (4.0 * config.norm + numbers.mask * (config.dropout > 0))
 
 
-def _code_head(cost: Cost, layer: CodeHead, given: tuple[Any, ...], made: Tensor, numbers: Numbers) -> None:
-    """M D V, and once again backward: the table gets no gradient from here. Kept: GELU's input, the product's input."""
-    width = layer.fc.out_features
-    rows = made.numel() / made.shape[-1]
-    cost.add(2.0 * made.numel() * width, 1, 2.0 * numbers.low * rows * width)
+def _head(cost: Cost, layer: Head, given: tuple[Any, ...], made: Tensor, numbers: Numbers) -> None:
+    """What the head says of itself, beside its linear layers and norms."""
+    own = layer.cost(made.numel() / made.shape[-1], numbers.low)
+    cost.add(own.forward, own.backward, own.kept)
 
 
 def _info_nce(cost: Cost, loss: InfoNCE, given: tuple[Any, ...], made: Any, numbers: Numbers) -> None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 
-from mage_kit.decoders import DECODERS, DecoderWires
+from mage_kit.decoders import DECODERS, Decoder, DecoderWires
 from mage_kit.draws import derive
-from mage_kit.encoders import ENCODERS
+from mage_kit.encoders import ENCODERS, Encoder
+from mage_kit.heads import HEADS, Head, HeadWires
 from mage_kit.losses import LOSSES, Loss, LossWires
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.models import Decoding, Mage, MageClassifier, Weighted
-from mage_kit.paddings import PADDINGS, PaddingWires
+from mage_kit.paddings import PADDINGS, Padding, PaddingWires
 from mage_kit.recipes.places import Collected, at
 from mage_kit.recipes.sections import ClassifierSection, Generation, MageSection
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
 from mage_kit.signature import ComponentConfig, NoWires
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
+from mage_kit.tokenizers.streams import stream_specs
 
 MakeTokenizer = Callable[[], Tokenizer] | None
 
@@ -68,36 +71,76 @@ def assemble_mage(
     collected = Collected()
     if tokenizer is None and make_tokenizer is not None:
         tokenizer = collected.attempt("$.tokenizer", None, make_tokenizer)
+    targets = {name: _target(collected, name, config, seed) for name, config in section.targets.items()}
     with seeded(seed, "model"):
         mask_ratio = collected.build("$.model.mask_ratio", MASK_RATIOS, section.mask_ratio, NoWires())
         encoder = collected.build("$.model.encoder", ENCODERS, section.encoder, NoWires())
         decoding = collected.attempt("$.model.generation", None, lambda: assemble_decoding(section.generation))
-        decoder = padding = None
-        losses: list[Weighted] = []
-        if tokenizer is not None and encoder is not None:
-            wires = DecoderWires(encoder.dim, tokenizer.spec.grid.size)
-            decoder = collected.build("$.model.decoder", DECODERS, section.decoder, wires)
-            for number, config in enumerate(section.losses):
-                wired = LossWires(tokenizer.spec, encoder.dim)
-                loss = collected.build(f"$.model.losses[{number}]", LOSSES, config, wired)
-                losses += [] if loss is None else [Weighted(loss, config.get("weight"))]
-        if decoder is not None:
-            padding = collected.build("$.model.padding", PADDINGS, section.padding, PaddingWires(decoder.dim))
+        made = None
+        if tokenizer is not None and encoder is not None and None not in targets.values():
+            others = {name: other for name, other in targets.items() if other is not None}
+            made = _on_tokens(collected, section, tokenizer, others, encoder)
         collected.raise_if_any(source)
-        assert tokenizer and encoder and decoder and padding and mask_ratio and decoding
+        assert made and tokenizer and encoder and mask_ratio and decoding
         with at("$.model"):
             return Mage(
                 tokenizer=tokenizer,
                 encoder=encoder,
-                decoder=decoder,
-                losses=losses,
+                decoder=made.decoder,
+                losses=made.losses,
                 mask_ratio=mask_ratio,
-                padding=padding,
+                padding=made.padding,
                 drop=section.drop,  # type: ignore[arg-type]  # "lowest" is checked by the validator
                 ratio_group=section.ratio_group,
                 embedding=section.embedding,
                 decoding=decoding,
+                input=section.input,
+                targets=made.targets,
+                heads=made.heads,
             )
+
+
+@dataclass
+class _OnTokens:
+    """The parts that need to know tokens and encoder."""
+
+    targets: dict[str, Tokenizer]
+    decoder: Decoder | None = None
+    padding: Padding | None = None
+    losses: list[Weighted] = field(default_factory=list)
+    heads: dict[str, Head] = field(default_factory=dict)
+
+
+def assemble_target(name: str, config: ComponentConfig, seed: int) -> Tokenizer:
+    """Return another tokenizer of a model, with weights initialised from the seed and its name."""
+    with at(f"$.model.targets.{name}", config), seeded(seed, f"targets-{name}"):
+        return TOKENIZERS.build(config, NoWires())
+
+
+def _target(collected: Collected, name: str, config: ComponentConfig, seed: int) -> Tokenizer | None:
+    return collected.attempt(f"$.model.targets.{name}", None, lambda: assemble_target(name, config, seed))
+
+
+def _on_tokens(
+    collected: Collected, section: MageSection, tokenizer: Tokenizer, targets: dict[str, Tokenizer], encoder: Encoder
+) -> _OnTokens:
+    made, streams = _OnTokens(targets), stream_specs(tokenizer, targets)
+    spec = streams.get(section.input, tokenizer.spec)  # a name that is none is told when they are put together
+    if section.decoder is not None:
+        wires = DecoderWires(encoder.dim, spec.grid.size)
+        made.decoder = collected.build("$.model.decoder", DECODERS, section.decoder, wires)
+    for number, config in enumerate(section.losses):
+        loss = collected.build(f"$.model.losses[{number}]", LOSSES, config, LossWires(spec, encoder.dim, streams))
+        made.losses += [] if loss is None else [Weighted(loss, config.get("weight"))]
+    if made.decoder is not None:
+        dim = made.decoder.dim
+        if section.padding is not None:
+            made.padding = collected.build("$.model.padding", PADDINGS, section.padding, PaddingWires(dim))
+        for name, config in section.heads.items():
+            wired = HeadWires(streams.get(name, spec), dim, encoder.dim, name == section.input)
+            head = collected.build(f"$.model.heads.{name}", HEADS, config, wired)
+            made.heads |= {} if head is None else {name: head}
+    return made
 
 
 def describe_mage(model: Mage) -> dict[str, Any]:
@@ -110,6 +153,7 @@ def describe_mage(model: Mage) -> dict[str, Any]:
         LOSSES.describe(cast(Loss, loss), weight=weight)
         for loss, weight in zip(model.losses, model.loss_weights, strict=True)
     ]
+    targets = {name: TOKENIZERS.describe(cast(Tokenizer, other), weights=None) for name, other in model.targets.items()}
     return {
         "kind": "mage",
         "mask_ratio": MASK_RATIOS.describe(model.mask_ratio),
@@ -117,8 +161,11 @@ def describe_mage(model: Mage) -> dict[str, Any]:
         "drop": model.drop,
         "embedding": model.embedding.config.model_dump(mode="json"),
         "encoder": ENCODERS.describe(model.encoder),
-        "padding": PADDINGS.describe(model.padding),
-        "decoder": DECODERS.describe(model.decoder),
+        "padding": None if model.padding is None else PADDINGS.describe(model.padding),
+        "decoder": None if model.decoder is None else DECODERS.describe(model.decoder),
+        "input": model.input,
+        "targets": targets,
+        "heads": {name: HEADS.describe(cast(Head, head)) for name, head in model.heads.items()},
         "losses": losses,
         "generation": model.decoding.describe(),
     }

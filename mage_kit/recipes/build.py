@@ -41,3 +41,15 @@ def build(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
     else:
         model = recipe.build_model(tokenizer)
     return Parts(model.tokenizer, model)
+
+
+def untrained_like(recipe: Recipe, model: Mage) -> Mage:
+    """Return a trained model's baseline: the recipe's first weights, on the same trained tokenizers.
+
+    Args:
+        recipe: Of the model.
+        model: Trained; its tokenizer is shared, other tokenizers' weights are copied.
+    """
+    made = recipe.build_model(model.tokenizer)
+    made.targets.load_state_dict(model.targets.state_dict())
+    return made.to(model.device).eval()

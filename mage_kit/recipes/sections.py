@@ -14,6 +14,7 @@ from mage_kit.decoders import DECODERS
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS
 from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.heads import HEADS
 from mage_kit.losses import LOSSES
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.models.classifier import Head
@@ -23,6 +24,7 @@ from mage_kit.paddings import PADDINGS
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
 from mage_kit.signature import ComponentConfig, Strict
+from mage_kit.tokenizers import TOKENIZERS
 
 
 def _drop(value: Any) -> Any:
@@ -65,6 +67,9 @@ class Generation(Strict):
     guidance: Guidance | None = Field(None, description="Of class-conditional decoders; null: none.")
 
 
+TargetName = Annotated[str, Field(pattern=r"^[a-z]\w*$")]
+
+
 class MageSection(ComponentConfig):
     """A masked image model: its parts, how they are masked, what it learns by, how it generates."""
 
@@ -77,8 +82,19 @@ class MageSection(ComponentConfig):
     drop: Drop = Field(0.5, description="Share of tokens the encoder never sees; 'lowest': the ratio's lower bound.")
     embedding: EmbeddingConfig = Field(EmbeddingConfig(), description="How tokens enter the encoder.")
     encoder: Annotated[ComponentConfig, ENCODERS.slot()]
-    padding: Annotated[ComponentConfig, PADDINGS.slot()]
-    decoder: Annotated[ComponentConfig, DECODERS.slot()]
+    padding: Annotated[ComponentConfig, PADDINGS.slot()] | None = Field(
+        None, description="What fills the grid before the decoder; null without one, or for the class token."
+    )
+    decoder: Annotated[ComponentConfig, DECODERS.slot()] | None = Field(
+        description="Padded grid to features; null where no loss reads predictions."
+    )
+    input: str = Field("tokens", description="Stream that the encoder sees; 'tokens' are the tokenizer's.")
+    targets: dict[TargetName, Annotated[ComponentConfig, TOKENIZERS.slot()]] = Field(
+        {}, description="Other trained tokenizers by name, whose streams losses may predict."
+    )
+    heads: dict[str, Annotated[ComponentConfig, HEADS.slot()]] = Field(
+        {}, description="Heads by the stream that they predict; those not named follow from the stream."
+    )
     losses: Annotated[list[Annotated[ComponentConfig, LOSSES.slot()]], Field(min_length=1)]
     generation: Generation
 

@@ -88,8 +88,8 @@ def scale_of(model: Mage) -> int:
 def samples(run: Path, model: Mage, task: Task) -> Part:
     """Generate the same seeds with the raw and the mean weights."""
     part = Part("Samples", "The same seeds for each row of pictures; none was chosen.")
-    if not model.spec.discrete:
-        part.note = f"None: generation needs codes, {type(model.tokenizer).__name__} has none."
+    if not model.generates:
+        part.note = "None: this model cannot draw tokens."
         return part
     models = {"raw weights": model}
     if (run / EMA_FILE).is_file():

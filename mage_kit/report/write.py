@@ -161,9 +161,11 @@ def _looks(run: Path, recipe: Recipe, others: dict[str, Mage], reporter: Reporte
         return [*parts, Part("Reconstruction", f"None: the run's data cannot be opened here ({why}).")]
     pictures = some_stills(dataset, views.IMAGES)
     reporter.say("reconstructions")
-    parts.append(views.reconstructions({recipe.name: model, **others}, pictures, "Images of the run's own data"))
-    if model.spec.discrete:
+    if model.generates or (model.decoder is not None and not model.spec.discrete):
+        parts.append(views.reconstructions({recipe.name: model, **others}, pictures, "Images of the run's own data"))
+    if model.generates:
         parts.append(views.inpaintings(model, pictures))
+    if model.tokenizer.spec.discrete:
         with reporter.task("codes of images", min(512, len(dataset))) as task:
             parts.append(content.codebook(model, dataset, task))
     return parts
@@ -173,7 +175,7 @@ def _schedules(recipe: Recipe) -> Part:
     with torch.device("meta"):
         model = recipe.build_model()
     charts = [ratio_chart(model.mask_ratio)]
-    if model.spec.discrete:
+    if model.generates:
         charts.append(schedule_chart(model.decoding.schedule, model.spec.grid.size, model.decoding.steps))
     return Part("Masks", "What training draws, and what decoding follows.", charts=charts)
 

@@ -14,23 +14,9 @@ from mage_kernels import gumbel
 from torch import Tensor
 
 from mage_kit.grid import TokenGrid
+from mage_kit.predictions import Predictions
 from mage_kit.registry import Registry
 from mage_kit.signature import NoWires
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What the model predicts for each token; meaningless at known positions.
-
-    Args:
-        first_BL: float32 probability of the likeliest code.
-        second_BL: float32 probability of the next one.
-        entropy_BL: float32 entropy of the prediction, in nats.
-    """
-
-    first_BL: Tensor
-    second_BL: Tensor
-    entropy_BL: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,9 +60,13 @@ class Selection(ABC):
     Attributes:
         reads_predictions: True where the step is to carry the model's predictions, which cost another pass over the
             logits.
+        revises: True where tokens decoded in earlier steps may be masked again: the step then scores every token that
+            was unknown at the start, those decoded before by the log-probability that the model gives them now. Tokens
+            known at the start stay out of it.
     """
 
     reads_predictions: ClassVar[bool] = False
+    revises: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, step: SelectionStep) -> Tensor:

@@ -1,6 +1,6 @@
 """Tokenizers: from images to tokens and back."""
 
-from mage_kit.tokenizers.base import TOKENIZERS, Tokenizer, TokenizerLosses
+from mage_kit.tokenizers.base import TOKENIZERS, TOKENS, Tokenizer, TokenizerLosses
 from mage_kit.tokenizers.codebook import CodebookTokenizer
 from mage_kit.tokenizers.llamagen import LlamaGenVQ
 from mage_kit.tokenizers.patches import Patches
@@ -9,6 +9,7 @@ from mage_kit.tokenizers.vqgan import VQGAN
 
 __all__ = [
     "TOKENIZERS",
+    "TOKENS",
     "VQGAN",
     "CodebookTokenizer",
     "LlamaGenVQ",

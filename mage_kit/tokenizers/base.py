@@ -6,6 +6,7 @@ Legend: B images, C channels, H x W pixels, L tokens, V codes, W token width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -19,6 +20,7 @@ from mage_kit.grid import TokenSpec
 from mage_kit.registry import Registry
 from mage_kit.signature import NoWires
 
+TOKENS = "tokens"  # the stream that every tokenizer has
 ImageSize = Annotated[tuple[Positive, Positive], Field(description="Height and width in pixels.")]
 Channels = Literal[1, 3, 4]
 
@@ -30,10 +32,12 @@ class TokenizerLosses:
     Args:
         total: Scalar to minimise.
         parts: Named scalars for the log, detached.
+        rebuilt: The images given back, (B, C, H, W) with gradients, for those who add terms of their own.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
+    rebuilt: Tensor | None = None
 
 
 class Tokenizer(nn.Module, ABC):
@@ -67,6 +71,23 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
         """Return float images (B, C, H, W), not clamped, from ids (B, L) or continuous tokens (B, L, W)."""
+
+    @property
+    def streams(self) -> Mapping[str, TokenSpec]:
+        """The streams of tokens that an image gives, by name; "tokens" is what `encode` returns and `decode` takes."""
+        return {TOKENS: self.spec}
+
+    def encode_streams(self, images_BCHW: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return some of the streams, without gradients, in one pass over the images.
+
+        Args:
+            images_BCHW: float images in [0, 1].
+            names: Of `streams`.
+        """
+        unknown = [name for name in names if name != TOKENS]
+        if unknown:
+            raise MageKitError(f"tokenizer: {type(self).__name__} gives no stream '{unknown[0]}'")
+        return {TOKENS: self.encode(images_BCHW)}
 
     def decode_weights(self, weights_BLV: Tensor) -> Tensor:
         """Return images (B, C, H, W), not clamped, of weighted means of codes; gradients reach the weights.

@@ -6,6 +6,7 @@ Legend: B images, L tokens, V codes, W code width.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,10 +14,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from mage_kit.grid import TokenGrid
+from mage_kit.grid import TokenGrid, TokenSpec
 from mage_kit.processes import add_up
-from mage_kit.tokenizers.base import Tokenizer, TokenizerLosses
+from mage_kit.tokenizers.base import TOKENS, Tokenizer, TokenizerLosses
 from mage_kit.tokenizers.quantizer import Quantizer
+
+FEATURES = "features"
 
 
 class CodebookTokenizer(Tokenizer):
@@ -57,6 +60,18 @@ class CodebookTokenizer(Tokenizer):
         """(B, C, H, W) -> ids (B, L) int64, row by row."""
         return self.quantize.nearest(self.features(images_BCHW))
 
+    @property
+    def streams(self) -> Mapping[str, TokenSpec]:
+        """Codes, and the features that they were taken for (paper: supplement, Table 6, an input not quantised)."""
+        return {TOKENS: self.spec, FEATURES: TokenSpec(self.spec.grid, None, self.spec.width)}
+
+    @torch.no_grad()
+    def encode_streams(self, images_BCHW: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return codes (B, L), features (B, L, W) as they are compared with codes, or both."""
+        features_BLW = self.features(images_BCHW)
+        made = {TOKENS: self.quantize.nearest(features_BLW)} if TOKENS in names else {}
+        return made | ({FEATURES: self.quantize.prepare(features_BLW)} if FEATURES in names else {})
+
     def decode(self, tokens: Tensor) -> Tensor:
         """Ids (B, L) -> images (B, C, H, W), not clamped."""
         return self._image(self.quantize.lookup(tokens))
@@ -88,7 +103,7 @@ class CodebookTokenizer(Tokenizer):
             "mse": F.mse_loss(images.clamp(0, 1), images_BCHW.float()),
             "codes_used": (used > 0).sum(),
         }
-        return TokenizerLosses(total, {name: value.detach() for name, value in parts.items()})
+        return TokenizerLosses(total, {name: value.detach() for name, value in parts.items()}, images)
 
     def before_look_up(self, features_BLW: Tensor, progress: float, random: torch.Generator) -> None:
         """Move a codebook that follows running means; nothing where it follows a gradient."""

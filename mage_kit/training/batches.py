@@ -6,6 +6,7 @@ Legend: B images, T views x B images (view after view), C channels, H x W pixels
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,13 +14,16 @@ from torch import Tensor
 from mage_kit import processes
 from mage_kit.errors import RecipeError
 
+IMAGES = "images"  # what a batch of a data set holds that gives no tokens
+
 
 @dataclass(frozen=True)
 class Batch:
     """One step's images.
 
     Args:
-        images_TCHW: uint8, view after view; or tokens by stream, (T, L) each, of a data set that gives tokens.
+        content: View after view: uint8 images (T, C, H, W) under `IMAGES`, or tokens by stream of a data set that gives
+            them, (T, L), (T, L, F) or (T, L, W).
         index_B: int64, places in the data set; in all processes together a step's images are those of `Order`.
         epoch: Which pass over the data.
         views: Views of each image.
@@ -27,17 +31,37 @@ class Batch:
         broken: (name, reason) of images that could not be used; others stand in for them.
     """
 
-    images_TCHW: Tensor
+    content: Mapping[str, Tensor]
     index_B: Tensor
     epoch: int
     views: int
     labels_B: Tensor | None = None
     broken: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def images_TCHW(self) -> Tensor:
+        """The images, uint8, view after view.
+
+        Raises:
+            ValueError: If the data set gives tokens.
+        """
+        if IMAGES not in self.content:
+            raise ValueError(f"batch: holds tokens ({', '.join(self.content)}), and no images")
+        return self.content[IMAGES]
+
+    def cut(self, size: int) -> list[dict[str, Tensor]]:
+        """Return the content of `size` images at a time, each piece view after view."""
+        count = len(self.index_B)
+        by_view = {name: held.unflatten(0, (self.views, count)) for name, held in self.content.items()}
+        return [
+            {name: held[:, start : start + size].flatten(0, 1) for name, held in by_view.items()}
+            for start in range(0, count, size)
+        ]
+
     def pin_memory(self) -> Batch:
         """Return the same batch in memory that a GPU can fetch from while it computes."""
-        pinned = dataclasses.replace(self, images_TCHW=self.images_TCHW.pin_memory())
-        return dataclasses.replace(pinned, index_B=self.index_B.pin_memory())
+        content = {name: held.pin_memory() for name, held in self.content.items()}
+        return dataclasses.replace(self, content=content, index_B=self.index_B.pin_memory())
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mage_kit.condition import UNKNOWN
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.draws import derive
 from mage_kit.errors import BrokenImageError, MageKitError
-from mage_kit.training.batches import Batch
+from mage_kit.training.batches import IMAGES, Batch
 
 _STAND_INS = 100  # broken images in a row, after which the data is no data
 
@@ -165,12 +165,19 @@ def _collate(loaded: list[_Loaded | MageKitError]) -> Batch | MageKitError:
         return next(item for item in loaded if isinstance(item, MageKitError))
     samples = [item.sample for item in good]
     views = len(samples[0].views)
-    stacked = np.stack([sample.views[view] for view in range(views) for sample in samples])
+    in_turn = [sample.views[view] for view in range(views) for sample in samples]
+    content = {IMAGES: in_turn} if not isinstance(in_turn[0], dict) else _by_stream(in_turn)
+    stacked = {name: torch.from_numpy(np.stack(held)) for name, held in content.items()}
     index_B = torch.tensor([sample.index for sample in samples], dtype=torch.int64)
     broken = tuple(pair for item in good for pair in item.broken)
     labels = [UNKNOWN if sample.label is None else sample.label for sample in samples]
     labels_B = None if set(labels) == {UNKNOWN} else torch.tensor(labels, dtype=torch.int64)
-    return Batch(torch.from_numpy(stacked), index_B, good[0].epoch, views, labels_B, broken)
+    return Batch(stacked, index_B, good[0].epoch, views, labels_B, broken)
+
+
+def _by_stream(views: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Turn views with several streams into streams with several views."""
+    return {name: [view[name] for view in views] for name in views[0]}
 
 
 def _leave_signals(_: int) -> None:

@@ -22,6 +22,7 @@ from mage_kit.plugins import plugin_folders
 from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.recipes.assemble import seeded
 from mage_kit.recipes.places import at
+from mage_kit.recipes.sections import MageSection
 from mage_kit.signature import ComponentConfig
 from mage_kit.storage import describe_tokenizer
 from mage_kit.tokenizers import Tokenizer
@@ -250,7 +251,7 @@ def _model_problems(model: Mage) -> list[str]:
             test()
         except ValueError as error:
             found.append(f"{path}: {error}")
-    if model.decoding.guidance is not None and model.decoder.classes is None:
+    if model.decoding.guidance is not None and model.classes is None:
         found.append(
             "$.model.generation.guidance and $.model.decoder: guidance needs a decoder that is told the class, "
             f"{type(model.decoder).__name__} is not; must be null"
@@ -292,21 +293,62 @@ def _load(recipe: Recipe, dataset: Dataset) -> Parts:
             raise RecipeError([f"$.pretrained.weights: '{weights}', {rule}"], recipe.name)
     if weights is not None:
         fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), folder(weights), recipe.name)
-    if isinstance(dataset, TokenCache):
-        _check_cache(recipe, dataset, tokenizer, weights)
     parts = build(recipe, tokenizer)
+    targets = _fill_targets(recipe, parts.model, folder)
+    if isinstance(dataset, TokenCache):
+        _check_cache(recipe, dataset, tokenizer, weights, targets)
     if pretrained is not None and parts.model is not None:
         fill_encoder(parts.model, folder(pretrained.weights), recipe.name)
     return parts
 
 
-def _check_cache(recipe: Recipe, cache: TokenCache, tokenizer: Tokenizer, weights: str | None) -> None:
+def _fill_targets(
+    recipe: Recipe, model: Mage | MageClassifier | None, folder: Callable[[str], WeightFolder]
+) -> dict[str, Tokenizer]:
+    """Fill the other tokenizers, which nothing trains here; return them."""
+    if not isinstance(model, Mage) or not isinstance(recipe.model, MageSection):
+        return {}
+    filled = {}
+    for name, other in model.targets.items():
+        assert isinstance(other, Tokenizer)
+        fill_target(other, name, recipe.model.targets[name], folder, recipe.name)
+        filled[name] = other
+    return filled
+
+
+def fill_target(
+    tokenizer: Tokenizer, name: str, config: ComponentConfig, folder: Callable[[str], WeightFolder], recipe: str
+) -> None:
+    """Fill another tokenizer from the folder that its section names.
+
+    Args:
+        tokenizer: Changed in place.
+        name: Of it.
+        config: Its section.
+        folder: Opens a folder, once.
+        recipe: Name of the recipe, for errors.
+
+    Raises:
+        RecipeError: If it is of another form, or needs weights and has none.
+    """
+    path, weights = f"$.model.targets.{name}", config.get("weights")
+    if not tokenizer.needs_training:
+        return
+    if weights is None:
+        raise RecipeError([f"{path}.weights: null, must name a folder with a trained tokenizer"], recipe)
+    fill_tokenizer(tokenizer, config.model_dump(mode="json"), folder(weights), recipe, path)
+
+
+def _check_cache(
+    recipe: Recipe, cache: TokenCache, tokenizer: Tokenizer, weights: str | None, targets: Mapping[str, Tokenizer]
+) -> None:
     """Refuse tokens that another tokenizer made."""
     if weights is None and tokenizer.needs_training:
         advice = f"must name the one that made the cache (--set tokenizer.weights={cache.path})"
         raise RecipeError([f"$.tokenizer.weights: null, {advice}"], recipe.name)
     with at("$.data", recipe.data):
-        cache.check_tokenizer(describe_tokenizer(tokenizer))
+        others = {name: dict(describe_tokenizer(other)) for name, other in targets.items()}
+        cache.check_tokenizers(dict(describe_tokenizer(tokenizer)), others)
 
 
 def _accepted(recipe: Recipe, task: Task, dataset: Dataset, validation: Dataset | None, path: str) -> Dataset:

@@ -85,7 +85,9 @@ class WeightFolder:
         return form, read_tensors(inner / TOKENIZER_FILE)
 
 
-def fill_tokenizer(tokenizer: Tokenizer, wanted: dict[str, Any], source: WeightFolder, name: str) -> None:
+def fill_tokenizer(
+    tokenizer: Tokenizer, wanted: dict[str, Any], source: WeightFolder, name: str, path: str = "$.tokenizer"
+) -> None:
     """Fill a tokenizer from a folder that this program wrote or converted: a tokenizer's, a run's or a model's.
 
     Args:
@@ -93,6 +95,7 @@ def fill_tokenizer(tokenizer: Tokenizer, wanted: dict[str, Any], source: WeightF
         wanted: Its recipe form.
         source: The folder.
         name: Of the recipe, for errors.
+        path: Of the tokenizer's section in it.
 
     Raises:
         RecipeError: If the folder holds no tokenizer, or one of another form.
@@ -100,14 +103,14 @@ def fill_tokenizer(tokenizer: Tokenizer, wanted: dict[str, Any], source: WeightF
     folder = source.folder
     if not folder.is_dir():
         hint = "; convert a checkpoint first (mage-kit convert)" if folder.is_file() else ""
-        raise RecipeError([f"$.tokenizer.weights: '{folder}', must be a folder with a tokenizer{hint}"], name)
+        raise RecipeError([f"{path}.weights: '{folder}', must be a folder with a tokenizer{hint}"], name)
     try:
         stored, tensors = source.tokenizer
     except MageKitError as error:
-        raise RecipeError([f"$.tokenizer.weights: {error}"], name) from None
+        raise RecipeError([f"{path}.weights: {error}"], name) from None
     ignored = {"weights", *tokenizer.training_only}
     differing = [
-        f"$.tokenizer.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"
+        f"{path}.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"
         for key in wanted
         if key not in ignored and wanted.get(key) != stored.get(key)
     ]

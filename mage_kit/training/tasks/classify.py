@@ -7,6 +7,7 @@ classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -24,7 +25,8 @@ from mage_kit.errors import RecipeError
 from mage_kit.fields import Fraction, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.models import MageClassifier
 from mage_kit.signature import ComponentConfig
-from mage_kit.training.batches import Batch
+from mage_kit.tokenizers import TOKENS
+from mage_kit.training.batches import IMAGES, Batch
 from mage_kit.training.lars import LARS
 from mage_kit.training.layer_rates import layer_groups
 from mage_kit.training.players import Player, Rate
@@ -38,13 +40,13 @@ class Lesson:
     """What is computed at once; a plain class, so that engine wrappers hand it on untouched.
 
     Args:
-        images: uint8 images, or ids of a token cache.
+        content: uint8 images, or tokens of a cache; see `Batch`.
         labels_B: Their classes.
         mix: How they are mixed, if they are.
     """
 
-    def __init__(self, images: Tensor, labels_B: Tensor, mix: Mix | None) -> None:
-        self.images, self.labels_B, self.mix = images, labels_B, mix
+    def __init__(self, content: Mapping[str, Tensor], labels_B: Tensor, mix: Mix | None) -> None:
+        self.content, self.labels_B, self.mix = content, labels_B, mix
         self.tokens: Tensor
         self.wanted_BK: Tensor
 
@@ -210,8 +212,11 @@ class Classify(TokenTask):
         """Cut this process's part of a batch; all of a step is mixed alike."""
         assert batch.labels_B is not None
         mix, size = self.mix(step), self.context.layout.micro
-        parts = zip(batch.images_TCHW.split(size), batch.labels_B.split(size), strict=True)
-        return [Lesson(images, labels_B, mix) for images, labels_B in parts]
+        first = replace(
+            batch, content={name: held[: len(batch.index_B)] for name, held in batch.content.items()}, views=1
+        )
+        parts = zip(first.cut(size), batch.labels_B.split(size), strict=True)
+        return [Lesson(content, labels_B, mix) for content, labels_B in parts]
 
     def mix(self, step: TrainingStep) -> Mix | None:
         """Return how the images of a step are mixed, drawn from (seed, step); None if they are not."""
@@ -224,9 +229,10 @@ class Classify(TokenTask):
         """Mix pixels, tokenise them, and make the targets."""
         device = self.context.device
         if micro.mix is None:
-            micro.tokens = self.encode(micro.images)
+            micro.tokens = self.encode(micro.content)[TOKENS]
         else:
-            micro.tokens = self.encode_floats(mix_images(to_float(micro.images, device), micro.mix))
+            mixed = mix_images(to_float(micro.content[IMAGES], device), micro.mix)
+            micro.tokens = self.encode_floats(mixed)[TOKENS]
         labels_B = micro.labels_B.to(device, non_blocking=True)
         micro.wanted_BK = targets(labels_B, self.model.classes, self.label_smoothing, micro.mix)
         return micro

@@ -35,7 +35,7 @@ class Piece:
     """What is computed at once; a plain class, so that engine wrappers hand it on untouched.
 
     Args:
-        images: uint8 images, or tokens of a data set that gives them; view after view.
+        content: uint8 images, or tokens of a cache; see `Batch`.
         masks: The masks' host side.
         noise_TL: What masks follow.
         condition: Labels of conditional models.
@@ -45,16 +45,16 @@ class Piece:
 
     def __init__(
         self,
-        images: Tensor,
+        content: Mapping[str, Tensor],
         masks: BatchMasks,
         noise_TL: Tensor,
         condition: Condition | None,
         counts: list[float],
         parts: int,
     ) -> None:
-        self.images, self.masks, self.noise_TL, self.condition = images, masks, noise_TL, condition
+        self.content, self.masks, self.noise_TL, self.condition = content, masks, noise_TL, condition
         self.counts, self.parts = counts, parts
-        self.tokens: Tensor
+        self.tokens: Mapping[str, Tensor]
         self.plan: MaskPlan
 
 
@@ -104,8 +104,9 @@ class Masked(TokenTask):
     # -- before the run ----------------------------------------------------------------------------------------
 
     def attentive(self) -> dict[str, nn.Module]:
-        """Encoder and decoder."""
-        return {"encoder": self.model.encoder, "decoder": self.model.decoder}
+        """Encoder, and decoder where there is one."""
+        parts: dict[str, nn.Module | None] = {"encoder": self.model.encoder, "decoder": self.model.decoder}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def problems(self, facts: Facts) -> list[str]:
         """Views that the data does not give; samples of what cannot generate."""
@@ -117,8 +118,8 @@ class Masked(TokenTask):
                 f"$.model.losses[{number}] and $.data.augment.views: the loss needs {model.views} views, "
                 f"the data gives {augment.views}"
             )
-        if self.samples_every is not None and not model.spec.discrete:
-            found.append(f"{facts.path}.samples_every: given, but generation needs codes, must be null")
+        if self.samples_every is not None and not model.generates:
+            found.append(f"{facts.path}.samples_every: given, but generation needs codes to draw, must be null")
         return found
 
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
@@ -126,10 +127,10 @@ class Masked(TokenTask):
         model = self.model
         if images.augment.views < model.views:
             raise RecipeError([f"$.data views: {images.augment.views} an image, the losses need {model.views}"])
-        wanted, has = model.decoder.classes, len(images.classes)
+        wanted, has = model.classes, len(images.classes)
         if wanted is not None and wanted != has:
             what = f"{has} classes" if has else "no labels"
-            raise RecipeError([f"$.model.decoder.classes and $.data: {wanted}, the data has {what}"])
+            raise RecipeError([f"$.model.classes and $.data: {wanted}, the data has {what}"])
         return super().accept(images, validation, seed, path)
 
     # -- at its start ------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ class Masked(TokenTask):
         """One forward and backward pass of the whole model on made tokens."""
         model, length = self.model.to(device).train(), self.model.spec.grid.size
         count = max(2, min(images, PROBED // length) // 2 * 2)  # near the real size: small batches favour float32
-        tokens = made_tokens(model.spec, count, device)
+        tokens = {name: made_tokens(model.streams[name], count, device) for name in model.reads}
         ratio_B = torch.full((count,), model.mask_ratio.high, dtype=torch.float64)
         noise = torch.rand(count, length).to(device)
 
@@ -154,7 +155,7 @@ class Masked(TokenTask):
         """Make room for losses by ratio, and say how far a contrastive loss sees."""
         super().enter(context)
         model, layout = self.model, context.layout
-        self.bins = RatioBins(model.mask_ratio.low, model.mask_ratio.high, context.device, model.spec.discrete)
+        self.bins = RatioBins(model.mask_ratio.low, model.mask_ratio.high, context.device, self._chance is not None)
         self.sums["bins"] = self.bins.sums_3K
         self.weights = torch.tensor(model.loss_weights, device=context.device)
         self._pristine = copy.deepcopy(model) if self.samples_every and self.shard and world() > 1 else None
@@ -181,25 +182,24 @@ class Masked(TokenTask):
         length = self.model.spec.grid.size
         keyed = [keys(step.seed, "mask", batch.index_B, batch.epoch, view) for view in range(views)]
         noise_VBL = torch.stack([uniforms(key_B, length) for key_B in keyed])
-        images = batch.images_TCHW.unflatten(0, (views, size))
+        contents = batch.cut(micro)
         condition = self._condition(batch, step.seed)
         every = BatchMasks(ratio_S.repeat(views), int(self.model.n_masked(ratio_S).sum()) * views, views)
         counts = [max(1.0, loss.count(every)) for loss in self.model.losses if isinstance(loss, Loss)]
         pieces = []
-        for start in range(0, size, micro):
-            part = slice(start, start + micro)
+        for number, content in enumerate(contents):
+            part = slice(number * micro, (number + 1) * micro)
             ratio_T = ratio_B[part].repeat(views)
             masks = BatchMasks(ratio_T, int(self.model.n_masked(ratio_T).sum()), views)
             noise_TL = noise_VBL[:, part].flatten(0, 1)
-            labels = None if condition is None else Condition(condition.labels_B[part].repeat(views))
-            parts = -(-size // micro) * world()
-            pieces.append(Piece(images[:, part].flatten(0, 1), masks, noise_TL, labels, counts, parts))
+            labels = None if condition is None else condition[part].repeat(views)
+            pieces.append(Piece(content, masks, noise_TL, labels, counts, len(contents) * world()))
         return pieces
 
     def prepare(self, micro: Piece, step: TrainingStep) -> Piece:
         """Tokenise, and plan the masks."""
         device = self.context.device
-        micro.tokens = self.encode(micro.images)
+        micro.tokens = self.encode(micro.content)
         micro.plan = self.model.plan(micro.masks.ratio_B, micro.noise_TL.to(device, non_blocking=True))
         micro.condition = None if micro.condition is None else micro.condition.to(device)
         return micro
@@ -230,7 +230,7 @@ class Masked(TokenTask):
     def _condition(self, batch: Batch, seed: int) -> Condition | None:
         """Return the images' labels, less those withheld: drawn from (seed, epoch, image)."""
         decoder = self.model.decoder
-        if decoder.classes is None or batch.labels_B is None:
+        if decoder is None or decoder.classes is None or batch.labels_B is None:
             return None
         uniform_B = uniforms(keys(seed, "label", batch.index_B, batch.epoch), 1)[:, 0]
         return Condition(batch.labels_B).dropped(uniform_B, decoder.label_dropout)
@@ -251,9 +251,16 @@ class Masked(TokenTask):
             assert isinstance(loss, Loss)
             kind = LOSSES.entry_of(loss).kind
             record[kind if kind not in record else f"{kind}_{number}"] = mean
-        if self.model.spec.codes:
-            record["chance"] = math.log(self.model.spec.codes)
-        return record | binned
+        if self._chance is not None:
+            record["chance"] = self._chance
+        return record | (binned if self.model.predicts else {})
+
+    @property
+    def _chance(self) -> float | None:
+        """Chance's cross entropy, F ln V, of the first stream that is predicted; None where none is of codes."""
+        predicted = (loss.stream for loss in self.model.losses if isinstance(loss, Loss) and loss.reads_predictions)
+        spec = next((self.model.streams[name] for name in predicted), None)
+        return spec.factors * math.log(spec.codes) if spec is not None and spec.codes else None
 
     def note(self, record: Mapping[str, Any]) -> str:
         """Say the loss, against chance where there are codes."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mage_kit.datasets import Dataset
-from mage_kit.errors import BrokenImageError
+from mage_kit.errors import BrokenImageError, RecipeError
 from mage_kit.grid import TokenSpec
 from mage_kit.precision import Decision, bfloat16_products
 from mage_kit.tokenizers import Tokenizer
+from mage_kit.training.batches import IMAGES
 from mage_kit.training.kernels import part_attention
 from mage_kit.training.players import Player, Rate, adamw
 from mage_kit.training.tasks.base import Betas, Choose, Context, Facts, Task, to_float
@@ -58,6 +59,10 @@ class TokenTask(Task):
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
         """Take the images."""
         self.images = images
+        missing = [name for name in self.model.reads if images.gives_tokens and name not in images.streams]
+        if missing:
+            rule = f"the cache holds {', '.join(images.streams)}; make it again with mage-kit tokenize"
+            raise RecipeError([f"$.data.path: no stream '{missing[0]}', which the model reads; {rule}"])
         return images
 
     def length(self, steps_per_epoch: int) -> int:
@@ -97,22 +102,25 @@ class TokenTask(Task):
         optimizer = adamw(self.betas, self.weight_decay)
         return [Player("model", self.model, self.rate(), optimizer, clip=self.clip, ema=self.ema)]
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return tokens of uint8 images; ids of a token cache as they are."""
-        if self.images.gives_tokens:
-            return images.to(self.context.device, torch.int64, non_blocking=True)
-        return self.encode_floats(to_float(images, self.context.device))
+    def encode(self, content: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the streams of a piece of a batch: those of a token cache as they are, else of uint8 images."""
+        device = self.context.device
+        if IMAGES in content:
+            return self.encode_floats(to_float(content[IMAGES], device))
+        kinds = {name: torch.int64 if not held.is_floating_point() else held.dtype for name, held in content.items()}
+        return {name: held.to(device, kinds[name], non_blocking=True) for name, held in content.items()}
 
     @torch.no_grad()
-    def encode_floats(self, images_BCHW: Tensor) -> Tensor:
-        """Return tokens of float images in [0, 1], in the precision that was chosen for the tokenizer."""
+    def encode_floats(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """Return streams of float images in [0, 1], in the precision that was chosen for the tokenizer."""
         with torch.autocast(self.context.device.type, torch.bfloat16, enabled=self._bfloat16_tokens):
-            return torch.cat([self.model.tokenizer.encode(part) for part in images_BCHW.split(_TOKENISED)])
+            made = [self.model.tokenize(part) for part in images_BCHW.split(_TOKENISED)]
+        return {name: torch.cat([part[name] for part in made]) for name in made[0]}
 
 
 def made_tokens(spec: TokenSpec, images: int, device: torch.device) -> Tensor:
-    """Return random tokens to time a model by: ids (B, L), or values (B, L, W)."""
-    shape = (images, spec.grid.size) if spec.codes else (images, spec.grid.size, spec.width)
+    """Return random tokens to time a model by: ids (B, L) or (B, L, F), or values (B, L, W)."""
+    shape = spec.shape(images)
     return (torch.randint(spec.codes, shape) if spec.codes else torch.rand(shape)).to(device)
 
 
@@ -122,7 +130,7 @@ def token_decision(model: Any, images: Dataset, device: torch.device, precision:
         return Decision("float32", "tokens come from a cache")
     if precision == "float32":
         return Decision("float32", "the model runs in float32")
-    if not model.spec.discrete:
+    if not model.tokenizer.spec.discrete:
         return Decision("float32", "continuous tokens")
     return token_precision(model.tokenizer.to(device), images, device, precision)
 

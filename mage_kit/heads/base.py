@@ -1,0 +1,109 @@
+"""What a head is: from decoder features to predictions of one stream's tokens, the loss of these, and draws from them.
+
+Generation, planning and the rules between parts ask the head, and nothing else, what its tokens are like.
+Legend: M rows (masked tokens), E decoder width, D encoder width, X values of a prediction, B images, L tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from mage_kit.embedding import TokenEmbedding
+from mage_kit.errors import MageKitError
+from mage_kit.grid import TokenSpec
+from mage_kit.predictions import Drawn, DrawRule, LossRows
+from mage_kit.registry import Registry
+
+
+@dataclass(frozen=True)
+class HeadWires:
+    """What the model wires into a head.
+
+    Args:
+        spec: Of the stream that it predicts.
+        decoder_dim: Width E.
+        encoder_dim: Width D, that of the embedding's table.
+        is_input: Whether the encoder sees the same stream, so that the embedding's table is its codes.
+    """
+
+    spec: TokenSpec
+    decoder_dim: int
+    encoder_dim: int
+    is_input: bool
+
+
+@dataclass(frozen=True)
+class HeadCost:
+    """What a pass costs beside the head's linear layers and norms.
+
+    Args:
+        forward: Operations of the forward pass.
+        backward: Those of the backward pass, as a multiple.
+        kept: Bytes kept for it.
+    """
+
+    forward: float = 0.0
+    backward: float = 2.0
+    kept: float = 0.0
+
+
+class Head(nn.Module, ABC):
+    """Predicts the tokens of one stream.
+
+    Attributes:
+        spec: Of the stream.
+        needs_codes: True where its tokens must be codes; False where they must not; None if either will do.
+        draws: Whether tokens can be drawn from its predictions: without, a model generates nothing.
+        gives_logits: Whether its predictions are logits over codes, as cross entropy and guidance need them.
+    """
+
+    spec: TokenSpec
+    needs_codes: ClassVar[bool | None] = None
+    draws: ClassVar[bool] = False
+    gives_logits: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, features_ME: Tensor, embedding: TokenEmbedding) -> Tensor:
+        """Return predictions (..., X) of features (..., E): whatever `rows` and `draw` read."""
+
+    @abstractmethod
+    def rows(self, predictions_MX: Tensor, targets_M: Tensor) -> LossRows:
+        """Return the head's own loss, in float32.
+
+        Args:
+            predictions_MX: As `forward` gives them.
+            targets_M: Tokens (M,), (M, F) or (M, W).
+        """
+
+    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: DrawRule) -> Drawn:
+        """Draw a token for each unknown place.
+
+        Args:
+            predictions_BLX: As `forward` gives them.
+            uniform_BL: One number in (0, 1) a token.
+            masked_BL: bool, where tokens are unknown; None for everywhere.
+            rule: How.
+
+        Raises:
+            MageKitError: If nothing can be drawn from this head.
+        """
+        raise MageKitError(f"head: nothing can be drawn from {type(self).__name__}")
+
+    def log_p(self, predictions_BLX: Tensor, ids_BL: Tensor) -> Tensor:
+        """Return the log-probability (B, L), float32, of given tokens; selections that revise tokens ask for it.
+
+        Raises:
+            MageKitError: If the head has no probabilities.
+        """
+        raise MageKitError(f"head: {type(self).__name__} has no probabilities")
+
+    def cost(self, rows: float, low: int) -> HeadCost:
+        """Return what a pass over so many rows costs, `low` being the bytes of a value in products."""
+        return HeadCost()
+
+
+HEADS: Registry[Head, HeadWires] = Registry("heads", Head, HeadWires)

@@ -1,0 +1,36 @@
+"""Continuous tokens predicted by their values: MAE's pixels.
+
+Legend: M rows (masked tokens), E decoder width, W token width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mage_kit.blocks import Linear, initialise
+from mage_kit.embedding import TokenEmbedding
+from mage_kit.grid import TokenSpec
+from mage_kit.heads.base import HEADS, Head
+from mage_kit.predictions import LossRows
+
+
+@HEADS.register("values")
+class ValueHead(Head):
+    """Linear E -> W; nothing can be drawn from it."""
+
+    needs_codes = False
+
+    def __init__(self, spec: TokenSpec, decoder_dim: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.fc = Linear(decoder_dim, spec.width)
+        initialise(self)
+
+    def forward(self, features_ME: Tensor, embedding: TokenEmbedding) -> Tensor:
+        """(..., E) -> values (..., W)."""
+        values: Tensor = self.fc(features_ME)
+        return values
+
+    def rows(self, predictions_MX: Tensor, targets_M: Tensor) -> LossRows:
+        """Return mean squared errors."""
+        return LossRows((predictions_MX.float() - targets_M.float()).pow(2).mean(dim=-1))

@@ -1,0 +1,60 @@
+"""Named streams of tokens: those of a model's tokenizer, and those of others that losses predict.
+
+The model's own tokenizer gives "tokens" (and what else it has under its own names); another one, called NAME, gives
+NAME, its tokens, and NAME/STREAM for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+from mage_kit.grid import TokenSpec
+from mage_kit.tokenizers.base import TOKENS, Tokenizer
+
+
+def stream_specs(tokenizer: Tokenizer, targets: Mapping[str, Tokenizer]) -> dict[str, TokenSpec]:
+    """Return every stream that a model may see or predict.
+
+    Args:
+        tokenizer: The model's own.
+        targets: Others, by name.
+    """
+    specs = dict(tokenizer.streams)
+    for name, other in targets.items():
+        specs |= {_called(name, stream): spec for stream, spec in other.streams.items()}
+    return specs
+
+
+def encode_streams(
+    tokenizer: Tokenizer, targets: Mapping[str, Tokenizer], names: Collection[str], images_BCHW: Tensor
+) -> dict[str, Tensor]:
+    """Return streams of images by name; each tokenizer that is needed sees the images once.
+
+    Args:
+        tokenizer: The model's own.
+        targets: Others, by name.
+        names: Of the streams wanted.
+        images_BCHW: float images in [0, 1].
+    """
+    found: dict[str, Tensor] = {}
+    own = [name for name in tokenizer.streams if name in names]
+    if own:
+        found |= tokenizer.encode_streams(images_BCHW, own)
+    for name, other in targets.items():
+        wanted = [stream for stream in other.streams if _called(name, stream) in names]
+        if wanted:
+            made = other.encode_streams(images_BCHW, wanted)
+            found |= {_called(name, stream): made[stream] for stream in wanted}
+    return {name: found[name] for name in names}
+
+
+def tokenizer_of(stream: str, targets: Collection[str]) -> str | None:
+    """Return the name of the other tokenizer that a stream comes from; None for the model's own."""
+    before = stream.partition("/")[0]
+    return before if before in targets else None
+
+
+def _called(name: str, stream: str) -> str:
+    return name if stream == TOKENS else f"{name}/{stream}"
