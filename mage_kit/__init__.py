@@ -19,10 +19,21 @@ from mage_kit.generation import (
     straight_through,
 )
 from mage_kit.grid import TokenGrid, TokenSpec
+from mage_kit.heads import HEADS, CodeHead, Head, HeadCost, ValueHead
 from mage_kit.jobs.convert import convert
 from mage_kit.jobs.export import export
 from mage_kit.loading import load, load_classifier, load_tokenizer
-from mage_kit.losses import LOSSES, InfoNCE, Loss, MaskedCrossEntropy, MaskedMSE
+from mage_kit.losses import (
+    LOSSES,
+    BatchMasks,
+    InfoNCE,
+    Loss,
+    LossInputs,
+    LossTerm,
+    MaskedCrossEntropy,
+    MaskedMSE,
+    MaskedPrediction,
+)
 from mage_kit.mask_ratios import (
     MASK_RATIOS,
     ArccosRatio,
@@ -34,6 +45,7 @@ from mage_kit.mask_ratios import (
 )
 from mage_kit.models import PRESETS, Decoding, Guidance, Mage, MageClassifier, Weighted
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
+from mage_kit.predictions import Drawn, DrawRule, LossRows, Predictions
 from mage_kit.randaugment import RandAugment
 from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.registry import FAMILIES
@@ -53,7 +65,6 @@ from mage_kit.selections import (
     GumbelConfidence,
     Halton,
     Margin,
-    Predictions,
     Purity,
     RandomSelection,
     Selection,
@@ -75,6 +86,7 @@ __all__ = [
     "DECODERS",
     "ENCODERS",
     "FAMILIES",
+    "HEADS",
     "LOSSES",
     "MASK_RATIOS",
     "PADDINGS",
@@ -88,9 +100,11 @@ __all__ = [
     "ArccosSchedule",
     "Augment",
     "Batch",
+    "BatchMasks",
     "CheckpointEvent",
     "ClassTokenPadding",
     "ClassViTDecoder",
+    "CodeHead",
     "CodebookTokenizer",
     "Condition",
     "CosineRatio",
@@ -100,6 +114,8 @@ __all__ = [
     "Decoder",
     "Decoding",
     "Digits",
+    "DrawRule",
+    "Drawn",
     "Edited",
     "EmbeddingConfig",
     "Encoder",
@@ -112,6 +128,8 @@ __all__ = [
     "Guidance",
     "GumbelConfidence",
     "Halton",
+    "Head",
+    "HeadCost",
     "ImageFolder",
     "InfoNCE",
     "LinearDecoder",
@@ -119,6 +137,9 @@ __all__ = [
     "LlamaGenVQ",
     "LogEvent",
     "Loss",
+    "LossInputs",
+    "LossRows",
+    "LossTerm",
     "Mage",
     "MageClassifier",
     "MageKitError",
@@ -128,6 +149,7 @@ __all__ = [
     "Masked",
     "MaskedCrossEntropy",
     "MaskedMSE",
+    "MaskedPrediction",
     "NonNegative",
     "NonNegativeFloat",
     "Padding",
@@ -165,6 +187,7 @@ __all__ = [
     "TrainingStep",
     "TruncatedNormalRatio",
     "UniformRatio",
+    "ValueHead",
     "ViTDecoder",
     "ViTEncoder",
     "Weighted",
