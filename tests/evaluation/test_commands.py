@@ -31,6 +31,7 @@ from tests.test_training import small
 CHANGES = (
     "training.epochs=1",
     "training.precision=float32",
+    "tokenizer_training.precision=float32",
     "kernels.attention=matmul",
     "data.part=held_out",
     "training.batch=50",
