@@ -24,7 +24,6 @@ from benchmarks.sides import RECIPES
 from mage_kit.loading import load_tokenizer
 from mage_kit.precision import bfloat16_products
 from mage_kit.storage import save_tokenizer
-from mage_kit.training.optim import lr_at
 from mage_kit.training.tasks.tokens import token_agreement
 
 CROP, STEPS, BATCH = 64, 300, 32
@@ -105,10 +104,10 @@ def train(tokenizer: mk.Tokenizer, images: Tensor, device: torch.device) -> floa
     tokenizer.start_training()
     values = [value for value in tokenizer.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(values, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    errors = []
+    rate, errors = mk.Rate(2e-3, STEPS // 10), []
     for step in range(STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = lr_at(step, STEPS, STEPS // 10, 2e-3)
+            group["lr"] = rate.at(step, STEPS)
         batch = images[torch.randint(len(images), (BATCH,), generator=random)].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_products(device)):
             losses = tokenizer.objective(batch, step / STEPS, torch.Generator().manual_seed(step))

@@ -44,19 +44,25 @@ def recipe(folder: Path) -> mk.Recipe:
             "multipliers": [1, 2, 2, 4, 8], "res_blocks": 1, "middle_blocks": 2, "norm_groups": 8, "codebook_size": 512,
             "codebook_dim": 64,
         },
-        "tokenizer_training": {"steps": 900, "batch": 8, "lr": 0.001, "warmup_steps": 30},
+        "tokenizer_training": {
+            "kind": "reconstruct", "steps": 900, "batch": 8, "lr": 0.001, "warmup_steps": 30, "checkpoint_every": 200,
+        },
         "model": {
+            "kind": "mage",
             "mask_ratio": {"kind": "truncated_normal"},
             "ratio_group": 1,
             "encoder": {**vit, "depth": 6},
             "padding": {"kind": "class_token"},
             "decoder": {**vit, "depth": 3},
+            "losses": [{"kind": "masked_cross_entropy", "weight": 1.0, "label_smoothing": 0.1}],
+            "generation": {
+                "schedule": {"kind": "cosine"}, "selection": {"kind": "gumbel_confidence", "temperature": 1.0},
+                "steps": 16, "token_temperature": [0.7, 0.7],
+            },
         },
-        "losses": [{"kind": "masked_cross_entropy", "weight": 1.0, "label_smoothing": 0.1}],
-        "training": {"batch": 32, "epochs": 600, "warmup_epochs": 20, "base_lr": 0.008, "checkpoint_every": 200},
-        "generation": {
-            "schedule": {"kind": "cosine"}, "selection": {"kind": "gumbel_confidence", "temperature": 1.0}, "steps": 16,
-            "token_temperature": [0.7, 0.7],
+        "training": {
+            "kind": "masked", "batch": 32, "epochs": 600, "warmup_epochs": 20, "base_lr": 0.008,
+            "checkpoint_every": 200,
         },
     }  # fmt: skip
     return mk.Recipe.parse(said)
@@ -74,10 +80,9 @@ def fitted(photograph: Path, out: Path) -> mk.Mage:
     asked = recipe(folder)
     first = out / "tokenizer"  # a run that is over after one step of its model: all that is wanted is its tokenizer
     if not (first / MODEL_FILE).is_file():
-        short = {**asked.model_dump(mode="json")["training"], "epochs": 0.5, "warmup_epochs": 0}
-        mk.train(asked.extended(training=short), first, resume=(first / "recipe.json").is_file())
-    cached = {**asked.tokenizer.model_dump(mode="json"), "weights": str(first)}
-    asked = asked.extended(tokenizer=cached, tokenizer_training=None)
+        short = asked.changed("training", epochs=0.5, warmup_epochs=0)
+        mk.train(short, first, resume=(first / "recipe.json").is_file())
+    asked = asked.changed("tokenizer", weights=str(first)).extended(tokenizer_training=None)
     tokenize(asked, out / "cache", crops=CROPS)
     mk.train(on_tokens(asked, out / "cache"), run, resume=(run / "recipe.json").is_file())
     return mk.load(run)

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from mage_kernels import keep_freed_memory
-from mage_kit.classifier_recipe import ClassifierRecipe
 from rich.console import Console
 from rich.table import Table
 
@@ -69,7 +68,7 @@ def classifier(kind: str, run: Path, out: Path, seed: int, changes: Sequence[str
     """Train a classifier, or take a complete one; return its accuracy on the digits held out."""
     start = f'pretrained={{"weights": "{run}", "freeze": false}}' if kind == "finetune" else f"tokenizer.weights={run}"
     settings = [start, f"seed={seed}", "training.validate_every=null", *changes]
-    recipe = ClassifierRecipe.load(RECIPES / f"{kind}_digits.json", settings)
+    recipe = mk.Recipe.load(RECIPES / f"{kind}_digits.json", settings)
     place = out / f"{kind}-{seed}"
     if not (place / MODEL_FILE).is_file():
         mk.train(recipe, place, resume=(place / RECIPE_FILE).is_file())

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mage_kit.training.pretrained import fill_encoder
 from torch.utils.flop_counter import FlopCounterMode
 
 import mage_kit as mk
@@ -20,10 +19,12 @@ from mage_kit.jobs.tokenize import tokenize
 from mage_kit.planning import walk_step
 from mage_kit.planning.walk import Numbers
 from mage_kit.recipes.cached import on_tokens
-from mage_kit.training import model_stage
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.sources import WeightFolder, fill_encoder
+from mage_kit.training.tasks.masked import Masked, Piece
 from mage_kit.training.train import train
+from tests.loops import loop_of
 from tests.test_recipe import RECIPES
 from tests.test_training import SMALL, small
 
@@ -64,16 +65,16 @@ def test_what_is_frozen_is_not_trained_and_drops_nothing(before: Path) -> None:
     recipe = conditional(before)
     model = recipe.build_model()
     with pytest.raises(mk.RecipeError, match="knows the tokens of another tokenizer"):
-        fill_encoder(model, recipe)
+        fill_encoder(model, WeightFolder(before), recipe.name)
     model = recipe.build_model(mk.load_tokenizer(before))
-    fill_encoder(model, recipe)
+    fill_encoder(model, WeightFolder(before), recipe.name)
     model.train()
     assert model.decoder.training and not model.encoder.training and not model.embedding.training
     names = {name.split(".")[0] for name, _ in model.trainable()}
     assert names == {"decoder", "head"}, names
     free = recipe.extended(pretrained={"weights": str(before), "freeze": False})
     model = free.build_model(mk.load_tokenizer(before))
-    fill_encoder(model, free)
+    fill_encoder(model, WeightFolder(before), free.name)
     assert {"embedding", "encoder"} <= {name.split(".")[0] for name, _ in model.trainable()}
 
 
@@ -81,20 +82,20 @@ def test_labels_reach_the_decoder_and_some_are_withheld(before: Path, monkeypatc
     """Which ones follows from (seed, epoch, image); all else is the image's own label."""
     recipe = conditional(before, "model.decoder.label_dropout=0.3", "training.micro_batch=32")
     seen: list[torch.Tensor] = []
-    work = model_stage.Work
+    prepare = Masked.prepare
 
-    def spy(plan: object, masks: object, condition: mk.Condition) -> object:
-        seen.append(condition.labels_B)
-        return work(plan, masks, condition)  # type: ignore[arg-type]
+    def spy(self: Masked, micro: Piece, step: mk.TrainingStep) -> Piece:
+        work = prepare(self, micro, step)
+        assert work.condition is not None
+        seen.append(work.condition.labels_B)
+        return work
 
-    monkeypatch.setattr(model_stage, "Work", spy)
-    from lightning_fabric import Fabric
-
+    monkeypatch.setattr(Masked, "prepare", spy)
     dataset, model = recipe.build_dataset(), recipe.build_model(mk.load_tokenizer(before))
-    fill_encoder(model, recipe)
-    stage = model_stage.ModelStage(recipe, dataset, model, Fabric(accelerator="cpu", devices=1))
+    fill_encoder(model, WeightFolder(before), recipe.name)
+    loop = loop_of(recipe, parts=mk.Parts(model.tokenizer, model))
     (batch,) = batches(dataset, Order(len(dataset), 128, 0), 20, 21, 0, 0)
-    stage.gradients(batch, 20, 0.5)
+    loop.gradients(batch, 20)
     wanted = torch.tensor([dataset.label(int(index)) for index in batch.index_B])
     told = torch.cat(seen)
     withheld = uniforms(keys(recipe.seed, "label", batch.index_B, batch.epoch), 1)[:, 0] < 0.3
@@ -134,7 +135,7 @@ def test_what_does_not_fit_is_told_before_there_is_a_folder(before: Path, tmp_pa
 
 def test_guidance_needs_a_decoder_that_is_told_the_class() -> None:
     with pytest.raises(mk.RecipeError, match=r"\$.model.generation.guidance and \$.model.decoder: guidance needs"):
-        small('model.generation.guidance={"scale": 2.0}').check()
+        mk.check(small('model.generation.guidance={"scale": 2.0}'))
 
 
 def test_resumed_as_it_was(before: Path, trained: Path, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_the_plan_counts_no_backward_pass_through_what_is_frozen() -> None:
     with FlopCounterMode(display=False) as counter:
         output = model(ids, plan, masks, condition=mk.Condition(torch.zeros(32, dtype=torch.int64)))
         output.terms[0].total.backward()
-    costs = walk_step(small(*changes).check(), 32, 0.7, Numbers(4, 1, "matmul"))
+    costs = walk_step(mk.check(small(*changes)).model, 32, 0.7, Numbers(4, 1, "matmul"))
     planned = sum(cost.training for cost in costs.values())
     assert planned == pytest.approx(counter.get_total_flops(), rel=0.05)
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
@@ -203,15 +204,17 @@ def test_images_without_a_label_are_images_of_no_known_class(
     recipe = conditional(before, "model.decoder.label_dropout=0.0", f'tokenizer.weights="{before}"')
     recipe = recipe.extended(data=data)
     cached = on_tokens(recipe, tokenize(recipe, tmp_path / "tokens", crops=1))
-    work, seen = model_stage.Work, {}
+    prepare, seen = Masked.prepare, {}
     for name, source in (("live", recipe), ("cached", cached)):
         told: list[torch.Tensor] = []
 
-        def spy(plan: object, masks: object, condition: mk.Condition, told: list[torch.Tensor] = told) -> object:
-            told.append(condition.labels_B)
-            return work(plan, masks, condition)  # type: ignore[arg-type]
+        def spy(self: Masked, micro: Piece, step: mk.TrainingStep, told: list[torch.Tensor] = told) -> Piece:
+            work = prepare(self, micro, step)
+            assert work.condition is not None
+            told.append(work.condition.labels_B)
+            return work
 
-        monkeypatch.setattr(model_stage, "Work", spy)
+        monkeypatch.setattr(Masked, "prepare", spy)
         train(source, tmp_path / name)
         seen[name] = torch.cat(told)
         dataset = source.build_dataset()

@@ -161,7 +161,8 @@ def test_two_hundred_hostile_files_are_listed_and_training_runs_to_its_end(tmp_p
 
     recipe = tmp_path / "recipe.json"
     # Six passes of each stage: every file is read with all but certainty, the last batch of an epoch being left out.
-    recipe.write_text(small(*settings, "training.epochs=6", "training.batch=64", "training.workers=1").to_json())
+    settings += [f"{section}.workers=1" for section in ("training", "tokenizer_training")]
+    recipe.write_text(small(*settings, "training.epochs=6", "training.batch=64").to_json())
     command = [sys.executable, "-m", "mage_kit.cli", "train", str(recipe), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_fabric import Fabric
-from mage_kit.training.model_stage import ModelStage
 
 import mage_kit as mk
 from mage_kit.training.metrics import peak_memory_gib, read_metrics
+from mage_kit.training.optim import set_lr
 from mage_kit.training.train import train
+from tests.loops import loop_of
 from tests.test_data import photo
 from tests.test_recipe import RECIPES
 
@@ -33,18 +33,19 @@ def test_a_step_of_mage_c_vitl_reaches_every_parameter(photos: Path) -> None:
     """Tokenizer at random weights, two images, two views, bfloat16."""
     changes = [f"data.path={photos}", "training.batch=2", "training.micro_batch=2"]
     recipe = mk.Recipe.load(RECIPES / "mage_c_vitl.json", changes)
-    model = recipe.build_model()
-    stage = ModelStage(recipe, recipe.build_dataset(), model, Fabric(accelerator="cpu", precision="bf16-mixed"))
-    (batch,) = stage.batches(0, 1)
+    loop = loop_of(recipe, precision="bfloat16")
+    (player,) = loop.players
+    (batch,) = loop.batches(0, 1)
     assert batch.images_TCHW.shape == (4, 3, 256, 256)
-    loss = float(stage.gradients(batch, 0, 0.0))
+    loss = float(loop.gradients(batch, 0))
     assert math.isfinite(loss)
-    missing = [name for name, value in stage.names.items() if value.grad is None]
-    dead = [name for name, value in stage.names.items() if value.grad is not None and not bool(value.grad.any())]
-    wrong = [name for name, value in stage.names.items() if value.grad is not None and not value.grad.isfinite().all()]
+    missing = [name for name, value in player.names.items() if value.grad is None]
+    dead = [name for name, value in player.names.items() if value.grad is not None and not bool(value.grad.any())]
+    wrong = [name for name, value in player.names.items() if value.grad is not None and not value.grad.isfinite().all()]
     assert not missing and not dead and not wrong, (missing[:5], dead[:5], wrong[:5])
-    stage.optimizer.step()
-    count = sum(value.numel() for value in stage.names.values())
+    set_lr(player.held, player.rate.peak)
+    player.held.step()
+    count = sum(value.numel() for value in player.names.values())
     print(f"MAGE-C ViT-L, {count / 1e6:.0f} M parameters: loss {loss:.3f}, peak memory {peak_memory_gib(CPU):.1f} GiB")
 
 

@@ -79,8 +79,8 @@ def test_a_picture_is_written_and_not_overwritten_unasked(tiny: mk.Mage, tmp_pat
 def test_a_model_composed_in_python_trains_by_one_call(tmp_path: Path) -> None:
     recipe = mk.Recipe.of(build.mage()).extended(
         data={"kind": "digits"},
-        tokenizer_training={"steps": 5},
-        training={"batch": 256, "epochs": 1, "warmup_epochs": 0, "log_every": 1},
+        tokenizer_training={"kind": "reconstruct", "steps": 5, "batch": 64},
+        training={"kind": "masked", "batch": 256, "epochs": 1, "warmup_epochs": 0, "log_every": 1},
     )
     model = mk.load(mk.train(recipe, tmp_path / "run"))
     assert model.spec == build.mage().spec and mk.generate(model, 2).images_BCHW.shape == (2, 1, 16, 16)

@@ -10,7 +10,7 @@ from mage_kernels import attention
 
 import mage_kit as mk
 from mage_kit.losses import BatchMasks
-from mage_kit.training.optim import lr_at, make_optimizer
+from mage_kit.training.optim import make_optimizer
 from tests import build
 
 
@@ -146,8 +146,9 @@ def test_decay_rule_and_learning_rate() -> None:
     }
     assert id(names["embedding.table"]) in decayed and id(names["decoder.positions_NE"]) in decayed
     assert not any(name.startswith("tokenizer") for name in names)
-    assert [lr_at(step, 100, 10, 1.0) for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
-    assert lr_at(55, 100, 10, 1.0) == pytest.approx(0.5) and lr_at(100, 100, 10, 1.0) == pytest.approx(0.0)
+    rate = mk.Rate(1.0, warmup=10)
+    assert [rate.at(step, 100) for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
+    assert rate.at(55, 100) == pytest.approx(0.5) and rate.at(100, 100) == pytest.approx(0.0)
 
 
 def test_parts_keep_the_weights_they_come_with() -> None:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 import mage_kit as mk
 from mage_kit.decoders import DECODERS, ViTDecoder
 from mage_kit.fields import Positive, PositiveFloat, Probability
-from mage_kit.training import loop
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.train import train
+from mage_kit.training.train import Loop, train
 from tests.test_recipe import RECIPES
 from tests.test_training import small
 
@@ -65,13 +64,13 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Any:
             return super().forward(self.weak_spot(padded_BNE), condition)
 
     def arrange(bad: Any) -> mk.Recipe:
-        seed = loop.Loop._seed
+        seed = Loop.seed
 
-        def watched(self: loop.Loop, step: int) -> None:
-            Poison.now = self.plan.name == "model" and bad(step, self.counters["rollbacks"])
+        def watched(self: Loop, step: int) -> None:
+            Poison.now = self.task.stage == "model" and bad(step, self.state.counters["rollbacks"])
             seed(self, step)
 
-        monkeypatch.setattr(loop.Loop, "_seed", watched)
+        monkeypatch.setattr(Loop, "seed", watched)
         return small("model.decoder=poisoned", "training.checkpoint_every=5", "training.skip_limit=3")
 
     yield arrange
@@ -89,22 +88,19 @@ def test_a_non_finite_step_is_left_out_and_its_module_named(
     assert records[-1]["skipped"] == 3 and records[-1]["step"] == 28
     assert all(record["loss"] == record["loss"] for record in records)
     moments = load_file(list_checkpoints(tmp_path / "run" / "checkpoints" / "model")[-1] / "optimizer.safetensors")
-    assert float(moments["embedding.table/step"]) == 25, "no update was made of a spoilt gradient"
+    assert float(moments["model/embedding.table/step"]) == 25, "no update was made of a spoilt gradient"
 
 
 def test_a_line_of_the_log_without_a_single_good_step(poisoned: Any, tmp_path: Path) -> None:
     recipe = poisoned(lambda step, tries: step in (0, 6, 27))
-    values = {**recipe.training.model_dump(mode="json"), "log_every": 1, "checkpoint_every": 1}
-    train(recipe.extended(training=values), tmp_path / "run")
+    train(recipe.changed("training", log_every=1, checkpoint_every=1), tmp_path / "run")
     records = read_metrics(tmp_path / "run", "model")
     assert [record["step"] for record in records if "loss" not in record] == [1, 7, 28]
     assert records[-1]["skipped"] == 3
 
 
 def test_a_checkpoint_from_before_the_first_good_step_is_resumed(poisoned: Any, tmp_path: Path) -> None:
-    recipe = poisoned(lambda step, tries: step == 0)
-    values = {**recipe.training.model_dump(mode="json"), "checkpoint_every": 1}
-    recipe = recipe.extended(training=values)
+    recipe = poisoned(lambda step, tries: step == 0).changed("training", checkpoint_every=1)
     train(recipe, tmp_path / "run", until=1)
     train(recipe, tmp_path / "run", resume=True)
     assert read_metrics(tmp_path / "run", "model")[-1]["step"] == 28
@@ -112,17 +108,17 @@ def test_a_checkpoint_from_before_the_first_good_step_is_resumed(poisoned: Any, 
 
 def test_a_spoilt_batch_leaves_the_codebook_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Codes that follow running means move in the forward pass, before anybody knows whether the step counts."""
-    seed, bad = loop.Loop._seed, {"now": False}
+    seed, bad = Loop.seed, {"now": False}
 
-    def watched(self: loop.Loop, step: int) -> None:
-        bad["now"] = self.plan.name == "tokenizer" and step == 9
+    def watched(self: Loop, step: int) -> None:
+        bad["now"] = self.task.stage == "tokenizer" and step == 9
         seed(self, step)
 
     feature_map = mk.VQGAN.feature_map
     spoil = lambda self, images: feature_map(self, images) * (float("nan") if bad["now"] else 1.0)  # noqa: E731
-    monkeypatch.setattr(loop.Loop, "_seed", watched)
+    monkeypatch.setattr(Loop, "seed", watched)
     monkeypatch.setattr(mk.VQGAN, "feature_map", spoil)
-    out = train(small("training.epochs=0.2", "training.checkpoint_every=1"), tmp_path / "run")
+    out = train(small("training.epochs=0.2", "tokenizer_training.checkpoint_every=1"), tmp_path / "run")
     tokenizer = load_file(out / "tokenizer" / "tokenizer.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in tokenizer.values())
     assert read_metrics(out, "tokenizer")[-1]["skipped"] == 1
@@ -133,15 +129,15 @@ def test_rollbacks_are_remembered_by_a_killed_run(
 ) -> None:
     """Otherwise it would walk the same way again, for ever."""
     recipe = poisoned(lambda step, tries: 12 <= step < 18 and not tries)
-    passed = loop.Loop._pass
+    passed = Loop._step
 
-    def killed(self: loop.Loop, *words: Any) -> None:
-        if self.counters["rollbacks"]:
+    def killed(self: Loop, *words: Any) -> bool:
+        if self.state.counters["rollbacks"]:
             raise KeyboardInterrupt
-        passed(self, *words)
+        return passed(self, *words)
 
     with monkeypatch.context() as once:
-        once.setattr(loop.Loop, "_pass", killed)
+        once.setattr(Loop, "_step", killed)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "run")
     train(recipe, tmp_path / "run", resume=True)
@@ -181,7 +177,9 @@ def test_a_non_finite_gradient_alone_is_named(capsys: pytest.CaptureFixture[str]
             return self.second((self.first(value) * 0).sqrt())  # the root's slope at 0 is infinite
 
     module = Steep()
-    where = name_the_module(module, dict(module.named_parameters()), lambda: module(torch.ones(1, 2)).sum().backward())
+    where = name_the_module(
+        {"": module}, dict(module.named_parameters()), lambda: module(torch.ones(1, 2)).sum().backward()
+    )
     assert where.startswith("first in the gradient of 'first.bias'"), where
 
 

@@ -19,6 +19,7 @@ import mage_kit as mk
 from mage_kit.losses import BatchMasks
 from mage_kit.planning import Machine, estimate, memory_of_step, walk_step, walk_tokenizer
 from mage_kit.planning.walk import Numbers
+from mage_kit.recipes.workload import workload
 from tests.test_recipe import RECIPES
 from tests.test_training import small
 
@@ -95,7 +96,7 @@ def test_operations_and_memory_are_those_that_torch_counts(
     name: str, images: int, low: bool, recompute: bool, changes: list[str]
 ) -> None:
     recipe = mk.Recipe.load(RECIPES / f"{name}.json", changes)
-    model = mk.check(recipe)
+    model = mk.check(recipe).model
     numbers = Numbers(low=2 if low else 4, mask=2, attention="matmul")
     operations, peak = measured(recipe, images, low, recompute)
     costs = walk_step(model, images, RATIO, numbers)
@@ -110,7 +111,7 @@ def test_operations_and_memory_are_those_that_torch_counts(
 @pytest.mark.slow
 def test_the_tokenizer_is_counted_too() -> None:
     recipe = mk.Recipe.load(RECIPES / "mage_vitb.json")
-    model = mk.check(recipe)
+    model = mk.check(recipe).model
     with FakeTensorMode(allow_non_fake_inputs=True):
         tokenizer = recipe.build_tokenizer()
         counter = FlopCounterMode(display=False)
@@ -135,7 +136,7 @@ def test_the_tokenizer_is_counted_too() -> None:
 def test_the_arithmetic_of_a_run() -> None:
     recipe = mk.Recipe.load(RECIPES / "mage_c_vitl.json")
     machine = Machine(processes=64, tflops=400, utilization=0.4, bandwidth=50, memory=80)
-    made = estimate(recipe, machine)
+    made = estimate(workload(recipe), machine)
     assert made.batch == 2048 and made.micro == 16 and made.steps == 1600 * (1_281_167 // 2048)
     total = sum(made.operations.values())
     assert made.seconds_per_step == pytest.approx(2048 * total / (64 * 400e12 * 0.4))
@@ -143,16 +144,16 @@ def test_the_arithmetic_of_a_run() -> None:
     assert made.traffic == pytest.approx(2 * 63 / 64 * 4 * 409.4e6, rel=1e-3)
     assert made.link_seconds == pytest.approx(made.traffic / 50e9) and made.ratio == pytest.approx(0.55, abs=0.01)
     assert made.fits > 16
-    tight = estimate(recipe, Machine(processes=64, memory=made.memory.peak / 2**30 / 0.92 * 1.001))
+    tight = estimate(workload(recipe), Machine(processes=64, memory=made.memory.peak / 2**30 / 0.92 * 1.001))
     assert tight.fits == 16, "the batch that fits takes just the memory that it was asked for"
-    sharded = recipe.extended(training={**recipe.training.model_dump(mode="json"), "shard": True})
-    spread = estimate(sharded, machine)
+    sharded = recipe.changed("training", shard=True)
+    spread = estimate(workload(sharded), machine)
     assert spread.traffic == pytest.approx(2.5 * made.traffic), "two passes: weights four times, gradients once"
     assert spread.memory.optimizer == pytest.approx(made.memory.optimizer / 64)
     with pytest.raises(mk.MageKitError, match="tflops: inf, must be a finite number"):
-        estimate(recipe, Machine(tflops=float("inf")))
+        estimate(workload(recipe), Machine(tflops=float("inf")))
     with pytest.raises(mk.MageKitError, match="processes: 48, must divide"):
-        estimate(recipe, Machine(processes=48))
+        estimate(workload(recipe), Machine(processes=48))
 
 
 @pytest.mark.slow
@@ -170,4 +171,4 @@ def test_the_command_prints_and_writes_json(tmp_path: Path) -> None:
 
 def test_a_cache_takes_the_tokenizer_out() -> None:
     recipe = small('data={"kind": "token_cache", "path": "x"}', 'tokenizer.weights="x"')
-    assert estimate(recipe, Machine(processes=1), 1797).operations["tokenizer"] == 0
+    assert estimate(workload(recipe), Machine(processes=1), 1797).operations["tokenizer"] == 0

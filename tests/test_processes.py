@@ -19,8 +19,9 @@ import mage_kit as mk
 from mage_kit import processes
 from mage_kit.jobs.launch import run_processes
 from mage_kit.losses import Gather
-from mage_kit.training.engine import spread
+from mage_kit.training.batches import spread
 from mage_kit.training.metrics import read_metrics
+from tests.loops import loop_of
 from tests.test_training import small
 
 CONTRAST = [
@@ -98,12 +99,7 @@ def test_labels_and_a_frozen_encoder_over_processes(flags: tuple[str, ...], tmp_
 
 
 def test_the_gate_has_images_on_both_sides(tmp_path: Path) -> None:
-    from lightning_fabric import Fabric
-    from mage_kit.training.model_stage import ModelStage
-
-    recipe = small(*CONTRAST)
-    stage = ModelStage(recipe, recipe.build_dataset(), recipe.build_model(), Fabric(accelerator="cpu", devices=1))
-    inside = stage.ratios(3, 16) <= 0.7
+    inside = loop_of(small(*CONTRAST)).task.ratios(3, 16) <= 0.7
     for part in (inside[:8], inside[8:]):
         assert bool(part.any()) and not bool(part.all())
 
@@ -111,7 +107,7 @@ def test_the_gate_has_images_on_both_sides(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_tokenizer_trains_the_same_on_two_processes(tmp_path: Path) -> None:
     """Codebook means, first placement and restarts are those of the joined batch."""
-    recipe = small("tokenizer_training.batch=16", "tokenizer.restart=0.5")
+    recipe = small("tokenizer_training.batch=16", "tokenizer_training.steps=100", "tokenizer.restart=0.5")
     close(run("tokenizer", recipe, tmp_path, 1), run("tokenizer", recipe, tmp_path, 2), 2e-3)
 
 
@@ -129,6 +125,7 @@ def test_a_run_on_two_processes_goes_on(shard: str, then: int, tmp_path: Path) -
     settings = ["training.batch=16", "training.precision=float32", "training.epochs=1", "training.log_every=8"]
     settings += ["training.checkpoint_every=1000", f"training.shard={shard}", "training.ema=0.9", "training.clip=1.0"]
     settings += ["training.samples_every=0.5", "training.samples_every=1.0", "tokenizer_training.steps=8"]
+    settings += ["tokenizer_training.precision=float32", "tokenizer_training.checkpoint_every=1000"]
     path = tmp_path / "recipe.json"
     path.write_text(small(*settings, *DRY).to_json())
     out = tmp_path / "run"
@@ -198,6 +195,7 @@ def test_one_process_gone_to_nan_makes_all_skip_and_names_its_module(tmp_path: P
     """The second process's output is spoilt in the fifth pass, and again when it is looked into."""
     (tmp_path / "weak.py").write_text(POISONED)
     settings = ["training.batch=16", "training.precision=float32", "training.epochs=0.2", "tokenizer_training.steps=4"]
+    settings += ["tokenizer_training.precision=float32"]
     data = json.loads(small(*settings).to_json())
     data["plugins"], data["model"]["decoder"] = ["weak"], {"kind": "poisoned"}
     (tmp_path / "recipe.json").write_text(json.dumps(data))
@@ -222,6 +220,7 @@ def test_a_batch_that_cannot_be_spread_is_told_before_anything_is_trained(tmp_pa
 def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     """As on several machines, here on one: the same losses as the program's own launcher."""
     settings = ["training.batch=16", "training.precision=float32", "training.epochs=0.2", "tokenizer_training.steps=4"]
+    settings += ["tokenizer_training.precision=float32"]
     path = tmp_path / "recipe.json"
     path.write_text(small(*settings, *DRY).to_json())
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mage_kit.cli"]
@@ -259,11 +258,11 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
 def test_a_batch_that_cannot_be_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "world", lambda: 3)
     with pytest.raises(mk.RecipeError, match=r"\$\.training\.batch: 128, must be a multiple of the processes \(3\)"):
-        spread("training", 128, None, "x")
-    assert str(spread("training", 96, 8, "x")) == "8 a process x 3 processes x 4 accumulated = 96 images a step"
-    assert spread("training", 96, 64, "x").micro == 32
+        spread("$.training", 128, None, "x")
+    assert str(spread("$.training", 96, 8, "x")) == "8 a process x 3 processes x 4 accumulated = 96 images a step"
+    assert spread("$.training", 96, 64, "x").micro == 32
     with pytest.raises(mk.RecipeError, match=r"micro_batch: 20, must divide a process's share \(32\)"):
-        spread("training", 96, 20, "x")
+        spread("$.training", 96, 20, "x")
 
 
 def test_one_process_needs_nothing_started() -> None:

@@ -28,7 +28,8 @@ def digits() -> dict[str, Any]:
 def test_shipped_recipes_check_and_build(path: Path) -> None:
     recipe = mk.Recipe.load(path)
     assert recipe.name == path.stem
-    model = mk.check(recipe)
+    model = mk.check(recipe).model
+    assert model is not None
     assert all(parameter.device.type == "meta" for parameter in model.parameters())
     assert json.loads(recipe.to_json()) == {k: v for k, v in json.loads(path.read_text()).items() if k != "$schema"}, (
         "a shipped recipe states every number"
@@ -36,7 +37,7 @@ def test_shipped_recipes_check_and_build(path: Path) -> None:
 
 
 def test_the_papers_settings() -> None:
-    base, large = (mk.Recipe.load(RECIPES / f"mage_vit{size}.json").check() for size in "bl")
+    base, large = (mk.check(mk.Recipe.load(RECIPES / f"mage_vit{size}.json")).model for size in "bl")
     assert base.spec.grid == mk.TokenGrid(16, 16) and base.spec.codes == 1024 and base.n_dropped == 128
     tokenizer = base.tokenizer
     counts = [
@@ -45,7 +46,7 @@ def test_the_papers_settings() -> None:
     assert [round(count / 1e6, 1) for count in counts] == [23.8, 30.5, 0.3]
     assert (large.encoder.dim, len(large.encoder.blocks), len(large.decoder.blocks)) == (1024, 24, 8)
     contrastive = mk.Recipe.load(RECIPES / "mage_c_vitl.json")
-    model = mk.check(contrastive)
+    model = mk.check(contrastive).model
     assert model.mask_ratio.high == 0.6 and model.loss_weights == [1.0, 0.1]
     assert model.losses[1].temperature == 0.2 and model.views == 2
     assert contrastive.training is not None and contrastive.training.batch == 2048
@@ -64,7 +65,7 @@ PLANTED: list[tuple[str, Any, str]] = [
     ("model.decoder.deph", 2, "$.model.decoder.deph: unknown, did you mean 'depth'?"),
     ("model.mask_ratio.kind", "truncated_norm", "did you mean 'truncated_normal'?"),
     ("model.drop", 1.5, "$.model.drop: 1.5, must lie in [0, 1] or be 'lowest'"),
-    ("losses.0.label_smoothing", 1.0, "$.model.losses[0].label_smoothing: 1.0, must be below 1"),
+    ("model.losses.0.label_smoothing", 1.0, "$.model.losses[0].label_smoothing: 1.0, must be below 1"),
     ("training.batch", 0, "$.training.batch: 0, must be at least 1"),
     ("trainig", {}, "$.trainig: unknown, did you mean 'training'?"),
 ]
@@ -89,9 +90,9 @@ def test_eight_mistakes_give_eight_lines() -> None:
 @pytest.mark.parametrize(
     ("change", "lines"),
     [
-        ("losses.0.weight", ["$.model.losses[0].weight: missing"]),
+        ("model.losses.0.weight", ["$.model.losses[0].weight: missing"]),
         ("model.encoder.kind", ["$.model.encoder.kind: missing, one of: vit"]),
-        ("generation", ["$.model.generation: missing"]),
+        ("model.generation", ["$.model.generation: missing"]),
     ],
 )
 def test_missing_values(change: str, lines: list[str]) -> None:
@@ -125,9 +126,9 @@ def test_missing_values(change: str, lines: list[str]) -> None:
 def test_parts_that_do_not_fit_name_their_paths(override: str, line: str) -> None:
     contrastive = ["model.mask_ratio.high=0.6", "data.augment.views=2"]
     info = {"kind": "info_nce", "weight": 0.1, "hidden": 32, "output": 16}
-    contrastive.append(f"model.losses={json.dumps([digits()['losses'][0], info])}")
+    contrastive.append(f"model.losses={json.dumps([digits()['model']['losses'][0], info])}")
     with pytest.raises(mk.RecipeError) as caught:
-        mk.Recipe.load(RECIPES / "digits.json", [*contrastive, override]).check()
+        mk.check(mk.Recipe.load(RECIPES / "digits.json", [*contrastive, override]))
     assert any(line in problem for problem in caught.value.problems), caught.value.problems
 
 
@@ -143,8 +144,8 @@ def test_overrides_replace_values_components_and_list_items() -> None:
         ],
     )
     assert recipe.training is not None and recipe.training.epochs == 3 and recipe.name == "mine"
-    assert recipe.model.padding.kind == "mask_token" and recipe.generation.selection.kind == "halton"
-    assert recipe.losses[0].get("weight") == 2.0
+    assert recipe.model.padding.kind == "mask_token" and recipe.model.generation.selection.kind == "halton"
+    assert recipe.model.losses[0].get("weight") == 2.0
     for bad, message in (
         ("training.epochs", "path=value"),
         ("model.losses[7].weight=1", "no place '7'"),
@@ -226,7 +227,7 @@ def test_a_plugin_beside_the_recipe_is_valid_as_soon_as_it_is_imported(tmp_path:
     data = digits() | {"plugins": ["my_steps"]}
     data["model"]["mask_ratio"] = {"kind": "steps_beside", "low": 0.6}
     (tmp_path / "r.json").write_text(json.dumps(data))
-    model = mk.Recipe.load(tmp_path / "r.json").check()
+    model = mk.check(mk.Recipe.load(tmp_path / "r.json")).model
     assert type(model.mask_ratio).__name__ == "Steps" and model.mask_ratio.low == 0.6
     assert mk.Recipe.of(build.mage(mask_ratio=type(model.mask_ratio)())).plugins == ("my_steps",)
     assert str(tmp_path) not in sys.path

@@ -40,17 +40,17 @@ def same_weights(one: Path, other: Path, name: str = "model.safetensors") -> boo
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mage_kit.training import checkpoints, loop
 from mage_kit.recipes.recipe import Recipe
+from mage_kit.training.players import Player
 from mage_kit.training.train import train
-steps, run = 0, loop.lr_at
+steps, run = 0, Player.rate_at
 def counting(*args):
     global steps
     steps += 1
     if steps == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     return run(*args)
-loop.lr_at = counting
+Player.rate_at = counting
 train(Recipe.load(sys.argv[1]), Path(sys.argv[2]), resume=True)
 """
 
@@ -160,6 +160,7 @@ def test_fifty_sigkills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
     """Checkpoints are written so often that many kills fall into a write; some leave one half-written."""
     settings = ["training.batch=16", "training.epochs=16", "training.checkpoint_every=3", "training.ema=0.99"]
     settings += ["training.log_every=10", "training.precision=float32", "tokenizer_training.steps=60"]
+    settings += [f"tokenizer_training.{name}" for name in ("checkpoint_every=3", "log_every=10", "precision=float32")]
     recipe, out, whole = tmp_path / "recipe.json", tmp_path / "a" / "killed", tmp_path / "b" / "unbroken"
     recipe.write_text(small(*settings).to_json())
     for folder in (out, whole):
@@ -184,6 +185,7 @@ def test_fifty_sigkills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
 def test_a_run_told_to_stop_saves_and_leaves(number: signal.Signals, tmp_path: Path) -> None:
     """With loading processes, the signal going to all of them, as a terminal's Ctrl-C does."""
     settings = ["training.epochs=30", "training.checkpoint_every=100000", "training.workers=2"]
+    settings += ["tokenizer_training.workers=2"]
     recipe, out = tmp_path / "recipe.json", tmp_path / "run"
     recipe.write_text(small(*settings).to_json())
     command = [sys.executable, "-m", "mage_kit.cli", "train", str(recipe), "--out", str(out)]

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mage_kit.training.first_stage import fill_tokenizer
 from safetensors.torch import load_file, save_file
 
 import mage_kit as mk
@@ -21,6 +20,7 @@ from mage_kit.jobs.tokenize import tokenize
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.sources import WeightFolder, fill_tokenizer
 from mage_kit.training.train import train
 from tests.test_recipe import RECIPES
 from tests.test_training import small
@@ -49,7 +49,8 @@ def test_cached_ids_are_those_of_live_tokenization(recipe: mk.Recipe, cache: Pat
     tensors = load_file(shard_file(cache, 1))
     assert tensors["ids"].dtype == torch.int16 and tensors["ids"].shape == (500, 3, 2, 16)
     dataset, tokenizer = recipe.build_dataset(), recipe.build_tokenizer()
-    fill_tokenizer(tokenizer, recipe, Path(recipe.tokenizer.get("weights")))
+    source = WeightFolder(Path(recipe.tokenizer.get("weights")))
+    fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), source, recipe.name)
     dataset.augment = dataset.augment.model_copy(update={"views": 3, "flip": 0.0})
     for place in (0, 7, 499):
         sample = dataset.sample(500 + place, 0, derive(recipe.seed, "tokenize"))
@@ -64,7 +65,8 @@ def test_cached_ids_are_those_of_live_tokenization(recipe: mk.Recipe, cache: Pat
 def test_training_from_a_cache(recipe: mk.Recipe, cache: Path, tmp_path: Path) -> None:
     """Two views are two crops of an image; labels and evaluation images come through."""
     contrast = [{"kind": "masked_cross_entropy", "weight": 1.0}, {"kind": "info_nce", "weight": 0.1, "hidden": 8}]
-    whole = recipe.extended(losses=contrast, data={"kind": "digits", "augment": _augment(recipe, views=2)})
+    data = {"kind": "digits", "augment": _augment(recipe, views=2)}
+    whole = recipe.changed("model", losses=contrast).extended(data=data)
     cached = on_tokens(whole, cache)
     dataset = cached.build_dataset()
     sample = dataset.sample(5, 3, 9)

@@ -21,8 +21,8 @@ from mage_kit.progress import Reporter
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import RatioBins, read_metrics
-from mage_kit.training.samples import draw_samples
 from mage_kit.training.train import train
+from tests.loops import loop_of
 from tests.test_recipe import RECIPES, digits
 
 SMALL = [
@@ -36,6 +36,8 @@ SMALL = [
     "training.warmup_epochs=1",
     "training.log_every=4",
     "training.checkpoint_every=7",
+    "tokenizer_training.log_every=4",
+    "tokenizer_training.checkpoint_every=7",
 ]
 
 
@@ -70,7 +72,7 @@ def test_a_run_leaves_what_is_promised(unbroken: Path) -> None:
     decisions = json.loads((unbroken / "decisions.json").read_text())
     assert all(item["reason"] for item in decisions.values()) and set(decisions) == {
         "tokenizer_precision",
-        "precision",
+        "model_precision",
         "tokenization",
         "attention_decoder",
         "attention_encoder",
@@ -82,7 +84,7 @@ def test_a_run_leaves_what_is_promised(unbroken: Path) -> None:
 def test_everything_that_a_run_leaves_may_be_overwritten(tmp_path: Path) -> None:
     """As by `make demo` again: nothing in the folder is taken for somebody else's."""
     settings = ["training.ema=0.9", "training.samples_every=0.1", "training.epochs=0.2"]
-    out = train(small(*settings), tmp_path / "run", draw=draw_samples)
+    out = train(small(*settings), tmp_path / "run")
     assert {"ema.safetensors", "samples", ".lock"} <= {path.name for path in out.iterdir()}
     for name in ("broken.json", "report.html", "generated-seed0-n64.json", "generated-seed0-n64.gif"):
         write_text(out / name, "{}")
@@ -167,15 +169,11 @@ def test_micro_batches_change_nothing_but_rounding(unbroken: Path, tmp_path: Pat
 
 
 def test_ratio_groups_follow_the_global_batch() -> None:
-    from lightning_fabric import Fabric
-    from mage_kit.training.model_stage import ModelStage
-
     for group, distinct in ((1, 128), (64, 2), (0, 1), (50, 3)):
-        recipe = small(f"model.ratio_group={group}")
-        stage = ModelStage(recipe, recipe.build_dataset(), recipe.build_model(), Fabric(accelerator="cpu", devices=1))
-        ratio = stage.ratios(5, 128)
-        assert len(set(ratio.tolist())) == distinct and torch.equal(ratio, stage.ratios(5, 128))
-        assert not torch.equal(ratio, stage.ratios(6, 128))
+        task = loop_of(small(f"model.ratio_group={group}")).task
+        ratio = task.ratios(5, 128)
+        assert len(set(ratio.tolist())) == distinct and torch.equal(ratio, task.ratios(5, 128))
+        assert not torch.equal(ratio, task.ratios(6, 128))
         assert len(set(ratio[: group or 128].tolist())) == 1
 
 

@@ -14,7 +14,7 @@ from mage_kit.blocks import Block
 from mage_kit.randaugment import OPERATIONS, RandAugment, draw_operations, randaugment
 from mage_kit.training.lars import LARS
 from mage_kit.training.layer_rates import layer_groups, rate_of
-from mage_kit.training.optim import lr_at, set_lr
+from mage_kit.training.optim import set_lr
 from mage_kit.training.tasks.mixing import Mix, draw_mix, mix_images, targets
 from tests import build
 from tests.reference.plain_classifier import plain_targets
@@ -82,7 +82,7 @@ def test_groups_hold_every_parameter_once_and_step_at_their_rate() -> None:
 
 
 def test_the_rate_ends_where_it_is_asked_to() -> None:
-    rates = [lr_at(step, 100, 10, 1.0, 0.2) for step in range(101)]
+    rates = [mk.Rate(1.0, 10, 0.2).at(step, 100) for step in range(101)]
     assert rates[0] == 0 and rates[5] == 0.5 and rates[10] == 1.0 and rates[100] == pytest.approx(0.2)
     assert rates[55] == pytest.approx(0.6), "half way, half between"
     assert rates[10:] == sorted(rates[10:], reverse=True)

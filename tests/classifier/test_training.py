@@ -8,11 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
-from mage_kit.classifier_recipe import ClassifierRecipe, classifier_schema, load_recipe
-from mage_kit.training.classifier_run import train_classifier
-from mage_kit.training.classifier_stage import ClassifierStage
-from mage_kit.training.pretrained import fill_encoder
 
 import mage_kit as mk
 from mage_kit.datasets.chosen import few_of_each
@@ -20,17 +15,18 @@ from mage_kit.draws import derive
 from mage_kit.jobs.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.optim import set_lr
+from mage_kit.training.sources import WeightFolder, fill_encoder
 from mage_kit.training.tasks.mixing import draw_mix
 from mage_kit.training.train import train
 from mage_kit.training.validation import measure_accuracy
+from tests.loops import loop_of
 from tests.reference.plain_classifier import first_adamw_step, plain_logits, plain_loss, plain_targets
 from tests.test_recipe import RECIPES
 from tests.test_training import SMALL, small
 
 SHIPPED = ["finetune_vitb", "finetune_vitl", "scratch_vitb", "scratch_vitl", "finetune_digits", "scratch_digits"]
-SIZES = [
-    change.replace("model.", "classifier.") for change in SMALL if change.startswith(("model.encoder", "tokenizer."))
-]
+SIZES = [change for change in SMALL if change.startswith(("model.encoder", "tokenizer."))]
 FIXED = ("training.precision=float32", "kernels.attention=matmul")
 
 
@@ -39,10 +35,10 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(small("training.epochs=0.5"), tmp_path_factory.mktemp("runs") / "before")
 
 
-def tuned(before: Path, *changes: str) -> ClassifierRecipe:
+def tuned(before: Path, *changes: str) -> mk.Recipe:
     """The shipped fine-tuning of digits at the small run's sizes."""
     own = (f'pretrained={{"weights": "{before}", "freeze": false}}', "training.epochs=1", "training.warmup_epochs=0.2")
-    return ClassifierRecipe.load(RECIPES / "finetune_digits.json", [*SIZES, *own, *FIXED, *changes])
+    return mk.Recipe.load(RECIPES / "finetune_digits.json", [*SIZES, *own, *FIXED, *changes])
 
 
 # -- recipes -----------------------------------------------------------------------------------------------------
@@ -51,17 +47,19 @@ def tuned(before: Path, *changes: str) -> ClassifierRecipe:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_check_and_state_every_number(name: str) -> None:
     path = RECIPES / f"{name}.json"
-    recipe = load_recipe(path)
-    assert isinstance(recipe, ClassifierRecipe) and recipe.name == name
-    assert all(parameter.device.type == "meta" for parameter in mk.check(recipe).parameters())
+    recipe = mk.Recipe.load(path)
+    assert recipe.model is not None and recipe.model.kind == "classifier" and recipe.name == name
+    model = mk.check(recipe).model
+    assert isinstance(model, mk.MageClassifier)
+    assert all(parameter.device.type == "meta" for parameter in model.parameters())
     assert json.loads(recipe.to_json()) == {k: v for k, v in json.loads(path.read_text()).items() if k != "$schema"}
 
 
 def test_the_papers_settings() -> None:
     """Tables 12 and 13."""
     for size, decay, path, epochs, scratch in (("b", 0.65, 0.1, 100, 300), ("l", 0.75, 0.2, 50, 200)):
-        fine = load_recipe(RECIPES / f"finetune_vit{size}.json")
-        assert isinstance(fine, ClassifierRecipe) and fine.training is not None
+        fine = mk.Recipe.load(RECIPES / f"finetune_vit{size}.json")
+        assert fine.model is not None and fine.training is not None
         told = fine.training.model_dump()
         wanted = {
             "batch": 1024, "base_lr": 2.5e-4, "weight_decay": 0.05, "betas": (0.9, 0.999), "warmup_epochs": 5,
@@ -69,28 +67,21 @@ def test_the_papers_settings() -> None:
             "layer_decay": decay, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0,
             "clip": None, "min_lr": 1e-6, "ema": None,
         }  # fmt: skip
-        assert {name: told[name] for name in wanted} == wanted and fine.classifier.drop_path == path
-        raw = load_recipe(RECIPES / f"scratch_vit{size}.json")
-        assert isinstance(raw, ClassifierRecipe) and raw.training is not None and raw.pretrained is None
+        assert {name: told[name] for name in wanted} == wanted and fine.model.drop_path == path
+        raw = mk.Recipe.load(RECIPES / f"scratch_vit{size}.json")
+        assert raw.model is not None and raw.training is not None and raw.pretrained is None
         told = raw.training.model_dump()
         wanted = {
             "batch": 4096, "base_lr": 1e-4, "weight_decay": 0.3, "betas": (0.9, 0.95), "warmup_epochs": 20,
             "epochs": scratch,
             "layer_decay": 1.0, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0, "ema": 0.9999,
         }  # fmt: skip
-        assert {name: told[name] for name in wanted} == wanted and raw.classifier.drop_path == path
+        assert {name: told[name] for name in wanted} == wanted and raw.model.drop_path == path
         for recipe in (fine, raw):
             assert recipe.data is not None
             augment = recipe.data.get("augment")
             assert augment.randaugment == mk.RandAugment(operations=2, magnitude=9.0, deviation=0.5, probability=0.5)
             assert augment.area == (0.2, 1.0) and augment.filter == "bicubic" and round(256 / augment.centre) == 292
-
-
-def test_the_schema_beside_the_recipes_is_fresh() -> None:
-    stored = json.loads((RECIPES / "classifier.schema.json").read_text())
-    assert stored == classifier_schema(), (
-        "run: mage-kit schema --classifier --out recipes/classifier.schema.json --overwrite"
-    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +101,7 @@ def test_the_schema_beside_the_recipes_is_fresh() -> None:
 )
 def test_what_does_not_fit_is_told_by_check(changes: tuple[str, ...], said: str) -> None:
     with pytest.raises(mk.RecipeError, match=said):
-        ClassifierRecipe.load(RECIPES / "finetune_digits.json", changes).check()
+        mk.check(mk.Recipe.load(RECIPES / "finetune_digits.json", changes))
 
 
 def test_what_does_not_fit_the_data_is_told_before_there_is_a_folder(before: Path, tmp_path: Path) -> None:
@@ -124,10 +115,10 @@ def test_what_does_not_fit_the_data_is_told_before_there_is_a_folder(before: Pat
         (("pretrained.weights=nowhere",), "nowhere"),
     ):
         with pytest.raises(mk.MageKitError, match=said):
-            train_classifier(tuned(before, *changes), tmp_path / "run")
+            train(tuned(before, *changes), tmp_path / "run")
         assert not (tmp_path / "run").exists()
-    with pytest.raises(mk.RecipeError, match="this is a classifier's recipe"):
-        mk.Recipe.load(RECIPES / "finetune_digits.json")
+    with pytest.raises(mk.RecipeError, match=r"\$.model: of kind classifier, must be a masked model"):
+        mk.Recipe.load(RECIPES / "finetune_digits.json").build_model()
 
 
 # -- the published step ------------------------------------------------------------------------------------------
@@ -143,17 +134,19 @@ def test_a_fine_tuning_step_is_the_one_written_out_by_hand(before: Path, mixup: 
         "training.batch=16", "training.micro_batch=4",
     )  # fmt: skip
     dataset = recipe.build_dataset()
-    model = recipe.build_model(mk.load_tokenizer(before))
-    fill_encoder(model, recipe)
+    model = recipe.build_classifier(mk.load_tokenizer(before))
+    fill_encoder(model, WeightFolder(before), recipe.name)
     with torch.no_grad():
         model.head.weight.normal_(
             std=0.3, generator=torch.Generator().manual_seed(0)
         )  # else all but the head stands still
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    stage = ClassifierStage(recipe, dataset, model, Fabric(accelerator="cpu", devices=1))
+    loop = loop_of(recipe, parts=mk.Parts(model.tokenizer, model))
     (batch,) = batches(dataset, Order(len(dataset), 16, 0), 3, 4, recipe.seed, 0)
-    loss = stage.gradients(batch, 3, 0.1)
-    stage.optimizer.step()
+    (loss,) = loop.gradients(batch, 3)
+    (player,) = loop.players
+    set_lr(player.held, player.rate.peak)
+    player.held.step()
 
     images = batch.images_TCHW.float() / 255
     random = np.random.Generator(np.random.PCG64(derive(recipe.seed, "mix", 3)))
@@ -194,11 +187,12 @@ def test_micro_batches_change_nothing(before: Path) -> None:
             before, "training.mixup=0.8", "training.cutmix=1.0", "training.batch=16", f"training.micro_batch={micro}",
             "model.drop_path=0.0", "model.embedding.dropout=0.0", "model.encoder.dropout=0.0",
         )  # fmt: skip
-        model = recipe.build_model(mk.load_tokenizer(before))
-        fill_encoder(model, recipe)
-        stage = ClassifierStage(recipe, recipe.build_dataset(), model, Fabric(accelerator="cpu", devices=1))
-        (batch,) = batches(stage.dataset, Order(len(stage.dataset), 16, 0), 2, 3, 0, 0)
-        stage.gradients(batch, 2, 0.0)
+        model = recipe.build_classifier(mk.load_tokenizer(before))
+        fill_encoder(model, WeightFolder(before), recipe.name)
+        loop = loop_of(recipe, parts=mk.Parts(model.tokenizer, model))
+        images = loop.job.images
+        (batch,) = batches(images, Order(len(images), 16, 0), 2, 3, 0, 0)
+        loop.gradients(batch, 2)
         made.append(
             {name: parameter.grad.clone() for name, parameter in model.trainable() if parameter.grad is not None}
         )
@@ -218,7 +212,7 @@ def finished(before: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_a_classifier_and_its_accuracy(before: Path, finished: Path) -> None:
     model = mk.load_classifier(finished)
     told = json.loads((finished / "eval" / "accuracy.json").read_text())
-    validation = load_recipe(finished / "recipe.json").build_validation()  # type: ignore[union-attr]  # a classifier's
+    validation = mk.Recipe.load(finished / "recipe.json").build_validation()
     assert validation is not None and len(validation) == 200
     measured = measure_accuracy(model, validation)
     assert told["raw"] == pytest.approx(measured.as_dict()) and set(told) == {"raw", "ema"}
@@ -241,9 +235,8 @@ def few_of(dataset: mk.Dataset, places: range) -> mk.Dataset:
 
 
 def test_resumed_as_it_was(before: Path, finished: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(finished / "recipe.json")
-    assert isinstance(recipe, ClassifierRecipe)
-    out = train_classifier(recipe, tmp_path / "run", until=6)
+    recipe = mk.Recipe.load(finished / "recipe.json")
+    out = train(recipe, tmp_path / "run", until=6)
     assert not (out / "model.safetensors").exists()
     lines = [line for line in (out / "metrics.jsonl").read_text().splitlines() if '"validation"' not in line]
     (out / "metrics.jsonl").write_text("\n".join(lines) + "\n")  # as if killed between checkpoint and validation
@@ -260,9 +253,9 @@ def test_a_probe_with_lars_resumes_as_it_was(before: Path, tmp_path: Path) -> No
         "training.weight_decay=0.0", "training.layer_decay=1.0", "training.checkpoint_every=4",
         "model.drop_path=0.0",
     )  # fmt: skip
-    whole = train_classifier(recipe, tmp_path / "whole")
-    parts = train_classifier(recipe, tmp_path / "parts", until=4)
-    train_classifier(recipe, parts, resume=True)
+    whole = train(recipe, tmp_path / "whole")
+    parts = train(recipe, tmp_path / "parts", until=4)
+    train(recipe, parts, resume=True)
     mine, theirs = (mk.load_classifier(folder).state_dict() for folder in (parts, whole))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     before_it, after = mk.load(before).state_dict(), theirs
@@ -278,7 +271,7 @@ def test_few_images_of_each_class(before: Path, tmp_path: Path) -> None:
     assert len(few) == 100 and np.bincount(few.labels()).tolist() == [10] * 10
     assert few.places == few_of_each(data, 10, 0).places != few_of_each(data, 10, 1).places
     recipe = tuned(before, "training.images_per_class=10", "training.batch=50", "training.validation=null")
-    out = train_classifier(recipe, tmp_path / "run")
+    out = train(recipe, tmp_path / "run")
     assert read_metrics(out, "classifier")[-1]["step"] == 2 and not (out / "eval").exists()
     assert json.loads((out / "data.json").read_text())["images"] == len(data), "which, follows from the seed"
 
@@ -292,7 +285,7 @@ def test_validation_that_fails_costs_no_classifier(
         raise RuntimeError("the disk is gone")
 
     monkeypatch.setattr("mage_kit.training.validation.measure_accuracy", gone)
-    out = train_classifier(tuned(before, "training.validate_every=0.5"), tmp_path / "run")
+    out = train(tuned(before, "training.validate_every=0.5"), tmp_path / "run")
     said = capsys.readouterr().err
     assert "step 6: validation not done (RuntimeError: the disk is gone)" in said and "accuracy not measured" in said
     assert mk.load_classifier(out).classes == 10 and not (out / "eval").exists()
@@ -304,5 +297,5 @@ def test_tokens_of_another_tokenizer_are_refused(before: Path, tmp_path: Path) -
     cache = tokenize(small(f'tokenizer.weights="{other}"', "data.part=training"), tmp_path / "cache", crops=1)
     changes = (f'data={{"kind": "token_cache", "path": "{cache}"}}', "training.validation=null")
     with pytest.raises(mk.MageKitError, match="tokenizer"):
-        train_classifier(tuned(before, *changes), tmp_path / "run")
+        train(tuned(before, *changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()

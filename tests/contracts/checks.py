@@ -31,7 +31,8 @@ def attributes(registry: Registry[Any, Any], component: Any) -> None:
     entry = registry.entry_of(component)
     for name in registry.parameters(entry):
         assert hasattr(component, name), f"{entry.kind}: keyword '{name}' is no attribute"
-    slots = {name: 1.0 if name == "weight" else None for name in registry.slot_fields}
+    given = {"weight": 1.0, "batch": 8}
+    slots = {name: given.get(name, field.default) for name, (_, field) in registry.slot_fields.items()}
     described = registry.describe(component, **slots)
     assert registry.parse(described).model_dump(mode="json") == described
 
@@ -203,18 +204,16 @@ def confidence(choice: mk.Selection) -> None:
 
 def training_masks(epoch: int, views: int = 2) -> Tensor:
     """The masks that training gives the first 16 digits in an epoch: (views x 16, L), view after view."""
-    from lightning_fabric import Fabric
-    from mage_kit.training.model_stage import ModelStage
-
-    from mage_kit.training.loader import Batch
+    from mage_kit.training.batches import Batch
+    from tests.loops import loop_of
     from tests.test_training import small
 
     recipe = small()
-    stage = ModelStage(recipe, recipe.build_dataset(), recipe.build_model(), Fabric(accelerator="cpu", devices=1))
+    loop = loop_of(recipe)
     size = recipe.build_tokenizer().image_size
     batch = Batch(torch.zeros(views * 16, 1, *size, dtype=torch.uint8), torch.arange(16), epoch, views)
-    (_, masks, noise, _) = stage._micros(batch, 5)[0][0]
-    return stage.model.plan(masks.ratio_B, noise).masked_BL
+    piece = loop.task.cut(batch, mk.TrainingStep(5, loop.job.steps, recipe.seed))[0]
+    return loop.task.model.plan(piece.masks.ratio_B, piece.noise_TL).masked_BL
 
 
 def fresh_masks() -> None:

@@ -17,6 +17,7 @@ from mage_kit.losses import LossWires
 from mage_kit.paddings import PaddingWires
 from mage_kit.registry import FAMILIES
 from mage_kit.signature import NoWires
+from mage_kit.training.tasks import TaskWires
 from tests import build
 from tests.contracts import checks
 
@@ -30,6 +31,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "class_vit": {"classes": 3, "dim": 32, "depth": 1, "heads": 4},
     "linear": {"dim": 32},
     "info_nce": {"hidden": 32, "output": 16},
+    "masked": {"epochs": 1, "warmup_epochs": 0},
+    "contrast": {"epochs": 1, "warmup_epochs": 0},
+    "classify": {"epochs": 1, "warmup_epochs": 0},
+    "reconstruct": {"steps": 4},
 }  # fmt: skip
 
 
@@ -41,16 +46,32 @@ def make(family: str, kind: str, **settings: Any) -> Any:
     registry = FAMILIES[family]
     known = registry.get(kind).config.model_fields
     wanted = {key: value for key, value in {**SMALL.get(kind, {}), **settings}.items() if key in known}
-    slots = {"weight": 1.0} if "weight" in registry.slot_fields else {}
+    slots = {name: value for name, value in {"weight": 1.0, "batch": 8}.items() if name in registry.slot_fields}
     spec = mk.TokenSpec(mk.TokenGrid(4, 4), 32, 4)
-    wires = {
-        NoWires: NoWires(),
-        PaddingWires: PaddingWires(24),
-        DecoderWires: DecoderWires(32, 16),
-        LossWires: LossWires(spec, 32),
-        DatasetWires: DatasetWires((16, 16), 1),
-    }[registry.wires]
+    wires = (
+        task_wires(kind)
+        if registry.wires is TaskWires
+        else {
+            NoWires: NoWires(),
+            PaddingWires: PaddingWires(24),
+            DecoderWires: DecoderWires(32, 16),
+            LossWires: LossWires(spec, 32),
+            DatasetWires: DatasetWires((16, 16), 1),
+        }[registry.wires]
+    )
     return registry.build(registry.parse({"kind": kind, **wanted, **slots}), wires)
+
+
+def task_wires(kind: str) -> TaskWires:
+    """A tokenizer and the model that a task of a kind trains."""
+    model: Any = None
+    wanted = mk.TASKS.get(kind).cls.model_kind
+    if wanted == "mage":
+        contrast = [mk.InfoNCE(32, hidden=32, output=16)]
+        model = build.mage(losses=contrast if kind == "contrast" else None)
+    elif wanted == "classifier":
+        model = mk.MageClassifier(tokenizer=build.vqgan(), encoder=mk.ViTEncoder(dim=32, depth=1, heads=4), classes=3)
+    return TaskWires(build.vqgan() if model is None else model.tokenizer, model)
 
 
 def kinds(family: str) -> list[str]:

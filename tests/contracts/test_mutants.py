@@ -21,7 +21,7 @@ from mage_kit.embedding import TokenEmbedding
 from mage_kit.generation import decoding
 from mage_kit.models.mage import Mage
 from mage_kit.selections import SelectionStep
-from mage_kit.training import model_stage
+from mage_kit.training.tasks import masked
 from tests import build
 from tests.contracts import checks
 
@@ -161,14 +161,14 @@ def test_cutoff_masks_too_many_on_ties(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_same_mask_again(forgets: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """MAE-pytorch #28: the mask followed too little, here in the code that training runs."""
-    keys = model_stage.keys
+    keys = masked.keys
 
     def forgetful(seed: int, purpose: str, index: Tensor, epoch: int, view: int) -> Tensor:
         index = torch.zeros_like(index) if forgets == "index" else index
         return keys(seed, purpose, index, 0 if forgets == "epoch" else epoch, 0 if forgets == "view" else view)
 
-    monkeypatch.setattr(model_stage, "keys", forgetful)
-    monkeypatch.setattr(model_stage.ModelStage, "ratios", lambda self, step, size: torch.full((size,), 0.6).double())
+    monkeypatch.setattr(masked, "keys", forgetful)
+    monkeypatch.setattr(masked.Masked, "ratios", lambda self, step, size: torch.full((size,), 0.6).double())
     with caught(message):
         checks.fresh_masks()
 

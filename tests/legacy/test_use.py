@@ -52,35 +52,38 @@ def test_a_card_tells_where_weights_came_from(tmp_path: Path) -> None:
     assert {item["name"] for item in card["unused"]} == load_file(tmp_path / "mage" / "legacy.safetensors").keys()
     assert card["values"] == card["values_loaded"] + sum(item["values"] for item in card["unused"])
     model = mk.load(tmp_path / "mage")
-    assert mk.Recipe.load(tmp_path / "mage" / "recipe.json").check().spec == model.spec
+    assert mk.check(mk.Recipe.load(tmp_path / "mage" / "recipe.json")).model.spec == model.spec
     same_tokens(model)
 
 
 def test_a_converted_tokenizer_serves_a_recipe(tmp_path: Path) -> None:
     """`tokenizer.weights` takes the folder, whatever the recipe says of the tokenizer's training."""
     pytest.importorskip("lightning_fabric")
-    from mage_kit.training.first_stage import fill_tokenizer
-
     from mage_kit.jobs.convert import convert
+    from mage_kit.training.sources import WeightFolder, fill_tokenizer
 
     convert(DATA / "maskgit_jax" / "maskgit_tokenizer_mini.msgpack", tmp_path / "tokenizer", image_size=(64, 64))
     stated = mk.TOKENIZERS.describe(mk.load_tokenizer(tmp_path / "tokenizer"), weights=str(tmp_path / "tokenizer"))
     recipe = mk.Recipe.load(Path(__file__).parents[2] / "recipes" / "mage_vitb.json").extended(
         tokenizer={**stated, "codebook": "ema", "decay": 0.9}
     )
+
+    def fill(tokenizer: mk.Tokenizer, recipe: mk.Recipe, folder: Path) -> None:
+        fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), WeightFolder(folder), recipe.name)
+
     tokenizer = recipe.build_tokenizer()
-    fill_tokenizer(tokenizer, recipe, tmp_path / "tokenizer")
+    fill(tokenizer, recipe, tmp_path / "tokenizer")
     expected = load_file(DATA / "maskgit_jax" / "expected.safetensors")
     assert torch.equal(tokenizer.encode(expected["images_uint8"].float() / 255), expected["token_ids"])
     wrong = recipe.extended(tokenizer={"kind": "taming", "weights": str(tmp_path / "tokenizer")})
     with pytest.raises(mk.RecipeError, match=r"\$\.tokenizer\.kind: taming, the trained one has vqgan"):
-        fill_tokenizer(wrong.build_tokenizer(), wrong, tmp_path / "tokenizer")
+        fill(wrong.build_tokenizer(), wrong, tmp_path / "tokenizer")
     with pytest.raises(mk.RecipeError, match="convert a checkpoint first"):
-        fill_tokenizer(tokenizer, recipe, MINI)
+        fill(tokenizer, recipe, MINI)
     convert(MINI, tmp_path / "model", encoder_heads=4, decoder_heads=4)  # the tokenizer in a model's folder serves too
     inside = mk.load_tokenizer(tmp_path / "model")
     recipe = recipe.extended(tokenizer=mk.TOKENIZERS.describe(inside, weights=str(tmp_path / "model")))
-    fill_tokenizer(tokenizer := recipe.build_tokenizer(), recipe, tmp_path / "model")
+    fill(tokenizer := recipe.build_tokenizer(), recipe, tmp_path / "model")
     assert torch.equal(tokenizer.quantize.embedding.weight, inside.quantize.embedding.weight)
 
 
