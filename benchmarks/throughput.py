@@ -30,7 +30,8 @@ from mage_kit.jobs.tokenize import tokenize
 from mage_kit.progress import Reporter
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.storage import save_tokenizer
-from mage_kit.training.loader import Batch, Order, batches
+from mage_kit.training.batches import Batch
+from mage_kit.training.loader import Order, batches
 from mage_kit.training.tasks.base import to_float
 
 BATCH = 32
@@ -65,17 +66,15 @@ def pack(folder: Path, tars: Path, per: int = 100) -> None:
                 tar.addfile(info, io.BytesIO(content))
 
 
-def rate(
-    dataset: Dataset, steps: int, workers: int, consume: Callable[[torch.Tensor], object], size: int = BATCH
-) -> float:
+def rate(dataset: Dataset, steps: int, workers: int, consume: Callable[[Batch], object], size: int = BATCH) -> float:
     """Images a second over some batches, the start of the loading processes left out."""
     order = Order(len(dataset), size, 0)
     feed: Iterator[Batch] = batches(dataset, order, 0, steps + 2, 0, workers)
     for _ in range(2):
-        consume(next(feed).images_TCHW)
+        consume(next(feed))
     start = time.perf_counter()
     for batch in feed:
-        consume(batch.images_TCHW)
+        consume(batch)
     return steps * size / (time.perf_counter() - start)
 
 
@@ -127,19 +126,22 @@ def measure(place: Path, images: int, side: int, repeats: int) -> dict[str, floa
     cached, few = on_tokens(ready, cache).build_dataset(), ready.build_dataset()
     low = tokenizer.to(memory_format=torch.channels_last)
 
-    def live(pictures: torch.Tensor) -> object:
+    def count(batch: Batch) -> object:
+        return len(batch.index_B)
+
+    def live(batch: Batch) -> object:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            return low.encode(to_float(pictures, torch.device("cpu")))
+            return low.encode(to_float(batch.images_TCHW, torch.device("cpu")))
 
     steps = images // BATCH - 2
     ways: dict[str, Callable[[], float]] = {
-        "loose files": lambda: rate(loose, steps, 0, len),
-        "tar shards": lambda: rate(tars, steps, 0, len),
-        "loose files, 1 worker": lambda: rate(loose, steps, 1, len),
-        "loose files, 2 workers": lambda: rate(loose, steps, 2, len),
-        "tar shards, 2 workers": lambda: rate(tars, steps, 2, len),
+        "loose files": lambda: rate(loose, steps, 0, count),
+        "tar shards": lambda: rate(tars, steps, 0, count),
+        "loose files, 1 worker": lambda: rate(loose, steps, 1, count),
+        "loose files, 2 workers": lambda: rate(loose, steps, 2, count),
+        "tar shards, 2 workers": lambda: rate(tars, steps, 2, count),
         "tokens made live": lambda: rate(few, 2, 0, live, 8),
-        "tokens from a cache": lambda: rate(cached, 300, 0, len, 8),
+        "tokens from a cache": lambda: rate(cached, 300, 0, count, 8),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):

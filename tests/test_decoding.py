@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import mage_kit as mk
-from mage_kit.generation.sampling import draw_tokens, limited
+from mage_kit.generation.sampling import draw_tokens
+from mage_kit.heads.codes import limited
 from tests import build
 
 

@@ -20,6 +20,7 @@ from mage_kit.losses import BatchMasks
 from mage_kit.planning import Machine, estimate, memory_of_step, walk_step, walk_tokenizer
 from mage_kit.planning.walk import Numbers
 from mage_kit.recipes.workload import workload
+from tests import build
 from tests.test_recipe import RECIPES
 from tests.test_training import small
 
@@ -172,3 +173,33 @@ def test_the_command_prints_and_writes_json(tmp_path: Path) -> None:
 def test_a_cache_takes_the_tokenizer_out() -> None:
     recipe = small('data={"kind": "token_cache", "path": "x"}', 'tokenizer.weights="x"')
     assert estimate(workload(recipe), Machine(processes=1), 1797).operations["tokenizer"] == 0
+
+
+def test_contrast_costs_encoder_and_projection_alone() -> None:
+    """No decoder, nothing masked, nothing dropped: the plan, torch's counter, and the operations by hand, to 1%."""
+    recipe, images = mk.Recipe.load(RECIPES / "simclr_digits.json"), 8
+    model = mk.check(recipe).model
+    assert model.decoder is None and model.n_dropped == 0 and model.mask_ratio.high == 0
+    costs = walk_step(model, images, 0.0, Numbers(4, 1, "matmul"))
+    planned = {name: cost.training for name, cost in costs.items()}
+    assert planned["decoder"] == planned["head"] == 0
+
+    encoder, loss = model.encoder, model.losses[0]
+    rows, places, width = 2 * images, 1 + model.spec.grid.size, encoder.dim
+    hidden = encoder.blocks[0].mlp.fc1.out_features
+    linear = 2.0 * rows * places * width * (4 * width + 2 * hidden) * len(encoder.blocks)
+    attention = 4.0 * rows * places**2 * width * len(encoder.blocks)
+    projection = 2.0 * rows * (width * loss.hidden + loss.hidden * loss.output)
+    alone = 3 * (linear + attention + projection)
+    similarities = 3 * 2.0 * 2 * images * 2 * images * loss.output
+    assert sum(planned.values()) == pytest.approx(alone + similarities, rel=0.01)
+    assert planned["encoder"] == pytest.approx(3 * (linear + attention), rel=0.01)
+
+    real = recipe.build_model()
+    real.train().set_attention("matmul")
+    ids = build.tokens(real, rows)
+    ratio = torch.zeros(rows, dtype=torch.float64)
+    with FlopCounterMode(display=False) as counter:
+        output = real(ids, real.plan(ratio, torch.rand(rows, places - 1)), BatchMasks(ratio, 0, 2))
+        output.terms[0].total.backward()
+    assert sum(planned.values()) == pytest.approx(counter.get_total_flops(), rel=0.01)

@@ -47,7 +47,7 @@ def test_cached_ids_are_those_of_live_tokenization(recipe: mk.Recipe, cache: Pat
     card = read_card(cache)
     assert (card.crops, card.mirrored, card.files, card.images) == (3, 2, 4, 1797)
     tensors = load_file(shard_file(cache, 1))
-    assert tensors["ids"].dtype == torch.int16 and tensors["ids"].shape == (500, 3, 2, 16)
+    assert tensors["tokens"].dtype == torch.int16 and tensors["tokens"].shape == (500, 3, 2, 16)
     dataset, tokenizer = recipe.build_dataset(), recipe.build_tokenizer()
     source = WeightFolder(Path(recipe.tokenizer.get("weights")))
     fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), source, recipe.name)
@@ -56,10 +56,10 @@ def test_cached_ids_are_those_of_live_tokenization(recipe: mk.Recipe, cache: Pat
         sample = dataset.sample(500 + place, 0, derive(recipe.seed, "tokenize"))
         views = torch.from_numpy(np.stack(sample.views)).float() / 255
         live = torch.stack([tokenizer.encode(views), tokenizer.encode(views.flip(-1))], dim=1)
-        assert torch.equal(live, tensors["ids"][place].long())
+        assert torch.equal(live, tensors["tokens"][place].long())
         assert int(tensors["labels"][place]) == sample.label and int(tensors["index"][place]) == 500 + place
-    assert not torch.equal(tensors["ids"][:, 0], tensors["ids"][:, 1]), "crops differ"
-    assert not torch.equal(tensors["ids"][:, :, 0], tensors["ids"][:, :, 1]), "mirrored ones differ"
+    assert not torch.equal(tensors["tokens"][:, 0], tensors["tokens"][:, 1]), "crops differ"
+    assert not torch.equal(tensors["tokens"][:, :, 0], tensors["tokens"][:, :, 1]), "mirrored ones differ"
 
 
 def test_training_from_a_cache(recipe: mk.Recipe, cache: Path, tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_training_from_a_cache(recipe: mk.Recipe, cache: Path, tmp_path: Path) -
     cached = on_tokens(whole, cache)
     dataset = cached.build_dataset()
     sample = dataset.sample(5, 3, 9)
-    ids = load_file(shard_file(cache, 0))["ids"][5].flatten(0, 1).numpy()
-    places = [[int(k) for k in np.flatnonzero((ids == view).all(axis=1))] for view in sample.views]
+    ids = load_file(shard_file(cache, 0))["tokens"][5].flatten(0, 1).numpy()
+    places = [[int(k) for k in np.flatnonzero((ids == view["tokens"]).all(axis=1))] for view in sample.views]
     assert all(places) and {k // 2 for k in places[0]} != {k // 2 for k in places[1]}
     assert sample.label == dataset.label(5) == dataset.still(5).label
     (batch,) = batches(dataset, Order(len(dataset), 128, 0), 2, 3, 0, 2)
-    assert batch.images_TCHW.shape == (256, 16) and batch.images_TCHW.dtype == torch.int16
+    assert batch.content["tokens"].shape == (256, 16) and batch.content["tokens"].dtype == torch.int16
     train(cached, tmp_path / "run")
     records = read_metrics(tmp_path / "run", "model")
     assert records[-1]["loss"] < records[0]["loss"] and records[-1]["step"] == 28
@@ -156,10 +156,10 @@ def test_broken_images_of_an_earlier_start_are_listed_and_counted(recipe: mk.Rec
 def test_a_damaged_id_is_told_and_not_trained_on(recipe: mk.Recipe, cache: Path) -> None:
     file = shard_file(cache, 0)
     tensors = load_file(file)
-    tensors["ids"][4, 0, 0, 0] = 32
+    tensors["tokens"][4, 0, 0, 0] = 32
     save_file(tensors, file)
     dataset = on_tokens(recipe, cache).build_dataset()
-    with pytest.raises(mk.MageKitError, match="damaged, its ids are not what was written"):
+    with pytest.raises(mk.MageKitError, match="damaged, its tokens are not what was written"):
         dataset.sample(4, 0, 0)
 
 

@@ -173,12 +173,12 @@ class Sampler:
         """
         model = self.model
         with prepared(model, count, self.precision):
-            known_BL = torch.zeros(count, model.spec.grid.size, dtype=torch.int64, device=model.device)
+            known_BL = torch.zeros(model.spec.shape(count), dtype=torch.int64, device=model.device)
             labels_B = self._labels_of(start, count)
             decoded = decode_tokens(
                 model,
                 known_BL,
-                torch.ones_like(known_BL, dtype=torch.bool),
+                torch.ones(known_BL.shape[:2], dtype=torch.bool, device=model.device),
                 decoding=self.decoding,
                 seed=self.seed,
                 first_index=start,

@@ -22,15 +22,17 @@ def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Co
         shapes = f"{tuple(known_BL.shape)} and {tuple(masked_BL.shape)}"
         rule = f"must both be (B, {length})" if not more else f"must be (B, {length}, {more[0]}) and (B, {length})"
         raise ValueError(f"known and masked: {shapes}, {rule}")
-    if condition is None or classes is None:
+    if condition is None:
         return
-    labels_B = condition.labels_B
-    if labels_B.shape != known_BL.shape[:1] or bool(((labels_B < UNKNOWN) | (labels_B >= classes)).any()):
-        rule = f"must be {len(known_BL)} whole numbers from 0 to {classes - 1}, or -1 for no class"
-        raise ValueError(f"condition: labels {labels_B.tolist()}, {rule}")
     vectors_BX = condition.vectors_BX
     if vectors_BX is not None and (vectors_BX.ndim != 2 or len(vectors_BX) != len(known_BL)):
         raise ValueError(f"condition: vectors {tuple(vectors_BX.shape)}, must be (B, X) for {len(known_BL)} images")
+    labels_B = condition.labels_B
+    if classes is None:
+        return
+    if labels_B.shape != known_BL.shape[:1] or bool(((labels_B < UNKNOWN) | (labels_B >= classes)).any()):
+        rule = f"must be {len(known_BL)} whole numbers from 0 to {classes - 1}, or -1 for no class"
+        raise ValueError(f"condition: labels {labels_B.tolist()}, {rule}")
 
 
 def draw_tokens(

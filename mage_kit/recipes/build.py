@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.recipes.sections import ClassifierSection
+from mage_kit.recipes.sections import ClassifierSection, MageSection
 from mage_kit.tokenizers import Tokenizer
 
 
@@ -53,3 +54,26 @@ def untrained_like(recipe: Recipe, model: Mage) -> Mage:
     made = recipe.build_model(model.tokenizer)
     made.targets.load_state_dict(model.targets.state_dict())
     return made.to(model.device).eval()
+
+
+@dataclass(frozen=True)
+class Forms:
+    """What weights of a recipe fit: the recipe forms of its parts, as JSON values.
+
+    Args:
+        tokenizer: Kind and keywords.
+        encoder: The masked model's; None of other recipes.
+        embedding: The same.
+    """
+
+    tokenizer: dict[str, Any]
+    encoder: dict[str, Any] | None = None
+    embedding: dict[str, Any] | None = None
+
+
+def forms_of(recipe: Recipe) -> Forms:
+    """Return the forms of a recipe's parts."""
+    tokenizer, section = recipe.tokenizer.model_dump(mode="json"), recipe.model
+    if not isinstance(section, MageSection):
+        return Forms(tokenizer)
+    return Forms(tokenizer, section.encoder.model_dump(mode="json"), section.embedding.model_dump(mode="json"))

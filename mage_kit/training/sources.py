@@ -13,8 +13,7 @@ from mage_kit.encoders import ENCODERS
 from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.files import read_json, read_tensors
 from mage_kit.models import Mage, MageClassifier
-from mage_kit.recipes.recipe import Recipe
-from mage_kit.recipes.sections import MageSection
+from mage_kit.recipes import Forms, Recipe, forms_of
 from mage_kit.storage import (
     MODEL_FILE,
     RECIPE_FILE,
@@ -40,15 +39,15 @@ class WeightFolder:
         self.folder = folder
 
     @cached_property
-    def recipe(self) -> Recipe:
-        """The recipe beside the weights.
+    def forms(self) -> Forms:
+        """What the recipe beside the weights says of their form.
 
         Raises:
             MageKitError: If there is none.
         """
         if not (self.folder / RECIPE_FILE).is_file():
             raise MageKitError(f"folder: '{self.folder}', holds no {RECIPE_FILE}, so is no model or run folder")
-        return Recipe.load(self.folder / RECIPE_FILE)
+        return forms_of(Recipe.load(self.folder / RECIPE_FILE))
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -77,8 +76,7 @@ class WeightFolder:
         """
         inner = tokenizer_folder(self.folder)
         if inner is None:
-            stated = self.recipe.tokenizer.model_dump(mode="json")
-            return stated, self.part("tokenizer")
+            return self.forms.tokenizer, self.part("tokenizer")
         form = read_json(inner / TOKENIZER_CARD).get("tokenizer")
         if not isinstance(form, dict):
             raise MageKitError(f"{inner / TOKENIZER_CARD}: damaged, must state a tokenizer")
@@ -135,16 +133,14 @@ def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) 
     """
     folder = source.folder
     try:
-        section, embedding, encoder = source.recipe.model, source.part("embedding"), source.part("encoder")
+        forms, embedding, encoder = source.forms, source.part("embedding"), source.part("encoder")
     except MageKitError as error:
         hint = "" if folder.exists() else " (train it first, or name one with --set pretrained.weights=DIR)"
         raise RecipeError([f"$.pretrained.weights: {error}{hint}"], name) from None
-    if not isinstance(section, MageSection):
+    if forms.encoder is None or forms.embedding is None:
         raise RecipeError([f"$.pretrained.weights: '{folder}', must be the folder of a masked model"], name)
-    lines = _differing("encoder", ENCODERS.describe(model.encoder), section.encoder.model_dump(mode="json"))
-    lines += _differing(
-        "embedding", model.embedding.config.model_dump(mode="json"), section.embedding.model_dump(mode="json")
-    )
+    lines = _differing("encoder", ENCODERS.describe(model.encoder), forms.encoder)
+    lines += _differing("embedding", model.embedding.config.model_dump(mode="json"), forms.embedding)
     if not lines and not _same(model.tokenizer, source.part("tokenizer")):
         lines = ["$.tokenizer and $.pretrained.weights: the pretrained model knows the tokens of another tokenizer"]
     if lines:

@@ -211,7 +211,7 @@ def training_masks(epoch: int, views: int = 2) -> Tensor:
     recipe = small()
     loop = loop_of(recipe)
     size = recipe.build_tokenizer().image_size
-    batch = Batch(torch.zeros(views * 16, 1, *size, dtype=torch.uint8), torch.arange(16), epoch, views)
+    batch = Batch({"images": torch.zeros(views * 16, 1, *size, dtype=torch.uint8)}, torch.arange(16), epoch, views)
     piece = loop.task.cut(batch, mk.TrainingStep(5, loop.job.steps, recipe.seed))[0]
     return loop.task.model.plan(piece.masks.ratio_B, piece.noise_TL).masked_BL
 
@@ -251,12 +251,13 @@ def _made_cache(folder: Path, source: dict[str, Any], wires: DatasetWires) -> Pa
     made = {name: value for name, value in images.augment.model_dump(mode="json").items() if name != "views"}
     transform = {"augment": made, "crops": 5, "mirrored": True, "seed": 0}
     transform |= {"image_size": list(wires.image_size), "channels": wires.channels}
-    card = CacheCard({}, transform, dict(images.identity()), images.classes, len(images), len(images), (2, 3), 16)
+    count, streams = len(images), {"tokens": {"codes": 16, "width": 4, "factors": 1}}
+    card = CacheCard({}, {}, transform, dict(images.identity()), images.classes, count, count, (2, 3), streams)
     out = folder.parent / f"cache-{wires.channels}"
     out.mkdir(exist_ok=True)
     labels = torch.tensor([images.label(index) for index in range(len(images))])
     ids = torch.randint(16, (len(images), 5, 2, 6), generator=torch.Generator().manual_seed(0)).to(torch.int16)
-    tensors = {"ids": ids, "index": torch.arange(len(images)), "labels": labels}
-    write_tensors(shard_file(out, 0), tensors, shard_notes(ids.numpy()))
+    tensors = {"tokens": ids, "index": torch.arange(len(images)), "labels": labels}
+    write_tensors(shard_file(out, 0), tensors, shard_notes({"tokens": ids.numpy()}))
     write_json(out / CACHE_FILE, card.written())
     return out

@@ -13,6 +13,7 @@ from PIL import Image
 import mage_kit as mk
 from mage_kit.datasets import DatasetWires
 from mage_kit.decoders import DecoderWires
+from mage_kit.heads import HeadWires
 from mage_kit.losses import LossWires
 from mage_kit.paddings import PaddingWires
 from mage_kit.registry import FAMILIES
@@ -55,7 +56,8 @@ def make(family: str, kind: str, **settings: Any) -> Any:
             NoWires: NoWires(),
             PaddingWires: PaddingWires(24),
             DecoderWires: DecoderWires(32, 16),
-            LossWires: LossWires(spec, 32),
+            LossWires: LossWires(spec, 32, {"tokens": spec}),
+            HeadWires: HeadWires(spec, 24, 32, True),
             DatasetWires: DatasetWires((16, 16), 1),
         }[registry.wires]
     )
@@ -202,13 +204,18 @@ def test_datasets(kind: str, channels: int, folder: Path) -> None:
     dataset = registry.build(registry.parse(checks.dataset_config(kind, folder, wires)), wires)
     checks.attributes(registry, dataset)
     shape, dtype = ((6,), np.int16) if dataset.gives_tokens else ((channels, 12, 20), np.uint8)
+
+    def views_of(sample: mk.Sample) -> list[Any]:
+        return [view["tokens"] for view in sample.views] if dataset.gives_tokens else list(sample.views)
+
     for index in range(min(len(dataset), 12)):
         sample, again, later = dataset.sample(index, 3, 7), dataset.sample(index, 3, 7), dataset.sample(index, 4, 7)
-        assert [view.shape for view in sample.views] == [shape] * 2
-        assert all(view.dtype == dtype for view in sample.views)
-        assert all(np.array_equal(a, b) for a, b in zip(sample.views, again.views, strict=True))
-        assert not all(np.array_equal(a, b) for a, b in zip(sample.views, later.views, strict=True))
-        assert not np.array_equal(*sample.views), "both views are the same crop"
+        views, same, others = views_of(sample), views_of(again), views_of(later)
+        assert [view.shape for view in views] == [shape] * 2
+        assert all(view.dtype == dtype for view in views)
+        assert all(np.array_equal(a, b) for a, b in zip(views, same, strict=True))
+        assert not all(np.array_equal(a, b) for a, b in zip(views, others, strict=True))
+        assert not np.array_equal(*views), "both views are the same crop"
         assert sample.label == dataset.label(index) and sample.index == index
         still = dataset.still(index).views[0]
         assert still.shape == (channels, 12, 20) and np.array_equal(still, dataset.still(index).views[0])

@@ -101,7 +101,7 @@ def test_known_tokens_are_sampled_again(monkeypatch: pytest.MonkeyPatch) -> None
 
     def over_all(model: Any, plan: Any, step: int, ids: Tensor, masked: Tensor, *rest: Any) -> Any:
         kept, still, broken = keep(model, plan, step, ids, masked, *rest)
-        return (rest[-1].ids_BL if step > 1 else kept), still, broken
+        return (rest[2].ids_BL if step > 1 else kept), still, broken
 
     monkeypatch.setattr(decoding, "_keep_best", over_all)
     with caught("known tokens changed"):
