@@ -71,7 +71,7 @@ def test_what_is_frozen_is_not_trained_and_drops_nothing(before: Path) -> None:
     model.train()
     assert model.decoder.training and not model.encoder.training and not model.embedding.training
     names = {name.split(".")[0] for name, _ in model.trainable()}
-    assert names == {"decoder", "head"}, names
+    assert names == {"decoder", "heads"}, names
     free = recipe.extended(pretrained={"weights": str(before), "freeze": False})
     model = free.build_model(mk.load_tokenizer(before))
     fill_encoder(model, WeightFolder(before), free.name)
@@ -102,7 +102,7 @@ def test_labels_reach_the_decoder_and_some_are_withheld(before: Path, monkeypatc
     assert len(seen) == 4 and torch.equal(told, torch.where(withheld, -1, wanted))
     assert 20 <= int(withheld.sum()) <= 60
     grads = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert {name.split(".")[0] for name in grads} == {"decoder", "head"}
+    assert {name.split(".")[0] for name in grads} == {"decoder", "heads"}
 
 
 def test_guided_logits_differ_by_label(trained: Path) -> None:

@@ -198,8 +198,8 @@ def test_a_tokenizer_alone_in_a_recipe(tmp_path: Path, capsys: pytest.CaptureFix
     mk.train(alone(), cut, resume=True)
     whole, again = (mk.load_tokenizer(folder).state_dict() for folder in (out, cut))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-    assert read_metrics(out) == [{**one, **{k: two[k] for k in ("images_per_s", "peak_memory_gib")}}
-                                 for one, two in zip(read_metrics(cut), read_metrics(out), strict=True)]  # fmt: skip
+    lines = [{line["step"] for line in read_metrics(folder)} for folder in (out, cut)]
+    assert lines[1] - lines[0] == {7}, "where it was cut, as at a last step"
     capsys.readouterr()
     mk.train(alone(), out, resume=True)
     assert "is complete; nothing to do" in capsys.readouterr().err

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = (
-    "tokenizers", "mask_ratios", "paddings", "encoders", "decoders", "losses", "schedules", "selections", "datasets",
+    "tokenizers", "mask_ratios", "paddings", "encoders", "decoders", "heads", "losses", "schedules", "selections",
+    "datasets",
 )  # fmt: skip
 LAYERS: dict[str, int] = {
     **dict.fromkeys(
@@ -38,9 +39,9 @@ LAYERS: dict[str, int] = {
             "blocks",
             "condition",
             "embedding",
-            "head",
             "image_files",
             "pictures",
+            "predictions",
             "randaugment",
             "transforms",
         ),
@@ -50,9 +51,9 @@ LAYERS: dict[str, int] = {
     "models": 4,
     **dict.fromkeys(("recipes", "storage", "legacy", "loading"), 5),
     **dict.fromkeys(("generation", "planning"), 6),
-    "training": 7,
-    "evaluation": 8,
-    "editing": 9,
+    "editing": 7,
+    "training": 8,
+    "evaluation": 9,
     **dict.fromkeys(("report", "demo_page"), 10),
     "jobs": 11,
     "cli": 12,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mage_kernels import MaskPlan
 from pydantic import Field
@@ -60,6 +60,10 @@ class Gather:
         return rank() * count if world() > 1 else 0
 
 
+def _no_rows(predictions_MX: Tensor, targets_M: Tensor) -> LossRows:
+    raise ValueError("loss: reads no predictions (reads_predictions is False), so there is nothing to judge")
+
+
 @dataclass(frozen=True)
 class LossInputs:
     """What the model hands to each loss.
@@ -68,24 +72,24 @@ class LossInputs:
         predictions_MX: float32 predictions of the picked rows for the loss's stream, as its head gives them: logits
             (M, V) or values (M, W). Empty where the loss reads none.
         targets_M: The stream's tokens there: ids (M,), (M, F), or values (M, W).
-        head_rows: What the stream's head itself takes predictions and targets to cost.
         weight_M: 1 for a masked token, 0 for a padding row.
         latents_BSD: Encoder outputs after the final norm, class first.
         plan: The masks.
         masks: The masks' host side.
         gather: Joins tensors of all processes; on one process it gives back what it gets.
         streams: Every stream that some loss reads, whole: (B, L), (B, L, F) or (B, L, W).
+        head_rows: What the stream's head itself takes predictions and targets to cost.
     """
 
     predictions_MX: Tensor
     targets_M: Tensor
-    head_rows: Callable[[Tensor, Tensor], LossRows]
     weight_M: Tensor
     latents_BSD: Tensor
     plan: MaskPlan
     masks: BatchMasks
     gather: Gather
-    streams: Mapping[str, Tensor]
+    streams: Mapping[str, Tensor] = field(default_factory=dict)
+    head_rows: Callable[[Tensor, Tensor], LossRows] = _no_rows
 
     def picked(self, stream: str) -> Tensor:
         """Return the tokens of a stream at the picked rows; the loss must name it in `reads`."""

@@ -19,7 +19,6 @@ from mage_kit.embedding import open_plan
 from mage_kit.heads import Head
 from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm
 from mage_kit.models.parts import MaskedParts
-from mage_kit.predictions import LossRows
 
 Streams = Tensor | Mapping[str, Tensor]
 """Tokens by stream; a bare tensor is the input stream, and what is predicted too where that is the same."""
@@ -124,13 +123,12 @@ class Mage(MaskedParts):
     ) -> LossInputs:
         """What a loss reads: predictions and targets of its own stream; nothing of any where it looks at features."""
         nothing = latents_BSD.new_empty(0)
-        values, targets, rows = nothing, nothing, _no_rows
-        if loss.reads_predictions:
-            head = self.heads[loss.stream]
-            assert isinstance(head, Head)
-            values, rows = predictions[loss.stream], head.rows
-            targets = streams[loss.stream].flatten(0, 1).index_select(0, plan.picked_M)
-        return LossInputs(values, targets, rows, plan.weight_M, latents_BSD, plan, masks, gather, streams)
+        if not loss.reads_predictions:
+            return LossInputs(nothing, nothing, plan.weight_M, latents_BSD, plan, masks, gather, streams)
+        head, values = self.heads[loss.stream], predictions[loss.stream]
+        assert isinstance(head, Head)
+        targets = streams[loss.stream].flatten(0, 1).index_select(0, plan.picked_M)
+        return LossInputs(values, targets, plan.weight_M, latents_BSD, plan, masks, gather, streams, head.rows)
 
     def logits(
         self,
@@ -188,7 +186,3 @@ class Mage(MaskedParts):
         """
         with evaluating(self):
             return self.token_features(self.see(images_BCHW))
-
-
-def _no_rows(predictions_MX: Tensor, targets_M: Tensor) -> LossRows:
-    raise ValueError("loss: reads no predictions (reads_predictions is False), so there is nothing to judge")

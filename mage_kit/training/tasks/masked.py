@@ -130,7 +130,7 @@ class Masked(TokenTask):
         wanted, has = model.classes, len(images.classes)
         if wanted is not None and wanted != has:
             what = f"{has} classes" if has else "no labels"
-            raise RecipeError([f"$.model.classes and $.data: {wanted}, the data has {what}"])
+            raise RecipeError([f"$.model.decoder.classes and $.data: {wanted}, the data has {what}"])
         return super().accept(images, validation, seed, path)
 
     # -- at its start ------------------------------------------------------------------------------------------
