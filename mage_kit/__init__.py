@@ -73,9 +73,9 @@ from mage_kit.selections import (
 from mage_kit.storage import save, save_tokenizer
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, Patches, TamingVQGAN, Tokenizer
 from mage_kit.training.batches import Batch
+from mage_kit.training.check import check
 from mage_kit.training.events import CheckpointEvent, EndEvent, LogEvent, StepEvent
 from mage_kit.training.players import Player, Rate, adamw
-from mage_kit.training.resolve import check
 from mage_kit.training.tasks import TASKS, Facts, Masked, Reconstruct, Task, TrainingStep
 from mage_kit.training.train import train
 from mage_kit.transforms import Augment

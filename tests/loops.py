@@ -11,6 +11,7 @@ import mage_kit as mk
 from mage_kit.progress import Reporter
 from mage_kit.training import resolve
 from mage_kit.training.batches import spread
+from mage_kit.training.check import build_tasks
 from mage_kit.training.decisions import Decisions
 from mage_kit.training.engine import make_fabric
 from mage_kit.training.events import Callbacks
@@ -33,7 +34,7 @@ def loop_of(
     """One of a recipe's trainings, with untrained parts unless some are given; nothing is read but images."""
     parts = parts or mk.build(recipe)
     path, config = f"$.{section}", getattr(recipe, section)
-    task = resolve._tasks(recipe, parts)[path]
+    task = build_tasks(recipe, parts)[path]
     images = task.accept(recipe.build_dataset(), None, recipe.seed, path)
     layout = spread(path, config.batch, config.micro_batch, recipe.name)
     job = resolve._job(recipe, path, task, images, layout)

@@ -18,7 +18,7 @@ from mage_kit.errors import MageKitError
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Check a recipe: every problem at once, every part built without memory, no data read."""
     from mage_kit.recipes import Recipe
-    from mage_kit.training.resolve import check as checked
+    from mage_kit.training.check import check as checked
 
     loaded = Recipe.load(recipe, set_ or [])
     parts = checked(loaded)

@@ -28,7 +28,7 @@ def plan(
     """Parameters, operations, memory, the batch that fits, days and traffic of a recipe; docs/planning.md says how."""
     from mage_kit.recipes import Recipe
     from mage_kit.recipes.workload import workload
-    from mage_kit.training.resolve import check
+    from mage_kit.training.check import check
 
     machine = Machine(gpus, tflops, utilization, bandwidth, memory)
     loaded = Recipe.load(recipe, set_ or [])

@@ -81,7 +81,7 @@ def demo(
     from mage_kit.jobs.folders import clear_run
     from mage_kit.progress import Reporter
     from mage_kit.recipes import Recipe
-    from mage_kit.training.resolve import check
+    from mage_kit.training.check import check
 
     loaded = Recipe.load(_shipped("digits_demo.json"), set_ or [])
     check(loaded)

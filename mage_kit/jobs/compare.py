@@ -17,7 +17,7 @@ from mage_kit.loading import load
 from mage_kit.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.storage import best_device
-from mage_kit.training.resolve import check
+from mage_kit.training.check import check
 from mage_kit.training.train import train
 
 

@@ -20,16 +20,16 @@ from mage_kit.errors import RecipeError
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.plugins import plugin_folders
 from mage_kit.recipes import Parts, Recipe, build
-from mage_kit.recipes.assemble import seeded
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
 from mage_kit.signature import ComponentConfig
 from mage_kit.storage import describe_tokenizer
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import BatchLayout, spread
+from mage_kit.training.check import build_tasks, check, task_sections
 from mage_kit.training.kernels import kernel_problems
 from mage_kit.training.sources import WeightFolder, fill_encoder, fill_tokenizer
-from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Facts, Task, TaskWires
+from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Facts, Task
 
 Images = tuple[Dataset, Dataset | None]
 """What is trained on, and what accuracy is measured on."""
@@ -108,30 +108,6 @@ class Resolved:
     free: frozenset[str]
 
 
-def check(recipe: Recipe) -> Parts:
-    """Build everything without memory and without reading data; return the parts on the meta device.
-
-    Raises:
-        RecipeError: With every problem found.
-    """
-    with torch.device("meta"):
-        parts = build(recipe)
-        tasks = _tasks(recipe, parts)
-    found = _tokenizer_problems(recipe, parts.tokenizer)
-    if isinstance(parts.model, Mage):
-        found += _model_problems(parts.model)
-    for path, config in _named(recipe).items():
-        if recipe.data is None:
-            found.append("$.data: missing, training needs it")
-        found += _misfit(recipe, path, config)
-        if path in tasks:
-            facts = Facts(path, config.get("batch"), config.get("micro_batch"), recipe.data)
-            found += tasks[path].problems(facts)
-    if found:
-        raise RecipeError(list(dict.fromkeys(found)), recipe.name)
-    return parts
-
-
 def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) -> Resolved:
     """Resolve a recipe for a training on this machine.
 
@@ -147,7 +123,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
     meta = check(recipe)
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
-    sections = {path: _named(recipe)[path] for path in _trained(recipe, meta.tokenizer)}
+    sections = {path: task_sections(recipe)[path] for path in _trained(recipe, meta.tokenizer)}
     micro = recipe.training.get("micro_batch") or recipe.training.get("batch")
     if meta.model is not None:
         _raise(kernel_problems(meta.model, device, recipe.training.get("precision"), micro), recipe)
@@ -158,7 +134,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         for path, config in sections.items()
     }
     parts = _load(recipe, dataset)
-    tasks = _tasks(recipe, parts)
+    tasks = build_tasks(recipe, parts)
     jobs = []
     for path, config in sections.items():
         task, layout = tasks[path], layouts[path]
@@ -183,30 +159,6 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
 # -- settings --------------------------------------------------------------------------------------------------
 
 
-def _tasks(recipe: Recipe, parts: Parts) -> dict[str, Task]:
-    """The tasks that fit the recipe's model, by the path of their section; weights of their own follow the seed."""
-    tasks = {}
-    for path, config in _named(recipe).items():
-        if not _misfit(recipe, path, config):
-            with at(path, config), seeded(recipe.seed, f"task-{path}"):
-                tasks[path] = TASKS.build(config, TaskWires(parts.tokenizer, parts.model))
-    return tasks
-
-
-def _named(recipe: Recipe) -> dict[str, ComponentConfig]:
-    sections = {"$.tokenizer_training": recipe.tokenizer_training, "$.training": recipe.training}
-    return {path: config for path, config in sections.items() if config is not None}
-
-
-def _misfit(recipe: Recipe, path: str, config: ComponentConfig) -> list[str]:
-    """Say if a task is named for another kind of model than there is."""
-    wanted, kind = TASKS.get(config.kind).cls.model_kind, None if recipe.model is None else recipe.model.kind
-    if wanted is None or kind == wanted:
-        return []
-    has = "null" if kind is None else f"of kind '{kind}'"
-    return [f"{path}.kind and $.model: '{config.kind}' trains a model of kind '{wanted}', the model is {has}"]
-
-
 def _trained(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
     """Paths of the sections that are carried out, in order."""
     assert recipe.training is not None
@@ -214,49 +166,6 @@ def _trained(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
     alone = TASKS.get(recipe.training.kind).cls.makes == "tokenizer"
     first = tokenizer.needs_training and not given and not alone
     return [*(["$.tokenizer_training"] if first else []), "$.training"]
-
-
-def _tokenizer_problems(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
-    found = []
-    weights, first, training = recipe.tokenizer.get("weights"), recipe.tokenizer_training, recipe.training
-    if not tokenizer.needs_training and weights is not None:
-        found.append("$.tokenizer.weights: given, but this tokenizer has nothing to load; must be null")
-    if first is not None and TASKS.get(first.kind).cls.makes != "tokenizer":
-        found.append(f"$.tokenizer_training.kind: '{first.kind}', must be a task that makes a tokenizer")
-    if training is None:
-        return found
-    makes = TASKS.get(training.kind).cls.makes
-    if makes == "tokenizer":
-        if recipe.model is not None:
-            found.append(f"$.model and $.training.kind: '{training.kind}' makes a tokenizer alone; model must be null")
-        if first is not None:
-            found.append("$.tokenizer_training: given, but $.training trains the tokenizer; must be null")
-        if not tokenizer.needs_training:
-            found.append(f"$.tokenizer.kind and $.training.kind: '{recipe.tokenizer.kind}' has nothing to train")
-        return found
-    if tokenizer.needs_training and weights is None and recipe.pretrained is None and first is None:
-        others = "$.tokenizer_training" if recipe.model is None or recipe.model.kind == "mage" else "$.pretrained"
-        found.append(f"$.tokenizer.weights and {others}: both null, the tokenizer would stay untrained")
-    return found
-
-
-def _model_problems(model: Mage) -> list[str]:
-    found = []
-    tests: dict[str, Callable[[], object]] = {
-        "$.model.mask_ratio": lambda: model.draw_ratios(4, torch.Generator().manual_seed(0)),
-        "$.model.generation.schedule": lambda: model.decoding.schedule.check(model.decoding.steps),
-    }
-    for path, test in tests.items():
-        try:
-            test()
-        except ValueError as error:
-            found.append(f"{path}: {error}")
-    if model.decoding.guidance is not None and model.classes is None:
-        found.append(
-            "$.model.generation.guidance and $.model.decoder: guidance needs a decoder that is told the class, "
-            f"{type(model.decoder).__name__} is not; must be null"
-        )
-    return found
 
 
 def _size_problems(sections: Mapping[str, ComponentConfig], images: int) -> list[str]:
@@ -360,7 +269,7 @@ def _accepted(recipe: Recipe, task: Task, dataset: Dataset, validation: Dataset 
 
 
 def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLayout) -> Job:
-    config = _named(recipe)[path]
+    config = task_sections(recipe)[path]
     carried = {name: config.get(name) for name in CARRIED_OUT}
     makes = task.makes == "tokenizer"
     return Job(
