@@ -19,7 +19,7 @@ from mage_kit.generation import (
     straight_through,
 )
 from mage_kit.grid import TokenGrid, TokenSpec
-from mage_kit.heads import HEADS, CodeHead, Head, HeadCost, ValueHead
+from mage_kit.heads import HEADS, CodeHead, Head, ValueHead
 from mage_kit.jobs.convert import convert
 from mage_kit.jobs.export import export
 from mage_kit.loading import load, load_classifier, load_tokenizer
@@ -45,7 +45,7 @@ from mage_kit.mask_ratios import (
 )
 from mage_kit.models import PRESETS, Decoding, Guidance, Mage, MageClassifier, Weighted
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
-from mage_kit.predictions import Drawn, DrawRule, LossRows, Predictions
+from mage_kit.predictions import Drawn, DrawRule, LossRows, PassCost, Predictions
 from mage_kit.randaugment import RandAugment
 from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.registry import FAMILIES
@@ -129,7 +129,6 @@ __all__ = [
     "GumbelConfidence",
     "Halton",
     "Head",
-    "HeadCost",
     "ImageFolder",
     "InfoNCE",
     "LinearDecoder",
@@ -155,6 +154,7 @@ __all__ = [
     "Padding",
     "Parts",
     "PartsError",
+    "PassCost",
     "Patches",
     "Player",
     "Positive",

@@ -92,3 +92,18 @@ def cross_entropy_rows(logits_MX: Tensor, targets_M: Tensor, smoothing: float) -
     if targets_M.ndim == 2:
         rows, hits = rows.sum(dim=1), hits.all(dim=1)
     return LossRows(rows, hits.float())
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """What a part costs the planner in a pass, beside its linear layers and norms, which are counted by themselves.
+
+    Args:
+        forward: Operations of the forward pass.
+        backward: Those of the backward pass, as a multiple.
+        kept: Bytes kept for it.
+    """
+
+    forward: float = 0.0
+    backward: float = 2.0
+    kept: float = 0.0

@@ -73,6 +73,14 @@ class Dataset(ABC):
         """True where views are tokens instead of images."""
         return bool(self.streams)
 
+    def check_tokenizers(self, tokenizer: dict[str, Any], targets: dict[str, dict[str, Any]]) -> None:  # noqa: B027
+        """Raise MageKitError if the views were made by other tokenizers; images are nobody's.
+
+        Args:
+            tokenizer: Of the model: kind and SHA-256 of the weights.
+            targets: The same of other tokenizers, by name.
+        """
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of images, broken ones among them: what is broken shows when it is read."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mage_kit.embedding import TokenEmbedding
 from mage_kit.errors import MageKitError
 from mage_kit.grid import TokenSpec
-from mage_kit.predictions import Drawn, DrawRule, LossRows
+from mage_kit.predictions import Drawn, DrawRule, LossRows, PassCost
 from mage_kit.registry import Registry
 
 
@@ -34,21 +34,6 @@ class HeadWires:
     decoder_dim: int
     encoder_dim: int
     is_input: bool
-
-
-@dataclass(frozen=True)
-class HeadCost:
-    """What a pass costs beside the head's linear layers and norms.
-
-    Args:
-        forward: Operations of the forward pass.
-        backward: Those of the backward pass, as a multiple.
-        kept: Bytes kept for it.
-    """
-
-    forward: float = 0.0
-    backward: float = 2.0
-    kept: float = 0.0
 
 
 class Head(nn.Module, ABC):
@@ -101,9 +86,9 @@ class Head(nn.Module, ABC):
         """
         raise MageKitError(f"head: {type(self).__name__} has no probabilities")
 
-    def cost(self, rows: float, low: int) -> HeadCost:
+    def cost(self, rows: float, low: int) -> PassCost:
         """Return what a pass over so many rows costs, `low` being the bytes of a value in products."""
-        return HeadCost()
+        return PassCost()
 
 
 HEADS: Registry[Head, HeadWires] = Registry("heads", Head, HeadWires)

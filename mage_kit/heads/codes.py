@@ -14,8 +14,8 @@ from mage_kit.blocks import Linear, initialise
 from mage_kit.draws import uniforms
 from mage_kit.embedding import TokenEmbedding
 from mage_kit.grid import TokenSpec
-from mage_kit.heads.base import HEADS, Head, HeadCost
-from mage_kit.predictions import Drawn, DrawRule, LossRows, Predictions, cross_entropy_rows
+from mage_kit.heads.base import HEADS, Head
+from mage_kit.predictions import Drawn, DrawRule, LossRows, PassCost, Predictions, cross_entropy_rows
 
 
 @HEADS.register("codes")
@@ -80,10 +80,10 @@ class CodeHead(Head):
         found: Tensor = log_p.gather(-1, ids[..., None])[..., 0].sum(dim=-1)
         return found
 
-    def cost(self, rows: float, low: int) -> HeadCost:
+    def cost(self, rows: float, low: int) -> PassCost:
         """M D V, and once again backward where the table gets no gradient. Kept: inputs of GELU and of the product."""
         width = self.fc.out_features
-        return HeadCost(2.0 * rows * width * len(self.bias), 1 if self.table is None else 2, 2.0 * low * rows * width)
+        return PassCost(2.0 * rows * width * len(self.bias), 1 if self.table is None else 2, 2.0 * low * rows * width)
 
     def _draw_factors(
         self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: DrawRule

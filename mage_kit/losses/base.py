@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mage_kit.fields import NonNegativeFloat
 from mage_kit.grid import TokenSpec
-from mage_kit.predictions import LossRows
+from mage_kit.predictions import LossRows, PassCost
 from mage_kit.processes import gather_rows, rank, world
 from mage_kit.registry import Registry
 
@@ -136,6 +136,10 @@ class Loss(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: LossInputs) -> LossTerm:
         """Return the sum over the batch; no device synchronisation, every parameter gets a gradient."""
+
+    def cost(self, inputs: LossInputs) -> PassCost:
+        """Return what a pass costs beside linear layers, norms and the predictions that are read."""
+        return PassCost()
 
     @abstractmethod
     def count(self, masks: BatchMasks) -> float:

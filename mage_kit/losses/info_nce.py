@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mage_kit.blocks import initialise
 from mage_kit.fields import Fraction, Positive, PositiveFloat
 from mage_kit.losses.base import LOSSES, BatchMasks, Loss, LossInputs, LossTerm
+from mage_kit.predictions import PassCost
 
 _EDGE = 1e-9  # the gate includes its own bound, at which a truncated distribution may sit
 
@@ -85,6 +86,12 @@ class InfoNCE(Loss):
     def count(self, masks: BatchMasks) -> float:
         """Return the number of anchors: images at or below the gate, times two views."""
         return 2.0 * float(self._gate(masks).sum())
+
+    def cost(self, inputs: LossInputs) -> PassCost:
+        """Similarities of both views: 2 views x I anchors x (I or 2 I) others x P; the logits are kept."""
+        images = len(inputs.latents_BSD) // 2
+        others = images * (2 if self.negatives == "all" else 1)
+        return PassCost(2.0 * 2 * images * others * self.output, 2, 8.0 * images * others)
 
     def _gate(self, masks: BatchMasks) -> Tensor:
         return (masks.ratio_B.chunk(2)[0] <= self.gate + _EDGE).to(torch.float32)

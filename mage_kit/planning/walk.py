@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mage_kit.blocks import MLP, Block, SelfAttention
 from mage_kit.embedding import TokenEmbedding
 from mage_kit.heads import Head
-from mage_kit.losses import BatchMasks, InfoNCE, Loss
+from mage_kit.losses import BatchMasks, Loss
 from mage_kit.models.mage import Mage
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.tokenizers.streams import tokenizer_of
@@ -153,7 +153,7 @@ def _watching(model: Mage, costs: dict[str, Cost], numbers: Numbers) -> Iterator
         MLP: _mlp,
         TokenEmbedding: _embedding,
         Head: _head,
-        InfoNCE: _info_nce,
+        Loss: _loss,
     }
     homes = {"embedding": "encoder", "padding": "decoder", "heads": "head"}
     handles = []
@@ -243,8 +243,7 @@ def _head(cost: Cost, layer: Head, given: tuple[Any, ...], made: Tensor, numbers
     cost.add(own.forward, own.backward, own.kept)
 
 
-def _info_nce(cost: Cost, loss: InfoNCE, given: tuple[Any, ...], made: Any, numbers: Numbers) -> None:
-    """Similarities of both views: 2 views x I anchors x (I or 2 I) others x P."""
-    images = len(given[0].latents_BSD) // 2
-    others = images * (2 if loss.negatives == "all" else 1)
-    cost.add(2.0 * 2 * images * others * loss.output, 2, 8.0 * images * others)
+def _loss(cost: Cost, loss: Loss, given: tuple[Any, ...], made: Any, numbers: Numbers) -> None:
+    """What a loss says of itself, beside its linear layers and norms."""
+    own = loss.cost(given[0])
+    cost.add(own.forward, own.backward, own.kept)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mage_kit.datasets import Dataset, TokenCache
+from mage_kit.datasets import Dataset
 from mage_kit.errors import RecipeError
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.plugins import plugin_folders
@@ -204,7 +204,7 @@ def _load(recipe: Recipe, dataset: Dataset) -> Parts:
         fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), folder(weights), recipe.name)
     parts = build(recipe, tokenizer)
     targets = _fill_targets(recipe, parts.model, folder)
-    if isinstance(dataset, TokenCache):
+    if dataset.gives_tokens:
         _check_cache(recipe, dataset, tokenizer, weights, targets)
     if pretrained is not None and parts.model is not None:
         fill_encoder(parts.model, folder(pretrained.weights), recipe.name)
@@ -249,11 +249,11 @@ def fill_target(
 
 
 def _check_cache(
-    recipe: Recipe, cache: TokenCache, tokenizer: Tokenizer, weights: str | None, targets: Mapping[str, Tokenizer]
+    recipe: Recipe, cache: Dataset, tokenizer: Tokenizer, weights: str | None, targets: Mapping[str, Tokenizer]
 ) -> None:
     """Refuse tokens that another tokenizer made."""
     if weights is None and tokenizer.needs_training:
-        advice = f"must name the one that made the cache (--set tokenizer.weights={cache.path})"
+        advice = "must name the one that made the cache (--set tokenizer.weights={getattr(cache, 'path', 'CACHE')})"
         raise RecipeError([f"$.tokenizer.weights: null, {advice}"], recipe.name)
     with at("$.data", recipe.data):
         others = {name: dict(describe_tokenizer(other)) for name, other in targets.items()}
