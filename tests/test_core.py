@@ -253,4 +253,9 @@ def test_contrast_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     first, second = (mk.load(folder).state_dict() for folder in (whole, cut))
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(mk.RecipeError, match="the task masked: contrast predicts nothing"):
-        mk.check(contrast('model.losses=[{"kind": "masked_cross_entropy", "weight": 1.0}]', "model.decoder=vit"))
+        mk.check(
+            contrast(
+                'model.losses=[{"kind": "masked_cross_entropy", "weight": 1.0}]',
+                'model.decoder={"kind": "vit", "dim": 32, "depth": 1, "heads": 2}',
+            )
+        )

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from mage_kit.datasets import Dataset
-from mage_kit.errors import MageKitError
+from mage_kit.errors import MageKitError, PartsError
 from mage_kit.files import read_json
 from mage_kit.generation import generate
 from mage_kit.loading import load
@@ -88,8 +88,10 @@ def scale_of(model: Mage) -> int:
 def samples(run: Path, model: Mage, task: Task) -> Part:
     """Generate the same seeds with the raw and the mean weights."""
     part = Part("Samples", "The same seeds for each row of pictures; none was chosen.")
-    if not model.generates:
-        part.note = "None: this model cannot draw tokens."
+    try:
+        model.check_generates("generation")
+    except PartsError as error:
+        part.note = f"None: {error.message}."
         return part
     models = {"raw weights": model}
     if (run / EMA_FILE).is_file():

@@ -253,7 +253,7 @@ def _check_cache(
 ) -> None:
     """Refuse tokens that another tokenizer made."""
     if weights is None and tokenizer.needs_training:
-        advice = "must name the one that made the cache (--set tokenizer.weights={getattr(cache, 'path', 'CACHE')})"
+        advice = f"must name the one that made the cache (--set tokenizer.weights={getattr(cache, 'path', 'CACHE')})"
         raise RecipeError([f"$.tokenizer.weights: null, {advice}"], recipe.name)
     with at("$.data", recipe.data):
         others = {name: dict(describe_tokenizer(other)) for name, other in targets.items()}
