@@ -101,9 +101,9 @@ class PassCost:
     Args:
         forward: Operations of the forward pass.
         backward: Those of the backward pass, as a multiple.
-        kept: Bytes kept for it.
+        stored: Bytes that it needs until then.
     """
 
     forward: float = 0.0
     backward: float = 2.0
-    kept: float = 0.0
+    stored: float = 0.0

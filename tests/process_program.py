@@ -29,8 +29,8 @@ def gradients(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
     assert result.keys() == player.names.keys()
     result["norm"] = torch.tensor(clip_gradients(player.names.values(), 1e-3), dtype=torch.float64)
     result["clipped_norm"] = torch.tensor(clip_gradients(player.names.values(), None), dtype=torch.float64)
-    set_lr(player.held, player.rate.peak)
-    player.held.step()
+    set_lr(player.optimizer, player.rate.peak)
+    player.optimizer.step()
     result |= {f"after.{name}": processes.whole(held) for name, held in player.names.items()}
     record = task.read()
     result["loss"] = torch.tensor([float(loss), record["loss"], record["accuracy"]], dtype=torch.float64)
@@ -51,9 +51,9 @@ def tokenizer(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
     (player,) = loop.players
     for step, batch in enumerate(loop.batches(0, 25)):
         loop.gradients(batch, step)
-        set_lr(player.held, player.rate.peak)
-        player.held.step()
-        player.held.zero_grad()
+        set_lr(player.optimizer, player.rate.peak)
+        player.optimizer.step()
+        player.optimizer.zero_grad()
     record = loop.task.read()
     result = {name: tensor.clone() for name, tensor in parts.tokenizer.state_dict().items()}
     result["record"] = torch.tensor([record["loss"], record["codes_used"]], dtype=torch.float64)

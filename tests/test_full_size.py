@@ -43,8 +43,8 @@ def test_a_step_of_mage_c_vitl_reaches_every_parameter(photos: Path) -> None:
     dead = [name for name, value in player.names.items() if value.grad is not None and not bool(value.grad.any())]
     wrong = [name for name, value in player.names.items() if value.grad is not None and not value.grad.isfinite().all()]
     assert not missing and not dead and not wrong, (missing[:5], dead[:5], wrong[:5])
-    set_lr(player.held, player.rate.peak)
-    player.held.step()
+    set_lr(player.optimizer, player.rate.peak)
+    player.optimizer.step()
     count = sum(value.numel() for value in player.names.values())
     print(f"MAGE-C ViT-L, {count / 1e6:.0f} M parameters: loss {loss:.3f}, peak memory {peak_memory_gib(CPU):.1f} GiB")
 

@@ -119,9 +119,9 @@ class TokenCache(Dataset):
         random = np.random.Generator(np.random.PCG64(derive(seed, "cached", epoch, index)))
         crops = random.permutation(self.card.crops)[: self.views]
         mirrored = (random.random(self.views) < self.augment.flip) & (self.card.mirrored == 2)
-        held = {name: self._shards.tokens(index, name) for name in self.streams}
+        crops_of = {name: self._shards.tokens(index, name) for name in self.streams}
         views = tuple(
-            {name: tokens_KFL[crop, int(flip)] for name, tokens_KFL in held.items()}
+            {name: tokens_KFL[crop, int(flip)] for name, tokens_KFL in crops_of.items()}
             for crop, flip in zip(crops, mirrored, strict=True)
         )
         return Sample(views, self.label(index), index)

@@ -99,11 +99,11 @@ def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
         if model is None:
             values = [_pixels(torch.from_numpy(views_BCHW))] * len(mine)
         else:
-            seen = (id(model.tokenizer), model.input)
-            if seen not in tokens:
-                tokens[seen] = model.see(torch.from_numpy(views_BCHW).to(model.device).float() / 255)
+            key = (id(model.tokenizer), model.input)
+            if key not in tokens:
+                tokens[key] = model.see(torch.from_numpy(views_BCHW).to(model.device).float() / 255)
             with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                values = pooled(model, tokens[seen], [kinds[place].source for place in mine])
+                values = pooled(model, tokens[key], [kinds[place].source for place in mine])
         made.update({place: value.cpu().numpy() for place, value in zip(mine, values, strict=True)})
     return [made[place] for place in range(len(kinds))]
 

@@ -77,8 +77,8 @@ class CodeHead(Head):
         """Return the log-probability of codes, summed over the ids of a token."""
         log_p = F.log_softmax(_by_factor(predictions_BLX, self.spec).float(), dim=-1)
         ids = ids_BL if self.spec.factors > 1 else ids_BL[..., None]
-        found: Tensor = log_p.gather(-1, ids[..., None])[..., 0].sum(dim=-1)
-        return found
+        of_ids: Tensor = log_p.gather(-1, ids[..., None])[..., 0].sum(dim=-1)
+        return of_ids
 
     def cost(self, rows: float, low: int) -> PassCost:
         """M D V, and once again backward where the table gets no gradient. Kept: inputs of GELU and of the product."""

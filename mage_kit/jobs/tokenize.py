@@ -154,10 +154,10 @@ def _parts(recipe: Recipe, mirrored: bool, device: torch.device) -> tuple[Datase
     for name, config in (recipe.model.targets if isinstance(recipe.model, MageSection) else {}).items():
         targets[name] = assemble_target(name, config, recipe.seed)
         fill_target(targets[name], name, config, folder, recipe.name)
-    made = _Tokenizers(tokenizer.to(device), {name: other.to(device) for name, other in targets.items()}, streams)
-    if not any(spec.discrete for spec in made.specs().values()):
+    tokenizers = _Tokenizers(tokenizer.to(device), {name: other.to(device) for name, other in targets.items()}, streams)
+    if not any(spec.discrete for spec in tokenizers.specs().values()):
         raise RecipeError([f"$.tokenizer.kind: {recipe.tokenizer.kind}, has no codes to cache"], recipe.name)
-    return dataset, made
+    return dataset, tokenizers
 
 
 def _open(
@@ -280,10 +280,10 @@ def _encode(tokenizers: _Tokenizers, samples: list[Sample], card: CacheCard) -> 
     both = torch.stack([views, views.flip(-1)], dim=1) if card.mirrored == 2 else views[:, None]
     images = to_float(both.flatten(0, 1), device)
     with torch.autocast(device.type, torch.bfloat16, enabled=card.tokenizer["precision"] == "bfloat16"):
-        made = [
+        parts = [
             encode_streams(tokenizers.own, tokenizers.targets, tokenizers.streams, part)
             for part in images.split(_AT_ONCE)
         ]
-    whole = {name: torch.cat([part[name] for part in made]) for name in tokenizers.streams}
+    whole = {name: torch.cat([part[name] for part in parts]) for name in tokenizers.streams}
     shape = (len(samples), card.crops, card.mirrored)
     return {name: tokens.to("cpu", _kind(card, name)).unflatten(0, shape) for name, tokens in whole.items()}

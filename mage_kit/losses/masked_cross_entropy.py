@@ -26,8 +26,8 @@ class MaskedCrossEntropy(Loss):
 
     def forward(self, inputs: LossInputs) -> LossTerm:
         """Sum the rows' losses."""
-        made = cross_entropy_rows(inputs.predictions_MX, inputs.targets_M, self.label_smoothing)
-        return LossTerm((made.rows_M * inputs.weight_M).sum(), made.rows_M.detach(), made.hits_M)
+        cost = cross_entropy_rows(inputs.predictions_MX, inputs.targets_M, self.label_smoothing)
+        return LossTerm((cost.rows_M * inputs.weight_M).sum(), cost.rows_M.detach(), cost.hits_M)
 
     def count(self, masks: BatchMasks) -> float:
         """Return the number of masked tokens."""

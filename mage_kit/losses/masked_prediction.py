@@ -19,8 +19,8 @@ class MaskedPrediction(Loss):
 
     def forward(self, inputs: LossInputs) -> LossTerm:
         """Sum the rows' losses."""
-        made = inputs.head_rows(inputs.predictions_MX, inputs.targets_M)
-        return LossTerm((made.rows_M * inputs.weight_M).sum(), made.rows_M.detach(), made.hits_M)
+        cost = inputs.head_rows(inputs.predictions_MX, inputs.targets_M)
+        return LossTerm((cost.rows_M * inputs.weight_M).sum(), cost.rows_M.detach(), cost.hits_M)
 
     def count(self, masks: BatchMasks) -> float:
         """Return the number of masked tokens."""

@@ -90,16 +90,14 @@ class MaskedParts(WithBlocks):
         self.reads = read_streams(input, self.losses, self.streams)
         self.heads = nn.ModuleDict()
         if decoder is not None:
-            given = dict(heads or {})
+            rest = dict(heads or {})
             # A decoder that no loss reads keeps the head of its own tokens, if only to generate with.
             predicted = [loss.stream for loss in self.losses if isinstance(loss, Loss) and loss.reads_predictions]
             for name in dict.fromkeys(predicted or [input]):
-                made = given.pop(name, None) or default_head(
-                    self.streams[name], decoder.dim, encoder.dim, name == input
-                )
-                self.heads[name] = made
-            if given:
-                raise PartsError((f"heads.{min(given)}", "losses"), "no loss predicts that stream")
+                head = rest.pop(name, None) or default_head(self.streams[name], decoder.dim, encoder.dim, name == input)
+                self.heads[name] = head
+            if rest:
+                raise PartsError((f"heads.{min(rest)}", "losses"), "no loss predicts that stream")
         self.frozen = False
         self.backend: Backend = "auto"
         check_parts(self)

@@ -65,10 +65,10 @@ def check_parts(model: Assembled) -> None:
 
 def _check_wires(model: Assembled) -> None:
     for part, name, wanted, holder in _wires(model):
-        held = getattr(holder, name, wanted)
-        if held != wanted:
+        own = getattr(holder, name, wanted)
+        if own != wanted:
             source = {"num_tokens": "tokenizer", "dim": "decoder"}.get(name, "encoder")
-            raise PartsError((part, source), f"{type(holder).__name__} was made for {name} {held}, must be {wanted}")
+            raise PartsError((part, source), f"{type(holder).__name__} was made for {name} {own}, must be {wanted}")
 
 
 def _wires(model: Assembled) -> Iterator[tuple[str, str, Any, Any]]:

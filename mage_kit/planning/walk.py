@@ -240,10 +240,10 @@ def _embedding(cost: Cost, layer: TokenEmbedding, given: Any, made: Tensor, numb
 def _head(cost: Cost, layer: Head, given: tuple[Any, ...], made: Tensor, numbers: Numbers) -> None:
     """What the head says of itself, beside its linear layers and norms."""
     own = layer.cost(made.numel() / made.shape[-1], numbers.low)
-    cost.add(own.forward, own.backward, own.kept)
+    cost.add(own.forward, own.backward, own.stored)
 
 
 def _loss(cost: Cost, loss: Loss, given: tuple[Any, ...], made: Any, numbers: Numbers) -> None:
     """What a loss says of itself, beside its linear layers and norms."""
     own = loss.cost(given[0])
-    cost.add(own.forward, own.backward, own.kept)
+    cost.add(own.forward, own.backward, own.stored)

@@ -76,27 +76,27 @@ def assemble_mage(
         mask_ratio = collected.build("$.model.mask_ratio", MASK_RATIOS, section.mask_ratio, NoWires())
         encoder = collected.build("$.model.encoder", ENCODERS, section.encoder, NoWires())
         decoding = collected.attempt("$.model.generation", None, lambda: assemble_decoding(section.generation))
-        made = None
+        parts = None
         if tokenizer is not None and encoder is not None and None not in targets.values():
             others = {name: other for name, other in targets.items() if other is not None}
-            made = _on_tokens(collected, section, tokenizer, others, encoder)
+            parts = _on_tokens(collected, section, tokenizer, others, encoder)
         collected.raise_if_any(source)
-        assert made and tokenizer and encoder and mask_ratio and decoding
+        assert parts and tokenizer and encoder and mask_ratio and decoding
         with at("$.model"):
             return Mage(
                 tokenizer=tokenizer,
                 encoder=encoder,
-                decoder=made.decoder,
-                losses=made.losses,
+                decoder=parts.decoder,
+                losses=parts.losses,
                 mask_ratio=mask_ratio,
-                padding=made.padding,
+                padding=parts.padding,
                 drop=section.drop,  # type: ignore[arg-type]  # "lowest" is checked by the validator
                 ratio_group=section.ratio_group,
                 embedding=section.embedding,
                 decoding=decoding,
                 input=section.input,
-                targets=made.targets,
-                heads=made.heads,
+                targets=parts.targets,
+                heads=parts.heads,
             )
 
 
@@ -124,23 +124,23 @@ def _target(collected: Collected, name: str, config: ComponentConfig, seed: int)
 def _on_tokens(
     collected: Collected, section: MageSection, tokenizer: Tokenizer, targets: dict[str, Tokenizer], encoder: Encoder
 ) -> _OnTokens:
-    made, streams = _OnTokens(targets), stream_specs(tokenizer, targets)
+    parts, streams = _OnTokens(targets), stream_specs(tokenizer, targets)
     spec = streams.get(section.input, tokenizer.spec)  # a name that is none is told when they are put together
     if section.decoder is not None:
         wires = DecoderWires(encoder.dim, spec.grid.size)
-        made.decoder = collected.build("$.model.decoder", DECODERS, section.decoder, wires)
+        parts.decoder = collected.build("$.model.decoder", DECODERS, section.decoder, wires)
     for number, config in enumerate(section.losses):
         loss = collected.build(f"$.model.losses[{number}]", LOSSES, config, LossWires(spec, encoder.dim, streams))
-        made.losses += [] if loss is None else [Weighted(loss, config.get("weight"))]
-    if made.decoder is not None:
-        dim = made.decoder.dim
+        parts.losses += [] if loss is None else [Weighted(loss, config.get("weight"))]
+    if parts.decoder is not None:
+        dim = parts.decoder.dim
         if section.padding is not None:
-            made.padding = collected.build("$.model.padding", PADDINGS, section.padding, PaddingWires(dim))
+            parts.padding = collected.build("$.model.padding", PADDINGS, section.padding, PaddingWires(dim))
         for name, config in section.heads.items():
             wired = HeadWires(streams.get(name, spec), dim, encoder.dim, name == section.input)
             head = collected.build(f"$.model.heads.{name}", HEADS, config, wired)
-            made.heads |= {} if head is None else {name: head}
-    return made
+            parts.heads |= {} if head is None else {name: head}
+    return parts
 
 
 def describe_mage(model: Mage) -> dict[str, Any]:

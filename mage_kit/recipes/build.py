@@ -51,9 +51,9 @@ def untrained_like(recipe: Recipe, model: Mage) -> Mage:
         recipe: Of the model.
         model: Trained; its tokenizer is shared, other tokenizers' weights are copied.
     """
-    made = recipe.build_model(model.tokenizer)
-    made.targets.load_state_dict(model.targets.state_dict())
-    return made.to(model.device).eval()
+    untrained = recipe.build_model(model.tokenizer)
+    untrained.targets.load_state_dict(model.targets.state_dict())
+    return untrained.to(model.device).eval()
 
 
 @dataclass(frozen=True)

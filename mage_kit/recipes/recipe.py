@@ -127,8 +127,8 @@ class Recipe(Strict):
         Raises:
             RecipeError: With every problem of the result.
         """
-        held = self.model_dump(mode="json", by_alias=True)[section]
-        return self.extended(**{section: {**held, **values}})
+        before = self.model_dump(mode="json", by_alias=True)[section]
+        return self.extended(**{section: {**before, **values}})
 
     def fingerprint(self, *sections: str) -> str:
         """Return a SHA-256 over some sections, to tell whether a stored result still belongs to this recipe."""

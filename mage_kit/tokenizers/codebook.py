@@ -69,8 +69,8 @@ class CodebookTokenizer(Tokenizer):
     def encode_streams(self, images_BCHW: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return codes (B, L), features (B, L, W) as they are compared with codes, or both."""
         features_BLW = self.features(images_BCHW)
-        made = {TOKENS: self.quantize.nearest(features_BLW)} if TOKENS in names else {}
-        return made | ({FEATURES: self.quantize.prepare(features_BLW)} if FEATURES in names else {})
+        streams = {TOKENS: self.quantize.nearest(features_BLW)} if TOKENS in names else {}
+        return streams | ({FEATURES: self.quantize.prepare(features_BLW)} if FEATURES in names else {})
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Ids (B, L) -> images (B, C, H, W), not clamped."""

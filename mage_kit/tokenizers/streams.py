@@ -38,16 +38,16 @@ def encode_streams(
         names: Of the streams wanted.
         images_BCHW: float images in [0, 1].
     """
-    found: dict[str, Tensor] = {}
+    streams: dict[str, Tensor] = {}
     own = [name for name in tokenizer.streams if name in names]
     if own:
-        found |= tokenizer.encode_streams(images_BCHW, own)
+        streams |= tokenizer.encode_streams(images_BCHW, own)
     for name, other in targets.items():
-        wanted = [stream for stream in other.streams if _called(name, stream) in names]
-        if wanted:
-            made = other.encode_streams(images_BCHW, wanted)
-            found |= {_called(name, stream): made[stream] for stream in wanted}
-    return {name: found[name] for name in names}
+        own_names = [stream for stream in other.streams if _called(name, stream) in names]
+        if own_names:
+            encoded = other.encode_streams(images_BCHW, own_names)
+            streams |= {_called(name, stream): encoded[stream] for stream in own_names}
+    return {name: streams[name] for name in names}
 
 
 def tokenizer_of(stream: str, targets: Collection[str]) -> str | None:

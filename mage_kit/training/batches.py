@@ -109,11 +109,11 @@ def spread(path: str, batch: int, micro: int | None, name: str) -> BatchLayout:
     world = processes.world()
     if batch % world:
         advice = "--processes N starts another number of them"
-        found = [f"{path}.batch: {batch}, must be a multiple of the processes ({world}); {advice}"]
-        raise processes.shared(RecipeError(found, name))
+        lines = [f"{path}.batch: {batch}, must be a multiple of the processes ({world}); {advice}"]
+        raise processes.shared(RecipeError(lines, name))
     local = batch // world
-    chosen = min(micro or local, local)
-    if local % chosen:
-        found = [f"{path}.micro_batch: {chosen}, must divide a process's share ({local})"]
-        raise processes.shared(RecipeError(found, name))
-    return BatchLayout(batch, world, chosen)
+    size = min(micro or local, local)
+    if local % size:
+        lines = [f"{path}.micro_batch: {size}, must divide a process's share ({local})"]
+        raise processes.shared(RecipeError(lines, name))
+    return BatchLayout(batch, world, size)

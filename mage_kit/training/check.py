@@ -25,18 +25,18 @@ def check(recipe: Recipe) -> Parts:
     with torch.device("meta"):
         parts = build(recipe)
         tasks = build_tasks(recipe, parts)
-    found = _tokenizer_problems(recipe, parts.tokenizer)
+    problems = _tokenizer_problems(recipe, parts.tokenizer)
     if isinstance(parts.model, Mage):
-        found += _model_problems(parts.model)
+        problems += _model_problems(parts.model)
     for path, config in task_sections(recipe).items():
         if recipe.data is None:
-            found.append("$.data: missing, training needs it")
-        found += _misfit(recipe, path, config)
+            problems.append("$.data: missing, training needs it")
+        problems += _misfit(recipe, path, config)
         if path in tasks:
             facts = Facts(path, config.get("batch"), config.get("micro_batch"), recipe.data)
-            found += tasks[path].problems(facts)
-    if found:
-        raise RecipeError(list(dict.fromkeys(found)), recipe.name)
+            problems += tasks[path].problems(facts)
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)), recipe.name)
     return parts
 
 
@@ -66,31 +66,33 @@ def _misfit(recipe: Recipe, path: str, config: ComponentConfig) -> list[str]:
 
 
 def _tokenizer_problems(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
-    found = []
+    problems = []
     weights, first, training = recipe.tokenizer.get("weights"), recipe.tokenizer_training, recipe.training
     if not tokenizer.needs_training and weights is not None:
-        found.append("$.tokenizer.weights: given, but this tokenizer has nothing to load; must be null")
+        problems.append("$.tokenizer.weights: given, but this tokenizer has nothing to load; must be null")
     if first is not None and TASKS.get(first.kind).cls.makes != "tokenizer":
-        found.append(f"$.tokenizer_training.kind: '{first.kind}', must be a task that makes a tokenizer")
+        problems.append(f"$.tokenizer_training.kind: '{first.kind}', must be a task that makes a tokenizer")
     if training is None:
-        return found
+        return problems
     makes = TASKS.get(training.kind).cls.makes
     if makes == "tokenizer":
         if recipe.model is not None:
-            found.append(f"$.model and $.training.kind: '{training.kind}' makes a tokenizer alone; model must be null")
+            problems.append(
+                f"$.model and $.training.kind: '{training.kind}' makes a tokenizer alone; model must be null"
+            )
         if first is not None:
-            found.append("$.tokenizer_training: given, but $.training trains the tokenizer; must be null")
+            problems.append("$.tokenizer_training: given, but $.training trains the tokenizer; must be null")
         if not tokenizer.needs_training:
-            found.append(f"$.tokenizer.kind and $.training.kind: '{recipe.tokenizer.kind}' has nothing to train")
-        return found
+            problems.append(f"$.tokenizer.kind and $.training.kind: '{recipe.tokenizer.kind}' has nothing to train")
+        return problems
     if tokenizer.needs_training and weights is None and recipe.pretrained is None and first is None:
         others = "$.tokenizer_training" if recipe.model is None or recipe.model.kind == "mage" else "$.pretrained"
-        found.append(f"$.tokenizer.weights and {others}: both null, the tokenizer would stay untrained")
-    return found
+        problems.append(f"$.tokenizer.weights and {others}: both null, the tokenizer would stay untrained")
+    return problems
 
 
 def _model_problems(model: Mage) -> list[str]:
-    found = []
+    problems = []
     tests: dict[str, Callable[[], object]] = {
         "$.model.mask_ratio": lambda: model.draw_ratios(4, torch.Generator().manual_seed(0)),
         "$.model.generation.schedule": lambda: model.decoding.schedule.check(model.decoding.steps),
@@ -99,10 +101,10 @@ def _model_problems(model: Mage) -> list[str]:
         try:
             test()
         except ValueError as error:
-            found.append(f"{path}: {error}")
+            problems.append(f"{path}: {error}")
     if model.decoding.guidance is not None and model.classes is None:
-        found.append(
+        problems.append(
             "$.model.generation.guidance and $.model.decoder: guidance needs a decoder that is told the class, "
             f"{type(model.decoder).__name__} is not; must be null"
         )
-    return found
+    return problems

@@ -131,8 +131,8 @@ def load_checkpoint(path: Path, state: State) -> int:
         MageKitError: If it is damaged or belongs to another training.
     """
     means = any(player.mean for player in state.players)
-    wanted = ("weights", "optimizer", "sums", *(("ema",) if means else ()))
-    read = {name: read_tensors(path / f"{name}.safetensors") for name in wanted}
+    names = ("weights", "optimizer", "sums", *(("ema",) if means else ()))
+    read = {name: read_tensors(path / f"{name}.safetensors") for name in names}
     stored = read_json(path / "state.json")
     missing = [line for player in state.players for line in _missing(player, read)]
     if missing:
@@ -152,8 +152,8 @@ def _missing(player: Player, read: dict[str, dict[str, Tensor]]) -> list[str]:
     kinds = {name.rpartition("/")[2] for name in moments}  # none at all: saved before the first step that counted
     missing = [f"{name}/{kind}" for name in player.names for kind in sorted(kinds) if f"{name}/{kind}" not in moments]
     if player.mean:
-        held = _of(player, read["ema"])
-        missing += [f"ema/{name}" for name in player.mean.means if name not in held]
+        means = _of(player, read["ema"])
+        missing += [f"ema/{name}" for name in player.mean.means if name not in means]
     return missing
 
 
@@ -164,15 +164,15 @@ def _fill(player: Player, read: dict[str, dict[str, Tensor]], source: str) -> No
         place, _, kind = name.rpartition("/")
         moments.setdefault(place, {})[kind] = value
     for name, parameter in player.names.items():
-        player.held.state.pop(parameter, None)
+        player.optimizer.state.pop(parameter, None)
         for kind, value in moments.get(name, {}).items():
             is_count = kind == "step"
             placed = value.to(parameter.device) if is_count else processes.sharded_like(value, parameter)
-            player.held.state[parameter][kind] = placed
+            player.optimizer.state[parameter][kind] = placed
     if player.mean:
-        held = _of(player, read["ema"])
+        stored = _of(player, read["ema"])
         for name, mean in player.mean.means.items():
-            mean.copy_(processes.sharded_like(held[name], mean))
+            mean.copy_(processes.sharded_like(stored[name], mean))
 
 
 def _of(player: Player, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -229,13 +229,13 @@ def _tensors(state: State) -> dict[str, dict[str, Tensor]]:
     for player in state.players:
         weights |= {f"{player.name}/{name}": value for name, value in state_of(player.module).items()}
         for name, parameter in player.names.items():
-            held = player.held.state.get(parameter, {})
-            moments |= {f"{player.name}/{name}/{kind}": value for kind, value in held.items()}
+            kinds = player.optimizer.state.get(parameter, {})
+            moments |= {f"{player.name}/{name}/{kind}": value for kind, value in kinds.items()}
         if player.mean:
             means |= {f"{player.name}/{name}": value for name, value in player.mean.means.items()}
     sums = {name: processes.add_up(tensor.clone()) for name, tensor in sorted(state.sums.items())}
-    found = {"weights": weights, "optimizer": _whole(moments), "sums": _whole(sums)}
-    return found | ({"ema": _whole(means)} if means else {})
+    files = {"weights": weights, "optimizer": _whole(moments), "sums": _whole(sums)}
+    return files | ({"ema": _whole(means)} if means else {})
 
 
 def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -98,10 +98,10 @@ class Callbacks:
 
     def tell(self, event: StepEvent | LogEvent | CheckpointEvent | EndEvent) -> None:
         """Call those whom an event concerns; all processes take part, so that an error is everybody's."""
-        told: Mapping[type, tuple[Callable[[Any], None], ...]] = {
+        listeners: Mapping[type, tuple[Callable[[Any], None], ...]] = {
             StepEvent: self.on_step, LogEvent: self.on_log, CheckpointEvent: self.on_checkpoint, EndEvent: self.on_end,
         }  # fmt: skip
-        for function in told[type(event)]:
+        for function in listeners[type(event)]:
             processes.on_first(lambda function=function: function(event))  # type: ignore[misc]  # bound at once
 
 

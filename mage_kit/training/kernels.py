@@ -24,20 +24,20 @@ def kernel_problems(model: Any, device: torch.device, precision: str, images: in
         precision: As asked: "auto", "float32" or "bfloat16".
         images: At once in training.
     """
-    found = []
+    problems = []
     if model.backend == "triton":
         try:
             survey(device, model.backend)
         except ValueError as error:
-            found.append(f"$.kernels.{error}")
+            problems.append(f"$.kernels.{error}")
     if model.attention != "auto":
         for name in ("encoder", "decoder"):
             part = getattr(model, name, None)
             problem = None if part is None else _attention_problem(model, part, device, precision, images)
             if problem is not None:
-                found.append(f"$.kernels.attention: {model.attention}, cannot train here: {problem}")
+                problems.append(f"$.kernels.attention: {model.attention}, cannot train here: {problem}")
                 break
-    return found
+    return problems
 
 
 def part_attention(model: Any, part: nn.Module, device: torch.device, precision: str, images: int) -> Decision:

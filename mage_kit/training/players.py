@@ -84,14 +84,14 @@ class Player:
     Attributes:
         names: Its parameters by name, in the module's order; shards, where the engine shards.
         wrapped: Its objective as the engine runs it.
-        held: Its optimizer.
+        optimizer: Its optimizer, once it has entered.
         mean: The running mean of its parameters, if there is one.
         norm: Of its last gradient.
     """
 
     names: dict[str, nn.Parameter]
     wrapped: Any
-    held: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     mean: WeightMean | None
 
     def __init__(
@@ -106,7 +106,7 @@ class Player:
         ema: float | None = None,
     ) -> None:
         self.name, self.module, self.rate = name, module, rate
-        self.optimizer = optimizer or adamw()
+        self.make_optimizer = optimizer or adamw()
         self.clip, self.first_step, self.ema = clip, first_step, ema
         self.norm = 0.0
 
@@ -116,7 +116,7 @@ class Player:
         self.module.to(fabric.device)  # buffers and frozen parts too, which sharding does not move
         self.wrapped = fabric.setup_module(Objective(self.module, objective))
         self.names = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
-        self.held = self.optimizer(self.names)
+        self.optimizer = self.make_optimizer(self.names)
         self.mean = None if self.ema is None else WeightMean(self.names, self.ema)
 
     def plays(self, step: int) -> bool:

@@ -115,12 +115,12 @@ class Recovery:
             for player in self.players
             for name, value in player.names.items()
         }
-        found = processes.collect(name_the_module(roots, parameters, again))
-        return next((words for words in found if "output" in words), found[0])  # one process may see it, not others
+        places = processes.collect(name_the_module(roots, parameters, again))
+        return next((words for words in places if "output" in words), places[0])  # one process may see it, not others
 
     def _forget_gradients(self) -> None:
         for player in self.players:
-            player.held.zero_grad()
+            player.optimizer.zero_grad()
 
     def _roll_back(self, why: str, step: int) -> int:
         """Take up the last good checkpoint again, with other dropout; or stop, when that was done often enough."""

@@ -162,9 +162,9 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
 def _trained(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
     """Paths of the sections that are carried out, in order."""
     assert recipe.training is not None
-    given = recipe.tokenizer.get("weights") is not None or recipe.pretrained is not None
+    has_weights = recipe.tokenizer.get("weights") is not None or recipe.pretrained is not None
     alone = TASKS.get(recipe.training.kind).cls.makes == "tokenizer"
-    first = tokenizer.needs_training and not given and not alone
+    first = tokenizer.needs_training and not has_weights and not alone
     return [*(["$.tokenizer_training"] if first else []), "$.training"]
 
 

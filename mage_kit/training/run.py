@@ -63,9 +63,9 @@ class Run:
 
     def choose(self, name: str, words: str, decide: Callable[[], Decision]) -> Decision:
         """Return what was decided when the run began, and say it; see `tasks.base.Choose`."""
-        made = self.decisions.get(name, decide)
-        self.reporter.say(f"{words.format(made.value)}: {made.reason}")
-        return made
+        decision = self.decisions.get(name, decide)
+        self.reporter.say(f"{words.format(decision.value)}: {decision.reason}")
+        return decision
 
 
 @contextlib.contextmanager
@@ -84,10 +84,10 @@ def is_done(job: Job, run: Run) -> bool:
     if job.fingerprint is not None:
         alone = resolved.model is None
         form = dict(resolved.tokenizer_form)
-        found = take_trained(resolved.tokenizer, form, job.fingerprint, run.out, beside=not alone, reporter=reporter)
-        if found and alone:
+        is_there = take_trained(resolved.tokenizer, form, job.fingerprint, run.out, beside=not alone, reporter=reporter)
+        if is_there and alone:
             reporter.say(f"{run.out} is complete; nothing to do")
-        return found
+        return is_there
     if processes.on_first((run.out / MODEL_FILE).is_file):
         reporter.say(f"{run.out} is complete; nothing to do")
         return True
@@ -109,10 +109,10 @@ def begin(job: Job, run: Run) -> str:
             return Decision("float32", f"the task '{type(task).__name__}' has no pass to time")
         return choose_precision(job.precision, device, probe or _nothing)
 
-    chosen = run.choose(f"{stage}_precision", f"{stage} in {{}}", precision).value
-    task.decide(run.choose, device, chosen, job.layout.micro)
+    precision_here = run.choose(f"{stage}_precision", f"{stage} in {{}}", precision).value
+    task.decide(run.choose, device, precision_here, job.layout.micro)
     meet(job, run)
-    return chosen
+    return precision_here
 
 
 def meet(job: Job, run: Run) -> None:

@@ -86,8 +86,8 @@ def train(
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
     resolved = processes.first_ahead(partial(_prepare, recipe, folder, resume, device, images))
     with contextlib.closing(TensorBoard(folder)) as board:
-        told = {"on_step": on_step, "on_log": on_log, "on_checkpoint": on_checkpoint, "on_end": on_end}
-        callbacks = Callbacks(**{name: (each,) if each else () for name, each in told.items()})  # type: ignore[arg-type]
+        listeners = {"on_step": on_step, "on_log": on_log, "on_checkpoint": on_checkpoint, "on_end": on_end}
+        callbacks = Callbacks(**{name: (each,) if each else () for name, each in listeners.items()})  # type: ignore[arg-type]
         callbacks = Callbacks(
             callbacks.on_step, (board.on_log, *callbacks.on_log), callbacks.on_checkpoint, callbacks.on_end
         )
@@ -145,7 +145,7 @@ class Loop:
         self.broken = broken_images(job, run)
         self.recovery = Recovery(job, run, self.players, self.broken)
         self.state = self.recovery.state
-        self.done, self.told = 0, False
+        self.done, self.stopping = 0, False
         self._say()
 
     def run(self, until: int | None = None) -> None:
@@ -173,7 +173,7 @@ class Loop:
                     self.done = step + 1 if back is None else back
                     if back is not None:
                         break
-                    if self.told and self.done < last:
+                    if self.stopping and self.done < last:
                         self.recovery.stop()
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
@@ -189,9 +189,9 @@ class Loop:
         before = self.recovery.copied()
         self.seed(step)
         objectives = self.gradients(batch, step)
-        told = torch.full_like(objectives[:1], float(self._run.signals.received is not None))
-        *totals, told_any = processes.add_up(torch.cat([objectives, told])).tolist()
-        self.told = told_any > 0
+        stopping = torch.full_like(objectives[:1], float(self._run.signals.received is not None))
+        *totals, any_stopping = processes.add_up(torch.cat([objectives, stopping])).tolist()
+        self.stopping = any_stopping > 0
         playing = [player for player in self.players if player.plays(step)]
         for player in playing:
             player.norm = clip_gradients(player.names.values(), player.clip)
@@ -208,9 +208,9 @@ class Loop:
         return good
 
     def _move(self, player: Player, step: int) -> None:
-        set_lr(player.held, player.rate_at(step, self.job.steps))
-        player.held.step()
-        player.held.zero_grad()
+        set_lr(player.optimizer, player.rate_at(step, self.job.steps))
+        player.optimizer.step()
+        player.optimizer.zero_grad()
         if player.mean is not None:
             player.mean.update(step + 1 - player.first_step)
 

@@ -29,10 +29,10 @@ def take_trained(
         reporter: Where words go.
     """
     own = out / TOKENIZER_FOLDER
-    found = processes.on_first(lambda: _find(tokenizer, wanted, fingerprint, own, beside, reporter))
-    if found and not processes.is_first():
+    is_there = processes.on_first(lambda: _find(tokenizer, wanted, fingerprint, own, beside, reporter))
+    if is_there and not processes.is_first():
         fill_tokenizer(tokenizer, wanted, WeightFolder(own), str(own))
-    return found
+    return is_there
 
 
 def _find(

@@ -145,8 +145,8 @@ def test_a_fine_tuning_step_is_the_one_written_out_by_hand(before: Path, mixup: 
     (batch,) = batches(dataset, Order(len(dataset), 16, 0), 3, 4, recipe.seed, 0)
     (loss,) = loop.gradients(batch, 3)
     (player,) = loop.players
-    set_lr(player.held, player.rate.peak)
-    player.held.step()
+    set_lr(player.optimizer, player.rate.peak)
+    player.optimizer.step()
 
     images = batch.images_TCHW.float() / 255
     random = np.random.Generator(np.random.PCG64(derive(recipe.seed, "mix", 3)))

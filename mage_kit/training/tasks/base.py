@@ -203,13 +203,13 @@ class Task(ABC):
 
     def tally(self, name: str, value: Tensor) -> None:
         """Add a number of the pass at hand to what `read` averages: over passes, processes, and steps."""
-        held = self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64, device=value.device))
-        held.add_(value.detach().double() * self.share)
+        total = self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64, device=value.device))
+        total.add_(value.detach().double() * self.share)
 
     def count_step(self) -> None:
         """Count a step that was computed."""
-        held = self.sums.setdefault("steps", torch.zeros(1, dtype=torch.float64, device=self.context.device))
-        held.add_(float(is_first()))
+        total = self.sums.setdefault("steps", torch.zeros(1, dtype=torch.float64, device=self.context.device))
+        total.add_(float(is_first()))
 
     def read(self) -> dict[str, Any]:
         """Return the metrics of all processes gathered since the last call, with "loss", and start again.

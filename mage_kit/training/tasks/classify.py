@@ -126,24 +126,24 @@ class Classify(TokenTask):
     def problems(self, facts: Facts) -> list[str]:
         """What the settings demand of one another."""
         path, model, mixes = facts.path, self.model, self.mixes
-        found = []
+        problems = []
         for name, size in {"batch": facts.batch, "micro_batch": facts.micro_batch}.items():
             if mixes and size is not None and size % 2:
-                found.append(f"{path}.{name}: {size}, must be even: {' and '.join(mixes)} take images by twos")
-        found += super().problems(facts)
+                problems.append(f"{path}.{name}: {size}, must be even: {' and '.join(mixes)} take images by twos")
+        problems += super().problems(facts)
         if self.optimizer == "lars" and self.layer_decay != 1:
-            found.append(f"{path}.layer_decay: {self.layer_decay:g}, must be 1: lars has one rate")
+            problems.append(f"{path}.layer_decay: {self.layer_decay:g}, must be 1: lars has one rate")
         if self.layer_decay != 1 and not model.blocks:
-            found.append(f"{path}.layer_decay and $.model.encoder: {type(model.encoder).__name__} has no blocks")
+            problems.append(f"{path}.layer_decay and $.model.encoder: {type(model.encoder).__name__} has no blocks")
         if facts.data is not None and facts.data.kind == "token_cache" and mixes:
-            found.append(f"$.data and {path}.{mixes[0]}: pixels are mixed before the tokenizer; tokens cannot be")
+            problems.append(f"$.data and {path}.{mixes[0]}: pixels are mixed before the tokenizer; tokens cannot be")
         if self.images_per_class is not None and facts.batch > self.images_per_class * model.classes:
             most = self.images_per_class * model.classes
-            found.append(f"{path}.batch: {facts.batch}, must be at most images_per_class x classes ({most})")
+            problems.append(f"{path}.batch: {facts.batch}, must be at most images_per_class x classes ({most})")
         if model.batch_norm is not None and not model.frozen:
             rule = "a probe's encoder is frozen; name one under pretrained"
-            found.append(f"$.model.head and $.pretrained.freeze: {rule}")
-        return found
+            problems.append(f"$.model.head and $.pretrained.freeze: {rule}")
+        return problems
 
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
         """Take labelled images, some of each class where that is asked, and those that accuracy is measured on."""
@@ -187,8 +187,8 @@ class Classify(TokenTask):
     def enter(self, context: Context) -> None:
         """Make a place for accuracies."""
         super().enter(context)
-        held = self._held_out
-        self._looks = None if held is None else Validation(held, context.log, context.reporter)
+        images = self._held_out
+        self._looks = None if images is None else Validation(images, context.log, context.reporter)
 
     def rate(self) -> Rate:
         """Return the learning rate by step, down to the least."""

@@ -48,11 +48,11 @@ class Contrast(Masked):
 
     def problems(self, facts: Facts) -> list[str]:
         """Losses on predictions, and a decoder that nobody would read."""
-        found = super().problems(facts)
+        problems = super().problems(facts)
         for number, loss in enumerate(self.model.losses):
             if isinstance(loss, Loss) and loss.reads_predictions:
                 rule = "must be null or the task masked: contrast predicts nothing"
-                found.append(f"$.model.losses[{number}] and {facts.path}.kind: the loss reads predictions, {rule}")
+                problems.append(f"$.model.losses[{number}] and {facts.path}.kind: the loss reads predictions, {rule}")
         if self.model.decoder is not None:
-            found.append(f"$.model.decoder and {facts.path}.kind: nothing reads a decoder here, must be null")
-        return found
+            problems.append(f"$.model.decoder and {facts.path}.kind: nothing reads a decoder here, must be null")
+        return problems

@@ -110,17 +110,17 @@ class Masked(TokenTask):
 
     def problems(self, facts: Facts) -> list[str]:
         """Views that the data does not give; samples of what cannot generate."""
-        model, found = self.model, super().problems(facts)
+        model, problems = self.model, super().problems(facts)
         augment = getattr(facts.data, "augment", None)
         if augment is not None and augment.views < model.views:
             number = next(i for i, loss in enumerate(model.losses) if getattr(loss, "needs_views", 1) > augment.views)
-            found.append(
+            problems.append(
                 f"$.model.losses[{number}] and $.data.augment.views: the loss needs {model.views} views, "
                 f"the data gives {augment.views}"
             )
         if self.samples_every is not None and not model.generates:
-            found.append(f"{facts.path}.samples_every: given, but generation needs codes to draw, must be null")
-        return found
+            problems.append(f"{facts.path}.samples_every: given, but generation needs codes to draw, must be null")
+        return problems
 
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
         """Take images with views enough, and with the classes that the decoder is to be told of."""
@@ -159,11 +159,11 @@ class Masked(TokenTask):
         self.sums["bins"] = self.bins.sums_3K
         self.weights = torch.tensor(model.loss_weights, device=context.device)
         self._pristine = copy.deepcopy(model) if self.samples_every and self.shard and world() > 1 else None
-        seen = layout.micro * layout.world
-        if seen < layout.batch and self.contrasts:
+        at_once = layout.micro * layout.world
+        if at_once < layout.batch and self.contrasts:
             context.reporter.say(
                 f"warning: training.micro_batch {layout.micro} on {layout.world} processes: a contrastive loss sees "
-                f"the negatives of {seen} of the {layout.batch} images only; "
+                f"the negatives of {at_once} of the {layout.batch} images only; "
                 "accumulation is no larger contrastive batch"
             )
 

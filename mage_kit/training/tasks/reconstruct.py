@@ -59,10 +59,10 @@ class Reconstruct(Task):
         probed.start_training()
         height, width = probed.image_size
         count = max(1, min(32, _PROBED // (height * width)))
-        made = torch.rand(count, probed.channels, height, width, device=device)
+        images_BCHW = torch.rand(count, probed.channels, height, width, device=device)
 
         def run() -> None:
-            probed.objective(made, 0.0, torch.Generator().manual_seed(0)).total.backward()
+            probed.objective(images_BCHW, 0.0, torch.Generator().manual_seed(0)).total.backward()
 
         return run
 

@@ -82,9 +82,9 @@ class TokenTask(Task):
             def form(part: nn.Module = part) -> Decision:
                 return part_attention(model, part, device, precision, images)
 
-            chosen = choose(f"attention_{name}", f"attention of the {name} by {{}}", form).value
-            asked = model.attention != "auto" or model.backend == "reference"
-            model.set_attention(chosen, None if asked else "sdpa", part)
+            name_of_form = choose(f"attention_{name}", f"attention of the {name} by {{}}", form).value
+            by_name = model.attention != "auto" or model.backend == "reference"
+            model.set_attention(name_of_form, None if by_name else "sdpa", part)
 
     def enter(self, context: Context) -> None:
         """Lay the tokenizer out as convolutions run faster."""
@@ -114,8 +114,8 @@ class TokenTask(Task):
     def encode_floats(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         """Return streams of float images in [0, 1], in the precision that was chosen for the tokenizer."""
         with torch.autocast(self.context.device.type, torch.bfloat16, enabled=self._bfloat16_tokens):
-            made = [self.model.tokenize(part) for part in images_BCHW.split(_TOKENISED)]
-        return {name: torch.cat([part[name] for part in made]) for name in made[0]}
+            parts = [self.model.tokenize(part) for part in images_BCHW.split(_TOKENISED)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def made_tokens(spec: TokenSpec, images: int, device: torch.device) -> Tensor:
