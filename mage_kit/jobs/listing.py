@@ -73,6 +73,8 @@ def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
         return " or ".join(_type(option, definitions) for option in field["anyOf"])
     if "const" in field or "enum" in field:
         return " | ".join(json.dumps(value) for value in field.get("enum", [field.get("const")]))
+    if "oneOf" in field:
+        return str(field.get("description", "any")).removeprefix("One of the registered ").rstrip(".")
     words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {field[name]:g}" for name, sign in words.items() if name in field]
     return " ".join([str(field.get("type", "any")), ", ".join(bounds)]).strip()
