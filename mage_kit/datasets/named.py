@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mage_kit.datasets.base import Dataset, Sample
+from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
 from mage_kit.datasets.chosen import Chosen
 from mage_kit.errors import MageKitError
+from mage_kit.signature import ComponentConfig
 
 _SHOWN = 3
 
@@ -48,6 +49,21 @@ class Renumbered(Chosen):
     def identity(self) -> dict[str, object]:
         """Return the source's: images and names are the same."""
         return self.source.identity()
+
+
+def open_by_names(config: ComponentConfig, wires: DatasetWires, classes: Sequence[str]) -> Dataset:
+    """Open a data set, its classes numbered as they were learned where both have names.
+
+    Args:
+        config: Of the data set.
+        wires: What the tokenizer wires into it.
+        classes: Names of the classes, in the order of their numbers; none leaves its own.
+
+    Raises:
+        MageKitError: If it cannot be opened, or has a class that is not among them.
+    """
+    dataset = DATASETS.build(config, wires)
+    return by_names(dataset, classes) if classes and dataset.classes else dataset
 
 
 def by_names(dataset: Dataset, classes: Sequence[str]) -> Dataset:

@@ -41,7 +41,7 @@ from mage_kit.tokenizers.streams import encode_streams, stream_specs
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.check import check
 from mage_kit.training.resolve import fill_target
-from mage_kit.training.sources import WeightFolder, fill_tokenizer
+from mage_kit.training.sources import WeightFolders, fill_tokenizer
 from mage_kit.training.tasks.base import to_float
 from mage_kit.training.tasks.tokens import token_precision
 
@@ -143,11 +143,7 @@ def _parts(recipe: Recipe, mirrored: bool, device: torch.device) -> tuple[Datase
         raise RecipeError(["$.data: a token cache already, must be images"], recipe.name)
     if mirrored and not dataset.augment.flip:
         raise RecipeError(["$.data.augment.flip: 0, so --flip would make what training never sees"], recipe.name)
-    folders: dict[Path, WeightFolder] = {}
-
-    def folder(place: str) -> WeightFolder:
-        return folders.setdefault(Path(place).resolve(), WeightFolder(Path(place)))
-
+    folder = WeightFolders()
     if weights is not None:
         fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), folder(weights), recipe.name)
     targets = {}

@@ -154,19 +154,19 @@ class Mage(MaskedParts):
         plan = full_plan(masked_BL)
         latents_BSD = self.encoder.norm(self.encode(ids_BL, plan))
 
-        def predict(told: Condition | None) -> Tensor:
-            features = self.decode(latents_BSD, plan, told)
+        def predict(known: Condition | None) -> Tensor:
+            features = self.decode(latents_BSD, plan, known)
             if rows_M is not None:
                 features = features.flatten(0, 1).index_select(0, rows_M)
             predictions: Tensor = head(features, self.embedding)
             return predictions
 
-        told = predict(condition)
+        conditional = predict(condition)
         if not guidance or condition is None:
-            return told
-        told = told.float()
-        guided = told + guidance * (told - predict(condition.without()).float())
-        return torch.where(told.isneginf(), told, guided)  # a code that may not be drawn stays one
+            return conditional
+        conditional = conditional.float()
+        guided = conditional + guidance * (conditional - predict(condition.without()).float())
+        return torch.where(conditional.isneginf(), conditional, guided)  # a code that may not be drawn stays one
 
     def token_features(self, tokens: Tensor) -> Tensor:
         """Return mean features (B, D) of the patch positions of the last block, nothing masked, nothing dropped."""

@@ -253,8 +253,7 @@ class MaskedParts(WithBlocks):
         Args:
             images_BCHW: float images in [0, 1] of the tokenizers' size.
         """
-        others = {name: other for name, other in self.targets.items() if isinstance(other, Tokenizer)}
-        return encode_streams(self.tokenizer, others, self.reads, images_BCHW)
+        return self._encoded(self.reads, images_BCHW)
 
     def see(self, images_BCHW: Tensor) -> Tensor:
         """Return the tokens of images that the encoder sees.
@@ -262,8 +261,11 @@ class MaskedParts(WithBlocks):
         Args:
             images_BCHW: float images in [0, 1] of the tokenizer's size.
         """
+        return self._encoded((self.input,), images_BCHW)[self.input]
+
+    def _encoded(self, names: tuple[str, ...], images_BCHW: Tensor) -> dict[str, Tensor]:
         others = {name: other for name, other in self.targets.items() if isinstance(other, Tokenizer)}
-        return encode_streams(self.tokenizer, others, (self.input,), images_BCHW)[self.input]
+        return encode_streams(self.tokenizer, others, names, images_BCHW)
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, ValidationError
 
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
-from mage_kit.datasets.named import by_names
+from mage_kit.datasets.named import open_by_names
 from mage_kit.encoders import ENCODERS
 from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.fields import NonNegative
@@ -225,9 +225,7 @@ class Recipe(Strict):
         with torch.device("meta"):
             tokenizer = self.build_tokenizer()
         with at(f"$.{name}", config):
-            dataset = DATASETS.build(config, DatasetWires(tokenizer.image_size, tokenizer.channels))
-            if classes and dataset.classes:
-                dataset = by_names(dataset, classes)
+            dataset = open_by_names(config, DatasetWires(tokenizer.image_size, tokenizer.channels), classes)
         if isinstance(self.model, ClassifierSection) and self.model.classes != len(dataset.classes):
             has = f"{len(dataset.classes)} classes" if dataset.classes else "no labels"
             raise RecipeError([f"$.model.classes and $.{name}: {self.model.classes}, the data has {has}"], self.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import BatchLayout, spread
 from mage_kit.training.check import build_tasks, check, task_sections
 from mage_kit.training.kernels import kernel_problems
-from mage_kit.training.sources import WeightFolder, fill_encoder, fill_tokenizer
+from mage_kit.training.sources import WeightFolders, fill_encoder, fill_tokenizer
 from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Facts, Task
 
 Images = tuple[Dataset, Dataset | None]
@@ -187,11 +187,7 @@ def _raise(found: list[str], recipe: Recipe) -> None:
 
 def _load(recipe: Recipe, dataset: Dataset) -> Parts:
     """Build tokenizer and model, and fill in what the recipe names; each folder is opened once."""
-    folders: dict[Path, WeightFolder] = {}
-
-    def folder(place: str) -> WeightFolder:
-        return folders.setdefault(Path(place).resolve(), WeightFolder(Path(place)))
-
+    folder = WeightFolders()
     tokenizer = recipe.build_tokenizer()
     weights, pretrained = recipe.tokenizer.get("weights"), recipe.pretrained
     if weights is None and pretrained is not None and tokenizer.needs_training:
@@ -211,9 +207,7 @@ def _load(recipe: Recipe, dataset: Dataset) -> Parts:
     return parts
 
 
-def _fill_targets(
-    recipe: Recipe, model: Mage | MageClassifier | None, folder: Callable[[str], WeightFolder]
-) -> dict[str, Tokenizer]:
+def _fill_targets(recipe: Recipe, model: Mage | MageClassifier | None, folder: WeightFolders) -> dict[str, Tokenizer]:
     """Fill the other tokenizers, which nothing trains here; return them."""
     if not isinstance(model, Mage) or not isinstance(recipe.model, MageSection):
         return {}
@@ -225,9 +219,7 @@ def _fill_targets(
     return filled
 
 
-def fill_target(
-    tokenizer: Tokenizer, name: str, config: ComponentConfig, folder: Callable[[str], WeightFolder], recipe: str
-) -> None:
+def fill_target(tokenizer: Tokenizer, name: str, config: ComponentConfig, folder: WeightFolders, recipe: str) -> None:
     """Fill another tokenizer from the folder that its section names.
 
     Args:

@@ -83,6 +83,17 @@ class WeightFolder:
         return form, read_tensors(inner / TOKENIZER_FILE)
 
 
+class WeightFolders:
+    """Folders by place, each opened once however often it is asked for."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, WeightFolder] = {}
+
+    def __call__(self, place: str) -> WeightFolder:
+        """Return the folder at a place."""
+        return self._folders.setdefault(Path(place).resolve(), WeightFolder(Path(place)))
+
+
 def fill_tokenizer(
     tokenizer: Tokenizer, wanted: dict[str, Any], source: WeightFolder, name: str, path: str = "$.tokenizer"
 ) -> None:

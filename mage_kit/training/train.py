@@ -86,10 +86,11 @@ def train(
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
     resolved = processes.first_ahead(partial(_prepare, recipe, folder, resume, device, images))
     with contextlib.closing(TensorBoard(folder)) as board:
-        listeners = {"on_step": on_step, "on_log": on_log, "on_checkpoint": on_checkpoint, "on_end": on_end}
-        callbacks = Callbacks(**{name: (each,) if each else () for name, each in listeners.items()})  # type: ignore[arg-type]
         callbacks = Callbacks(
-            callbacks.on_step, (board.on_log, *callbacks.on_log), callbacks.on_checkpoint, callbacks.on_end
+            on_step=(on_step,) if on_step else (),
+            on_log=(board.on_log, on_log) if on_log else (board.on_log,),
+            on_checkpoint=(on_checkpoint,) if on_checkpoint else (),
+            on_end=(on_end,) if on_end else (),
         )
         with open_run(resolved, folder, device, reporter, callbacks) as run:
             for number, job in enumerate(resolved.jobs):

@@ -113,6 +113,10 @@ def test_what_does_not_fit_the_data_is_told_before_there_is_a_folder(before: Pat
             "images_per_class: 200, class '0' has 155 images",
         ),
         (("pretrained.weights=nowhere",), "nowhere"),
+        (
+            ('training.validation={"kind": "image_folder", "path": "nowhere"}',),
+            r"\$.training.validation.path: 'nowhere', must be a folder",
+        ),
     ):
         with pytest.raises(mk.MageKitError, match=said):
             train(tuned(before, *changes), tmp_path / "run")

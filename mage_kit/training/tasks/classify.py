@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.datasets.chosen import few_of_each
-from mage_kit.datasets.named import by_names
+from mage_kit.datasets.named import open_by_names
 from mage_kit.draws import derive
 from mage_kit.errors import RecipeError
 from mage_kit.fields import Fraction, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.models import MageClassifier
+from mage_kit.recipes.places import at
 from mage_kit.signature import ComponentConfig
 from mage_kit.tokenizers import TOKENS
 from mage_kit.training.batches import IMAGES, Batch
@@ -150,9 +151,8 @@ class Classify(TokenTask):
         self._held_out = validation
         if validation is None and self.validation is not None:
             wires = DatasetWires(images.image_size, images.channels)
-            self._held_out = DATASETS.build(self.validation, wires)
-            if images.classes and self._held_out.classes:
-                self._held_out = by_names(self._held_out, images.classes)
+            with at(f"{path}.validation", self.validation):
+                self._held_out = open_by_names(self.validation, wires, images.classes)
         for place, held in (("$.data", images), (f"{path}.validation", self._held_out)):
             if held is None:
                 continue
