@@ -18,13 +18,17 @@ from mage_kit.registry import FAMILIES
 from tests import build
 
 
-@pytest.fixture(autouse=True)
-def registries() -> Iterator[None]:
-    """Forget what a test registered, so that no test sees another's components."""
+def forget_new_kinds() -> Iterator[None]:
+    """Put the registries back as they were, so that no test sees another's components."""
     before = {family: dict(registry._entries) for family, registry in FAMILIES.items()}
     yield
     for family, entries in before.items():
         FAMILIES[family]._entries = entries
+
+
+# Fixtures of a module run before those of its tests: what they register lasts as long as the module.
+module_registries = pytest.fixture(autouse=True, scope="module")(forget_new_kinds)
+registries = pytest.fixture(autouse=True)(forget_new_kinds)
 
 
 @pytest.fixture(autouse=True, scope="session")
