@@ -99,11 +99,13 @@ class Registry(Generic[T, W]):
         """Make the component that a validated config describes, with the values wired into it."""
         entry = self.get(config.kind)
         wired = [getattr(wires, name) for name in entry.wires]
-        made = entry.cls(*wired, **{name: getattr(config, name) for name in self.parameters(entry)})
-        lost = [name for name in self.parameters(entry) if not hasattr(made, name)]
-        if lost:
-            raise MageKitError(f"{entry.cls.__name__} keeps no attribute '{lost[0]}'; its recipe could not be written")
-        return made
+        component = entry.cls(*wired, **{name: getattr(config, name) for name in self.parameters(entry)})
+        absent = [name for name in self.parameters(entry) if not hasattr(component, name)]
+        if absent:
+            raise MageKitError(
+                f"{entry.cls.__name__} keeps no attribute '{absent[0]}'; its recipe could not be written"
+            )
+        return component
 
     def parameters(self, entry: Entry[T]) -> list[str]:
         """Return the names of a component's keywords, without kind and slot fields."""
@@ -193,9 +195,9 @@ class Slot:
             )
         return self.registry.parse(value)
 
-    def _kind_error(self, kind: Any, given: bool) -> PydanticCustomError:
+    def _kind_error(self, kind: Any, is_there: bool) -> PydanticCustomError:
         family, known = self.registry.family, self.registry.kinds()
-        if not given:
+        if not is_there:
             text = f"missing, one of: {', '.join(known)}"
         else:
             hint = nearest(kind, known) if isinstance(kind, str) else ""

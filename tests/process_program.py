@@ -33,7 +33,7 @@ def gradients(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
     player.optimizer.step()
     result |= {f"after.{name}": processes.whole(held) for name, held in player.names.items()}
     record = task.read()
-    result["loss"] = torch.tensor([float(loss), record["loss"], record["accuracy"]], dtype=torch.float64)
+    result["loss"] = torch.tensor([float(loss), record["loss"], record.get("accuracy", 0.0)], dtype=torch.float64)
     index = processes.collect(batch.index_B.tolist())
     result["index"] = torch.tensor([place for part in index for place in part])
     pieces = task.cut(batch, TrainingStep(3, loop.job.steps, recipe.seed))

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import mage_kit as mk
-from mage_kit import files
+from mage_kit import files, processes
 from mage_kit.cli import runs
 from mage_kit.training.checkpoints import list_checkpoints
+from mage_kit.training.events import Callbacks
 from mage_kit.training.metrics import read_metrics
 from tests.test_recipe import RECIPES
 from tests.test_training import small
@@ -171,6 +172,15 @@ def test_callbacks_are_told_what_happens(tmp_path: Path) -> None:
     assert set(list_checkpoints(out / "checkpoints" / "model")) <= set(saved) and len(saved) == 4
     ends = [(event.stage, event.folder) for event in events if isinstance(event, mk.EndEvent)]
     assert ends == [("tokenizer", out / "tokenizer"), ("model", out)]
+
+
+def test_processes_that_listen_to_different_events_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would wait for each other for ever."""
+    mine = Callbacks(on_step=(print,))
+    mine.check_alike()
+    monkeypatch.setattr(processes, "collect", lambda value: [value, {**value, "on_step": 0}])
+    with pytest.raises(ValueError, match="on_step: a function in some processes, None in others"):
+        mine.check_alike()
 
 
 def test_what_a_callback_raises_ends_the_run(tmp_path: Path) -> None:

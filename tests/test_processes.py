@@ -22,6 +22,7 @@ from mage_kit.losses import Gather
 from mage_kit.training.batches import spread
 from mage_kit.training.metrics import read_metrics
 from tests.loops import loop_of
+from tests.test_core import contrast
 from tests.test_training import small
 
 CONTRAST = [
@@ -96,6 +97,16 @@ def test_labels_and_a_frozen_encoder_over_processes(flags: tuple[str, ...], tmp_
     close({name: one[name] for name in kept}, {name: many[name] for name in kept}, 1e-5)
     assert not [name for name in one if name.startswith(("encoder.", "embedding."))]
     assert float(one["decoder.class_rows.weight"].abs().sum(dim=1).count_nonzero()) >= 8, "labels, and one for none"
+
+
+def test_contrast_alone_over_processes(tmp_path: Path) -> None:
+    """No mask and no decoder: negatives and gradients of the joined batch, and nothing left out of the gradient."""
+    recipe = contrast("training.batch=16", "training.precision=float32", *(d for d in DRY if "decoder" not in d))
+    one, two = (run("gradients", recipe, tmp_path, count) for count in (1, 2))
+    kept = [name for name in one if not name.startswith("after.")]
+    close({name: one[name] for name in kept}, {name: two[name] for name in kept}, 1e-5)
+    assert not bool(one["masks"].any()) and float(one["norm"]) > 0.01
+    assert {name.split(".")[0] for name in kept if "." in name} == {"embedding", "encoder", "losses"}
 
 
 def test_the_gate_has_images_on_both_sides(tmp_path: Path) -> None:

@@ -167,6 +167,25 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str) -> None:
         mk.Recipe.load(tmp_path)
 
 
+def test_recipes_of_a_classifier_and_of_a_tokenizer_build_the_same_again(tmp_path: Path) -> None:
+    tokenizer = build.vqgan()
+    classifier = mk.MageClassifier(
+        tokenizer=tokenizer, encoder=mk.ViTEncoder(dim=32, depth=2, heads=2), classes=7, head="probe", drop_path=0.1
+    )
+    for part, name in ((classifier, "mine"), (tokenizer, "theirs")):
+        recipe = mk.Recipe.of(part, name)
+        assert mk.Recipe.parse(json.loads(recipe.to_json())).to_json() == recipe.to_json() and recipe.name == name
+        again = mk.build(recipe)
+        other = again.tokenizer if again.model is None else again.model
+        assert type(other) is type(part) and mk.Recipe.of(other, name).to_json() == recipe.to_json()
+        shapes = [{name: tensor.shape for name, tensor in each.state_dict().items()} for each in (part, other)]
+        assert shapes[0] == shapes[1]
+    assert mk.Recipe.of(tokenizer).model is None
+    training = {"kind": "reconstruct", "steps": 2, "batch": 8}
+    data = json.loads((RECIPES / "digits_demo.json").read_text())["data"]
+    mk.check(mk.Recipe.of(tokenizer).extended(training=training, data={**data, "augment": {}}))
+
+
 def test_a_model_composed_in_python_is_saved_and_loaded_like_any_other(tmp_path: Path) -> None:
     model = build.mage(
         mask_ratio=mk.UniformRatio(low=0.6),

@@ -1,7 +1,8 @@
-"""Streams, heads, conditions and selections: what a model may be made of beyond one tokenizer's codes in and out."""
+"""Streams and heads: what a model may be made of beyond one tokenizer's codes in and out."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 import mage_kit as mk
 from mage_kit.heads import HeadWires
 from mage_kit.losses import LossWires
-from mage_kit.selections import SelectionStep
+from mage_kit.training.tasks import tokens
 from tests import build
+from tests.test_recipe import RECIPES
 
 HALF = torch.full((4,), 0.6, dtype=torch.float64)
 
@@ -55,6 +57,19 @@ def test_each_tokenizer_sees_the_images_once(monkeypatch: pytest.MonkeyPatch) ->
     assert set(streams(model)) == {"tokens", "features", "other", "other/features"}
     assert sorted(calls) == sorted({id(model.tokenizer), id(model.targets["other"])})
     model(streams(model), *_masks(model)).terms[0].total.backward()
+
+
+def test_the_tokenizer_that_bfloat16_changes_most_decides_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the streams that are read; where one of them is of values, all are computed in float32."""
+    model, images = two(), mk.Recipe.load(RECIPES / "digits_demo.json").build_dataset()
+    shares = {id(model.tokenizer): 1.0, id(model.targets["other"]): 0.97}
+    monkeypatch.setattr(tokens, "bfloat16_products", lambda device: True)
+    monkeypatch.setattr(tokens, "token_agreement", lambda tokenizer, images: shares[id(tokenizer)])
+    decide = partial(tokens.token_decision, images=images, device=torch.device("cpu"), precision="auto")
+    assert decide(model).value == "float32" and "97.0%" in decide(model).reason
+    shares[id(model.targets["other"])] = 0.99
+    assert decide(model).value == "bfloat16"
+    assert decide(two("features", "tokens")).value == "float32"
 
 
 def _masks(model: mk.Mage, ratio_B: Tensor = HALF) -> tuple[Any, mk.BatchMasks]:
@@ -241,90 +256,3 @@ def test_specs_that_make_no_sense() -> None:
     for codes, factors in ((None, 2), (8, 0)):
         with pytest.raises(ValueError, match="factors"):
             mk.TokenSpec(mk.TokenGrid(2, 2), codes, 4, factors=factors)
-
-
-# -- selections that revise --------------------------------------------------------------------------------------
-
-
-class Revising(mk.GumbelConfidence):
-    """Confidence over every token that was unknown at the start, those decoded before among them."""
-
-    revises = True
-
-    def score(self, step: SelectionStep) -> Tensor:
-        self.seen.append(step.log_p_BL)
-        return super().score(step)
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.seen: list[Tensor] = []
-
-
-@pytest.mark.parametrize("rows", [True, False])
-def test_tokens_decoded_before_may_be_masked_again_and_known_ones_never(
-    rows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mage_kit.generation import decoding
-
-    draw = decoding.draw_tokens
-    monkeypatch.setattr(decoding, "draw_tokens",
-                        lambda *words: draw(*words[:8], rows, *words[9:]))  # fmt: skip
-    model = build.sharpen(build.mage().eval())
-    known, masked = build.tokens(model, 6), torch.rand(6, 16, generator=torch.Generator().manual_seed(3)) < 0.8
-    rule = mk.Decoding(mk.CosineSchedule(), Revising(temperature=8.0), 8)
-    made = mk.decode_tokens(model, known, masked, decoding=rule, trace=True)
-    assert made.trace is not None
-    again = [
-        bool((later & ~earlier & masked).any())
-        for earlier, later in zip(made.trace.masked_TBL[:-1], made.trace.masked_TBL[1:], strict=True)
-    ]
-    assert any(again), "nothing was ever revised"
-    for step, still in enumerate(made.trace.masked_TBL, start=1):
-        counts = [rule.schedule.counts(int(count), 8)[step - 1] for count in masked.sum(dim=1)]
-        assert still.sum(dim=1).tolist() == counts and not bool((still & ~masked).any())
-    assert torch.equal(made.ids_BL[~masked], known[~masked]) and not bool(made.log_p_BL[~masked].any())
-    last = model.logits(made.trace.ids_TBL[-2], made.trace.masked_TBL[-2])
-    standing = masked & ~made.trace.masked_TBL[-2]
-    wanted = model.head.log_p(last, made.trace.ids_TBL[-2])
-    torch.testing.assert_close(rule.selection.seen[-1][standing], wanted[standing], atol=1e-4, rtol=1e-4)
-    plain = mk.decode_tokens(
-        model, known, masked, decoding=mk.Decoding(mk.CosineSchedule(), mk.Halton(), 8), trace=True
-    )
-    assert plain.trace is not None
-    assert not bool((plain.trace.masked_TBL[1:] & ~plain.trace.masked_TBL[:-1]).any())
-
-
-# -- conditions --------------------------------------------------------------------------------------------------
-
-
-class VectorDecoder(mk.ViTDecoder):
-    """Adds a condition's vector to every position."""
-
-    def __init__(self, encoder_dim: int, num_tokens: int) -> None:
-        super().__init__(encoder_dim, num_tokens, dim=24, depth=1, heads=4, dropout=0.0)
-        self.vector = nn.Linear(5, 24)
-
-    def forward(self, padded_BNE: Tensor, condition: mk.Condition | None = None) -> Tensor:
-        if condition is not None and condition.vectors_BX is not None:
-            padded_BNE = padded_BNE + self.vector(condition.vectors_BX)[:, None]
-        return super().forward(padded_BNE)
-
-
-def test_a_condition_carries_a_vector_beside_labels() -> None:
-    labels, vectors = torch.tensor([1, -1, 3]), torch.randn(3, 5)
-    condition = mk.Condition(labels, vectors)
-    assert torch.equal(condition[1:].vectors_BX, vectors[1:]) and torch.equal(condition[1:].labels_B, labels[1:])
-    assert condition.without().labels_B.tolist() == [-1] * 3 and not bool(condition.without().vectors_BX.any())
-    dropped = condition.dropped(torch.tensor([0.1, 0.9, 0.1]), 0.5)
-    assert dropped.labels_B.tolist() == [-1, -1, -1] and torch.equal(dropped.vectors_BX[1], vectors[1])
-    assert not bool(dropped.vectors_BX[0].any()) and condition.repeat(2).vectors_BX.shape == (6, 5)
-    assert mk.Condition(labels).repeat(2).vectors_BX is None
-    model = build.mage(decoder=VectorDecoder(32, 16), dropout=0.0).eval()
-    known, masked = build.tokens(model, 3), torch.ones(3, 16, dtype=torch.bool)
-    told, untold = (model.logits(known, masked, each) for each in (condition, condition.without()))
-    assert not torch.equal(told, untold)
-    guided = model.logits(known, masked, condition, guidance=2.0)
-    torch.testing.assert_close(guided, told + 2.0 * (told - untold))
-    mk.decode_tokens(model, known, masked, condition=condition)
-    with pytest.raises(ValueError, match=r"condition: vectors \(2, 5\), must be \(B, X\) for 3 images"):
-        mk.decode_tokens(model, known, masked, condition=mk.Condition(labels, vectors[:2]))

@@ -89,7 +89,7 @@ class CodeHead(Head):
         self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: DrawRule
     ) -> Drawn:
         """Draw each id from a number of its own, which follows from the token's uniform as from a key."""
-        ids, log_p, told = [], torch.zeros_like(uniform_BL, dtype=torch.float32), []
+        ids, log_p, logs = [], torch.zeros_like(uniform_BL, dtype=torch.float32), []
         keys = (uniform_BL.double() * 2.0**53).to(torch.int64).flatten()
         numbers_BLF = uniforms(keys, self.spec.factors).unflatten(0, tuple(uniform_BL.shape))
         for factor, logits_BLV in enumerate(_by_factor(predictions_BLX, self.spec).unbind(dim=-2)):
@@ -100,14 +100,14 @@ class CodeHead(Head):
             drawn_BL = log_p_BLV.gather(2, ids_BL[..., None])[..., 0]
             log_p = log_p + (drawn_BL if masked_BL is None else drawn_BL.masked_fill(~masked_BL, 0.0))
             ids.append(ids_BL)
-            told.append(_predictions(log_p_BLV))
+            logs.append(_predictions(log_p_BLV))
         if not rule.reads_predictions:
             return Drawn(torch.stack(ids, dim=-1), log_p, None)
-        first, second = (torch.stack([getattr(each, name) for each in told]) for name in ("first_BL", "second_BL"))
+        first, second = (torch.stack([getattr(each, name) for each in logs]) for name in ("first_BL", "second_BL"))
         best = first.prod(dim=0)
         # The next likeliest token changes one id: the one where that costs least.
         swapped = (best * second / first.clamp_min(1e-30)).amax(dim=0)
-        entropy = torch.stack([each.entropy_BL for each in told]).sum(dim=0)
+        entropy = torch.stack([each.entropy_BL for each in logs]).sum(dim=0)
         return Drawn(torch.stack(ids, dim=-1), log_p, Predictions(best, swapped, entropy))
 
 

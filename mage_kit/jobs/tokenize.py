@@ -169,15 +169,15 @@ def _open(
 ) -> CacheCard:
     """Make the folder, or make sure that it is a cache of just this."""
     before = read_card(out) if (out / CACHE_FILE).is_file() else None
-    tokenizer = tokenizers.own
+    tokenizer, specs = tokenizers.own, tokenizers.specs()
     precision = before.tokenizer["precision"] if before else "float32"
-    if before is None and tokenizer.spec.discrete:
+    if before is None:
+        every = [tokenizer, *tokenizers.targets.values()]
         with processes.alone():
-            precision = token_precision(tokenizer, dataset, device, asked).value
+            precision = token_precision(every, list(specs.values()), dataset, device, asked).value
     augment = {name: value for name, value in dataset.augment.model_dump(mode="json").items() if name != "views"}
     transform = {"augment": augment, "crops": crops, "mirrored": mirrored, "seed": recipe.seed}
     transform |= {"image_size": list(dataset.image_size), "channels": dataset.channels}
-    specs = tokenizers.specs()
     grid = next(iter(specs.values())).grid
     card = CacheCard(
         tokenizer={**describe_tokenizer(tokenizer), "precision": precision},

@@ -58,7 +58,7 @@ class MageClassifier(WithBlocks):
             raise ValueError(f"embedding: sine-cosine positions need an encoder's width of 4k, not {encoder.dim}")
         self.backend: Backend = "auto"
         self.tokenizer = tokenizer.requires_grad_(False)
-        self.spec = tokenizer.spec
+        self.spec, self.streams, self.targets = tokenizer.spec, {TOKENS: tokenizer.spec}, nn.ModuleDict()
         self.classes = classes
         self.embedding = TokenEmbedding(self.spec, encoder.dim, config)
         self.encoder = copy.deepcopy(encoder)

@@ -110,14 +110,14 @@ class Decoding:
         unknown = set(changes) - {field.name for field in dataclasses.fields(self)}
         if unknown:
             raise TypeError(f"unexpected argument '{min(unknown)}'")
-        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-        if isinstance(temperature := given.get("token_temperature"), int | float):
-            given["token_temperature"] = (float(temperature), float(temperature))
-        if isinstance(scale := given.get("guidance"), int | float):
+        settings: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        if isinstance(temperature := settings.get("token_temperature"), int | float):
+            settings["token_temperature"] = (float(temperature), float(temperature))
+        if isinstance(scale := settings.get("guidance"), int | float):
             if not 0 <= scale < float("inf"):
                 raise ValueError(f"guidance: {scale}, must be a finite number of at least 0")
-            given["guidance"] = Guidance(scale=float(scale))
-        return dataclasses.replace(self, **given)
+            settings["guidance"] = Guidance(scale=float(scale))
+        return dataclasses.replace(self, **settings)
 
 
 PRESETS: Mapping[str, DecodingChanges] = MappingProxyType(

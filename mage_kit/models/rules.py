@@ -64,15 +64,15 @@ def check_parts(model: Assembled) -> None:
 
 
 def _check_wires(model: Assembled) -> None:
-    for part, name, wanted, holder in _wires(model):
-        own = getattr(holder, name, wanted)
-        if own != wanted:
+    for part, name, value, holder in _wires(model):
+        own = getattr(holder, name, value)
+        if own != value:
             source = {"num_tokens": "tokenizer", "dim": "decoder"}.get(name, "encoder")
-            raise PartsError((part, source), f"{type(holder).__name__} was made for {name} {own}, must be {wanted}")
+            raise PartsError((part, source), f"{type(holder).__name__} was made for {name} {own}, must be {value}")
 
 
 def _wires(model: Assembled) -> Iterator[tuple[str, str, Any, Any]]:
-    """Yield (part, name, value wanted, holder)."""
+    """Yield (part, name, the value it has to have, holder)."""
     if model.decoder is not None:
         wires = DecoderWires(model.encoder.dim, model.spec.grid.size)
         yield "decoder", "encoder_dim", wires.encoder_dim, model.decoder

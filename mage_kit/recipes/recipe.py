@@ -96,17 +96,17 @@ class Recipe(Strict):
         data = json.loads(json.dumps(data))
         for override in overrides:
             apply_override(data, override)
-        broken, found = load_entry_points(), []
+        broken, lines = load_entry_points(), []
         names = data.get("plugins", [])
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            found = load_plugins(names, *([] if folder is None else [folder, *stored_folders(folder)]))
+            lines = load_plugins(names, *([] if folder is None else [folder, *stored_folders(folder)]))
         try:
             recipe = cls.model_validate_json(json.dumps(data))
         except ValidationError as error:
             # A broken package that is installed matters only where something is missing.
-            raise RecipeError(found + problems(error, cls, data) + broken, source) from None
-        if found:
-            raise RecipeError(found, source)
+            raise RecipeError(lines + problems(error, cls, data) + broken, source) from None
+        if lines:
+            raise RecipeError(lines, source)
         return recipe
 
     def to_json(self) -> str:

@@ -52,15 +52,15 @@ class Batch:
     def cut(self, size: int) -> list[dict[str, Tensor]]:
         """Return the content of `size` images at a time, each piece view after view."""
         count = len(self.index_B)
-        by_view = {name: held.unflatten(0, (self.views, count)) for name, held in self.content.items()}
+        by_view = {name: tensor.unflatten(0, (self.views, count)) for name, tensor in self.content.items()}
         return [
-            {name: held[:, start : start + size].flatten(0, 1) for name, held in by_view.items()}
+            {name: tensor[:, start : start + size].flatten(0, 1) for name, tensor in by_view.items()}
             for start in range(0, count, size)
         ]
 
     def pin_memory(self) -> Batch:
         """Return the same batch in memory that a GPU can fetch from while it computes."""
-        content = {name: held.pin_memory() for name, held in self.content.items()}
+        content = {name: tensor.pin_memory() for name, tensor in self.content.items()}
         return dataclasses.replace(self, content=content, index_B=self.index_B.pin_memory())
 
 

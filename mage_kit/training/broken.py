@@ -39,9 +39,9 @@ class BrokenImages:
         """Different images that turned out broken."""
         return len(self._broken)
 
-    def note(self, found: Iterable[tuple[str, str]]) -> None:
+    def note(self, files: Iterable[tuple[str, str]]) -> None:
         """Remember what a batch met."""
-        for name, reason in found:
+        for name, reason in files:
             if name not in self._broken:
                 self._new[name] = reason
 
@@ -56,9 +56,9 @@ class BrokenImages:
         Raises:
             MageKitError: If more than the data set's `max_broken` of its images are broken.
         """
-        found = {name: reason for part in processes.collect(self._new) for name, reason in part.items()}
+        files = {name: reason for part in processes.collect(self._new) for name, reason in part.items()}
         self._new = {}
-        added = {name: reason for name, reason in found.items() if name not in self._broken}
+        added = {name: reason for name, reason in files.items() if name not in self._broken}
         if not added:
             return
         self._broken |= added

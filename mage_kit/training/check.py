@@ -58,11 +58,11 @@ def task_sections(recipe: Recipe) -> dict[str, ComponentConfig]:
 
 def _misfit(recipe: Recipe, path: str, config: ComponentConfig) -> list[str]:
     """Say if a task is named for another kind of model than there is."""
-    wanted, kind = TASKS.get(config.kind).cls.model_kind, None if recipe.model is None else recipe.model.kind
-    if wanted is None or kind == wanted:
+    needs, kind = TASKS.get(config.kind).cls.model_kind, None if recipe.model is None else recipe.model.kind
+    if needs is None or kind == needs:
         return []
     has = "null" if kind is None else f"of kind '{kind}'"
-    return [f"{path}.kind and $.model: '{config.kind}' trains a model of kind '{wanted}', the model is {has}"]
+    return [f"{path}.kind and $.model: '{config.kind}' trains a model of kind '{needs}', the model is {has}"]
 
 
 def _tokenizer_problems(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:

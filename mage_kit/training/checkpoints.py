@@ -74,8 +74,8 @@ def save_checkpoint(folder: Path, step: int, state: State, recipe_json: str, kee
     def write() -> None:
         try:
             with atomic_folder(target) as temporary:
-                for name, held in tensors.items():
-                    write_tensors(temporary / f"{name}.safetensors", held)
+                for name, content in tensors.items():
+                    write_tensors(temporary / f"{name}.safetensors", content)
                 write_text(temporary / "recipe.json", recipe_json)
                 files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
                 write_json(temporary / "state.json", {"step": step, "counters": state.counters, "sha256": files})
@@ -115,10 +115,10 @@ def verify_checkpoint(path: Path) -> None:
     state = read_json(path / "state.json")
     if state.get("step") != int(path.name.rpartition("-")[2]):
         raise MageKitError(f"{path / 'state.json'}: its step is {state.get('step')}, the folder's another")
-    for name, wanted in state.get("sha256", {}).items():
+    for name, digest in state.get("sha256", {}).items():
         if not (path / name).is_file():
             raise MageKitError(f"{path / name}: missing")
-        if _digest(path / name) != wanted:
+        if _digest(path / name) != digest:
             raise MageKitError(f"{path / name}: its content is not what was written (SHA-256 differs)")
 
 
@@ -196,8 +196,8 @@ def resume(state: State, checkpoints: Path, reporter: Reporter) -> int:
                 step = load_checkpoint(path, state)
             except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
                 problem = str(error) or type(error).__name__
-        if told := next(filter(None, processes.collect(problem)), ""):  # one process cannot read it: none uses it
-            reporter.say(f"checkpoint {path} is damaged and passed over: {told}")
+        if damage := next(filter(None, processes.collect(problem)), ""):  # one process cannot read it: none uses it
+            reporter.say(f"checkpoint {path} is damaged and passed over: {damage}")
             continue
         reporter.say(f"resuming from {path}")
         return step
@@ -243,14 +243,17 @@ def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu().contiguous() for name, tensor in full if processes.is_first()}
 
 
-def _load_sums(held: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
-    """Give the stored sums, which are those of all processes, to the first one."""
+def _load_sums(sums: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    """Give the stored sums, which are those of all processes, to the first one; sums that began later begin again."""
+    for name, tensor in sums.items():
+        if name not in stored:
+            tensor.zero_()
     for name, tensor in stored.items():
         mine = tensor if processes.is_first() else torch.zeros_like(tensor)
-        if name in held:
-            held[name].copy_(mine)
+        if name in sums:
+            sums[name].copy_(mine)
         else:
-            held[name] = mine
+            sums[name] = mine
 
 
 def _digest(path: Path) -> str:

@@ -6,7 +6,7 @@ What such a function raises ends the run, in all processes alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,17 @@ class Callbacks:
     on_log: tuple[Callable[[LogEvent], None], ...] = ()
     on_checkpoint: tuple[Callable[[CheckpointEvent], None], ...] = ()
     on_end: tuple[Callable[[EndEvent], None], ...] = ()
+
+    def check_alike(self) -> None:
+        """Make sure that all processes listen to the same events; else some would wait for the others for ever.
+
+        Raises:
+            ValueError: If not.
+        """
+        counts = processes.collect({field.name: len(getattr(self, field.name)) for field in fields(self)})
+        for name, count in counts[0].items():
+            if any(other[name] != count for other in counts):
+                raise ValueError(f"{name}: a function in some processes, None in others; pass it in every process")
 
     def tell(self, event: StepEvent | LogEvent | CheckpointEvent | EndEvent) -> None:
         """Call those whom an event concerns; all processes take part, so that an error is everybody's."""

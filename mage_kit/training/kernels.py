@@ -66,17 +66,17 @@ def set_blocks(model: nn.Module, recompute: bool, compile: bool, reporter: Repor
         counts = {"recompute": 0, "compile": 0}
     else:
         counts = {"recompute": model.set_recomputation(recompute), "compile": model.compile_blocks() if compile else 0}
-    for name, wanted in {"recompute": recompute, "compile": compile}.items():
-        if wanted and not counts[name]:
+    for name, is_on in {"recompute": recompute, "compile": compile}.items():
+        if is_on and not counts[name]:
             reporter.say(f"$.kernels.{name}: true, but this model has no blocks of ours: nothing changes")
 
 
-def _attention_problem(model: Any, part: nn.Module, device: torch.device, asked: str, images: int) -> str | None:
+def _attention_problem(model: Any, part: nn.Module, device: torch.device, precision: str, images: int) -> str | None:
     """Why the form asked for runs in none of the precisions that training may take."""
     block = next((module for module in part.modules() if isinstance(module, SelfAttention)), None)
     if block is None:
         return None
-    kinds = {"float32": [torch.float32], "bfloat16": [torch.bfloat16]}.get(asked, [torch.bfloat16, torch.float32])
+    kinds = {"float32": [torch.float32], "bfloat16": [torch.bfloat16]}.get(precision, [torch.bfloat16, torch.float32])
     shape = _shape(model, part, block, images)
     problems = [attention_problem(model.attention, device, kind, shape, block.dropout) for kind in kinds]
     return None if None in problems else problems[0]

@@ -51,8 +51,8 @@ class LARS(torch.optim.Optimizer):
             ratio = group["trust"] * norms[0] / norms[1]
             # On the device: whether a norm is 0 is nothing to wait for.
             gradient = gradient * torch.where((norms[0] > 0) & (norms[1] > 0), ratio, torch.ones_like(ratio))
-        held = self.state[parameter]
-        if "momentum" not in held:
-            held["momentum"] = torch.zeros_like(parameter)
-        held["momentum"].mul_(group["momentum"]).add_(gradient)
-        parameter.sub_(group["lr"] * held["momentum"])
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].mul_(group["momentum"]).add_(gradient)
+        parameter.sub_(group["lr"] * state["momentum"])

@@ -23,9 +23,9 @@ def rate_of(name: str, blocks: int, decay: float) -> float:
         blocks: Of its encoder, n.
         decay: Factor from one layer to the one before, in (0, 1].
     """
-    found = _BLOCK.search(name)
-    if found is not None:
-        return decay ** (blocks - int(found.group(1)))
+    match = _BLOCK.search(name)
+    if match is not None:
+        return decay ** (blocks - int(match.group(1)))
     return decay ** (blocks + 1) if _EMBEDDING.search(name) else 1.0
 
 
@@ -45,6 +45,6 @@ def layer_groups(
         plain = parameter.ndim <= 1 or name.endswith("bias")
         groups.setdefault((rate_of(name, blocks, decay), plain), []).append(parameter)
     return [
-        {"params": held, "weight_decay": 0.0 if plain else weight_decay, "rate": rate}
-        for (rate, plain), held in groups.items()
+        {"params": members, "weight_decay": 0.0 if plain else weight_decay, "rate": rate}
+        for (rate, plain), members in groups.items()
     ]

@@ -167,7 +167,7 @@ def _collate(loaded: list[_Loaded | MageKitError]) -> Batch | MageKitError:
     views = len(samples[0].views)
     in_turn = [sample.views[view] for view in range(views) for sample in samples]
     content = {IMAGES: in_turn} if not isinstance(in_turn[0], dict) else _by_stream(in_turn)
-    stacked = {name: torch.from_numpy(np.stack(held)) for name, held in content.items()}
+    stacked = {name: torch.from_numpy(np.stack(arrays)) for name, arrays in content.items()}
     index_B = torch.tensor([sample.index for sample in samples], dtype=torch.int64)
     broken = tuple(pair for item in good for pair in item.broken)
     labels = [UNKNOWN if sample.label is None else sample.label for sample in samples]

@@ -34,8 +34,8 @@ class MetricsLog:
         """Drop lines of a stage after a step, as written by a run that was killed after its last checkpoint."""
         if not self.file.is_file():
             return
-        kept = [line for line in self.file.read_text().splitlines() if _is_before(line, stage, step)]
-        write_text(self.file, "".join(line + "\n" for line in kept))
+        lines = [line for line in self.file.read_text().splitlines() if _is_before(line, stage, step)]
+        write_text(self.file, "".join(line + "\n" for line in lines))
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record, which has `stage` and `step`; all processes call it, the first writes."""

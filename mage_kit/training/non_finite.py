@@ -25,8 +25,8 @@ def name_the_module(
     first: list[str] = []
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def look(module: nn.Module, given: Any, made: Any) -> None:
-            if not first and not all(bool(tensor.isfinite().all()) for tensor in _floats(made)):
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not first and not all(bool(tensor.isfinite().all()) for tensor in _floats(output)):
                 first.append(name)
 
         return look
@@ -45,7 +45,7 @@ def name_the_module(
             handle.remove()
     if first:
         return f"first in the output of '{first[0]}'"
-    bad = [name for name, held in parameters.items() if held.grad is not None and not _finite(held.grad)]
+    bad = [name for name, tensor in parameters.items() if tensor.grad is not None and not _finite(tensor.grad)]
     if bad:  # backward runs from the loss, so the last one in order was reached first
         return f"first in the gradient of '{bad[-1]}' ({len(bad)} of {len(parameters)} gradients)"
     largest = max(parameters, key=lambda name: _size(parameters[name]))
@@ -62,19 +62,19 @@ def all_finite(tensors: Iterator[Tensor]) -> bool:
 
 def _size(parameter: nn.Parameter) -> float:
     """Largest value of this process's gradient, in float32 as the norm is."""
-    held = parameter.grad
-    if held is None or not held.numel():
+    tensor = parameter.grad
+    if tensor is None or not tensor.numel():
         return 0.0
-    return float(torch.tensor(float(local(held).abs().max()) if local(held).numel() else 0.0))
+    return float(torch.tensor(float(local(tensor).abs().max()) if local(tensor).numel() else 0.0))
 
 
 def _finite(tensor: Tensor) -> bool:
     return bool(local(tensor).isfinite().all())
 
 
-def _floats(made: Any) -> Iterator[Tensor]:
-    if isinstance(made, Tensor) and made.is_floating_point():
-        yield made
-    elif isinstance(made, tuple | list):
-        for part in made:
+def _floats(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor) and output.is_floating_point():
+        yield output
+    elif isinstance(output, tuple | list):
+        for part in output:
             yield from _floats(part)

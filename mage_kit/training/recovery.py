@@ -80,8 +80,8 @@ class Recovery:
         sums, moving = before
         for name, tensor in self.state.sums.items():
             tensor.copy_(sums[name]) if name in sums else tensor.zero_()
-        for held, copies in zip(self._moving, moving, strict=True):
-            for name, tensor in held.items():
+        for tensors, copies in zip(self._moving, moving, strict=True):
+            for name, tensor in tensors.items():
                 tensor.copy_(copies[name])
 
     def skip(self, again: Callable[[], None], step: int) -> int | None:

@@ -177,9 +177,9 @@ def _size_problems(sections: Mapping[str, ComponentConfig], images: int) -> list
     ]
 
 
-def _raise(found: list[str], recipe: Recipe) -> None:
-    if found:
-        raise RecipeError(found, recipe.name)
+def _raise(problems: list[str], recipe: Recipe) -> None:
+    if problems:
+        raise RecipeError(problems, recipe.name)
 
 
 # -- data and weights ------------------------------------------------------------------------------------------

@@ -95,13 +95,13 @@ class WeightFolders:
 
 
 def fill_tokenizer(
-    tokenizer: Tokenizer, wanted: dict[str, Any], source: WeightFolder, name: str, path: str = "$.tokenizer"
+    tokenizer: Tokenizer, form: dict[str, Any], source: WeightFolder, name: str, path: str = "$.tokenizer"
 ) -> None:
     """Fill a tokenizer from a folder that this program wrote or converted: a tokenizer's, a run's or a model's.
 
     Args:
         tokenizer: Changed in place.
-        wanted: Its recipe form.
+        form: Its recipe form.
         source: The folder.
         name: Of the recipe, for errors.
         path: Of the tokenizer's section in it.
@@ -119,11 +119,11 @@ def fill_tokenizer(
         raise RecipeError([f"{path}.weights: {error}"], name) from None
     ignored = {"weights", *tokenizer.training_only}
     differing = [
-        f"{path}.{key}: {wanted.get(key)}, the trained one has {stored.get(key)}"
-        for key in wanted
-        if key not in ignored and wanted.get(key) != stored.get(key)
+        f"{path}.{key}: {form.get(key)}, the trained one has {stored.get(key)}"
+        for key in form
+        if key not in ignored and form.get(key) != stored.get(key)
     ]
-    if wanted["kind"] != stored.get("kind"):
+    if form["kind"] != stored.get("kind"):
         differing = differing[:1]  # the keywords of another kind say nothing
     if differing:
         raise RecipeError(differing, str(folder))
@@ -171,9 +171,9 @@ def _same(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> bool:
     )
 
 
-def _differing(part: str, wanted: dict[str, Any], held: dict[str, Any]) -> list[str]:
-    names = [name for name in wanted if name not in _FREE and wanted[name] != held.get(name)]
-    return [f"$.model.{part}.{name}: {wanted[name]}, the pretrained one has {held.get(name)}" for name in names]
+def _differing(part: str, form: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    names = [name for name in form if name not in _FREE and form[name] != theirs.get(name)]
+    return [f"$.model.{part}.{name}: {form[name]}, the pretrained one has {theirs.get(name)}" for name in names]
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def train(
         reporter: Where progress goes.
         until: Stop each stage after this step, as if it were its last; None for the recipe's.
         images: To train and to measure accuracy on, instead of those that the recipe names.
-        on_step: Told of each step, in the first process; what it raises ends the run.
+        on_step: Told of each step, in the first process; what it raises ends the run. This and the next three must be
+            functions in every process, or None in every process.
         on_log: Told of each line of the log.
         on_checkpoint: Told of each checkpoint.
         on_end: Told of each stage's end.
@@ -78,13 +79,13 @@ def train(
 
     Raises:
         MageKitError: If the folder holds something else, the data cannot be read, or training goes wrong.
+        ValueError: If a function is passed in some processes only.
         TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
     """
     make_engine, folder = _engine(), Path(out)
     device = best_device()
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
-    resolved = processes.first_ahead(partial(_prepare, recipe, folder, resume, device, images))
     with contextlib.closing(TensorBoard(folder)) as board:
         callbacks = Callbacks(
             on_step=(on_step,) if on_step else (),
@@ -92,6 +93,8 @@ def train(
             on_checkpoint=(on_checkpoint,) if on_checkpoint else (),
             on_end=(on_end,) if on_end else (),
         )
+        callbacks.check_alike()
+        resolved = processes.first_ahead(partial(_prepare, recipe, folder, resume, device, images))
         with open_run(resolved, folder, device, reporter, callbacks) as run:
             for number, job in enumerate(resolved.jobs):
                 if number:
@@ -237,7 +240,6 @@ class Loop:
                         objective = player.wrapped(work, moment)
                     self.fabric.backward(objective / len(pieces))
                 objectives[place] += objective.detach().float() * self.task.share
-        self.task.count_step()
         return objectives
 
     @contextlib.contextmanager

@@ -16,34 +16,34 @@ from mage_kit.training.sources import WeightFolder, fill_tokenizer, read_card
 
 
 def take_trained(
-    tokenizer: Tokenizer, wanted: dict[str, Any], fingerprint: str, out: Path, *, beside: bool, reporter: Reporter
+    tokenizer: Tokenizer, form: dict[str, Any], fingerprint: str, out: Path, *, beside: bool, reporter: Reporter
 ) -> bool:
     """Fill a tokenizer from a folder of the same fingerprint; return whether there was a sound one.
 
     Args:
         tokenizer: Changed in place, in every process.
-        wanted: Its recipe form.
+        form: Its recipe form.
         fingerprint: Of its training.
         out: The run folder; one found elsewhere is copied there.
         beside: Whether to look in the runs beside it too.
         reporter: Where words go.
     """
     own = out / TOKENIZER_FOLDER
-    is_there = processes.on_first(lambda: _find(tokenizer, wanted, fingerprint, own, beside, reporter))
+    is_there = processes.on_first(lambda: _find(tokenizer, form, fingerprint, own, beside, reporter))
     if is_there and not processes.is_first():
-        fill_tokenizer(tokenizer, wanted, WeightFolder(own), str(own))
+        fill_tokenizer(tokenizer, form, WeightFolder(own), str(own))
     return is_there
 
 
 def _find(
-    tokenizer: Tokenizer, wanted: dict[str, Any], fingerprint: str, own: Path, beside: bool, reporter: Reporter
+    tokenizer: Tokenizer, form: dict[str, Any], fingerprint: str, own: Path, beside: bool, reporter: Reporter
 ) -> bool:
     others = sorted(own.parent.resolve().parent.glob(f"*/{TOKENIZER_FOLDER}")) if beside else []
     for folder in [own, *others]:
         if read_card(folder).get("fingerprint") != fingerprint:
             continue
         try:
-            fill_tokenizer(tokenizer, wanted, WeightFolder(folder), str(folder))
+            fill_tokenizer(tokenizer, form, WeightFolder(folder), str(folder))
         except MageKitError as error:
             reporter.say(f"tokenizer {folder} is damaged and passed over: {error}")
             continue

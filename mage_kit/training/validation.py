@@ -148,13 +148,13 @@ def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, ta
     mine = range(rank(), len(dataset), world())
     device, most = model.device, min(5, model.classes)
     parts = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-    for part, found in zip(parts, still_batches(dataset, parts), strict=True):
-        sums[4] += len(found.broken)
-        if found.samples:
-            places = [sample.index for sample in found.samples]
-            views = np.stack([sample.views[0] for sample in found.samples])
-            given = torch.from_numpy(views).to(device)
-            tokens = model.tokenizer.encode(given.float() / 255)  # stills are images, of a token cache too
+    for part, stills in zip(parts, still_batches(dataset, parts), strict=True):
+        sums[4] += len(stills.broken)
+        if stills.samples:
+            places = [sample.index for sample in stills.samples]
+            views = np.stack([sample.views[0] for sample in stills.samples])
+            images = torch.from_numpy(views).to(device)
+            tokens = model.tokenizer.encode(images.float() / 255)  # stills are images, of a token cache too
             wanted_B = torch.from_numpy(labels[places]).to(device)
             logits_BK = model(tokens).float()
             hits_B5 = logits_BK.topk(most, dim=1).indices == wanted_B[:, None]

@@ -21,7 +21,7 @@ from mage_kit.datasets import Dataset
 from mage_kit.draws import derive, generator
 from mage_kit.fields import NonNegative, Positive
 from mage_kit.precision import Decision
-from mage_kit.processes import add_up, is_first
+from mage_kit.processes import add_up
 from mage_kit.progress import Reporter
 from mage_kit.registry import Registry
 from mage_kit.signature import ComponentConfig
@@ -118,7 +118,7 @@ class Task(ABC):
         free: Keywords that a resumed run may change: how it is carried out, not what.
         looks_at: What `look` does, in a word.
         validation: Its own images beside those trained on; opened by `accept`.
-        sums: Named running sums of metrics, in checkpoints; see `tally`.
+        sums: Named running sums of metrics and of shares (2,), in checkpoints; see `tally`.
         share: Of a step's objective that the pass at hand is: 1 over passes and processes; set by the loop.
     """
 
@@ -202,14 +202,13 @@ class Task(ABC):
         """
 
     def tally(self, name: str, value: Tensor) -> None:
-        """Add a number of the pass at hand to what `read` averages: over passes, processes, and steps."""
-        total = self.sums.setdefault(name, torch.zeros(1, dtype=torch.float64, device=value.device))
-        total.add_(value.detach().double() * self.share)
+        """Add a number of the pass at hand to what `read` averages: over processes, and passes and steps that gave one.
 
-    def count_step(self) -> None:
-        """Count a step that was computed."""
-        total = self.sums.setdefault("steps", torch.zeros(1, dtype=torch.float64, device=self.context.device))
-        total.add_(float(is_first()))
+        All processes must give the same names.
+        """
+        total = self.sums.setdefault(name, torch.zeros(2, dtype=torch.float64, device=value.device))
+        total[0].add_(value.detach().double() * self.share)
+        total[1].add_(self.share)
 
     def read(self) -> dict[str, Any]:
         """Return the metrics of all processes gathered since the last call, with "loss", and start again.
@@ -219,11 +218,10 @@ class Task(ABC):
         """
         for _, value in sorted(self.sums.items()):
             add_up(value)
-        steps = float(self.sums.get("steps", 0.0))
-        record = {name: float(value) / steps for name, value in self.sums.items() if name != "steps"} if steps else {}
+        sums = {name: value.tolist() for name, value in self.sums.items()}
         for value in self.sums.values():
             value.zero_()
-        return record
+        return {name: total / share for name, (total, share) in sums.items() if share}
 
     def note(self, record: Mapping[str, Any]) -> str:
         """Return a few words for the progress line."""

@@ -33,7 +33,7 @@ from mage_kit.training.layer_rates import layer_groups
 from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks.base import TASKS, Betas, Context, Facts, TrainingStep, to_float
 from mage_kit.training.tasks.mixing import Mix, draw_mix, mix_images, targets
-from mage_kit.training.tasks.tokens import PROBED, TokenTask, made_tokens
+from mage_kit.training.tasks.tokens import PROBED, TokenTask, random_tokens
 from mage_kit.training.validation import Validation, measure_at_end
 
 
@@ -153,14 +153,14 @@ class Classify(TokenTask):
             wires = DatasetWires(images.image_size, images.channels)
             with at(f"{path}.validation", self.validation):
                 self._held_out = open_by_names(self.validation, wires, images.classes)
-        for place, held in (("$.data", images), (f"{path}.validation", self._held_out)):
-            if held is None:
+        for place, dataset in (("$.data", images), (f"{path}.validation", self._held_out)):
+            if dataset is None:
                 continue
-            if len(held.classes) != self.model.classes:
-                has = f"{len(held.classes)} classes" if held.classes else "no labels"
+            if len(dataset.classes) != self.model.classes:
+                has = f"{len(dataset.classes)} classes" if dataset.classes else "no labels"
                 raise RecipeError([f"$.model.classes and {place}: {self.model.classes}, the data has {has}"])
             try:
-                held.labels()
+                dataset.labels()
             except ValueError as error:
                 raise RecipeError([f"{place}: {error}"]) from None
         if self.images_per_class is not None:
@@ -170,9 +170,9 @@ class Classify(TokenTask):
     # -- at its start ------------------------------------------------------------------------------------------
 
     def probe(self, device: torch.device, images: int) -> Callable[[], None]:
-        """One forward and backward pass on made tokens; batch norm keeps its running means."""
+        """One forward and backward pass on random tokens; batch norm keeps its running means."""
         model = self.model.to(device).train()
-        tokens = made_tokens(model.spec, max(2, min(images, PROBED // model.spec.grid.size)), device)
+        tokens = random_tokens(model.spec, max(2, min(images, PROBED // model.spec.grid.size)), device)
         norm = model.batch_norm
         before = {} if norm is None else {name: value.clone() for name, value in norm.named_buffers()}
 
@@ -213,7 +213,7 @@ class Classify(TokenTask):
         assert batch.labels_B is not None
         mix, size = self.mix(step), self.context.layout.micro
         first = replace(
-            batch, content={name: held[: len(batch.index_B)] for name, held in batch.content.items()}, views=1
+            batch, content={name: tensor[: len(batch.index_B)] for name, tensor in batch.content.items()}, views=1
         )
         parts = zip(first.cut(size), batch.labels_B.split(size), strict=True)
         return [Lesson(content, labels_B, mix) for content, labels_B in parts]

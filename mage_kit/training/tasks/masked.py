@@ -28,7 +28,7 @@ from mage_kit.training.metrics import RatioBins
 from mage_kit.training.players import Player
 from mage_kit.training.samples import draw_from
 from mage_kit.training.tasks.base import TASKS, Betas, Context, Facts, TrainingStep
-from mage_kit.training.tasks.tokens import PROBED, TokenTask, made_tokens
+from mage_kit.training.tasks.tokens import PROBED, TokenTask, random_tokens
 
 
 class Piece:
@@ -127,19 +127,19 @@ class Masked(TokenTask):
         model = self.model
         if images.augment.views < model.views:
             raise RecipeError([f"$.data views: {images.augment.views} an image, the losses need {model.views}"])
-        wanted, has = model.classes, len(images.classes)
-        if wanted is not None and wanted != has:
+        classes, has = model.classes, len(images.classes)
+        if classes is not None and classes != has:
             what = f"{has} classes" if has else "no labels"
-            raise RecipeError([f"$.model.decoder.classes and $.data: {wanted}, the data has {what}"])
+            raise RecipeError([f"$.model.decoder.classes and $.data: {classes}, the data has {what}"])
         return super().accept(images, validation, seed, path)
 
     # -- at its start ------------------------------------------------------------------------------------------
 
     def probe(self, device: torch.device, images: int) -> Callable[[], None]:
-        """One forward and backward pass of the whole model on made tokens."""
+        """One forward and backward pass of the whole model on random tokens."""
         model, length = self.model.to(device).train(), self.model.spec.grid.size
         count = max(2, min(images, PROBED // length) // 2 * 2)  # near the real size: small batches favour float32
-        tokens = {name: made_tokens(model.streams[name], count, device) for name in model.reads}
+        tokens = {name: random_tokens(model.streams[name], count, device) for name in model.reads}
         ratio_B = torch.full((count,), model.mask_ratio.high, dtype=torch.float64)
         noise = torch.rand(count, length).to(device)
 

@@ -87,9 +87,10 @@ class TokenTask(Task):
             model.set_attention(name_of_form, None if by_name else "sdpa", part)
 
     def enter(self, context: Context) -> None:
-        """Lay the tokenizer out as convolutions run faster."""
+        """Lay the tokenizers out as convolutions run faster."""
         super().enter(context)
-        self.model.tokenizer.to(memory_format=torch.channels_last)
+        for tokenizer in (self.model.tokenizer, *self.model.targets.values()):
+            tokenizer.to(memory_format=torch.channels_last)
 
     def rate(self) -> Rate:
         """Return the learning rate by step."""
@@ -107,8 +108,10 @@ class TokenTask(Task):
         device = self.context.device
         if IMAGES in content:
             return self.encode_floats(to_float(content[IMAGES], device))
-        kinds = {name: torch.int64 if not held.is_floating_point() else held.dtype for name, held in content.items()}
-        return {name: held.to(device, kinds[name], non_blocking=True) for name, held in content.items()}
+        return {
+            name: tensor.to(device, tensor.dtype if tensor.is_floating_point() else torch.int64, non_blocking=True)
+            for name, tensor in content.items()
+        }
 
     @torch.no_grad()
     def encode_floats(self, images_BCHW: Tensor) -> dict[str, Tensor]:
@@ -118,32 +121,37 @@ class TokenTask(Task):
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def made_tokens(spec: TokenSpec, images: int, device: torch.device) -> Tensor:
+def random_tokens(spec: TokenSpec, images: int, device: torch.device) -> Tensor:
     """Return random tokens to time a model by: ids (B, L) or (B, L, F), or values (B, L, W)."""
     shape = spec.shape(images)
     return (torch.randint(spec.codes, shape) if spec.codes else torch.rand(shape)).to(device)
 
 
 def token_decision(model: Any, images: Dataset, device: torch.device, precision: str) -> Decision:
-    """Let the frozen tokenizer run in bfloat16 only where it gives nearly the same ids as in float32."""
+    """Let the frozen tokenizers run in bfloat16 only where they give nearly the same ids as in float32."""
     if images.gives_tokens:
         return Decision("float32", "tokens come from a cache")
     if precision == "float32":
         return Decision("float32", "the model runs in float32")
-    if not model.tokenizer.spec.discrete:
-        return Decision("float32", "continuous tokens")
-    return token_precision(model.tokenizer.to(device), images, device, precision)
+    tokenizers = [model.tokenizer, *model.targets.values()]
+    specs = [model.streams[name] for name in model.reads]
+    return token_precision([each.to(device) for each in tokenizers], specs, images, device, precision)
 
 
-def token_precision(tokenizer: Tokenizer, images: Dataset, device: torch.device, asked: str) -> Decision:
-    """Compare the ids of a trained tokenizer in bfloat16 with those in float32.
+def token_precision(
+    tokenizers: Sequence[Tokenizer], specs: Sequence[TokenSpec], images: Dataset, device: torch.device, asked: str
+) -> Decision:
+    """Compare the ids of trained tokenizers in bfloat16 with those in float32; the one that differs most counts.
 
     Args:
-        tokenizer: One with codes, on the device.
+        tokenizers: On the device.
+        specs: Of the streams that are read of them; values would be rounded, so any of them settles it for float32.
         images: Of which the first are looked at.
         device: Where.
-        asked: "float32" settles it.
+        asked: "float32" settles it too.
     """
+    if not all(spec.discrete for spec in specs):
+        return Decision("float32", "continuous tokens")
     if asked == "float32" or not bfloat16_products(device):
         why = "precision 'float32' was asked for" if asked == "float32" else f"{device.type} has no bfloat16 products"
         return Decision("float32", why)
@@ -155,7 +163,8 @@ def token_precision(tokenizer: Tokenizer, images: Dataset, device: torch.device,
             break
     if not stills:
         return Decision("float32", "no image could be read to compare ids on")
-    share = token_agreement(tokenizer, to_float(torch.stack(stills), device))
+    floats = to_float(torch.stack(stills), device)
+    share = min(token_agreement(tokenizer, floats) for tokenizer in tokenizers if tokenizer.spec.discrete)
     value = "bfloat16" if share >= AGREEMENT else "float32"
     return Decision(value, f"ids in bfloat16 agree with float32's in {share:.1%} of tokens (needed: {AGREEMENT:.0%})")
 
