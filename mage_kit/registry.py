@@ -50,15 +50,17 @@ class Registry(Generic[T, W]):
     def register(self, kind: str) -> Callable[[C], C]:
         """Class decorator: make the class available to recipes as `kind`.
 
+        A class of the running script or notebook (`__main__`) may be registered again under its own name, as when a
+        cell is run twice; the new one takes the place of the old.
+
         Raises:
             RegistrationError: If the kind is taken or the class breaks the contract; raised at once.
         """
 
         def decorate(cls: C) -> C:
-            if kind in self._entries:
-                raise RegistrationError(
-                    f"{self.family}: kind '{kind}' is taken by {self._entries[kind].cls.__qualname__}"
-                )
+            owner = self._entries[kind].cls if kind in self._entries else None
+            if owner is not None and not _is_written_again(owner, cls):
+                raise RegistrationError(f"{self.family}: kind '{kind}' is taken by {owner.__qualname__}")
             if any(entry.cls is cls for entry in self._entries.values()):
                 raise RegistrationError(f"{self.family}: {cls.__qualname__} is registered already under another kind")
             self._entries[kind] = read_component(cls, kind, self)
@@ -160,6 +162,11 @@ class Kinds(Protocol):
     def parse(self, value: Mapping[str, Any]) -> ComponentConfig:
         """Validate a mapping with a known kind."""
         ...
+
+
+def _is_written_again(old: type, new: type) -> bool:
+    """Whether both are one class of a notebook, whose cell was run once more."""
+    return {old.__module__, new.__module__} == {"__main__"} and old.__qualname__ == new.__qualname__
 
 
 class Slot:

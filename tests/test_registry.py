@@ -112,6 +112,22 @@ def test_duplicates_foreigners_and_abstract_classes_are_refused(parts: Registry[
             def __init__(self, *, weight: float = 1.0) -> None: ...
 
 
+def test_a_class_of_a_notebook_takes_its_own_place_and_no_others(parts: Registry[Part, Wires]) -> None:
+    """As when a cell is run a second time."""
+    first, second, other = (_class("*, size: int = 1") for _ in range(3))
+    for cls in (first, second, other):
+        cls.__module__ = "__main__"
+    other.__qualname__ = "Other"
+    parts.register("one")(first)
+    parts.register("one")(second)
+    assert parts.get("one").cls is second and parts.kinds() == ["one"]
+    with pytest.raises(mk.RegistrationError, match="kind 'one' is taken by C"):
+        parts.register("one")(other)
+    second.__module__ = "elsewhere"
+    with pytest.raises(mk.RegistrationError, match="kind 'one' is taken by C"):
+        parts.register("one")(first)
+
+
 def test_the_nearest_kind_is_named() -> None:
     with pytest.raises(mk.MageKitError, match="unknown 'cosin', did you mean 'cosine'"):
         mk.SCHEDULES.get("cosin")
