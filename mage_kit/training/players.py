@@ -6,13 +6,14 @@ Most tasks have one. Where two networks train against one another, the loop take
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from mage_kit.errors import MageKitError
 from mage_kit.training.ema import WeightMean
 from mage_kit.training.optim import make_optimizer
 
@@ -136,3 +137,43 @@ class Player:
             for name, tensor in state.items()
             if name not in self.names and parts[name.rpartition(".")[0]].training
         }
+
+
+def check_players(players: Sequence[Player]) -> None:
+    """Make sure that the players of a task can be told apart and share nothing.
+
+    Raises:
+        MageKitError: If there is none, two have one name or share a parameter, a name has a slash (checkpoints have
+            tensors as PLAYER/NAME), one has nothing to train, or begins before step 0.
+    """
+    if not players:
+        raise MageKitError("players: none, a task must have at least one")
+    owners: dict[int, str] = {}
+    for number, player in enumerate(players):
+        place = f"players[{number}]"
+        if not player.name or "/" in player.name:
+            raise MageKitError(f"{place}.name: '{player.name}', must be a word without '/'")
+        if player.name in [other.name for other in players[:number]]:
+            raise MageKitError(f"{place}.name: '{player.name}', is the name of another player too")
+        if player.first_step < 0:
+            raise MageKitError(f"player '{player.name}': first_step {player.first_step}, must be at least 0")
+        parameters = [value for value in player.module.parameters() if value.requires_grad]
+        if not parameters:
+            raise MageKitError(f"player '{player.name}': its module has no parameter that requires a gradient")
+        for parameter in parameters:
+            owner = owners.setdefault(id(parameter), player.name)
+            if owner != player.name:
+                raise MageKitError(f"players '{owner}' and '{player.name}' share a parameter; each needs its own")
+
+
+def check_objective(player: str, objective: object) -> None:
+    """Make sure that a player's objective can be minimised.
+
+    Raises:
+        MageKitError: If it is not a scalar tensor, or depends on no parameter of the player.
+    """
+    if not isinstance(objective, Tensor) or objective.ndim:
+        form = f"of shape {tuple(objective.shape)}" if isinstance(objective, Tensor) else type(objective).__name__
+        raise MageKitError(f"objective of player '{player}': {form}, must be a scalar tensor, ()")
+    if not objective.requires_grad:
+        raise MageKitError(f"objective of player '{player}': depends on none of its parameters, so nothing is learned")

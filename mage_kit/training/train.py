@@ -36,7 +36,7 @@ from mage_kit.training.folder import open_folder
 from mage_kit.training.kernels import set_blocks
 from mage_kit.training.loader import Order, Share, batches
 from mage_kit.training.optim import clip_gradients, set_lr
-from mage_kit.training.players import Player
+from mage_kit.training.players import Player, check_objective, check_players
 from mage_kit.training.recovery import Recovery
 from mage_kit.training.resolve import Images, Job, Resolved, resolve
 from mage_kit.training.run import Run, begin, broken_images, conclude, is_done, open_run, stop_between
@@ -142,6 +142,7 @@ class Loop:
         self.job, self._run, self.fabric, self.task = job, run, fabric, job.task
         self.bfloat16 = precision == "bfloat16"
         self.players = list(self.task.players())
+        check_players(self.players)
         for player in self.players:
             player.enter(fabric, partial(self.task.objective, player.name))
             set_blocks(player.module, job.recompute, job.compile, run.reporter)  # by now with the engine's hooks
@@ -238,6 +239,7 @@ class Loop:
                 with self._turn(player, last=number == len(pieces) - 1):
                     with torch.autocast(self._run.device.type, torch.bfloat16, enabled=self.bfloat16):
                         objective = player.wrapped(work, moment)
+                    check_objective(player.name, objective)
                     self.fabric.backward(objective / len(pieces))
                 objectives[place] += objective.detach().float() * self.task.share
         return objectives

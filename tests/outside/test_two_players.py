@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import mage_kit as mk
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.players import check_objective, check_players
 from mage_kit.training.train import Loop
 from tests.outside.sections import CARRIED, recipe
 
@@ -172,3 +173,42 @@ def test_two_players_on_two_processes(tmp_path: Path) -> None:
     records = [read_metrics(tmp_path / count / "run", "tokenizer")[-1] for count in ("1", "2")]
     for name in ("reconstruction", "critic"):
         assert records[0][name] == pytest.approx(records[1][name], rel=1e-2)
+
+
+class Plain(torch.nn.Module):
+    """One parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+
+SHARED = Plain()
+
+
+@pytest.mark.parametrize(
+    ("players", "said"),
+    [
+        ([], "players: none, a task must have at least one"),
+        ([("a", Plain()), ("a", Plain())], r"players\[1\].name: 'a', is the name of another player too"),
+        ([("a/b", Plain())], r"players\[0\].name: 'a/b', must be a word without '/'"),
+        ([("a", Plain().requires_grad_(False))], "player 'a': its module has no parameter that requires a gradient"),
+        ([("a", SHARED), ("b", SHARED)], "players 'a' and 'b' share a parameter"),
+    ],
+)
+def test_players_that_cannot_be_told_apart(players: list[tuple[str, Plain]], said: str) -> None:
+    with pytest.raises(mk.MageKitError, match=said):
+        check_players([mk.Player(name, module, mk.Rate(1e-3)) for name, module in players])
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        (0.5, "objective of player 'a': float, must be a scalar tensor"),
+        (torch.ones(3, requires_grad=True), r"of shape \(3,\), must be a scalar tensor"),
+        (torch.ones(()), "depends on none of its parameters"),
+    ],
+)
+def test_objectives_that_cannot_be_minimised(objective: object, said: str) -> None:
+    with pytest.raises(mk.MageKitError, match=said):
+        check_objective("a", objective)
