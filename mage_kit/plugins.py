@@ -6,9 +6,12 @@ import contextlib
 import importlib
 import json
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+
+from mage_kit.errors import MageKitError
 
 PLUGINS_FILE = "plugins.json"  # beside a run's recipe: the folders that its plug-ins came from
 ENTRY_POINT_GROUP = "mage_kit.components"
@@ -26,7 +29,7 @@ def load_entry_points() -> list[str]:
             point.load()
             _loaded_entry_points.add(point.value)
         except (Exception, SystemExit) as error:  # a plug-in may raise anything, and must not take the program down
-            found.append(f"entry point {point.name} = {point.value}: {type(error).__name__}: {error}")
+            found.append(f"entry point {point.name} = {point.value}: {_describe(error)}")
     return found
 
 
@@ -43,11 +46,18 @@ def load_plugins(names: Sequence[str], *folders: Path) -> list[str]:
             try:
                 importlib.import_module(name)
             except (Exception, SystemExit) as error:  # see above
-                found.append(
-                    f"$.plugins[{number}]: '{name}' cannot be imported from the current folder, the recipe's or "
-                    f"the installed packages ({type(error).__name__}: {error})"
-                )
+                found.append(f"$.plugins[{number}]: '{name}' {_describe(error)}")
     return found
+
+
+def _describe(error: BaseException) -> str:
+    """Say why a module cannot be had, and where in it, without the name of an exception."""
+    if isinstance(error, MageKitError):
+        return f"declares a part wrongly: {error}"
+    text = "cannot be imported from the current folder, the recipe's or the installed packages"
+    places = [place for place in traceback.extract_tb(error.__traceback__) if "importlib" not in place.filename]
+    line = f", line {places[-1].lineno} of {places[-1].filename}" if len(places) > 1 else ""
+    return f"{text} ({error or 'it gives no reason'}{line})"
 
 
 def plugin_folders(names: Sequence[str]) -> dict[str, str]:

@@ -106,6 +106,14 @@ def test_a_checkpoint_from_before_the_first_good_step_is_resumed(poisoned: Any, 
     assert read_metrics(tmp_path / "run", "model")[-1]["step"] == 28
 
 
+def test_a_training_without_a_finite_step_ends_with_an_error(poisoned: Any, tmp_path: Path) -> None:
+    """Fewer steps than it takes to roll back: nothing was learned, and nothing is written as a model."""
+    recipe = poisoned(lambda step, tries: True).changed("training", epochs=0.2, skip_limit=50)
+    with pytest.raises(mk.MageKitError, match="none of 3 steps was finite, nothing was learned"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
 def test_a_spoilt_batch_leaves_the_codebook_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Codes that follow running means move in the forward pass, before anybody knows whether the step counts."""
     seed, bad = Loop.seed, {"now": False}
@@ -154,7 +162,7 @@ def test_several_in_a_row_go_back_to_the_last_good_checkpoint(
     steps = [record["step"] for record in records]
     assert steps == sorted(set(steps)) and steps[-1] == 28 and records[-1]["skipped"] == 3
     state = json.loads((list_checkpoints(tmp_path / "run" / "checkpoints" / "model")[-1] / "state.json").read_text())
-    assert state["counters"] == {"skipped": 3, "rollbacks": 1}
+    assert state["counters"] == {"finite": 28, "skipped": 3, "rollbacks": 1}
 
 
 def test_a_run_that_cannot_be_saved_stops_and_says_so(poisoned: Any, tmp_path: Path) -> None:

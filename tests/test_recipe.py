@@ -92,7 +92,7 @@ def test_eight_mistakes_give_eight_lines() -> None:
     [
         ("model.losses.0.weight", ["$.model.losses[0].weight: missing"]),
         ("model.encoder.kind", ["$.model.encoder.kind: missing, one of: vit"]),
-        ("model.generation", ["$.model.generation: missing"]),
+        ("model.losses", ["$.model.losses: missing"]),
     ],
 )
 def test_missing_values(change: str, lines: list[str]) -> None:

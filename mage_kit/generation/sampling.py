@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mage_kit.condition import UNKNOWN, Condition
+from mage_kit.errors import PartsError
 from mage_kit.models.decoding import Decoding
 from mage_kit.models.mage import Mage
 from mage_kit.predictions import Drawn, DrawRule, Predictions
@@ -72,14 +73,15 @@ def draw_tokens(
     if not (ids_BL.device.type == "cpu" if rows is None else rows):
         made_BLX = model.logits(ids_BL[:images], masked_BL[:images], condition, guidance=guidance)
         made_BLX = made_BLX.expand(len(ids_BL), -1, -1)
-        drawn = model.head.draw(made_BLX, uniform_BL, wanted_BL, rule)
+        drawn = _checked(model, model.head.draw(made_BLX, uniform_BL, wanted_BL, rule), uniform_BL, rule)
         return _standing(model, drawn, made_BLX, ids_BL, masked_BL, scored_BL)
     # On a CPU sizes cost no waiting.
     rows_M = wanted_BL[:images].flatten().nonzero()[:, 0]
     made_MX = model.logits(ids_BL[:images], masked_BL[:images], condition, rows_M, guidance)
     if same:
         made_MX, rows_M = made_MX.repeat(len(ids_BL), 1), wanted_BL.flatten().nonzero()[:, 0]
-    drawn = model.head.draw(made_MX[None], uniform_BL.flatten()[rows_M][None], None, rule)
+    uniform_1M = uniform_BL.flatten()[rows_M][None]
+    drawn = _checked(model, model.head.draw(made_MX[None], uniform_1M, None, rule), uniform_1M, rule)
     if scored_BL is not None:
         here = ids_BL.flatten(0, 1)[rows_M][None], masked_BL.flatten()[rows_M][None]
         drawn = _standing(model, drawn, made_MX[None], *here, torch.ones_like(here[1]))
@@ -89,10 +91,27 @@ def draw_tokens(
         whole.flatten(0, 1)[rows_M] = values_1M[0]
         return whole
 
-    told = drawn.predictions
-    if told is not None:
-        told = Predictions(spread(told.first_BL), spread(told.second_BL), spread(told.entropy_BL))
-    return Drawn(spread(drawn.ids_BL), spread(drawn.log_p_BL), told)
+    predictions = drawn.predictions
+    if predictions is not None:
+        values = predictions.first_BL, predictions.second_BL, predictions.entropy_BL
+        predictions = Predictions(*map(spread, values))
+    return Drawn(spread(drawn.ids_BL), spread(drawn.log_p_BL), predictions)
+
+
+def _checked(model: Mage, drawn: Drawn, uniform_BL: Tensor, rule: DrawRule) -> Drawn:
+    """Make sure, without waiting for the device, that a head drew what it was asked for."""
+    head, spec = type(model.head).__name__, model.spec
+    shape = (*uniform_BL.shape, spec.factors) if spec.factors > 1 else tuple(uniform_BL.shape)
+    if tuple(drawn.ids_BL.shape) != shape or drawn.ids_BL.dtype != torch.int64:
+        has = f"{drawn.ids_BL.dtype} {tuple(drawn.ids_BL.shape)}"
+        raise PartsError(("heads.tokens",), f"{head} drew ids of {has}, must be torch.int64 {shape}")
+    if drawn.log_p_BL.shape != uniform_BL.shape:
+        log_p, places = tuple(drawn.log_p_BL.shape), tuple(uniform_BL.shape)
+        raise PartsError(("heads.tokens",), f"{head} gave log_p of shape {log_p}, must be {places}")
+    if rule.reads_predictions and drawn.predictions is None:
+        rule_of = "must fill Drawn.predictions where rule.reads_predictions is set"
+        raise PartsError(("generation.selection", "heads.tokens"), f"the selection reads predictions; {head} {rule_of}")
+    return drawn
 
 
 def _standing(

@@ -14,6 +14,7 @@ from mage_kernels import MaskPlan
 from pydantic import Field
 from torch import Tensor, nn
 
+from mage_kit.errors import MageKitError
 from mage_kit.fields import NonNegativeFloat
 from mage_kit.grid import TokenSpec
 from mage_kit.predictions import LossRows, PassCost
@@ -92,7 +93,14 @@ class LossInputs:
     head_rows: Callable[[Tensor, Tensor], LossRows] = _no_rows
 
     def picked(self, stream: str) -> Tensor:
-        """Return the tokens of a stream at the picked rows; the loss must name it in `reads`."""
+        """Return the tokens of a stream at the picked rows.
+
+        Raises:
+            MageKitError: If no loss names the stream in `reads`.
+        """
+        if stream not in self.streams:
+            known = ", ".join(self.streams)
+            raise MageKitError(f"loss: stream '{stream}' is not at hand ({known}); name it in `reads`")
         return self.streams[stream].flatten(0, 1).index_select(0, self.plan.picked_M)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mage_kit.blocks import evaluating
 from mage_kit.condition import Condition
 from mage_kit.embedding import open_plan
+from mage_kit.errors import MageKitError
 from mage_kit.heads import Head
 from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm
 from mage_kit.models.parts import MaskedParts
@@ -104,7 +105,10 @@ class Mage(MaskedParts):
         terms = []
         for loss in self.losses:
             assert isinstance(loss, Loss)
-            terms.append(loss(self._inputs(loss, streams, predictions, latents_BSD, plan, masks, gather or Gather())))
+            term = loss(self._inputs(loss, streams, predictions, latents_BSD, plan, masks, gather or Gather()))
+            if not isinstance(term, LossTerm):
+                raise MageKitError(f"{type(loss).__name__}: gave a {type(term).__name__}, must give a LossTerm")
+            terms.append(term)
         if predictions and not self.predicts:
             # Decoder and head would get no gradient at all, which wrappers and optimizers trip over: give them zeros.
             unread = torch.stack([0.0 * values.sum() for values in predictions.values()]).sum()

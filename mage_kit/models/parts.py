@@ -130,7 +130,7 @@ class MaskedParts(WithBlocks):
         Args:
             what: What needs it, for the error.
         """
-        if not self.spec.discrete:
+        if self.input == TOKENS and not self.spec.discrete:
             has = f"{type(self.tokenizer).__name__} has none"
             raise PartsError(("generation", "tokenizer"), f"{what} needs codes, {has}")
         if self.decoder is None:
@@ -142,6 +142,15 @@ class MaskedParts(WithBlocks):
         if not self.head.draws:
             rule = f"{what} draws tokens, and none can be drawn from {type(self.head).__name__}"
             raise PartsError(("generation", "heads.tokens"), rule)
+
+    @property
+    def generation_obstacle(self) -> str:
+        """What is in the way of making tokens, in words; nothing where it can."""
+        try:
+            self.check_generates("sampling")
+        except PartsError as error:
+            return error.message
+        return ""
 
     @property
     def classes(self) -> int | None:

@@ -85,6 +85,11 @@ def _wires(model: Assembled) -> Iterator[tuple[str, str, Any, Any]]:
 def _check_streams(model: Assembled) -> None:
     """Every stream that is read lies on the same grid, so that one mask serves them all."""
     targets: Mapping[str, Tokenizer] = dict(model.targets.items())
+    for name in targets:
+        if name in model.tokenizer.streams:
+            raise PartsError((f"targets.{name}", "tokenizer"), f"'{name}' is a stream of the tokenizer's; rename it")
+        if not name.isidentifier():
+            raise PartsError((f"targets.{name}",), f"'{name}', must be a word of letters, digits and underscores")
     for stream in model.reads:
         grid = model.streams[stream].grid
         if grid != model.spec.grid:

@@ -75,13 +75,15 @@ def assemble_mage(
     with seeded(seed, "model"):
         mask_ratio = collected.build("$.model.mask_ratio", MASK_RATIOS, section.mask_ratio, NoWires())
         encoder = collected.build("$.model.encoder", ENCODERS, section.encoder, NoWires())
-        decoding = collected.attempt("$.model.generation", None, lambda: assemble_decoding(section.generation))
+        generation, decoding = section.generation, None
+        if generation is not None:
+            decoding = collected.attempt("$.model.generation", None, lambda: assemble_decoding(generation))
         parts = None
         if tokenizer is not None and encoder is not None and None not in targets.values():
             others = {name: other for name, other in targets.items() if other is not None}
             parts = _on_tokens(collected, section, tokenizer, others, encoder)
         collected.raise_if_any(source)
-        assert parts and tokenizer and encoder and mask_ratio and decoding
+        assert parts and tokenizer and encoder and mask_ratio
         with at("$.model"):
             return Mage(
                 tokenizer=tokenizer,

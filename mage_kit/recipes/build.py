@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mage_kit.models import Mage, MageClassifier
-from mage_kit.recipes.recipe import Recipe
+from mage_kit.recipes.recipe import Recipe, require_recipe
 from mage_kit.recipes.sections import ClassifierSection, MageSection
 from mage_kit.tokenizers import Tokenizer
 
@@ -34,6 +34,7 @@ def build(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
     Raises:
         RecipeError: With every problem of the parts.
     """
+    require_recipe(recipe)
     if recipe.model is None:
         return Parts(tokenizer or recipe.build_tokenizer(), None)
     model: Mage | MageClassifier

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.datasets.named import open_by_names
@@ -119,15 +119,24 @@ class Recipe(Strict):
         Raises:
             RecipeError: With every problem of the result.
         """
-        return self.parse({**self.model_dump(mode="json", by_alias=True), **sections}, source=self.name)
+        stated = {
+            name: value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
+            for name, value in sections.items()
+        }
+        return self.parse({**self.model_dump(mode="json", by_alias=True), **stated}, source=self.name)
 
     def changed(self, section: str, **values: Any) -> Self:
-        """Return this recipe with some values of a section replaced; the section must be there.
+        """Return this recipe with some values of a section replaced.
 
         Raises:
-            RecipeError: With every problem of the result.
+            RecipeError: With every problem of the result; or there is no such section.
         """
-        before = self.model_dump(mode="json", by_alias=True)[section]
+        whole = self.model_dump(mode="json", by_alias=True)
+        before = whole.get(section)
+        if not isinstance(before, dict):
+            sections = [name for name, value in whole.items() if isinstance(value, dict)]
+            has = "null here; give the whole of it to `extended`" if section in whole else "no section"
+            raise RecipeError([f"$.{section}: {has} (sections: {', '.join(sections)})"], self.name)
         return self.extended(**{section: {**before, **values}})
 
     def fingerprint(self, *sections: str) -> str:
@@ -239,6 +248,17 @@ class Recipe(Strict):
 
     def _says(self) -> str:
         return "null" if self.model is None else f"of kind {self.model.kind}"
+
+
+def require_recipe(value: object) -> None:
+    """Make sure that a value is a recipe.
+
+    Raises:
+        MageKitError: If not; says how to get one.
+    """
+    if not isinstance(value, Recipe):
+        rule = "must be a Recipe; Recipe.load reads a file, Recipe.parse a dict"
+        raise MageKitError(f"recipe: a {type(value).__name__}, {rule}")
 
 
 def plugins_of(parts: Iterable[object]) -> list[str]:

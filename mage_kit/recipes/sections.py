@@ -96,7 +96,10 @@ class MageSection(ComponentConfig):
         {}, description="Heads by the stream that they predict; those not named follow from the stream."
     )
     losses: Annotated[list[Annotated[ComponentConfig, LOSSES.slot()]], Field(min_length=1)]
-    generation: Generation
+    generation: Generation | None = Field(
+        None,
+        description="null: the model's own default; a model that is not to generate needs no other.",
+    )
 
 
 class ClassifierSection(ComponentConfig):

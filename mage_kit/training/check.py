@@ -8,12 +8,14 @@ import torch
 
 from mage_kit.errors import RecipeError
 from mage_kit.models import Mage
-from mage_kit.recipes import Parts, Recipe, build
+from mage_kit.recipes import Parts, Recipe, build, require_recipe
 from mage_kit.recipes.assemble import seeded
 from mage_kit.recipes.places import at
+from mage_kit.recipes.sections import MageSection
 from mage_kit.signature import ComponentConfig
 from mage_kit.tokenizers import Tokenizer
-from mage_kit.training.tasks.base import TASKS, Facts, Task, TaskWires
+from mage_kit.training.tasks.base import TASKS, Task
+from mage_kit.training.tasks.context import Facts, TaskWires
 
 
 def check(recipe: Recipe) -> Parts:
@@ -22,12 +24,13 @@ def check(recipe: Recipe) -> Parts:
     Raises:
         RecipeError: With every problem found.
     """
+    require_recipe(recipe)
     with torch.device("meta"):
         parts = build(recipe)
         tasks = build_tasks(recipe, parts)
     problems = _tokenizer_problems(recipe, parts.tokenizer)
     if isinstance(parts.model, Mage):
-        problems += _model_problems(parts.model)
+        problems += _model_problems(parts.model) + _target_problems(recipe, parts.model)
     for path, config in task_sections(recipe).items():
         if recipe.data is None:
             problems.append("$.data: missing, training needs it")
@@ -63,6 +66,17 @@ def _misfit(recipe: Recipe, path: str, config: ComponentConfig) -> list[str]:
         return []
     has = "null" if kind is None else f"of kind '{kind}'"
     return [f"{path}.kind and $.model: '{config.kind}' trains a model of kind '{needs}', the model is {has}"]
+
+
+def _target_problems(recipe: Recipe, model: Mage) -> list[str]:
+    """Targets are trained elsewhere: each that needs weights names them."""
+    if recipe.training is None or not isinstance(recipe.model, MageSection):
+        return []
+    return [
+        f"$.model.targets.{name}.weights: null, must name a folder with a trained tokenizer"
+        for name, config in recipe.model.targets.items()
+        if config.get("weights") is None and getattr(model.targets[name], "needs_training", False)
+    ]
 
 
 def _tokenizer_problems(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit import processes
+from mage_kit.errors import MageKitError
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,12 @@ class Callbacks:
         """Make sure that all processes listen to the same events; else some would wait for the others for ever.
 
         Raises:
-            ValueError: If not.
+            ValueError: If not, or one of them cannot be called.
         """
+        for field in fields(self):
+            for function in getattr(self, field.name):
+                if not callable(function):
+                    raise MageKitError(f"{field.name}: a {type(function).__name__}, must be a function of one event")
         counts = processes.collect({field.name: len(getattr(self, field.name)) for field in fields(self)})
         for name, count in counts[0].items():
             if any(other[name] != count for other in counts):

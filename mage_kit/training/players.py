@@ -6,6 +6,7 @@ Most tasks have one. Where two networks train against one another, the loop take
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,21 @@ class Rate:
         peak: The largest.
         warmup: Steps of linear warm-up.
         least: At the end.
+
+    Raises:
+        MageKitError: If one of them is negative or not finite.
     """
 
     peak: float
     warmup: int = 0
     least: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse rates that nothing could be trained by."""
+        for name in ("peak", "warmup", "least"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise MageKitError(f"rate: {name} {value}, must be a number of at least 0")
 
     def at(self, step: int, steps: int) -> float:
         """Return the rate of a step, from 0 to `steps`."""
@@ -82,6 +93,9 @@ class Player:
         first_step: Step, from 0, at which it begins to play; before, its objective is not computed.
         ema: Decay of a running mean of its parameters, warmed up; None for no such mean.
 
+    Raises:
+        MageKitError: If one of them is of another type, or out of its range.
+
     Attributes:
         names: Its parameters by name, in the module's order; shards, where the engine shards.
         wrapped: Its objective as the engine runs it.
@@ -106,6 +120,13 @@ class Player:
         first_step: int = 0,
         ema: float | None = None,
     ) -> None:
+        for word, value, kind in (("module", module, nn.Module), ("rate", rate, Rate)):
+            if not isinstance(value, kind):
+                raise MageKitError(f"player '{name}': {word} is a {type(value).__name__}, must be a {kind.__name__}")
+        if clip is not None and not clip > 0:
+            raise MageKitError(f"player '{name}': clip {clip}, must be above 0, or None")
+        if ema is not None and not 0 <= ema <= 1:
+            raise MageKitError(f"player '{name}': ema {ema}, must lie in [0, 1], or be None")
         self.name, self.module, self.rate = name, module, rate
         self.make_optimizer = optimizer or adamw()
         self.clip, self.first_step, self.ema = clip, first_step, ema
@@ -139,24 +160,33 @@ class Player:
         }
 
 
-def check_players(players: Sequence[Player]) -> None:
-    """Make sure that the players of a task can be told apart and share nothing.
+def check_players(players: Sequence[Player], steps: int) -> None:
+    """Make sure that the players of a task can be told apart, share nothing, and play.
+
+    Args:
+        players: All of them.
+        steps: Of the training.
 
     Raises:
-        MageKitError: If there is none, two have one name or share a parameter, a name has a slash (checkpoints have
-            tensors as PLAYER/NAME), one has nothing to train, or begins before step 0.
+        MageKitError: If there is none, two have one name or share a parameter, a name is no word (checkpoints have
+            tensors as PLAYER/NAME), one has nothing to train, or begins before the first or after the last step.
     """
     if not players:
         raise MageKitError("players: none, a task must have at least one")
+    for number, player in enumerate(players):
+        if not isinstance(player, Player):
+            raise MageKitError(f"players[{number}]: {type(player).__name__}, must be a Player")
     owners: dict[int, str] = {}
     for number, player in enumerate(players):
         place = f"players[{number}]"
-        if not player.name or "/" in player.name:
-            raise MageKitError(f"{place}.name: '{player.name}', must be a word without '/'")
+        if not re.fullmatch(r"[A-Za-z]\w*", str(player.name)):
+            rule = "must be a word of letters, digits and underscores"
+            raise MageKitError(f"{place}.name: {player.name!r}, {rule}")
         if player.name in [other.name for other in players[:number]]:
             raise MageKitError(f"{place}.name: '{player.name}', is the name of another player too")
-        if player.first_step < 0:
-            raise MageKitError(f"player '{player.name}': first_step {player.first_step}, must be at least 0")
+        if not 0 <= player.first_step < steps:
+            rule = f"must be at least 0 and below the training's {steps} steps"
+            raise MageKitError(f"player '{player.name}': first_step {player.first_step}, {rule}")
         parameters = [value for value in player.module.parameters() if value.requires_grad]
         if not parameters:
             raise MageKitError(f"player '{player.name}': its module has no parameter that requires a gradient")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ class Recovery:
 
     def __init__(self, job: Job, run: Run, players: Sequence[Player], broken: BrokenImages) -> None:
         self.job, self.run, self.players, self.broken, self.task = job, run, players, broken, job.task
-        self.state = State(players, self.task.sums, {"skipped": 0, "rollbacks": 0})
+        self.state = State(players, self.task.sums, {"finite": 0, "skipped": 0, "rollbacks": 0})
         self.checkpoints = run.out / "checkpoints" / self.task.stage
         self.done, self.saved, self.bad = 0, 0, 0
         self.clock, self.since = time.monotonic(), 0
@@ -161,7 +162,18 @@ class Recovery:
     def go_on(self) -> int | None:
         """Know that a step was finite: a row of those that were not has ended. See `skip`."""
         self.bad = 0
+        self.state.counters["finite"] += 1
         return None
+
+    def check_moved(self) -> None:
+        """Make sure at the end that anything was trained at all.
+
+        Raises:
+            MageKitError: If no step was finite.
+        """
+        if self.bad and self.done == self.job.steps and not self.state.counters["finite"]:
+            text = f"training the {self.task.stage}: none of {self.done} steps was finite, nothing was learned"
+            raise processes.shared(MageKitError(f"{text}; start a new run with a lower learning rate"))
 
     def _look_due(self, last: int) -> bool:
         every = self.task.look_every()
@@ -196,17 +208,28 @@ class Recovery:
 
     def _log(self) -> str:
         job, done = self.job, self.done
-        read = self.task.read()
+        read = self._read()
         record: dict[str, Any] = {"stage": self.task.stage, "step": done, "epoch": done / job.steps_per_epoch, **read}
         rate = (done - self.since) * job.layout.batch / max(1e-9, time.monotonic() - self.clock)
         for number, player in enumerate(self.players):
             end = f"_{player.name}" if number else ""
-            record[f"lr{end}"], record[f"grad_norm{end}"] = player.rate_at(done - 1, job.steps), player.norm
+            record[f"lr{end}"] = player.rate_at(done - 1, job.steps)
+            if math.isfinite(player.norm):
+                record[f"grad_norm{end}"] = player.norm
         record |= {"skipped": self.state.counters["skipped"], "broken_images": self.broken.count}
         record |= {"peak_memory_gib": peak_memory_gib(self.run.device), "images_per_s": round(rate, 1)}
         self.clock, self.since = time.monotonic(), done
         self.run.log.write(record)
         return f"{self.task.note(record) if read else 'no step was finite'}  {rate:.0f} images/s"
+
+    def _read(self) -> dict[str, Any]:
+        """The task's metrics; with several players the objective of each, and the first one's where no loss is told."""
+        read = self.task.read()
+        names = [f"objective_{player.name}" for player in self.players]
+        objectives = {name: read.pop(name) for name in names if name in read}
+        if names[0] in objectives:
+            read.setdefault("loss", objectives[names[0]])
+        return read | (objectives if len(names) > 1 else {})
 
     def stop(self) -> None:
         """Save and leave: this process, or another one, was told to stop."""

@@ -29,7 +29,8 @@ from mage_kit.training.batches import BatchLayout, spread
 from mage_kit.training.check import build_tasks, check, task_sections
 from mage_kit.training.kernels import kernel_problems
 from mage_kit.training.sources import WeightFolders, fill_encoder, fill_tokenizer
-from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Facts, Task
+from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Task
+from mage_kit.training.tasks.context import Facts
 
 Images = tuple[Dataset, Dataset | None]
 """What is trained on, and what accuracy is measured on."""
@@ -264,12 +265,16 @@ def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLa
     config = task_sections(recipe)[path]
     carried = {name: config.get(name) for name in CARRIED_OUT}
     makes = task.makes == "tokenizer"
+    steps = task.length(len(images) // layout.batch)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        rule = "must be a whole number of at least 1"
+        raise RecipeError([f"{path}.kind: '{config.kind}' says that it takes {steps!r} steps, {rule}"], recipe.name)
     return Job(
         path=path,
         task=task,
         images=images,
         layout=layout,
-        steps=task.length(len(images) // layout.batch),
+        steps=steps,
         precision=config.get("precision"),
         recompute=recipe.kernels.recompute and not makes,
         compile=recipe.kernels.compile and not makes,

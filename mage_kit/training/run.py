@@ -28,7 +28,7 @@ from mage_kit.training.folder import held_by_first
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.resolve import Job, Resolved
 from mage_kit.training.signals import StopSignals
-from mage_kit.training.tasks.base import Context
+from mage_kit.training.tasks.context import Context
 from mage_kit.training.trained_before import take_trained
 
 if TYPE_CHECKING:

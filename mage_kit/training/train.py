@@ -19,9 +19,9 @@ from torch import Tensor
 
 from mage_kit import processes
 from mage_kit.draws import derive
-from mage_kit.errors import MissingExtraError
+from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.progress import Reporter
-from mage_kit.recipes import Recipe
+from mage_kit.recipes import Recipe, require_recipe
 from mage_kit.storage import best_device
 from mage_kit.training.batches import Batch
 from mage_kit.training.events import (
@@ -40,7 +40,8 @@ from mage_kit.training.players import Player, check_objective, check_players
 from mage_kit.training.recovery import Recovery
 from mage_kit.training.resolve import Images, Job, Resolved, resolve
 from mage_kit.training.run import Run, begin, broken_images, conclude, is_done, open_run, stop_between
-from mage_kit.training.tasks.base import TrainingStep, dropout_seed
+from mage_kit.training.tasks.base import dropout_seed
+from mage_kit.training.tasks.context import TrainingStep
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -79,9 +80,12 @@ def train(
 
     Raises:
         MageKitError: If the folder holds something else, the data cannot be read, or training goes wrong.
-        ValueError: If a function is passed in some processes only.
+        ValueError: If a function is passed in some processes only, or `until` is below 1.
         TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
     """
+    require_recipe(recipe)
+    if until is not None and until < 1:
+        raise MageKitError(f"until: {until}, must be at least 1")
     make_engine, folder = _engine(), Path(out)
     device = best_device()
     processes.start(device)
@@ -142,7 +146,7 @@ class Loop:
         self.job, self._run, self.fabric, self.task = job, run, fabric, job.task
         self.bfloat16 = precision == "bfloat16"
         self.players = list(self.task.players())
-        check_players(self.players)
+        check_players(self.players, job.steps)
         for player in self.players:
             player.enter(fabric, partial(self.task.objective, player.name))
             set_blocks(player.module, job.recompute, job.compile, run.reporter)  # by now with the engine's hooks
@@ -180,6 +184,7 @@ class Loop:
                         break
                     if self.stopping and self.done < last:
                         self.recovery.stop()
+        self.recovery.check_moved()
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Yield this process's part of the batches of steps `first` to `last` - 1."""
@@ -242,6 +247,7 @@ class Loop:
                     check_objective(player.name, objective)
                     self.fabric.backward(objective / len(pieces))
                 objectives[place] += objective.detach().float() * self.task.share
+                self.task.tally(f"objective_{player.name}", objective)
         return objectives
 
     @contextlib.contextmanager

@@ -191,14 +191,14 @@ SHARED = Plain()
     [
         ([], "players: none, a task must have at least one"),
         ([("a", Plain()), ("a", Plain())], r"players\[1\].name: 'a', is the name of another player too"),
-        ([("a/b", Plain())], r"players\[0\].name: 'a/b', must be a word without '/'"),
+        ([("a/b", Plain())], r"players\[0\].name: 'a/b', must be a word of letters"),
         ([("a", Plain().requires_grad_(False))], "player 'a': its module has no parameter that requires a gradient"),
         ([("a", SHARED), ("b", SHARED)], "players 'a' and 'b' share a parameter"),
     ],
 )
 def test_players_that_cannot_be_told_apart(players: list[tuple[str, Plain]], said: str) -> None:
     with pytest.raises(mk.MageKitError, match=said):
-        check_players([mk.Player(name, module, mk.Rate(1e-3)) for name, module in players])
+        check_players([mk.Player(name, module, mk.Rate(1e-3)) for name, module in players], 10)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ objectives; it knows no optimizer step, no checkpoint, no process but the number
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,94 +18,14 @@ from pydantic import Field
 from torch import Tensor
 
 from mage_kit.datasets import Dataset
-from mage_kit.draws import derive, generator
+from mage_kit.draws import derive
+from mage_kit.errors import MageKitError, RecipeError, RegistrationError
 from mage_kit.fields import NonNegative, Positive
-from mage_kit.precision import Decision
 from mage_kit.processes import add_up
-from mage_kit.progress import Reporter
 from mage_kit.registry import Registry
-from mage_kit.signature import ComponentConfig
-from mage_kit.tokenizers import Tokenizer
-from mage_kit.training.batches import Batch, BatchLayout
-from mage_kit.training.metrics import MetricsLog
+from mage_kit.training.batches import Batch
 from mage_kit.training.players import Player
-
-Choose = Callable[[str, str, Callable[[], Decision]], Decision]
-"""Takes a name, words around the value ("attention by {}") and what decides; returns what the run began with."""
-
-
-@dataclass(frozen=True)
-class TaskWires:
-    """What is wired into a task: the run's tokenizer, and its model (None of a tokenizer alone)."""
-
-    tokenizer: Tokenizer
-    model: Any
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a task may look at before there are images and memory.
-
-    Args:
-        path: Of its section, as "$.training".
-        batch: Images a step.
-        micro_batch: Images at once in a process; None for its share.
-        data: The recipe's images, by name.
-    """
-
-    path: str
-    batch: int
-    micro_batch: int | None
-    data: ComponentConfig | None
-
-
-@dataclass(frozen=True)
-class Context:
-    """The run as a task meets it.
-
-    Args:
-        images: What it is trained on.
-        layout: How a step's images are spread.
-        steps: Optimizer steps in all.
-        steps_per_epoch: Of the images.
-        seed: The recipe's.
-        device: Where it computes.
-        folder: The run's.
-        log: Where lines go beside the loop's own.
-        reporter: Where words go.
-    """
-
-    images: Dataset
-    layout: BatchLayout
-    steps: int
-    steps_per_epoch: int
-    seed: int
-    device: torch.device
-    folder: Path
-    log: MetricsLog
-    reporter: Reporter
-
-
-class TrainingStep:
-    """One step; a plain class, so that engine wrappers hand it on untouched.
-
-    Args:
-        number: From 0.
-        steps: In all.
-        seed: The recipe's.
-    """
-
-    def __init__(self, number: int, steps: int, seed: int) -> None:
-        self.number, self.steps, self.seed = number, steps, seed
-
-    @property
-    def progress(self) -> float:
-        """Share of the training done, in [0, 1)."""
-        return self.number / self.steps
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """Return a generator that follows (seed, purpose, step), the same in all processes."""
-        return generator(self.seed, purpose, self.number)
+from mage_kit.training.tasks.context import Choose, Context, Facts, TaskWires, TrainingStep
 
 
 class Task(ABC):
@@ -131,6 +51,22 @@ class Task(ABC):
     context: Context
     share: float = 1.0
 
+    def __init_subclass__(cls, **words: Any) -> None:
+        """Refuse what would only fail in a run.
+
+        Raises:
+            RegistrationError: If `stage` is no word (it names a folder), or `makes` is neither of its two values, or a
+                task that makes a model names no kind of model.
+        """
+        super().__init_subclass__(**words)
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", cls.stage):
+            rule = "must be a word of small letters, digits and underscores: it names a folder"
+            raise RegistrationError(f"{cls.__qualname__}.stage: {cls.stage!r}, {rule}")
+        if cls.makes not in ("tokenizer", "model"):
+            raise RegistrationError(f"{cls.__qualname__}.makes: {cls.makes!r}, must be 'tokenizer' or 'model'")
+        if cls.makes == "model" and cls.model_kind is None:
+            raise RegistrationError(f"{cls.__qualname__}.model_kind: None, must name a kind: the task makes a model")
+
     # -- before the run ----------------------------------------------------------------------------------------
 
     def problems(self, facts: Facts) -> list[str]:
@@ -149,6 +85,9 @@ class Task(ABC):
         Raises:
             MageKitError: If they do not fit the task.
         """
+        if images.gives_tokens:
+            rule = "this task trains on images; name them"
+            raise RecipeError([f"$.data and {path}.kind: a token cache, which holds no images; {rule}"])
         return images
 
     @abstractmethod
@@ -201,11 +140,23 @@ class Task(ABC):
             step: The step.
         """
 
-    def tally(self, name: str, value: Tensor) -> None:
+    def tally(self, name: str, value: Tensor | float) -> None:
         """Add a number of the pass at hand to what `read` averages: over processes, and passes and steps that gave one.
 
-        All processes must give the same names.
+        Args:
+            name: Of the metric, the same names in all processes; "loss" is what the progress shows. Without it, that is
+                the first player's objective.
+            value: A number, or a tensor of one.
+
+        Raises:
+            MageKitError: If the name is one of the loop's own, or the value is more than one number.
         """
+        if name in RESERVED:
+            raise MageKitError(f"tally: '{name}', is a name of the log's own ({', '.join(sorted(RESERVED))})")
+        value = torch.as_tensor(value, device=self.context.device)
+        if value.numel() != 1:
+            raise MageKitError(f"tally: '{name}' of shape {tuple(value.shape)}, must be one number")
+        value = value.reshape(())
         total = self.sums.setdefault(name, torch.zeros(2, dtype=torch.float64, device=value.device))
         total[0].add_(value.detach().double() * self.share)
         total[1].add_(self.share)
@@ -243,6 +194,10 @@ class Task(ABC):
     def finish(self, players: Sequence[Player]) -> None:  # noqa: B027  # as `look`
         """Measure what was made, before it is written."""
 
+
+RESERVED = frozenset(
+    {"stage", "step", "epoch", "lr", "grad_norm", "skipped", "broken_images", "peak_memory_gib", "images_per_s"}
+)  # what the loop writes into each line of the log
 
 CARRIED_OUT = frozenset(
     {"workers", "keep", "log_every", "checkpoint_every", "skip_limit", "rollbacks"}

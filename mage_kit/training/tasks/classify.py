@@ -31,7 +31,8 @@ from mage_kit.training.batches import IMAGES, Batch
 from mage_kit.training.lars import LARS
 from mage_kit.training.layer_rates import layer_groups
 from mage_kit.training.players import Player, Rate
-from mage_kit.training.tasks.base import TASKS, Betas, Context, Facts, TrainingStep, to_float
+from mage_kit.training.tasks.base import TASKS, Betas, to_float
+from mage_kit.training.tasks.context import Context, Facts, TrainingStep
 from mage_kit.training.tasks.mixing import Mix, draw_mix, mix_images, targets
 from mage_kit.training.tasks.tokens import PROBED, TokenTask, random_tokens
 from mage_kit.training.validation import Validation, measure_at_end

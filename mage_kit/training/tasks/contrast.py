@@ -9,7 +9,8 @@ from __future__ import annotations
 from mage_kit.fields import NonNegativeFloat, PositiveFloat, Probability
 from mage_kit.losses import Loss
 from mage_kit.models import Mage
-from mage_kit.training.tasks.base import TASKS, Betas, Facts
+from mage_kit.training.tasks.base import TASKS, Betas
+from mage_kit.training.tasks.context import Facts
 from mage_kit.training.tasks.masked import Masked
 
 
@@ -51,8 +52,13 @@ class Contrast(Masked):
         problems = super().problems(facts)
         for number, loss in enumerate(self.model.losses):
             if isinstance(loss, Loss) and loss.reads_predictions:
-                rule = "must be null or the task masked: contrast predicts nothing"
-                problems.append(f"$.model.losses[{number}] and {facts.path}.kind: the loss reads predictions, {rule}")
+                rule = "leave the loss out, or take the task masked"
+                line = "the loss reads predictions, and contrast predicts nothing"
+                problems.append(f"$.model.losses[{number}] and {facts.path}.kind: {line}; {rule}")
         if self.model.decoder is not None:
             problems.append(f"$.model.decoder and {facts.path}.kind: nothing reads a decoder here, must be null")
         return problems
+
+    def _learns_nothing(self, facts: Facts) -> list[str]:
+        """Nothing is predicted, and that is as it should be."""
+        return []

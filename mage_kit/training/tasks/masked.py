@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mage_kit.condition import Condition
 from mage_kit.datasets import Dataset
 from mage_kit.draws import generator, keys, uniforms
-from mage_kit.errors import RecipeError
+from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.fields import NonNegativeFloat, PositiveFloat, Probability
 from mage_kit.losses import LOSSES, BatchMasks, Loss
 from mage_kit.models import Mage
@@ -27,7 +27,8 @@ from mage_kit.training.batches import Batch
 from mage_kit.training.metrics import RatioBins
 from mage_kit.training.players import Player
 from mage_kit.training.samples import draw_from
-from mage_kit.training.tasks.base import TASKS, Betas, Context, Facts, TrainingStep
+from mage_kit.training.tasks.base import TASKS, Betas
+from mage_kit.training.tasks.context import Context, Facts, TrainingStep
 from mage_kit.training.tasks.tokens import PROBED, TokenTask, random_tokens
 
 
@@ -119,8 +120,16 @@ class Masked(TokenTask):
                 f"the data gives {augment.views}"
             )
         if self.samples_every is not None and not model.generates:
-            problems.append(f"{facts.path}.samples_every: given, but generation needs codes to draw, must be null")
-        return problems
+            rule = f"must be null: {model.generation_obstacle}"
+            problems.append(f"{facts.path}.samples_every: {self.samples_every}, {rule}")
+        return problems + self._learns_nothing(facts)
+
+    def _learns_nothing(self, facts: Facts) -> list[str]:
+        """Say if nothing is predicted, so that this is another task's work."""
+        if self.model.predicts:
+            return []
+        rule = "must be contrast, or a loss must read predictions"
+        return [f"{facts.path}.kind and $.model.losses: 'masked' predicts hidden tokens, and no loss reads any; {rule}"]
 
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
         """Take images with views enough, and with the classes that the decoder is to be told of."""
@@ -185,7 +194,7 @@ class Masked(TokenTask):
         contents = batch.cut(micro)
         condition = self._condition(batch, step.seed)
         every = BatchMasks(ratio_S.repeat(views), int(self.model.n_masked(ratio_S).sum()) * views, views)
-        counts = [max(1.0, loss.count(every)) for loss in self.model.losses if isinstance(loss, Loss)]
+        counts = [self._count(number, every) for number in range(len(self.model.losses))]
         pieces = []
         for number, content in enumerate(contents):
             part = slice(number * micro, (number + 1) * micro)
@@ -195,6 +204,16 @@ class Masked(TokenTask):
             labels = None if condition is None else condition[part].repeat(views)
             pieces.append(Piece(content, masks, noise_TL, labels, counts, len(contents) * world()))
         return pieces
+
+    def _count(self, number: int, masks: BatchMasks) -> float:
+        """What a loss's sum over the step is divided by; where nothing counts, the sum is 0 and stays it."""
+        loss = self.model.losses[number]
+        assert isinstance(loss, Loss)
+        count = loss.count(masks)
+        if not 0 <= count < math.inf:
+            name = type(loss).__name__
+            raise MageKitError(f"model.losses[{number}]: {name} counts {count}, must be a number of at least 0")
+        return max(1.0, count)
 
     def prepare(self, micro: Piece, step: TrainingStep) -> Piece:
         """Tokenise, and plan the masks."""

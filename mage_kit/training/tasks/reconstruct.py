@@ -12,7 +12,8 @@ from torch import Tensor
 from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.players import Player, Rate, adamw
-from mage_kit.training.tasks.base import TASKS, Betas, Task, TrainingStep
+from mage_kit.training.tasks.base import TASKS, Betas, Task
+from mage_kit.training.tasks.context import TrainingStep
 
 _PROBED = 1 << 16  # pixels in the batch that precision is measured on
 

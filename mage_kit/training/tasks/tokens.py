@@ -18,7 +18,8 @@ from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import IMAGES
 from mage_kit.training.kernels import part_attention
 from mage_kit.training.players import Player, Rate, adamw
-from mage_kit.training.tasks.base import Betas, Choose, Context, Facts, Task, to_float
+from mage_kit.training.tasks.base import Betas, Task, to_float
+from mage_kit.training.tasks.context import Choose, Context, Facts
 
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
 PROBED = 4096  # tokens in the batch that precision is measured on
