@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 
@@ -19,10 +20,14 @@ from tests import build
 
 
 def forget_new_kinds() -> Iterator[None]:
-    """Put the registries back as they were, so that no test sees another's components."""
+    """Put the registries back as they were, so that no test sees another's components; plug-ins are imported anew."""
     before = {family: dict(registry._entries) for family, registry in FAMILIES.items()}
     yield
     for family, entries in before.items():
+        for kind in FAMILIES[family]._entries.keys() - entries.keys():
+            module = FAMILIES[family]._entries[kind].cls.__module__
+            if module.startswith("tests.plugins.") or module.split(".")[0] not in ("tests", "mage_kit", "__main__"):
+                sys.modules.pop(module, None)
         FAMILIES[family]._entries = entries
 
 

@@ -37,7 +37,7 @@ def loop_of(
     task = build_tasks(recipe, parts)[path]
     images = task.accept(recipe.build_dataset(), None, recipe.seed, path)
     layout = spread(path, config.batch, config.micro_batch, recipe.name)
-    job = resolve._job(recipe, path, task, images, layout)
+    job = resolve._job(recipe, path, task, images, layout, parts.tokenizer)
     resolved = resolve.Resolved(
         recipe.name, recipe.seed, recipe.to_json(), {}, images, parts.tokenizer, {}, parts.model, (job,), frozenset()
     )

@@ -87,6 +87,17 @@ def test_eight_mistakes_give_eight_lines() -> None:
     assert all(problem.startswith("$.") for problem in caught.value.problems)
 
 
+@pytest.mark.parametrize("place", ["heads", "targets"])
+def test_unknown_keys_of_named_parts(place: str) -> None:
+    """Parts by name, as those of a list, know their own keys."""
+    data = digits()
+    part = {"kind": "codes"} if place == "heads" else {**data["tokenizer"]}
+    data["model"][place] = {"other": {**part, "tide": True}}
+    with pytest.raises(mk.RecipeError) as caught:
+        mk.Recipe.parse(data)
+    assert [line.split(":")[0] for line in caught.value.problems] == [f"$.model.{place}.other.tide"]
+
+
 @pytest.mark.parametrize(
     ("change", "lines"),
     [

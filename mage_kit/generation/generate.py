@@ -215,8 +215,12 @@ def chosen_labels(model: Mage, labels: Labels) -> list[int] | None:
 
 def check_guidance(model: Mage, decoding: Decoding) -> None:
     """Raise ValueError if guidance is asked of a decoder that knows no classes: there would be none."""
-    if decoding.guidance is not None and decoding.guidance.scale and model.classes is None:
+    if decoding.guidance is None or not decoding.guidance.scale:
+        return
+    if model.classes is None:
         raise ValueError(f"guidance: given, but {type(model.decoder).__name__} takes no labels")
+    if not model.head.gives_logits:
+        raise ValueError(f"guidance: given, but {type(model.head).__name__} gives no logits to guide")
 
 
 def _joined(made: list[Generated]) -> Generated:

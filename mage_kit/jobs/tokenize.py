@@ -40,8 +40,7 @@ from mage_kit.tokenizers import TOKENS, Tokenizer
 from mage_kit.tokenizers.streams import encode_streams, stream_specs
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.check import check
-from mage_kit.training.resolve import fill_target
-from mage_kit.training.sources import WeightFolders, fill_tokenizer
+from mage_kit.training.sources import WeightFolders, fill_target, fill_tokenizer
 from mage_kit.training.tasks.base import to_float
 from mage_kit.training.tasks.tokens import token_precision
 

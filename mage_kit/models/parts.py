@@ -24,7 +24,7 @@ from mage_kit.losses import Loss
 from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio, draw
 from mage_kit.models.assembly import default_head, read_streams
 from mage_kit.models.decoding import Decoding
-from mage_kit.models.rules import check_parts
+from mage_kit.models.rules import check_parts, check_target_names
 from mage_kit.paddings import ClassTokenPadding, Padding
 from mage_kit.schedules import CosineSchedule
 from mage_kit.selections import GumbelConfidence
@@ -69,6 +69,7 @@ class MaskedParts(WithBlocks):
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer.requires_grad_(False)
+        check_target_names(targets or {}, tokenizer.streams)
         self.targets = nn.ModuleDict({name: other.requires_grad_(False) for name, other in (targets or {}).items()})
         self.streams = stream_specs(tokenizer, targets or {})
         self.input = input

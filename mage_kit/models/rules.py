@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, Protocol
+
+from torch import nn
 
 from mage_kit.decoders import Decoder, DecoderWires
 from mage_kit.encoders import Encoder
@@ -85,11 +87,6 @@ def _wires(model: Assembled) -> Iterator[tuple[str, str, Any, Any]]:
 def _check_streams(model: Assembled) -> None:
     """Every stream that is read lies on the same grid, so that one mask serves them all."""
     targets: Mapping[str, Tokenizer] = dict(model.targets.items())
-    for name in targets:
-        if name in model.tokenizer.streams:
-            raise PartsError((f"targets.{name}", "tokenizer"), f"'{name}' is a stream of the tokenizer's; rename it")
-        if not name.isidentifier():
-            raise PartsError((f"targets.{name}",), f"'{name}', must be a word of letters, digits and underscores")
     for stream in model.reads:
         grid = model.streams[stream].grid
         if grid != model.spec.grid:
@@ -101,6 +98,21 @@ def _check_streams(model: Assembled) -> None:
             mine, theirs = ((*each.image_size, each.channels) for each in (model.tokenizer, other))
             rule = f"images of {theirs} (height, width, channels), must be {mine}"
             raise PartsError((f"targets.{name}", "tokenizer"), rule)
+
+
+def check_target_names(names: Collection[str], streams: Collection[str]) -> None:
+    """Raise PartsError for a name that another tokenizer cannot have.
+
+    Args:
+        names: Of the targets.
+        streams: Of the model's own tokenizer.
+    """
+    for name in names:
+        if name in streams:
+            raise PartsError((f"targets.{name}", "tokenizer"), f"'{name}' is a stream of the tokenizer's; rename it")
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name) or hasattr(nn.ModuleDict(), name):
+            rule = "must be a word of letters, digits and underscores, and no attribute of torch's modules"
+            raise PartsError((f"targets.{name}",), f"'{name}', {rule}")
 
 
 def _check_loss(model: Assembled, number: int, loss: Loss) -> None:
@@ -124,6 +136,9 @@ def _check_loss(model: Assembled, number: int, loss: Loss) -> None:
                 (*where, what), f"{type(thing).__name__} needs {wants}, {type(source).__name__} gives {has}"
             )
     assert isinstance(head, Head)
+    if head.spec != spec:
+        rule = f"must be for stream '{loss.stream}' ({spec})"
+        raise PartsError((f"heads.{loss.stream}",), f"{type(head).__name__} was made for {head.spec}, {rule}")
     if loss.needs_codes and not head.gives_logits:
         rule = f"{type(loss).__name__} needs logits over codes, {type(head).__name__} gives none; use masked_prediction"
         raise PartsError((part, f"heads.{loss.stream}"), rule)

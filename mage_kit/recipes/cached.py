@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mage_kit.errors import MageKitError
 from mage_kit.recipes.recipe import Recipe
+from mage_kit.tokenizers import TOKENIZERS
 
 
 def on_tokens(recipe: Recipe, cache: Path) -> Recipe:
@@ -22,5 +23,6 @@ def on_tokens(recipe: Recipe, cache: Path) -> Recipe:
     views = source.get("augment", {}).get("views", 1)
     data = {"kind": "token_cache", "path": str(cache), "views": views, "source": source}
     tokenizer = recipe.tokenizer.model_dump(mode="json")
-    tokenizer["weights"] = tokenizer["weights"] or str(cache)
+    if TOKENIZERS.get(recipe.tokenizer.kind).cls.needs_training:
+        tokenizer["weights"] = tokenizer["weights"] or str(cache)
     return recipe.extended(data=data, tokenizer=tokenizer)

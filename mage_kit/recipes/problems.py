@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -79,14 +79,16 @@ def _known_at(model: type[BaseModel] | None, data: Any, path: Iterable[str | int
     slot: Slot | None = None
     for part in path:
         data = data[part]
-        if isinstance(part, int):
+        if isinstance(part, int) or (slot is not None and model is None):  # one of a list, or of a mapping, of slots
             if slot is not None:
                 model = slot.registry.config_of(data["kind"])
             continue
         assert model is not None
         field = model.model_fields[part]
         slot = _slot_in((field.annotation, *field.metadata))
-        if slot is not None and isinstance(data, dict):
+        if slot is not None and isinstance(data, dict) and get_origin(field.annotation) is dict:
+            model = None
+        elif slot is not None and isinstance(data, dict):
             model = slot.registry.config_of(data["kind"])
         elif slot is None:
             model = next(

@@ -1,1 +1,1 @@
-"""Training: two stages from one recipe, on lightning-fabric; `run.train` is the way in."""
+"""Training: a recipe resolved into jobs, and one loop that carries out their tasks; `train.train` is the way in."""

@@ -13,6 +13,8 @@ from typing import Any
 from mage_kit import processes
 from mage_kit.errors import MageKitError
 
+FROM_CALLBACK = "raised by a function that was told of an event"
+
 
 @dataclass(frozen=True)
 class StepEvent:
@@ -118,7 +120,11 @@ class Callbacks:
             StepEvent: self.on_step, LogEvent: self.on_log, CheckpointEvent: self.on_checkpoint, EndEvent: self.on_end,
         }  # fmt: skip
         for function in listeners[type(event)]:
-            processes.on_first(lambda function=function: function(event))  # type: ignore[misc]  # bound at once
+            try:
+                processes.on_first(lambda function=function: function(event))  # type: ignore[misc]  # bound at once
+            except Exception as error:
+                error.add_note(FROM_CALLBACK)
+                raise
 
 
 class TensorBoard:

@@ -149,15 +149,15 @@ class Player:
         """Return its learning rate of a step; 0 before its first."""
         return self.rate.at(step - self.first_step, steps - self.first_step) if self.plays(step) else 0.0
 
-    def moving(self) -> dict[str, Tensor]:
-        """Return what a forward pass changes by itself: state of parts in training mode that no gradient trains."""
-        state = self.module.state_dict()  # shares its tensors, which are changed in place
+    def moving(self) -> dict[str, tuple[nn.Module, str]]:
+        """Return where a forward pass changes state by itself: in parts in training mode, what no gradient trains.
+
+        Returns:
+            By the tensor's name its module, and the attribute of it that holds the tensor.
+        """
         parts = dict(self.module.named_modules())
-        return {
-            name: tensor
-            for name, tensor in state.items()
-            if name not in self.names and parts[name.rpartition(".")[0]].training
-        }
+        places = {name: name.rpartition(".")[::2] for name in self.module.state_dict() if name not in self.names}
+        return {name: (parts[part], leaf) for name, (part, leaf) in places.items() if parts[part].training}
 
 
 def check_players(players: Sequence[Player], steps: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mage_kit import processes
 from mage_kit.errors import MageKitError, TrainingStopped
@@ -16,7 +16,7 @@ from mage_kit.files import read_json, write_json
 from mage_kit.progress import Task as Progress
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.checkpoints import State, list_checkpoints, resume, save_checkpoint
-from mage_kit.training.events import CheckpointEvent
+from mage_kit.training.events import FROM_CALLBACK, CheckpointEvent
 from mage_kit.training.metrics import peak_memory_gib
 from mage_kit.training.non_finite import all_finite, name_the_module
 from mage_kit.training.players import Player
@@ -74,16 +74,16 @@ class Recovery:
     def copied(self) -> Copies:
         """Copy what a forward pass changes: sums of metrics, and state that moves by itself."""
         sums = {name: value.clone() for name, value in self.state.sums.items()}
-        return sums, [{name: value.clone() for name, value in moving.items()} for moving in self._moving]
+        return sums, [{name: _held_by(*place).clone() for name, place in moving.items()} for moving in self._moving]
 
     def restore(self, before: Copies) -> None:
         """Take back what a forward pass changed."""
         sums, moving = before
         for name, tensor in self.state.sums.items():
             tensor.copy_(sums[name]) if name in sums else tensor.zero_()
-        for tensors, copies in zip(self._moving, moving, strict=True):
-            for name, tensor in tensors.items():
-                tensor.copy_(copies[name])
+        for places, copies in zip(self._moving, moving, strict=True):
+            for name, place in places.items():
+                _held_by(*place).copy_(copies[name])
 
     def skip(self, again: Callable[[], None], step: int) -> int | None:
         """Leave a step out, all players; of several in a row, the first is looked into.
@@ -190,6 +190,8 @@ class Recovery:
         try:
             self.task.look(self.done, self._picture())
         except Exception as error:  # out of memory, no room, a schedule that does not fit: training matters more
+            if FROM_CALLBACK in getattr(error, "__notes__", ()):
+                raise  # the caller's own word, which ends the run
             what = f"{self.task.looks_at} not done ({type(error).__name__}: {error})"
             self.run.reporter.say(f"step {self.done}: {what}")
 
@@ -240,3 +242,9 @@ class Recovery:
             f"{self.run.signals.received or 'another process'}: training the {self.task.stage} stopped after step "
             f"{self.done} of {self.job.steps}; {where}; go on with --resume"
         )
+
+
+def _held_by(module: nn.Module, name: str) -> Tensor:
+    """The tensor under a name by now: a forward pass may put another one there."""
+    tensor: Tensor = getattr(module, name)
+    return tensor

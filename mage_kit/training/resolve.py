@@ -28,7 +28,7 @@ from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import BatchLayout, spread
 from mage_kit.training.check import build_tasks, check, task_sections
 from mage_kit.training.kernels import kernel_problems
-from mage_kit.training.sources import WeightFolders, fill_encoder, fill_tokenizer
+from mage_kit.training.sources import WeightFolders, fill_encoder, fill_target, fill_tokenizer
 from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Task
 from mage_kit.training.tasks.context import Facts
 
@@ -136,13 +136,14 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
     }
     parts = _load(recipe, dataset)
     tasks = build_tasks(recipe, parts)
+    _raise(_stage_problems({path: tasks[path] for path in sections}), recipe)
     jobs = []
     for path, config in sections.items():
         task, layout = tasks[path], layouts[path]
         accepted = _accepted(recipe, task, dataset, validation, path)
         _raise(_size_problems({path: config}, len(accepted)), recipe)
         _raise(task.problems(Facts(path, layout.batch, layout.micro, recipe.data)), recipe)
-        jobs.append(_job(recipe, path, task, accepted, layout))
+        jobs.append(_job(recipe, path, task, accepted, layout, parts.tokenizer))
     return Resolved(
         name=recipe.name,
         seed=recipe.seed,
@@ -176,6 +177,16 @@ def _size_problems(sections: Mapping[str, ComponentConfig], images: int) -> list
         for path, config in sorted(sections.items(), key=lambda item: item[0] != "$.training")
         if config.get("batch") > images
     ]
+
+
+def _stage_problems(tasks: Mapping[str, Task]) -> list[str]:
+    """Two trainings under one name would take up each other's checkpoints."""
+    owners: dict[str, str] = {}
+    problems = []
+    for path, task in tasks.items():
+        if (owner := owners.setdefault(task.stage, path)) != path:
+            problems.append(f"{owner}.kind and {path}.kind: both tasks have the stage '{task.stage}', must differ")
+    return problems
 
 
 def _raise(problems: list[str], recipe: Recipe) -> None:
@@ -220,27 +231,6 @@ def _fill_targets(recipe: Recipe, model: Mage | MageClassifier | None, folder: W
     return filled
 
 
-def fill_target(tokenizer: Tokenizer, name: str, config: ComponentConfig, folder: WeightFolders, recipe: str) -> None:
-    """Fill another tokenizer from the folder that its section names.
-
-    Args:
-        tokenizer: Changed in place.
-        name: Of it.
-        config: Its section.
-        folder: Opens a folder, once.
-        recipe: Name of the recipe, for errors.
-
-    Raises:
-        RecipeError: If it is of another form, or needs weights and has none.
-    """
-    path, weights = f"$.model.targets.{name}", config.get("weights")
-    if not tokenizer.needs_training:
-        return
-    if weights is None:
-        raise RecipeError([f"{path}.weights: null, must name a folder with a trained tokenizer"], recipe)
-    fill_tokenizer(tokenizer, config.model_dump(mode="json"), folder(weights), recipe, path)
-
-
 def _check_cache(
     recipe: Recipe, cache: Dataset, tokenizer: Tokenizer, weights: str | None, targets: Mapping[str, Tokenizer]
 ) -> None:
@@ -261,7 +251,7 @@ def _accepted(recipe: Recipe, task: Task, dataset: Dataset, validation: Dataset 
             raise RecipeError(error.problems, recipe.name) from None
 
 
-def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLayout) -> Job:
+def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLayout, tokenizer: Tokenizer) -> Job:
     config = task_sections(recipe)[path]
     carried = {name: config.get(name) for name in CARRIED_OUT}
     makes = task.makes == "tokenizer"
@@ -278,15 +268,18 @@ def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLa
         precision=config.get("precision"),
         recompute=recipe.kernels.recompute and not makes,
         compile=recipe.kernels.compile and not makes,
-        fingerprint=_fingerprint(recipe, config, task, images) if makes else None,
+        fingerprint=_fingerprint(recipe, config, task, images, tokenizer) if makes else None,
         **carried,
     )
 
 
-def _fingerprint(recipe: Recipe, config: ComponentConfig, task: Task, images: Dataset) -> str:
-    """What a trained tokenizer depends on: its form, its task, the images and the seed; not how it was carried out."""
+def _fingerprint(recipe: Recipe, config: ComponentConfig, task: Task, images: Dataset, tokenizer: Tokenizer) -> str:
+    """What a trained tokenizer depends on: its form, the weights that it starts from where they are no draws of the
+    seed, its task, the images and the seed; not how it was carried out."""
     stated = {name: value for name, value in config.model_dump(mode="json").items() if name not in CARRIED_OUT}
     form = recipe.tokenizer.model_dump(mode="json")
     data = None if recipe.data is None else recipe.data.model_dump(mode="json")
     parts = [{**form, "weights": None}, stated, data, recipe.seed, images.identity()]
+    if recipe.tokenizer.get("weights") is not None:
+        parts.append(dict(describe_tokenizer(tokenizer)))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -62,7 +62,7 @@ class Run:
     callbacks: Callbacks
 
     def choose(self, name: str, words: str, decide: Callable[[], Decision]) -> Decision:
-        """Return what was decided when the run began, and say it; see `tasks.base.Choose`."""
+        """Return what was decided when the run began, and say it; see `tasks.context.Choose`."""
         decision = self.decisions.get(name, decide)
         self.reporter.say(f"{words.format(decision.value)}: {decision.reason}")
         return decision
@@ -129,6 +129,8 @@ def conclude(job: Job, run: Run, players: Sequence[Player], until: int | None) -
     cut = until is not None and until < job.steps
     folder = run.out
     if job.fingerprint is not None:
+        if not cut:
+            job.task.finish(players)
         tokenizer, folder = run.resolved.tokenizer, run.out / TOKENIZER_FOLDER
         tokenizer.cpu().finish_training()
         print_of = None if cut else job.fingerprint  # one that was cut short is nobody else's
@@ -150,7 +152,9 @@ def stop_between(run: Run) -> None:
         TrainingStopped: If any process was.
     """
     if processes.agree(run.signals.received is not None, run.device):
-        raise TrainingStopped(f"{run.signals.received}: the tokenizer is trained; go on with --resume")
+        raise TrainingStopped(
+            f"{run.signals.received or 'another process'}: the tokenizer is trained; go on with --resume"
+        )
 
 
 def _write_model(run: Run, players: Sequence[Player]) -> None:

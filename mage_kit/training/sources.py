@@ -14,6 +14,7 @@ from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.files import read_json, read_tensors
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes import Forms, Recipe, forms_of
+from mage_kit.signature import ComponentConfig
 from mage_kit.storage import (
     MODEL_FILE,
     RECIPE_FILE,
@@ -129,6 +130,27 @@ def fill_tokenizer(
         raise RecipeError(differing, str(folder))
     load_state(tokenizer, tensors, str(folder))
     tokenizer.requires_grad_(False).eval()
+
+
+def fill_target(tokenizer: Tokenizer, name: str, config: ComponentConfig, folder: WeightFolders, recipe: str) -> None:
+    """Fill another tokenizer from the folder that its section names.
+
+    Args:
+        tokenizer: Changed in place.
+        name: Of it.
+        config: Its section.
+        folder: Opens a folder, once.
+        recipe: Name of the recipe, for errors.
+
+    Raises:
+        RecipeError: If it is of another form, or needs weights and has none.
+    """
+    path, weights = f"$.model.targets.{name}", config.get("weights")
+    if not tokenizer.needs_training:
+        return
+    if weights is None:
+        raise RecipeError([f"{path}.weights: null, must name a folder with a trained tokenizer"], recipe)
+    fill_tokenizer(tokenizer, config.model_dump(mode="json"), folder(weights), recipe, path)
 
 
 def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) -> None:

@@ -147,6 +147,7 @@ class Loop:
         self.bfloat16 = precision == "bfloat16"
         self.players = list(self.task.players())
         check_players(self.players, job.steps)
+        self._check_means()
         for player in self.players:
             player.enter(fabric, partial(self.task.objective, player.name))
             set_blocks(player.module, job.recompute, job.compile, run.reporter)  # by now with the engine's hooks
@@ -156,6 +157,15 @@ class Loop:
         self.state = self.recovery.state
         self.done, self.stopping = 0, False
         self._say()
+
+    def _check_means(self) -> None:
+        """Refuse what would be lost, or not be sharded, in silence."""
+        for player in self.players:
+            if player.ema is not None and player.module is not self._run.resolved.model:
+                rule = "must be None: running means are written of the recipe's whole model alone"
+                raise MageKitError(f"player '{player.name}': ema {player.ema}, {rule}")
+        if self.task.shard and len(self.players) > 1 and processes.world() > 1:
+            raise MageKitError(f"{self.job.path}.shard: true, must be false with {len(self.players)} players")
 
     def run(self, until: int | None = None) -> None:
         """Train from the newest checkpoint, or from the start, to the last step.

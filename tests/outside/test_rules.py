@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,51 @@ def test_a_length_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_target_may_not_take_the_name_of_a_stream(name: str) -> None:
     with pytest.raises(mk.PartsError, match=f"'{name}' is a stream of the tokenizer's; rename it"):
         build.mage(build.vqgan(), targets={name: build.vqgan(codes=16)})
+
+
+@pytest.mark.parametrize("name", ["values", "type", "forward", "two words"])
+def test_a_target_may_not_take_the_name_of_torchs_attributes(name: str) -> None:
+    with pytest.raises(mk.PartsError, match=f"targets.{name}: '{name}', must be a word"):
+        build.mage(build.vqgan(), targets={name: build.vqgan(codes=16)})
+
+
+def test_a_head_of_another_stream_is_refused() -> None:
+    other = build.vqgan(codes=16)
+    head = mk.CodeHead(other.spec, 24, 32, False)
+    with pytest.raises(mk.PartsError, match=r"heads.tokens: CodeHead was made for .*, must be for stream 'tokens'"):
+        build.mage(build.vqgan(), heads={"tokens": head})
+
+
+def test_a_mean_that_nobody_writes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    player = lambda self: [mk.Player("tokenizer", self.tokenizer, mk.Rate(1e-3), ema=0.9)]  # noqa: E731
+    monkeypatch.setattr(Reconstruct, "players", player)
+    with pytest.raises(mk.MageKitError, match=r"player 'tokenizer': ema 0.9, must be None"):
+        mk.train(recipe("against", training=TASK), tmp_path / "run")
+
+
+def test_a_tokenizer_trained_on_from_weights_is_not_one_trained_from_the_seed(tmp_path: Path) -> None:
+    """A run beside it, of the same task and seed, trains its own."""
+    first = mk.train(recipe("against", training=TASK), tmp_path / "a" / "run")
+    onward = recipe("against", training=TASK).changed("tokenizer", weights=str(first))
+    prints = [
+        json.loads((mk.train(each, tmp_path / "b" / str(number)) / "tokenizer" / "tokenizer.json").read_text())
+        for number, each in enumerate((onward, recipe("against", training=TASK)))
+    ]
+    assert prints[0]["fingerprint"] != prints[1]["fingerprint"]
+
+
+def test_what_a_listener_of_a_validation_raises_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be shown ends no run; the caller's own word does."""
+    monkeypatch.setattr(Reconstruct, "look_every", lambda self: 2)
+    look = lambda self, step, path: self.context.log.write({"stage": "validation", "step": step})  # noqa: E731
+    monkeypatch.setattr(Reconstruct, "look", look)
+
+    def refuse(event: mk.LogEvent) -> None:
+        if event.stage == "validation":
+            raise ZeroDivisionError("enough")
+
+    with pytest.raises(ZeroDivisionError, match="enough"):
+        mk.train(recipe("against", training=TASK), tmp_path / "run", on_log=refuse)
 
 
 def test_a_count_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ class Task(ABC):
         model_kind: Kind of the recipe's model that it trains; None for one that trains without.
         free: Keywords that a resumed run may change: how it is carried out, not what.
         looks_at: What `look` does, in a word.
-        validation: Its own images beside those trained on; opened by `accept`.
+        shard: Over several processes, shard weights, gradients and optimizer state.
         sums: Named running sums of metrics and of shares (2,), in checkpoints; see `tally`.
         share: Of a step's objective that the pass at hand is: 1 over passes and processes; set by the loop.
     """

@@ -149,6 +149,8 @@ class Classify(TokenTask):
 
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
         """Take labelled images, some of each class where that is asked, and those that accuracy is measured on."""
+        if images.gives_tokens and self.mixes:
+            raise RecipeError([f"$.data and {path}.{self.mixes[0]}: pixels are mixed, and the data gives tokens"])
         self._held_out = validation
         if validation is None and self.validation is not None:
             wires = DatasetWires(images.image_size, images.channels)

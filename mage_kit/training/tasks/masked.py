@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -272,7 +273,8 @@ class Masked(TokenTask):
             record[kind if kind not in record else f"{kind}_{number}"] = mean
         if self._chance is not None:
             record["chance"] = self._chance
-        return record | (binned if self.model.predicts else {})
+        rest = {name: mean for name, mean in means.items() if not re.fullmatch(r"loss_\d+", name)}
+        return record | rest | (binned if self.model.predicts else {})
 
     @property
     def _chance(self) -> float | None:
@@ -292,5 +294,5 @@ class Masked(TokenTask):
 
     def look(self, step: int, path: Path) -> None:
         """Draw samples of the raw and the mean weights."""
-        (player,) = self._players
+        player = next(player for player in self._players if player.module is self.model)
         draw_from(player, self._pristine, path, self.context.device)
