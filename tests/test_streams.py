@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import mage_kit as mk
 from mage_kit.heads import HeadWires
 from mage_kit.losses import LossWires
+from mage_kit.training.sources import WeightFolder, fill_encoder
 from mage_kit.training.tasks import tokens
 from tests import build
 from tests.test_recipe import RECIPES
@@ -256,3 +257,20 @@ def test_specs_that_make_no_sense() -> None:
     for codes, factors in ((None, 2), (8, 0)):
         with pytest.raises(ValueError, match="factors"):
             mk.TokenSpec(mk.TokenGrid(2, 2), codes, 4, factors=factors)
+
+
+def test_a_classifier_takes_no_encoder_that_saw_another_stream(tmp_path: Any) -> None:
+    """The same shapes on all sides, and yet other tokens."""
+    model = two("other", losses=[mk.MaskedCrossEntropy(stream="other")])
+    mk.save(model, tmp_path / "model")
+    classifier = mk.MageClassifier(
+        tokenizer=model.tokenizer, encoder=model.encoder, classes=3, embedding=model.embedding.config
+    )
+    with pytest.raises(mk.RecipeError, match="its encoder sees the stream 'other', must be one whose encoder sees"):
+        fill_encoder(classifier, WeightFolder(tmp_path / "model"), "mine")
+    again = two("other", losses=[mk.MaskedCrossEntropy(stream="other")])
+    with torch.no_grad():
+        next(again.targets["other"].parameters()).add_(1.0)
+    with pytest.raises(mk.RecipeError, match=r"\$.model.targets.other and \$.pretrained.weights: .* another tokenizer"):
+        fill_encoder(again, WeightFolder(tmp_path / "model"), "mine")
+    fill_encoder(model, WeightFolder(tmp_path / "model"), "mine")

@@ -8,7 +8,7 @@ from typing import Any
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes.recipe import Recipe, require_recipe
 from mage_kit.recipes.sections import ClassifierSection, MageSection
-from mage_kit.tokenizers import Tokenizer
+from mage_kit.tokenizers import TOKENS, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,13 @@ class Forms:
         tokenizer: Kind and keywords.
         encoder: The masked model's; None of other recipes.
         embedding: The same.
+        input: Stream that the encoder sees.
     """
 
     tokenizer: dict[str, Any]
     encoder: dict[str, Any] | None = None
     embedding: dict[str, Any] | None = None
+    input: str = TOKENS
 
 
 def forms_of(recipe: Recipe) -> Forms:
@@ -77,4 +79,5 @@ def forms_of(recipe: Recipe) -> Forms:
     tokenizer, section = recipe.tokenizer.model_dump(mode="json"), recipe.model
     if not isinstance(section, MageSection):
         return Forms(tokenizer)
-    return Forms(tokenizer, section.encoder.model_dump(mode="json"), section.embedding.model_dump(mode="json"))
+    encoder, embedding = (part.model_dump(mode="json") for part in (section.encoder, section.embedding))
+    return Forms(tokenizer, encoder, embedding, section.input)

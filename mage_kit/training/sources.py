@@ -24,7 +24,8 @@ from mage_kit.storage import (
     tokenizer_folder,
     without_passing,
 )
-from mage_kit.tokenizers import Tokenizer
+from mage_kit.tokenizers import TOKENS, Tokenizer
+from mage_kit.tokenizers.streams import tokenizer_of
 
 _FREE = frozenset({"dropout"})  # keywords under which the same weights may serve
 
@@ -174,8 +175,17 @@ def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) 
         raise RecipeError([f"$.pretrained.weights: '{folder}', must be the folder of a masked model"], name)
     lines = _differing("encoder", ENCODERS.describe(model.encoder), forms.encoder)
     lines += _differing("embedding", model.embedding.config.model_dump(mode="json"), forms.embedding)
-    if not lines and not _same(model.tokenizer, source.part("tokenizer")):
-        lines = ["$.tokenizer and $.pretrained.weights: the pretrained model knows the tokens of another tokenizer"]
+    stream = getattr(model, "input", TOKENS)  # a classifier's encoder sees its tokenizer's tokens
+    if forms.input != stream:
+        rule = f"must be one whose encoder sees '{stream}' as this one does"
+        lines.append(f"$.pretrained.weights: '{folder}', its encoder sees the stream '{forms.input}', {rule}")
+    owner = tokenizer_of(stream, list(model.targets))
+    place = "tokenizer" if owner is None else f"targets.{owner}"
+    seen = model.tokenizer if owner is None else model.targets[owner]
+    assert isinstance(seen, Tokenizer)
+    if not lines and not _same(seen, source.part(place)):
+        path = place if owner is None else f"model.{place}"
+        lines = [f"$.{path} and $.pretrained.weights: the pretrained model knows the tokens of another tokenizer"]
     if lines:
         raise RecipeError(lines, name)
     if isinstance(model.encoder.norm, nn.Identity):  # of a classifier, whose features are taken before it
