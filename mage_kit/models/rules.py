@@ -110,7 +110,7 @@ def check_target_names(names: Collection[str], streams: Collection[str]) -> None
     for name in names:
         if name in streams:
             raise PartsError((f"targets.{name}", "tokenizer"), f"'{name}' is a stream of the tokenizer's; rename it")
-        if not name.isidentifier() or hasattr(nn.ModuleDict, name) or hasattr(nn.ModuleDict(), name):
+        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
             rule = "must be a word of letters, digits and underscores, and no attribute of torch's modules"
             raise PartsError((f"targets.{name}",), f"'{name}', {rule}")
 

@@ -8,7 +8,7 @@ import torch
 
 from mage_kit.errors import RecipeError
 from mage_kit.models import Mage
-from mage_kit.recipes import Parts, Recipe, build, require_recipe
+from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.recipes.assemble import seeded
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
@@ -24,7 +24,6 @@ def check(recipe: Recipe) -> Parts:
     Raises:
         RecipeError: With every problem found.
     """
-    require_recipe(recipe)
     with torch.device("meta"):
         parts = build(recipe)
         tasks = build_tasks(recipe, parts)

@@ -5,7 +5,7 @@ What such a function raises ends the run, in all processes alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,11 @@ class Callbacks:
     on_log: tuple[Callable[[LogEvent], None], ...] = ()
     on_checkpoint: tuple[Callable[[CheckpointEvent], None], ...] = ()
     on_end: tuple[Callable[[EndEvent], None], ...] = ()
+
+    @classmethod
+    def of(cls, **functions: Iterable[Callable[[Any], None] | None]) -> Callbacks:
+        """Return callbacks by event, without those that are None."""
+        return cls(**{name: tuple(each for each in some if each is not None) for name, some in functions.items()})
 
     def check_alike(self) -> None:
         """Make sure that all processes listen to the same events; else some would wait for the others for ever.

@@ -181,9 +181,9 @@ def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) 
         lines.append(f"$.pretrained.weights: '{folder}', its encoder sees the stream '{forms.input}', {rule}")
     owner = tokenizer_of(stream, list(model.targets))
     place = "tokenizer" if owner is None else f"targets.{owner}"
-    seen = model.tokenizer if owner is None else model.targets[owner]
-    assert isinstance(seen, Tokenizer)
-    if not lines and not _same(seen, source.part(place)):
+    tokenizer = model.tokenizer if owner is None else model.targets[owner]
+    assert isinstance(tokenizer, Tokenizer)
+    if not lines and not _same(tokenizer, source.part(place)):
         path = place if owner is None else f"model.{place}"
         lines = [f"$.{path} and $.pretrained.weights: the pretrained model knows the tokens of another tokenizer"]
     if lines:

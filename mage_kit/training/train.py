@@ -21,7 +21,7 @@ from mage_kit import processes
 from mage_kit.draws import derive
 from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.progress import Reporter
-from mage_kit.recipes import Recipe, require_recipe
+from mage_kit.recipes import Recipe
 from mage_kit.storage import best_device
 from mage_kit.training.batches import Batch
 from mage_kit.training.events import (
@@ -83,7 +83,6 @@ def train(
         ValueError: If a function is passed in some processes only, or `until` is below 1.
         TrainingStopped: On SIGTERM or SIGINT, once a checkpoint is written.
     """
-    require_recipe(recipe)
     if until is not None and until < 1:
         raise MageKitError(f"until: {until}, must be at least 1")
     make_engine, folder = _engine(), Path(out)
@@ -91,12 +90,8 @@ def train(
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
     with contextlib.closing(TensorBoard(folder)) as board:
-        callbacks = Callbacks(
-            on_step=(on_step,) if on_step else (),
-            on_log=(board.on_log, on_log) if on_log else (board.on_log,),
-            on_checkpoint=(on_checkpoint,) if on_checkpoint else (),
-            on_end=(on_end,) if on_end else (),
-        )
+        on_logs = [board.on_log, on_log]
+        callbacks = Callbacks.of(on_step=[on_step], on_log=on_logs, on_checkpoint=[on_checkpoint], on_end=[on_end])
         callbacks.check_alike()
         resolved = processes.first_ahead(partial(_prepare, recipe, folder, resume, device, images))
         with open_run(resolved, folder, device, reporter, callbacks) as run:
