@@ -103,10 +103,10 @@ def test_contrast_alone_over_processes(tmp_path: Path) -> None:
     """No mask and no decoder: negatives and gradients of the joined batch, and nothing left out of the gradient."""
     recipe = contrast("training.batch=16", "training.precision=float32", *(d for d in DRY if "decoder" not in d))
     one, two = (run("gradients", recipe, tmp_path, count) for count in (1, 2))
-    kept = [name for name in one if not name.startswith("after.")]
-    close({name: one[name] for name in kept}, {name: two[name] for name in kept}, 1e-5)
+    names = [name for name in one if not name.startswith("after.")]
+    close({name: one[name] for name in names}, {name: two[name] for name in names}, 1e-5)
     assert not bool(one["masks"].any()) and float(one["norm"]) > 0.01
-    assert {name.split(".")[0] for name in kept if "." in name} == {"embedding", "encoder", "losses"}
+    assert {name.split(".")[0] for name in names if "." in name} == {"embedding", "encoder", "losses"}
 
 
 def test_the_gate_has_images_on_both_sides(tmp_path: Path) -> None:
