@@ -249,13 +249,17 @@ def test_a_full_disk_is_told_and_loses_nothing(unbroken: Path, tmp_path: Path) -
     assert same_weights(out, unbroken)
 
 
-def test_checkpoints_of_before_there_were_digests_are_read(unbroken: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_digests_is_none(
+    unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(unbroken, out)
     (out / "model.safetensors").unlink()
-    for path in list_checkpoints(out / "checkpoints" / "model"):
-        (path / "state.json").write_text(json.dumps({"step": int(path.name[5:])}))
+    newest = list_checkpoints(out / "checkpoints" / "model")[-1]
+    state = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps({**state, "sha256": {}}))
     train(small(), out, resume=True)
+    assert "names no weights.safetensors with a SHA-256" in " ".join(capsys.readouterr().err.split())
     assert same_weights(out, unbroken)
 
 

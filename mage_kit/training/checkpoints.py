@@ -2,7 +2,8 @@
 
 weights.safetensors holds the modules, each tensor as PLAYER/NAME, ema.safetensors the means of their weights,
 optimizer.safetensors what the optimizers keep, as PLAYER/NAME/KIND, sums.safetensors the metrics gathered since the
-last line of the log; recipe.json the recipe's text; state.json the step, the counters, and the SHA-256 of every file.
+last line of the log; recipe.json the recipe's text; state.json the step, the counters, the plain values that optimizers
+keep, and the SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from mage_kit.errors import MageKitError
 from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.progress import Reporter
 from mage_kit.storage import load_state, state_of
+from mage_kit.training.optimizer_state import fill_optimizer, misfits, plain_values, state_tensors
 from mage_kit.training.players import Player
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,6 +73,7 @@ def save_checkpoint(folder: Path, step: int, state: State, recipe_json: str, kee
     """
     target = folder / f"step-{step:08d}"
     tensors = _tensors(state)
+    settings = {player.name: plain_values(player) for player in state.players}
 
     def write() -> None:
         try:
@@ -78,7 +82,8 @@ def save_checkpoint(folder: Path, step: int, state: State, recipe_json: str, kee
                     write_tensors(temporary / f"{name}.safetensors", content)
                 write_text(temporary / "recipe.json", recipe_json)
                 files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
-                write_json(temporary / "state.json", {"step": step, "counters": state.counters, "sha256": files})
+                about = {"step": step, "counters": state.counters, "optimizers": settings, "sha256": files}
+                write_json(temporary / "state.json", about)
         except Exception as error:
             raise _unwritten(target, error) from None
         for old in list_checkpoints(folder)[:-keep]:
@@ -107,7 +112,7 @@ def drop_unfinished(folder: Path) -> None:
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Compare every file with what was written; checkpoints of before there were digests pass.
+    """Compare every file with what was written.
 
     Raises:
         MageKitError: If one is missing or differs.
@@ -115,7 +120,11 @@ def verify_checkpoint(path: Path) -> None:
     state = read_json(path / "state.json")
     if state.get("step") != int(path.name.rpartition("-")[2]):
         raise MageKitError(f"{path / 'state.json'}: its step is {state.get('step')}, the folder's another")
-    for name, digest in state.get("sha256", {}).items():
+    digests = state.get("sha256", {})
+    for name in ("weights.safetensors", "optimizer.safetensors", "sums.safetensors"):
+        if name not in digests:
+            raise MageKitError(f"{path / 'state.json'}: names no {name} with a SHA-256")
+    for name, digest in digests.items():
         if not (path / name).is_file():
             raise MageKitError(f"{path / name}: missing")
         if _digest(path / name) != digest:
@@ -134,11 +143,12 @@ def load_checkpoint(path: Path, state: State) -> int:
     names = ("weights", "optimizer", "sums", *(("ema",) if means else ()))
     read = {name: read_tensors(path / f"{name}.safetensors") for name in names}
     stored = read_json(path / "state.json")
-    missing = [line for player in state.players for line in _missing(player, read)]
-    if missing:
-        raise MageKitError(f"{path}: holds no {', '.join(missing[:5])}")
+    kept = stored.get("optimizers", {})
+    lines = [line for player in state.players for line in _misfits(player, read, kept)]
+    if lines:
+        raise MageKitError(f"{path}: is of another training: {', '.join(lines[:5])}")
     for player in state.players:
-        _fill(player, read, str(path))
+        _fill(player, read, kept, str(path))
     device = next(iter(state.players[0].names.values())).device
     _load_sums(state.sums, {name: tensor.to(device) for name, tensor in read["sums"].items()})
     state.counters.update({name: int(value) for name, value in stored.get("counters", {}).items()})
@@ -146,29 +156,18 @@ def load_checkpoint(path: Path, state: State) -> int:
     return step
 
 
-def _missing(player: Player, read: dict[str, dict[str, Tensor]]) -> list[str]:
-    """Name what a player needs and a checkpoint lacks: what its optimizer keeps of one parameter it keeps of all."""
-    moments = _of(player, read["optimizer"])
-    kinds = {name.rpartition("/")[2] for name in moments}  # none at all: saved before the first step that counted
-    missing = [f"{name}/{kind}" for name in player.names for kind in sorted(kinds) if f"{name}/{kind}" not in moments]
+def _misfits(player: Player, read: dict[str, dict[str, Tensor]], kept: dict[str, Any]) -> list[str]:
+    """Say what a checkpoint has of another training than a player's, or lacks of it."""
+    lines = misfits(player, _of(player, read["optimizer"]), kept.get(player.name, {}))
     if player.mean:
         means = _of(player, read["ema"])
-        missing += [f"ema/{name}" for name in player.mean.means if name not in means]
-    return missing
+        lines += [f"no mean of {player.name}/{name}" for name in player.mean.means if name not in means]
+    return lines
 
 
-def _fill(player: Player, read: dict[str, dict[str, Tensor]], source: str) -> None:
+def _fill(player: Player, read: dict[str, dict[str, Tensor]], kept: dict[str, Any], source: str) -> None:
     load_state(player.module, _of(player, read["weights"]), source)
-    moments: dict[str, dict[str, Tensor]] = {}
-    for name, value in _of(player, read["optimizer"]).items():
-        place, _, kind = name.rpartition("/")
-        moments.setdefault(place, {})[kind] = value
-    for name, parameter in player.names.items():
-        player.optimizer.state.pop(parameter, None)
-        for kind, value in moments.get(name, {}).items():
-            is_count = kind == "step"
-            placed = value.to(parameter.device) if is_count else processes.sharded_like(value, parameter)
-            player.optimizer.state[parameter][kind] = placed
+    fill_optimizer(player, _of(player, read["optimizer"]), kept.get(player.name, {}))
     if player.mean:
         stored = _of(player, read["ema"])
         for name, mean in player.mean.means.items():
@@ -228,9 +227,7 @@ def _tensors(state: State) -> dict[str, dict[str, Tensor]]:
     means: dict[str, Tensor] = {}
     for player in state.players:
         weights |= {f"{player.name}/{name}": value for name, value in state_of(player.module).items()}
-        for name, parameter in player.names.items():
-            kinds = player.optimizer.state.get(parameter, {})
-            moments |= {f"{player.name}/{name}/{kind}": value for kind, value in kinds.items()}
+        moments |= {f"{player.name}/{place}": value for place, value in state_tensors(player).items()}
         if player.mean:
             means |= {f"{player.name}/{name}": value for name, value in player.mean.means.items()}
     sums = {name: processes.add_up(tensor.clone()) for name, tensor in sorted(state.sums.items())}
