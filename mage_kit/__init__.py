@@ -3,6 +3,7 @@
 from mage_kit.condition import Condition
 from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
 from mage_kit.decoders import DECODERS, ClassViTDecoder, Decoder, LinearDecoder, ViTDecoder
+from mage_kit.draws import more_uniforms
 from mage_kit.editing import Edited, inpaint, outpaint, reconstruct, uncrop
 from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
@@ -203,6 +204,7 @@ __all__ = [
     "load",
     "load_classifier",
     "load_tokenizer",
+    "more_uniforms",
     "outpaint",
     "reconstruct",
     "save",

@@ -59,6 +59,21 @@ def uniforms(keys_B: Tensor, count: int) -> Tensor:
     return (_shift(bits_BN, 12).to(torch.float64) + 0.5) * 2.0**-52
 
 
+def more_uniforms(uniform: Tensor, count: int) -> Tensor:
+    """Return `count` uniform numbers in (0, 1) that follow from each given one, as from a key.
+
+    Args:
+        uniform: Numbers in (0, 1), of any shape.
+        count: How many of each.
+
+    Returns:
+        float64, of the given shape with `count` as a last dimension.
+    """
+    keys = (uniform.double() * 2.0**53).to(torch.int64).flatten()
+    numbers: Tensor = uniforms(keys, count).unflatten(0, tuple(uniform.shape))
+    return numbers
+
+
 def _shift(value: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64 (torch's own is arithmetic)."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True)
 class TokenGrid:
@@ -67,6 +69,11 @@ class TokenSpec:
         if self.codes is None:
             return (self.width,)
         return () if self.factors == 1 else (self.factors,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tokens: int64 ids, or float32 values."""
+        return torch.float32 if self.codes is None else torch.int64
 
     def shape(self, images: int) -> tuple[int, ...]:
         """Return the shape of the tokens of so many images: (B, L), (B, L, F) or (B, L, W)."""

@@ -51,7 +51,8 @@ class Drawn:
     """What was drawn; 0 at known positions.
 
     Args:
-        ids_BL: int64 codes; (B, L, F) where a token has F ids.
+        ids_BL: int64 ids (B, L), or (B, L, F) where a token has F of them; float32 values (B, L, W) of a stream without
+            codes.
         log_p_BL: float32 log-probability of each under the model at temperature 1, guidance included, nothing cut off.
         predictions: Where asked for.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import traceback
 from collections import Counter
 from pathlib import Path
@@ -170,8 +171,8 @@ def test_callbacks_are_told_what_happens(tmp_path: Path) -> None:
     assert [dict(event.record) for event in logs] == read_metrics(out)
     saved = [event.folder for event in events if isinstance(event, mk.CheckpointEvent)]
     assert set(list_checkpoints(out / "checkpoints" / "model")) <= set(saved) and len(saved) == 4
-    ends = [(event.stage, event.folder) for event in events if isinstance(event, mk.EndEvent)]
-    assert ends == [("tokenizer", out / "tokenizer"), ("model", out)]
+    ends = [event for event in events if isinstance(event, mk.EndEvent)]
+    assert ends == [mk.EndEvent("tokenizer", 3, out / "tokenizer", True), mk.EndEvent("model", 3, out, True)]
 
 
 def test_processes_that_listen_to_different_events_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +218,20 @@ def test_a_tokenizer_alone_in_a_recipe(tmp_path: Path, capsys: pytest.CaptureFix
     assert mk.load(mk.train(model, tmp_path / "model")).tokenizer.spec == mk.load_tokenizer(out).spec
     with pytest.raises(mk.MageKitError, match="holds a tokenizer"):
         mk.load(out)
+
+
+def test_a_model_of_a_tokenizer_that_was_cut_short_does_not_go_on(tmp_path: Path) -> None:
+    """Its checkpoints hold the tokenizer as it was then; trained further, the two would part in silence."""
+    ends: list[mk.EndEvent] = []
+    cut = mk.train(small(*QUICK), tmp_path / "cut", until=2, on_end=ends.append)
+    assert [(end.stage, end.step, end.is_whole) for end in ends] == [("tokenizer", 2, False), ("model", 2, False)]
+    with pytest.raises(mk.MageKitError, match=r"was trained on a tokenizer that was cut short; remove '.*model' to"):
+        mk.train(small(*QUICK), cut, resume=True)
+    shutil.rmtree(cut / "checkpoints" / "model")
+    mk.train(small(*QUICK), cut, resume=True)
+    whole = mk.train(small(*QUICK), tmp_path / "elsewhere" / "whole")
+    first, second = (mk.load(folder).state_dict() for folder in (whole, cut))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def _decoded(
         parts.append(
             decode_tokens(
                 model,
-                known_1L.expand(count, -1),
+                known_1L.expand(count, *known_1L.shape[1:]),
                 unknown_NL[start : start + count].to(model.device),
                 decoding=decoding,
                 seed=settings.seed,

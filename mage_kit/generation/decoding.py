@@ -29,7 +29,7 @@ class Step:
         number: Of the step, from 1.
         steps: How many there are.
         first: Index of the first image.
-        ids_BL: int64 tokens: those kept, and what was drawn for those masked again.
+        ids_BL: Tokens (B, L), (B, L, F) or (B, L, W): those kept, and what was drawn for those masked again.
         masked_BL: bool, what is still masked.
     """
 
@@ -49,7 +49,8 @@ class Trace:
     """Every step of a decoding.
 
     Args:
-        ids_TBL: int64 tokens after each step: those kept, and what was drawn for those masked again.
+        ids_TBL: Tokens (T, B, L), (T, B, L, F) or (T, B, L, W) after each step: those kept, and what was drawn for
+            those masked again.
         masked_TBL: bool, what is still masked after each step.
     """
 
@@ -75,7 +76,8 @@ class Decoded:
     """What decoding made.
 
     Args:
-        ids_BL: int64 tokens; known ones are those given.
+        ids_BL: Tokens, as those given: int64 ids (B, L) or (B, L, F), or float32 values (B, L, W); known ones are those
+            given.
         log_p_BL: float32 confidence: log-probability of each token in the step that kept it; 0 for known ones.
         trace: Every step, where asked for.
     """
@@ -101,8 +103,9 @@ def decode_tokens(
     """Fill in unknown tokens; known ones come back bit for bit.
 
     Args:
-        model: A model with codes, in evaluation mode.
-        known_BL: int64 tokens; what stands at masked places is not read.
+        model: A model that generates, in evaluation mode.
+        known_BL: Tokens: int64 ids (B, L) or (B, L, F), or float32 values (B, L, W); what stands at masked places is
+            not read.
         masked_BL: bool, True where the token is unknown; may differ from row to row.
         decoding: Schedule, selection, steps, temperatures; None for the model's own.
         seed: Noise of an image follows (seed, its index) alone, whatever the batch.
@@ -112,7 +115,7 @@ def decode_tokens(
         watch: Shown the canvas after each step.
 
     Raises:
-        PartsError: If the tokenizer has no codes.
+        PartsError: If the model cannot generate; names the part that is in the way.
         ValueError: If shapes or labels do not fit, or the model's logits are not finite.
     """
     model.check_generates("sampling")
@@ -163,10 +166,10 @@ def decode_step(
     """Sample every unknown token, keep the best, mask the rest again.
 
     Args:
-        model: A model with codes, in evaluation mode.
+        model: A model that generates, in evaluation mode.
         plan: Schedule, selection and steps.
         step: Number of the step, from 1.
-        ids_BL: int64 tokens.
+        ids_BL: Tokens (B, L), (B, L, F) or (B, L, W).
         masked_BL: bool, True where the token is unknown.
         unknown_B: Unknown tokens an image before the first step.
         noise_B2L: Uniform numbers in (0, 1): one a token to sample with, then one a token for the selection.

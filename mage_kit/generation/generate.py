@@ -36,7 +36,7 @@ class Generated:
 
     Args:
         images_BCHW: float32 images in [0, 1].
-        ids_BL: Their tokens, int64.
+        ids_BL: Their tokens: int64 ids (B, L) or (B, L, F), or float32 values (B, L, W).
         log_p_BL: Confidence of each token in the step that kept it, float32 log-probabilities; 0 for known ones.
         labels_B: Their classes, int64 on the CPU; None of an unconditional model.
         trace: Every step, where asked for.
@@ -173,7 +173,7 @@ class Sampler:
         """
         model = self.model
         with prepared(model, count, self.precision):
-            known_BL = torch.zeros(model.spec.shape(count), dtype=torch.int64, device=model.device)
+            known_BL = torch.zeros(model.spec.shape(count), dtype=model.spec.dtype, device=model.device)
             labels_B = self._labels_of(start, count)
             decoded = decode_tokens(
                 model,
@@ -214,7 +214,10 @@ def chosen_labels(model: Mage, labels: Labels) -> list[int] | None:
 
 
 def check_guidance(model: Mage, decoding: Decoding) -> None:
-    """Raise ValueError if guidance is asked of a decoder that knows no classes: there would be none."""
+    """Raise ValueError if the model cannot do what is asked of it: guide without classes, cut off without logits."""
+    for name, value in decoding.cuts().items():
+        if not model.head.gives_logits:
+            raise ValueError(f"{name}: {value}, {type(model.head).__name__} gives no logits to cut off")
     if decoding.guidance is None or not decoding.guidance.scale:
         return
     if model.classes is None:

@@ -23,6 +23,8 @@ def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Co
         shapes = f"{tuple(known_BL.shape)} and {tuple(masked_BL.shape)}"
         rule = f"must both be (B, {length})" if not more else f"must be (B, {length}, {more[0]}) and (B, {length})"
         raise ValueError(f"known and masked: {shapes}, {rule}")
+    if known_BL.dtype != model.spec.dtype:
+        raise ValueError(f"known: {known_BL.dtype}, must be {model.spec.dtype}")
     if condition is None:
         return
     vectors_BX = condition.vectors_BX
@@ -54,7 +56,7 @@ def draw_tokens(
         model: A model that generates, in evaluation mode.
         plan: How tokens are drawn.
         step: From 1.
-        ids_BL: int64 tokens.
+        ids_BL: Tokens (B, L), (B, L, F) or (B, L, W).
         masked_BL: bool, True where the token is unknown.
         uniform_BL: One number in (0, 1) a token.
         condition: For conditional decoders.
@@ -101,10 +103,10 @@ def draw_tokens(
 def _checked(model: Mage, drawn: Drawn, uniform_BL: Tensor, rule: DrawRule) -> Drawn:
     """Make sure, without waiting for the device, that a head drew what it was asked for."""
     head, spec = type(model.head).__name__, model.spec
-    shape = (*uniform_BL.shape, spec.factors) if spec.factors > 1 else tuple(uniform_BL.shape)
-    if tuple(drawn.ids_BL.shape) != shape or drawn.ids_BL.dtype != torch.int64:
+    shape = (*uniform_BL.shape, *spec.token_shape)
+    if tuple(drawn.ids_BL.shape) != shape or drawn.ids_BL.dtype != spec.dtype:
         has = f"{drawn.ids_BL.dtype} {tuple(drawn.ids_BL.shape)}"
-        raise PartsError(("heads.tokens",), f"{head} drew ids of {has}, must be torch.int64 {shape}")
+        raise PartsError(("heads.tokens",), f"{head} drew tokens of {has}, must be {spec.dtype} {shape}")
     if drawn.log_p_BL.shape != uniform_BL.shape:
         log_p, places = tuple(drawn.log_p_BL.shape), tuple(uniform_BL.shape)
         raise PartsError(("heads.tokens",), f"{head} gave log_p of shape {log_p}, must be {places}")
@@ -126,5 +128,5 @@ def _standing(
 
 
 def chosen(where_BL: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return tokens (B, L) or (B, L, F) of the first where a place is True, else of the second."""
+    """Return tokens (B, L), (B, L, F) or (B, L, W) of the first where a place is True, else of the second."""
     return torch.where(where_BL if first.ndim == 2 else where_BL[..., None], first, second)

@@ -26,7 +26,7 @@ def canvas(model: Mage, ids_BL: Tensor, masked_BL: Tensor) -> Tensor:
 
     Args:
         model: The model that decodes.
-        ids_BL: int64 tokens.
+        ids_BL: Tokens (B, L), (B, L, F) or (B, L, W).
         masked_BL: bool.
 
     Returns:

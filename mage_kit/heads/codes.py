@@ -11,7 +11,7 @@ from mage_kernels import sample_tokens
 from torch import Tensor, nn
 
 from mage_kit.blocks import Linear, initialise
-from mage_kit.draws import uniforms
+from mage_kit.draws import more_uniforms
 from mage_kit.embedding import TokenEmbedding
 from mage_kit.grid import TokenSpec
 from mage_kit.heads.base import HEADS, Head
@@ -90,8 +90,7 @@ class CodeHead(Head):
     ) -> Drawn:
         """Draw each id from a number of its own, which follows from the token's uniform as from a key."""
         ids, log_p, logs = [], torch.zeros_like(uniform_BL, dtype=torch.float32), []
-        keys = (uniform_BL.double() * 2.0**53).to(torch.int64).flatten()
-        numbers_BLF = uniforms(keys, self.spec.factors).unflatten(0, tuple(uniform_BL.shape))
+        numbers_BLF = more_uniforms(uniform_BL, self.spec.factors)
         for factor, logits_BLV in enumerate(_by_factor(predictions_BLX, self.spec).unbind(dim=-2)):
             digits_BL = numbers_BLF[..., factor].contiguous()
             cut_BLV = limited(logits_BLV.contiguous(), rule.temperature, rule.top_k, rule.top_p)

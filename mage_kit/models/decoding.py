@@ -84,6 +84,11 @@ class Decoding:
         """Return the guidance's weight at a step, from 1 to `steps`."""
         return 0.0 if self.guidance is None else self.guidance.weight(step / self.steps)
 
+    def cuts(self) -> dict[str, float]:
+        """Return by name what keeps a token from taking every code; nothing where all may be drawn."""
+        cuts = {"top_k": self.top_k, "top_p": self.top_p}
+        return {name: value for name, value in cuts.items() if value is not None and (name, value) != ("top_p", 1.0)}
+
     def describe(self) -> dict[str, Any]:
         """Return this as a recipe's generation section, ready for JSON.
 

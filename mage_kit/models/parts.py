@@ -131,9 +131,12 @@ class MaskedParts(WithBlocks):
         Args:
             what: What needs it, for the error.
         """
-        if self.input == TOKENS and not self.spec.discrete:
-            has = f"{type(self.tokenizer).__name__} has none"
-            raise PartsError(("generation", "tokenizer"), f"{what} needs codes, {has}")
+        draws = TOKENS in self.heads and self.head.draws
+        if self.input == TOKENS and not self.spec.discrete and not draws:
+            rule = "or a head that draws values"
+            raise PartsError(
+                ("generation", "tokenizer"), f"{what} needs codes, {type(self.tokenizer).__name__} has none, {rule}"
+            )
         if self.decoder is None:
             raise PartsError(("generation", "decoder"), f"{what} needs a decoder, there is none")
         if self.input != TOKENS:

@@ -98,11 +98,6 @@ def walk_step(model: Mage, images: int, ratio: float, numbers: Numbers) -> dict[
         model.train(training)
     if model.frozen:  # forward alone, and nothing is kept of it
         costs["encoder"] = Cost(forward=costs["encoder"].forward, training=costs["encoder"].forward)
-    for loss in model.losses:
-        if isinstance(loss, Loss) and loss.reads_predictions:
-            spec = model.streams[loss.stream]
-            values = len(plan.picked_M) * (spec.factors * (spec.codes or 0) or spec.width)
-            costs["losses"].kept += 4.0 * values  # log-probabilities, or differences
     return costs
 
 
@@ -247,3 +242,5 @@ def _loss(cost: Cost, loss: Loss, given: tuple[Any, ...], made: Any, numbers: Nu
     """What a loss says of itself, beside its linear layers and norms."""
     own = loss.cost(given[0])
     cost.add(own.forward, own.backward, own.stored)
+    if loss.reads_predictions:
+        cost.kept += 4.0 * given[0].predictions_MX.numel()  # log-probabilities, or differences

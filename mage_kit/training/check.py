@@ -120,4 +120,8 @@ def _model_problems(model: Mage) -> list[str]:
             "$.model.generation.guidance and $.model.decoder: guidance needs a decoder that is told the class, "
             f"{type(model.decoder).__name__} is not; must be null"
         )
+    if model.generates and not model.head.gives_logits:
+        rule = f"{type(model.head).__name__} gives no logits to cut off; must be null"
+        cuts = model.decoding.cuts().items()
+        problems += [f"$.model.generation.{name} and $.model.heads.tokens: {value}, {rule}" for name, value in cuts]
     return problems

@@ -76,11 +76,13 @@ class EndEvent:
         stage: Of the run.
         step: Steps done.
         folder: Of what was made: the run's, or the tokenizer's in it.
+        is_whole: False where `until` ended it early: of a model nothing is written then.
     """
 
     stage: str
     step: int
     folder: Path
+    is_whole: bool
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from mage_kit import processes
-from mage_kit.errors import TrainingStopped
+from mage_kit.errors import MageKitError, TrainingStopped
 from mage_kit.files import locked, write_tensors
 from mage_kit.precision import Decision, choose_precision
 from mage_kit.progress import Reporter
-from mage_kit.storage import EMA_FILE, MODEL_FILE, TOKENIZER_FOLDER, save_tokenizer, state_of
+from mage_kit.storage import EMA_FILE, MODEL_FILE, TOKENIZER_CARD, TOKENIZER_FOLDER, save_tokenizer, state_of
 from mage_kit.training.broken import BrokenImages
-from mage_kit.training.checkpoints import mean_state
+from mage_kit.training.checkpoints import list_checkpoints, mean_state
 from mage_kit.training.decisions import Decisions
 from mage_kit.training.events import Callbacks, EndEvent
 from mage_kit.training.folder import held_by_first
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.resolve import Job, Resolved
 from mage_kit.training.signals import StopSignals
+from mage_kit.training.sources import read_card
 from mage_kit.training.tasks.context import Context
 from mage_kit.training.trained_before import take_trained
 
@@ -87,11 +88,27 @@ def is_done(job: Job, run: Run) -> bool:
         is_there = take_trained(resolved.tokenizer, form, job.fingerprint, run.out, beside=not alone, reporter=reporter)
         if is_there and alone:
             reporter.say(f"{run.out} is complete; nothing to do")
+        elif not is_there:
+            processes.on_first(lambda: _check_uncut(run))
         return is_there
     if processes.on_first((run.out / MODEL_FILE).is_file):
         reporter.say(f"{run.out} is complete; nothing to do")
         return True
     return False
+
+
+def _check_uncut(run: Run) -> None:
+    """Refuse to train a tokenizer further under a model that already knows the tokens of what it was.
+
+    Raises:
+        MageKitError: If `until` cut the tokenizer's training short, and the model after it has checkpoints.
+    """
+    card = run.out / TOKENIZER_FOLDER / TOKENIZER_CARD
+    later = run.out / "checkpoints" / run.resolved.jobs[-1].task.stage
+    is_cut = card.is_file() and not read_card(card.parent).get("fingerprint")
+    if is_cut and len(run.resolved.jobs) > 1 and list_checkpoints(later):
+        rule = f"remove '{later}' to train the model anew on a whole tokenizer, or start a new run"
+        raise MageKitError(f"out: '{run.out}', its model was trained on a tokenizer that was cut short; {rule}")
 
 
 def begin(job: Job, run: Run) -> str:
@@ -136,13 +153,11 @@ def conclude(job: Job, run: Run, players: Sequence[Player], until: int | None) -
         print_of = None if cut else job.fingerprint  # one that was cut short is nobody else's
         # A damaged one may lie there.
         processes.on_first(lambda: save_tokenizer(tokenizer, folder, overwrite=True, fingerprint=print_of) and None)
-    elif cut:
-        return  # one that was cut short is no model to be taken for trained
-    else:
+    elif not cut:  # one that was cut short is no model to be taken for trained
         job.task.finish(players)
         _write_model(run, players)
         run.reporter.say(f"{job.task.stage} written to {run.out}")
-    run.callbacks.tell(EndEvent(job.task.stage, min(job.steps, until or job.steps), folder))
+    run.callbacks.tell(EndEvent(job.task.stage, min(job.steps, until or job.steps), folder, not cut))
 
 
 def stop_between(run: Run) -> None:

@@ -67,7 +67,8 @@ def train(
         out: The run folder; new or empty, unless `resume`.
         resume: Go on from the newest checkpoint; the recipe must be the one of the run.
         reporter: Where progress goes.
-        until: Stop each stage after this step, as if it were its last; None for the recipe's.
+        until: Stop each stage after this step, as if it were its last; None for the recipe's. To go on later with a
+            model after a tokenizer that was cut short, remove the model's checkpoints.
         images: To train and to measure accuracy on, instead of those that the recipe names.
         on_step: Told of each step, in the first process; what it raises ends the run. This and the next three must be
             functions in every process, or None in every process.
