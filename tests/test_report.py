@@ -164,5 +164,5 @@ def test_masked_patches_are_predicted_and_others_stay() -> None:
         assert (filled.crop(box).tobytes() == original.crop(box).tobytes()) != masked
     with pytest.raises(ValueError, match="images: "):
         predict_pixels(model, image.resize((20, 20)), 0.5)
-    with pytest.raises(mk.PartsError, match="reconstruct is for codes"):
+    with pytest.raises(mk.PartsError, match="predicts the values of its tokens; reconstruct is for one that draws"):
         predict_pixels(build.mage(), image, 0.5)

@@ -26,7 +26,7 @@ def predict_pixels(model: Mage, image: ImageLike, ratio: float = 0.75, *, seed: 
     are used, as in MAE's own pictures.
 
     Args:
-        model: A model of continuous tokens.
+        model: A model that predicts the values of its tokens.
         image: Of the model's size.
         ratio: Share of the patches that are masked, in (0, 1]; rounded up.
         seed: Of the mask.
@@ -36,10 +36,11 @@ def predict_pixels(model: Mage, image: ImageLike, ratio: float = 0.75, *, seed: 
 
     Raises:
         ValueError: If the ratio is outside its range, or the image of another size.
-        PartsError: If the model has codes.
+        PartsError: If the model predicts no values of the tokens that it sees.
     """
-    if model.spec.discrete:
-        raise PartsError(("model", "tokenizer"), "predict_pixels needs continuous tokens; reconstruct is for codes")
+    if not model.predicts_values:
+        rule = "predict_pixels needs a model that predicts the values of its tokens; reconstruct is for one that draws"
+        raise PartsError(("model", "heads"), rule)
     if not 0 < ratio <= 1:
         raise ValueError(f"ratio: {ratio}, must lie in (0, 1]")
     tokenizer, length = model.tokenizer, model.spec.grid.size

@@ -44,12 +44,14 @@ class Head(nn.Module, ABC):
         needs_codes: True where its tokens must be codes; False where they must not; None if either will do.
         draws: Whether tokens can be drawn from its predictions: without, a model generates nothing.
         gives_logits: Whether its predictions are logits over codes, as cross entropy and guidance need them.
+        gives_values: Whether its predictions are the tokens' values themselves.
     """
 
     spec: TokenSpec
     needs_codes: ClassVar[bool | None] = None
     draws: ClassVar[bool] = False
     gives_logits: ClassVar[bool] = False
+    gives_values: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, features_ME: Tensor, embedding: TokenEmbedding) -> Tensor:

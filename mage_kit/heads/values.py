@@ -19,6 +19,7 @@ class ValueHead(Head):
     """Linear E -> W; nothing can be drawn from it."""
 
     needs_codes = False
+    gives_values = True
 
     def __init__(self, spec: TokenSpec, decoder_dim: int) -> None:
         super().__init__()

@@ -105,6 +105,10 @@ def published_probe(
     Returns:
         The result, ready for JSON.
     """
+    seen = subject.model.input
+    if seen not in subject.model.tokenizer.streams:
+        rule = "which a classifier cannot; mage-kit eval probe-fast takes its features as they are"
+        raise MageKitError(f"$.model.input: '{seen}', the encoder sees another tokenizer's stream, {rule}")
     named = ("data", "training.validation", "pretrained")
     taken = [each for each in overrides if each.strip().startswith(named)]
     if taken:
@@ -189,6 +193,7 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
                 "kind": "classifier",
                 "classes": subject.split.classes,
                 "embedding": run["model"]["embedding"],
+                "input": run["model"]["input"],
                 "encoder": {**encoder, **({"dropout": 0.0} if "dropout" in encoder else {})},
                 "head": "probe",
             },

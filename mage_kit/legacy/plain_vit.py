@@ -12,7 +12,8 @@
 | fc_norm, head | | of a classifier instead |
 
 x = norm_pre(cat(cls_token, token_embed[ids]) + pos_embed), then the blocks; features = mean of x over the patch
-positions. LayerNorm eps 1e-6. The file's metadata tells heads, grid and the tokenizer.
+positions. LayerNorm eps 1e-6. The file's metadata tells heads, grid, the tokenizer and
+which of its streams the ids are.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from mage_kit.errors import MageKitError
 from mage_kit.grid import TokenGrid
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
-from mage_kit.tokenizers import TOKENIZERS
+from mage_kit.tokenizers import TOKENIZERS, TOKENS, Tokenizer
+from mage_kit.tokenizers.streams import tokenizer_of
 
 
 def plain_vit(model: Mage | MageClassifier, grid: TokenGrid | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -44,8 +46,14 @@ def plain_vit(model: Mage | MageClassifier, grid: TokenGrid | None = None) -> tu
     """
     if not model.spec.discrete or type(model.encoder) is not ViTEncoder:
         raise MageKitError(
-            f"encoder: {type(model.encoder).__name__} over {type(model.tokenizer).__name__}, must be a ViT over codes"
+            f"encoder: {type(model.encoder).__name__} over {type(model.tokenizer).__name__}'s '{model.input}', "
+            "must be a ViT over codes"
         )
+    if model.spec.factors != 1:
+        raise MageKitError(f"tokenizer: {model.spec.factors} ids a token, must be one: each is a row of token_embed")
+    owner = tokenizer_of(model.input, list(model.targets))
+    tokenizer = model.tokenizer if owner is None else model.targets[owner]
+    assert isinstance(tokenizer, Tokenizer)
     embedding, old = model.embedding, model.spec.grid
     new = grid or old
     table_VD = embedding.table.detach()
@@ -65,7 +73,8 @@ def plain_vit(model: Mage | MageClassifier, grid: TokenGrid | None = None) -> tu
         "norm_eps": NORM_EPS,
         "grid": [new.height, new.width],
         "trained_grid": [old.height, old.width],
-        "tokenizer": TOKENIZERS.describe(model.tokenizer, weights=None),
+        "tokenizer": TOKENIZERS.describe(tokenizer, weights=None),
+        "stream": model.input.removeprefix(f"{owner}/") if owner != model.input else TOKENS,
     }
     return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, {
         "mage_kit": json.dumps(about)

@@ -35,9 +35,11 @@ class MageClassifier(WithBlocks):
         embedding: Positions, input norm and dropout; as the encoder was pre-trained.
         head: "linear" for fine-tuning and training from scratch, "probe" for the published linear probe.
         drop_path: Probability in training that an image goes past the last block's parts; linear from 0 at the first.
+        input: Stream of the tokenizer that the encoder sees.
 
     Raises:
-        ValueError: If `classes` is below 1, there is no block to go past, or sine-cosine positions do not fit.
+        ValueError: If `classes` is below 1, there is no block to go past, sine-cosine positions do not fit, or the
+            tokenizer gives no such stream.
     """
 
     def __init__(
@@ -49,16 +51,20 @@ class MageClassifier(WithBlocks):
         embedding: EmbeddingConfig | None = None,
         head: Head = "linear",
         drop_path: float = 0.0,
+        input: str = TOKENS,
     ) -> None:
         super().__init__()
         if classes < 1:
             raise ValueError(f"classes: {classes}, must be at least 1")
+        if input not in tokenizer.streams:
+            raise ValueError(f"input: '{input}', must be one of {', '.join(tokenizer.streams)}")
         config = embedding or EmbeddingConfig()
         if config.positions == "sine_cosine" and encoder.dim % 4:
             raise ValueError(f"embedding: sine-cosine positions need an encoder's width of 4k, not {encoder.dim}")
         self.backend: Backend = "auto"
         self.tokenizer = tokenizer.requires_grad_(False)
-        self.spec, self.streams, self.targets = tokenizer.spec, {TOKENS: tokenizer.spec}, nn.ModuleDict()
+        self.input, self.streams, self.targets = input, dict(tokenizer.streams), nn.ModuleDict()
+        self.spec = self.streams[input]
         self.classes = classes
         self.embedding = TokenEmbedding(self.spec, encoder.dim, config)
         self.encoder = copy.deepcopy(encoder)
@@ -96,12 +102,16 @@ class MageClassifier(WithBlocks):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Streams that training reads: the tokenizer's tokens."""
-        return (TOKENS,)
+        """Streams that training reads: the encoder's input alone."""
+        return (self.input,)
 
     def tokenize(self, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """Return the streams that training reads, of float images in [0, 1]."""
-        return {TOKENS: self.tokenizer.encode(images_BCHW)}
+        """Return the streams that training reads, (B, L), (B, L, F) or (B, L, W), of float images in [0, 1]."""
+        return self.tokenizer.encode_streams(images_BCHW, self.reads)
+
+    def see(self, images_BCHW: Tensor) -> Tensor:
+        """Return the tokens that the encoder sees, (B, L), (B, L, F) or (B, L, W), of float images in [0, 1]."""
+        return self.tokenize(images_BCHW)[self.input]
 
     def components(self) -> list[object]:
         """Return everything in it whose class a plug-in may define."""
@@ -150,7 +160,7 @@ class MageClassifier(WithBlocks):
             images_BCHW: float images in [0, 1] of the tokenizer's size.
         """
         with evaluating(self):
-            logits_BC: Tensor = self(self.tokenizer.encode(images_BCHW)).float()
+            logits_BC: Tensor = self(self.see(images_BCHW)).float()
         return logits_BC
 
     @property

@@ -125,6 +125,11 @@ class MaskedParts(WithBlocks):
         """Whether it can make tokens: what it sees are its tokenizer's tokens, and its head draws."""
         return self.decoder is not None and self.input == TOKENS and TOKENS in self.heads and self.head.draws
 
+    @property
+    def predicts_values(self) -> bool:
+        """Whether it predicts the values of the tokens that it sees, all at once, as MAE does."""
+        return self.decoder is not None and self.input == TOKENS and TOKENS in self.heads and self.head.gives_values
+
     def check_generates(self, what: str) -> None:
         """Raise PartsError, naming the part that is in the way, unless it can make tokens.
 

@@ -192,4 +192,5 @@ def assemble_classifier(
                 embedding=section.embedding,
                 head=section.head,
                 drop_path=section.drop_path,
+                input=section.input,
             )

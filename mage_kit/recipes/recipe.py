@@ -165,6 +165,7 @@ class Recipe(Strict):
                 "encoder": ENCODERS.describe(part.encoder),
                 "head": part.kind,
                 "drop_path": part.drop_path,
+                "input": part.input,
             }
         components = [part] if isinstance(part, Tokenizer) else part.components()
         return cls.parse({**stated, "plugins": plugins_of(components)})

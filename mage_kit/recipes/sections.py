@@ -116,6 +116,7 @@ class ClassifierSection(ComponentConfig):
     drop_path: Probability = Field(
         0.0, description="Probability that an image goes past the last block's parts, in training; 0 at the first."
     )
+    input: str = Field("tokens", description="Stream of the tokenizer that the encoder sees.")
 
 
 class ModelKinds:

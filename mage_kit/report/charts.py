@@ -46,22 +46,36 @@ class Chart:
 
 
 def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
-    """Return the curves of a run's metrics: those that it has."""
-    model = [record for record in records if record["stage"] == "model" and "loss" in record]
-    tokenizer = [record for record in records if record["stage"] == "tokenizer" and "loss" in record]
+    """Return the curves of a run's metrics: those that it has, each stage's in turn."""
+    learned = [record for record in records if "loss" in record]
+    stages = sorted({record["stage"] for record in learned}, key=lambda stage: (stage == "tokenizer", stage))
     made: list[Chart] = []
-    if model:
-        made.append(_chart("Loss", "step", lambda axis: _loss(axis, model)))
-        made.append(_chart("Loss by mask ratio", "step", lambda axis: _by_ratio(axis, model, "loss")))
-        if any("accuracy" in item for item in model[-1].get("by_ratio", {}).values()):
-            title = "Accuracy on masked tokens, by mask ratio"
-            made.append(_chart(title, "step", lambda axis: _by_ratio(axis, model, "accuracy")))
-        made += _rates(model)
-    if tokenizer:
-        made.append(_chart("Tokenizer: squared error", "step", lambda axis: _line(axis, tokenizer, "mse", log=True)))
-        if "codes_used" in tokenizer[-1]:
-            title = "Tokenizer: codes used in a batch"
-            made.append(_chart(title, "step", lambda axis: _line(axis, tokenizer, "codes_used")))
+    for stage in stages:
+        own = [record for record in learned if record["stage"] == stage]
+        made += _tokenizer_charts(own) if stage == "tokenizer" else _model_charts(own, stage)
+    return made
+
+
+def _model_charts(records: Sequence[dict[str, Any]], stage: str) -> list[Chart]:
+    before = "" if stage == "model" else f"{stage}: "
+    made = [_chart(f"{before}Loss", "step", lambda axis: _loss(axis, records))]
+    if any("by_ratio" in record for record in records):
+        made.append(_chart(f"{before}Loss by mask ratio", "step", lambda axis: _by_ratio(axis, records, "loss")))
+    if any("accuracy" in item for item in records[-1].get("by_ratio", {}).values()):
+        title = f"{before}Accuracy on masked tokens, by mask ratio"
+        made.append(_chart(title, "step", lambda axis: _by_ratio(axis, records, "accuracy")))
+    return made + _rates(records, before)
+
+
+def _tokenizer_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
+    made = []
+    if any("mse" in record for record in records):
+        made.append(_chart("Tokenizer: squared error", "step", lambda axis: _line(axis, records, "mse", log=True)))
+    else:
+        made.append(_chart("Tokenizer: loss", "step", lambda axis: _line(axis, records, "loss")))
+    if any("codes_used" in record for record in records):
+        title = "Tokenizer: codes used in a batch"
+        made.append(_chart(title, "step", lambda axis: _line(axis, records, "codes_used")))
     return made
 
 
@@ -82,9 +96,11 @@ def classifier_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
     return made
 
 
-def _rates(records: Sequence[dict[str, Any]]) -> list[Chart]:
+def _rates(records: Sequence[dict[str, Any]], before: str = "") -> list[Chart]:
     titles = {"lr": "Learning rate", "images_per_s": "Images a second", "grad_norm": "Gradient norm"}
-    return [_chart(title, "step", partial(_line, records=records, name=name)) for name, title in titles.items()]
+    return [
+        _chart(f"{before}{title}", "step", partial(_line, records=records, name=name)) for name, title in titles.items()
+    ]
 
 
 def confusion_chart(counts_KK: Any, names: Sequence[str]) -> Chart:

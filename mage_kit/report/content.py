@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 
-from mage_kit.datasets import Dataset
 from mage_kit.errors import MageKitError, PartsError
 from mage_kit.files import read_json
 from mage_kit.generation import generate
@@ -24,14 +20,12 @@ from mage_kit.models.mage import Mage
 from mage_kit.pictures import grid_picture
 from mage_kit.progress import Task
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.report.charts import Chart, codebook_chart
-from mage_kit.report.stills import still_of
+from mage_kit.report.charts import Chart
 from mage_kit.storage import EMA_FILE, RECIPE_FILE, best_device
+from mage_kit.tokenizers import Tokenizer
 
 SAMPLES = 32
 COLUMNS = 8
-_AT_ONCE = 32
-_COUNTED = 512  # images whose tokens are counted
 _SMALL = 64  # pixels: smaller images are enlarged
 _LARGE = 4
 
@@ -79,9 +73,9 @@ def picture(image: Image.Image, caption: str, scale: int = 1) -> Figure:
     return Figure(caption, "data:image/png;base64," + base64.b64encode(held.getvalue()).decode(), image.width)
 
 
-def scale_of(model: Mage) -> int:
-    """Return how far pictures of a model's size are enlarged."""
-    side = max(model.tokenizer.image_size)
+def scale_of(tokenizer: Tokenizer) -> int:
+    """Return how far pictures of a tokenizer's size are enlarged."""
+    side = max(tokenizer.image_size)
     return _LARGE if side <= _SMALL // 2 else 2 if side <= _SMALL else 1
 
 
@@ -100,35 +94,11 @@ def samples(run: Path, model: Mage, task: Task) -> Part:
         made = generate(held, SAMPLES, seed=0)
         sheet = grid_picture(made.images_BCHW, COLUMNS)
         told = "" if made.labels_B is None else ", each class in turn"
-        part.figures.append(picture(sheet, f"{name}, {held.decoding.steps} steps{told}", max(1, scale_of(held) // 2)))
+        part.figures.append(
+            picture(sheet, f"{name}, {held.decoding.steps} steps{told}", max(1, scale_of(held.tokenizer) // 2))
+        )
         task.update(number + 1)
     return part
-
-
-def codebook(model: Mage, dataset: Dataset, task: Task) -> Part:
-    """Count which codes the tokenizer uses on the run's images."""
-    count = min(_COUNTED, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
-    totals, lost = torch.zeros(model.spec.codes or 0, dtype=torch.int64), 0
-    for first in range(0, count, _AT_ONCE):
-        part = [
-            view for index in chosen[first : first + _AT_ONCE] if (view := still_of(dataset, int(index))) is not None
-        ]
-        lost += len(chosen[first : first + _AT_ONCE]) - len(part)
-        if part:
-            views = torch.from_numpy(np.stack(part)).to(model.device).float() / 255
-            ids = model.tokenizer.encode(views.to(next(model.parameters()).dtype))
-            totals += torch.bincount(ids.flatten().cpu(), minlength=len(totals))
-        task.update(min(count, first + _AT_ONCE))
-    p = totals.double() / totals.sum()
-    perplexity = math.exp(float(torch.special.entr(p).sum()))
-    used = int((totals > 0).sum())
-    rows = [
-        ("codes used", f"{used} of {len(totals)} ({used / len(totals):.0%})"),
-        ("perplexity", f"{perplexity:.1f} (as many codes, used alike, would carry as much)"),
-    ]
-    note = f"On {count - lost} images of the run's data{f'; {lost} are broken' if lost else ''}."
-    return Part("Codebook", note, charts=[codebook_chart(totals.tolist())], rows=rows)
 
 
 def measured(run: Path) -> Part:

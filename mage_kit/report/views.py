@@ -28,11 +28,11 @@ def reconstructions(models: dict[str, Mage], pictures: Sequence[Image.Image], wh
             rows = [_reconstructed(model, image, ratio, number) for number, image in enumerate(pictures)]
             sheet = _columns(rows)
             caption = f"{name}: {ratio:.0%} masked; original, what is left, filled in"
-            if not model.spec.discrete:
+            if not model.generates:
                 caption += (
                     " (predicted at once; mean and contrast of a patch are the original's where it predicts neither)"
                 )
-            part.figures.append(picture(sheet, caption, max(1, scale_of(model) // 2)))
+            part.figures.append(picture(sheet, caption, max(1, scale_of(model.tokenizer) // 2)))
     return part
 
 
@@ -41,7 +41,7 @@ def _reconstructed(model: Mage, image: Image.Image, ratio: float, seed: int) -> 
     channels, (height, width) = model.tokenizer.channels, model.tokenizer.image_size
     shown = image.resize((width, height), Image.Resampling.BICUBIC) if image.size != (width, height) else image
     shown = to_channels(shown, channels)
-    if not model.spec.discrete:
+    if not model.generates:
         return predict_pixels(model, shown, ratio, seed=seed)
     made = reconstruct(model, shown, ratio, seed=seed)
     grid = model.spec.grid
@@ -63,7 +63,7 @@ def inpaintings(model: Mage, pictures: Sequence[Image.Image]) -> Part:
             made = inpaint(model, image, hole, n=VARIANTS, seed=number, dilate=0)
             rows.append([made.given, *made.pictures])
         part.figures.append(
-            picture(_columns(rows), f"{name}: what was given, three variants", max(1, scale_of(model) // 2))
+            picture(_columns(rows), f"{name}: what was given, three variants", max(1, scale_of(model.tokenizer) // 2))
         )
     return part
 

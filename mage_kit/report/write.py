@@ -23,8 +23,10 @@ from mage_kit.report.classified import predictions
 from mage_kit.report.content import Part
 from mage_kit.report.measures import evaluations
 from mage_kit.report.stills import some_stills, stills_of
-from mage_kit.storage import MODEL_FILE, best_device, require_folder
+from mage_kit.report.tokenized import codebook, tokenizer_parts
+from mage_kit.storage import MODEL_FILE, TOKENIZER_FOLDER, best_device, require_folder
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.sources import read_card
 from mage_kit.version import __version__
 
 REPORT_FILE = "report.html"
@@ -88,6 +90,10 @@ def write_report(
         if mae is not None:
             raise MageKitError(f"mae: '{mae}', stands beside reconstructions, and a classifier has none")
         page = _classifier_page(run, recipe, records, reporter)
+    elif content.kind_of(recipe) == "tokenizer":
+        if mae is not None:
+            raise MageKitError(f"mae: '{mae}', stands beside a model's reconstructions, and a tokenizer has none")
+        page = _tokenizer_page(run, recipe, records, reporter)
     else:
         others = {} if mae is None else {f"{content.recipe_of(mae).name} ({mae})": load(mae, best_device())}
         page = _gather(run, recipe, records, others, reporter)
@@ -139,9 +145,27 @@ def _classifier_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], r
     )
 
 
+def _tokenizer_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], reporter: Reporter) -> Page:
+    complete, last, state = _state(run, records, "tokenizer")
+    return Page(
+        title=recipe.name,
+        state=state,
+        made=_made(),
+        figures=_headline(last),
+        parts=[
+            Part("Curves", "" if records else "Nothing has been logged.", charts=training_charts(records)),
+            *evaluations(run),
+            *(tokenizer_parts(run, recipe, reporter) if complete else []),
+            _settings(run),
+        ],
+        recipe=recipe.to_json(),
+    )
+
+
 def _state(run: Path, records: list[dict[str, Any]], stage: str) -> tuple[bool, dict[str, Any] | None, str]:
     """Return whether a run is complete, its last record of a stage, and both in a sentence."""
-    complete = (run / MODEL_FILE).is_file()
+    whole_tokenizer = stage == "tokenizer" and read_card(run / TOKENIZER_FOLDER).get("fingerprint")
+    complete = bool(whole_tokenizer) or (run / MODEL_FILE).is_file()
     last = next((record for record in reversed(records) if record["stage"] == stage), None)
     step = "nothing logged yet" if last is None else f"step {last['step']}, epoch {last['epoch']:.1f}"
     return complete, last, f"complete: {step}" if complete else f"training has not ended: {step}"
@@ -161,13 +185,13 @@ def _looks(run: Path, recipe: Recipe, others: dict[str, Mage], reporter: Reporte
         return [*parts, Part("Reconstruction", f"None: the run's data cannot be opened here ({why}).")]
     pictures = some_stills(dataset, views.IMAGES)
     reporter.say("reconstructions")
-    if model.generates or (model.decoder is not None and not model.spec.discrete):
+    if model.generates or model.predicts_values:
         parts.append(views.reconstructions({recipe.name: model, **others}, pictures, "Images of the run's own data"))
     if model.generates:
         parts.append(views.inpaintings(model, pictures))
     if model.tokenizer.spec.discrete:
         with reporter.task("codes of images", min(512, len(dataset))) as task:
-            parts.append(content.codebook(model, dataset, task))
+            parts.append(codebook(model.tokenizer, dataset, task))
     return parts
 
 

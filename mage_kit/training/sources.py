@@ -24,7 +24,7 @@ from mage_kit.storage import (
     tokenizer_folder,
     without_passing,
 )
-from mage_kit.tokenizers import TOKENS, Tokenizer
+from mage_kit.tokenizers import Tokenizer
 from mage_kit.tokenizers.streams import tokenizer_of
 
 _FREE = frozenset({"dropout"})  # keywords under which the same weights may serve
@@ -175,7 +175,7 @@ def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) 
         raise RecipeError([f"$.pretrained.weights: '{folder}', must be the folder of a masked model"], name)
     lines = _differing("encoder", ENCODERS.describe(model.encoder), forms.encoder)
     lines += _differing("embedding", model.embedding.config.model_dump(mode="json"), forms.embedding)
-    stream = getattr(model, "input", TOKENS)  # a classifier's encoder sees its tokenizer's tokens
+    stream = model.input
     if forms.input != stream:
         rule = f"must be one whose encoder sees '{stream}' as this one does"
         lines.append(f"$.pretrained.weights: '{folder}', its encoder sees the stream '{forms.input}', {rule}")

@@ -154,7 +154,7 @@ def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, ta
             places = [sample.index for sample in stills.samples]
             views = np.stack([sample.views[0] for sample in stills.samples])
             images = torch.from_numpy(views).to(device)
-            tokens = model.tokenizer.encode(images.float() / 255)  # stills are images, of a token cache too
+            tokens = model.see(images.float() / 255)  # stills are images, of a token cache too
             wanted_B = torch.from_numpy(labels[places]).to(device)
             logits_BK = model(tokens).float()
             hits_B5 = logits_BK.topk(most, dim=1).indices == wanted_B[:, None]

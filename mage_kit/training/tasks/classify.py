@@ -26,7 +26,6 @@ from mage_kit.fields import Fraction, NonNegativeFloat, Positive, PositiveFloat,
 from mage_kit.models import MageClassifier
 from mage_kit.recipes.places import at
 from mage_kit.signature import ComponentConfig
-from mage_kit.tokenizers import TOKENS
 from mage_kit.training.batches import IMAGES, Batch
 from mage_kit.training.lars import LARS
 from mage_kit.training.layer_rates import layer_groups
@@ -232,10 +231,10 @@ class Classify(TokenTask):
         """Mix pixels, tokenise them, and make the targets."""
         device = self.context.device
         if micro.mix is None:
-            micro.tokens = self.encode(micro.content)[TOKENS]
+            micro.tokens = self.encode(micro.content)[self.model.input]
         else:
             mixed = mix_images(to_float(micro.content[IMAGES], device), micro.mix)
-            micro.tokens = self.encode_floats(mixed)[TOKENS]
+            micro.tokens = self.encode_floats(mixed)[self.model.input]
         labels_B = micro.labels_B.to(device, non_blocking=True)
         micro.wanted_BK = targets(labels_B, self.model.classes, self.label_smoothing, micro.mix)
         return micro
