@@ -157,6 +157,9 @@ def test_overrides_replace_values_components_and_list_items() -> None:
     assert recipe.training is not None and recipe.training.epochs == 3 and recipe.name == "mine"
     assert recipe.model.padding.kind == "mask_token" and recipe.model.generation.selection.kind == "halton"
     assert recipe.model.losses[0].get("weight") == 2.0
+    place: dict[str, Any] = {"model": {}}
+    apply_override(place, "model.heads.other/features.kind=values")
+    assert place == {"model": {"heads": {"other/features": {"kind": "values"}}}}
     for bad, message in (
         ("training.epochs", "path=value"),
         ("model.losses[7].weight=1", "no place '7'"),

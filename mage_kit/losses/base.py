@@ -93,7 +93,7 @@ class LossInputs:
     head_rows: Callable[[Tensor, Tensor], LossRows] = _no_rows
 
     def picked(self, stream: str) -> Tensor:
-        """Return the tokens of a stream at the picked rows.
+        """Return the tokens of a stream at the picked rows: (M,), (M, F) or (M, W).
 
         Raises:
             MageKitError: If no loss names the stream in `reads`.

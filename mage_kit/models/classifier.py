@@ -140,7 +140,7 @@ class MageClassifier(WithBlocks):
         """Return normed mean features (B, D) of the patch positions, as the linear layer reads them.
 
         Args:
-            tokens: Ids (B, L) int64, or continuous tokens (B, L, W).
+            tokens: int64 ids (B, L) or (B, L, F), or continuous tokens (B, L, W).
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             hidden_BND: Tensor = self.encoder(self.embedding(tokens, open_plan(tokens)))

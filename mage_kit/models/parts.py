@@ -270,11 +270,14 @@ class MaskedParts(WithBlocks):
 
         Args:
             images_BCHW: float images in [0, 1] of the tokenizers' size.
+
+        Returns:
+            By name int64 ids (B, L) or (B, L, F), or float32 values (B, L, W).
         """
         return self._encoded(self.reads, images_BCHW)
 
     def see(self, images_BCHW: Tensor) -> Tensor:
-        """Return the tokens of images that the encoder sees.
+        """Return the tokens of images that the encoder sees: (B, L), (B, L, F) or (B, L, W).
 
         Args:
             images_BCHW: float images in [0, 1] of the tokenizer's size.

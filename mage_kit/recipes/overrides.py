@@ -8,7 +8,7 @@ from typing import Any
 
 from mage_kit.errors import MageKitError
 
-_PATH = re.compile(r"(\$\.)?\$?\w+(\[[0-9]+\]|\.\w+)*")
+_PATH = re.compile(r"(\$\.)?\$?\w+(\[[0-9]+\]|\.\w+(/\w+)?)*")
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

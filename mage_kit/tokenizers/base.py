@@ -1,6 +1,6 @@
 """What a tokenizer is. Geometry and vocabulary of everything above it come from its TokenSpec.
 
-Legend: B images, C channels, H x W pixels, L tokens, V codes, W token width.
+Legend: B images, C channels, H x W pixels, L tokens, V codes, F ids a token, W token width.
 """
 
 from __future__ import annotations
@@ -65,12 +65,16 @@ class Tokenizer(nn.Module, ABC):
             images_BCHW: float images in [0, 1].
 
         Returns:
-            Ids (B, L) int64, or continuous tokens (B, L, W).
+            int64 ids (B, L), or (B, L, F) where a token has F of them; or float32 continuous tokens (B, L, W).
         """
 
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
-        """Return float images (B, C, H, W), not clamped, from ids (B, L) or continuous tokens (B, L, W)."""
+        """Return float images (B, C, H, W), not clamped.
+
+        Args:
+            tokens: As `encode` returns them: (B, L), (B, L, F) or (B, L, W).
+        """
 
     @property
     def streams(self) -> Mapping[str, TokenSpec]:
@@ -83,6 +87,12 @@ class Tokenizer(nn.Module, ABC):
         Args:
             images_BCHW: float images in [0, 1].
             names: Of `streams`.
+
+        Returns:
+            Tokens by name, as the stream's spec says: int64 ids (B, L) or (B, L, F), or float32 values (B, L, W).
+
+        Raises:
+            MageKitError: If the tokenizer gives no such stream.
         """
         unknown = [name for name in names if name != TOKENS]
         if unknown:

@@ -37,6 +37,9 @@ def encode_streams(
         targets: Others, by name.
         names: Of the streams wanted.
         images_BCHW: float images in [0, 1].
+
+    Returns:
+        By name int64 ids (B, L) or (B, L, F), or float32 values (B, L, W).
     """
     streams: dict[str, Tensor] = {}
     own = [name for name in tokenizer.streams if name in names]

@@ -34,8 +34,11 @@ def check(recipe: Recipe) -> Parts:
         if recipe.data is None:
             problems.append("$.data: missing, training needs it")
         problems += _misfit(recipe, path, config)
+        batch, micro = config.get("batch"), config.get("micro_batch")
+        if micro is not None and batch % micro:
+            problems.append(f"{path}.micro_batch: {micro}, must divide {path}.batch ({batch})")
         if path in tasks:
-            facts = Facts(path, config.get("batch"), config.get("micro_batch"), recipe.data)
+            facts = Facts(path, batch, micro, recipe.data)
             problems += tasks[path].problems(facts)
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)), recipe.name)

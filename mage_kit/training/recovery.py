@@ -154,7 +154,7 @@ class Recovery:
         if log_now:
             progress.update(done, self._log())
         if save_now and not self.save():
-            return self._roll_back("weights were not finite", done)
+            return self._roll_back("weights were not finite", done - 1)
         if self._look_due(last):
             self._look()
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from mage_kit import processes
 from mage_kit.errors import MageKitError, TrainingStopped
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mage_kit.training.players import Player
+    from mage_kit.training.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,34 @@ def begin(job: Job, run: Run) -> str:
         )
 
     def precision() -> Decision:
-        probe = None if job.precision != "auto" else task.probe(device, job.layout.micro)
-        if probe is None and job.precision == "auto":
-            return Decision("float32", f"the task '{type(task).__name__}' has no pass to time")
-        return choose_precision(job.precision, device, probe or _nothing)
+        with _unmoved(task):
+            probe = None if job.precision != "auto" else task.probe(device, job.layout.micro)
+            if probe is None and job.precision == "auto":
+                return Decision("float32", f"the task '{type(task).__name__}' has no pass to time")
+            return choose_precision(job.precision, device, probe or _nothing)
 
     precision_here = run.choose(f"{stage}_precision", f"{stage} in {{}}", precision).value
     task.decide(run.choose, device, precision_here, job.layout.micro)
     meet(job, run)
     return precision_here
+
+
+@contextlib.contextmanager
+def _unmoved(task: Task) -> Iterator[None]:
+    """Undo what passes that were only timed did to a task's modules: moved means, gradients left behind.
+
+    They run in the first process of a new run alone, so that anything left of them would part the processes, and a
+    resumed run from an unbroken one.
+    """
+    modules = [value for value in vars(task).values() if isinstance(value, nn.Module)]
+    buffers = [{name: value.clone() for name, value in module.named_buffers()} for module in modules]
+    try:
+        yield
+    finally:
+        for module, before in zip(modules, buffers, strict=True):
+            for name, value in module.named_buffers():
+                value.copy_(before[name])
+            module.zero_grad()
 
 
 def meet(job: Job, run: Run) -> None:

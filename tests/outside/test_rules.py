@@ -23,6 +23,7 @@ TASK = {"kind": "reconstruct", "steps": 4, "batch": 32, **CARRIED}
     ("words", "said"),
     [
         ({"stage": "../up"}, "stage: '../up', must be a word of small letters"),
+        ({"stage": "validation"}, "stage: 'validation', must be another word"),
         ({"makes": "dog"}, "makes: 'dog', must be 'tokenizer' or 'model'"),
         ({"makes": "model", "model_kind": None}, "model_kind: None, must name a kind"),
     ],

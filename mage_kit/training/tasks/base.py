@@ -55,13 +55,16 @@ class Task(ABC):
         """Refuse what would only fail in a run.
 
         Raises:
-            RegistrationError: If `stage` is no word (it names a folder), or `makes` is neither of its two values, or a
-                task that makes a model names no kind of model.
+            RegistrationError: If `stage` is no word (it names a folder) or "validation", `makes` is neither of its two
+                values, or a task that makes a model names no kind of model.
         """
         super().__init_subclass__(**words)
         if not re.fullmatch(r"[a-z][a-z0-9_]*", cls.stage):
             rule = "must be a word of small letters, digits and underscores: it names a folder"
             raise RegistrationError(f"{cls.__qualname__}.stage: {cls.stage!r}, {rule}")
+        if cls.stage == "validation":
+            rule = "must be another word: lines of accuracies have it in the log"
+            raise RegistrationError(f"{cls.__qualname__}.stage: 'validation', {rule}")
         if cls.makes not in ("tokenizer", "model"):
             raise RegistrationError(f"{cls.__qualname__}.makes: {cls.makes!r}, must be 'tokenizer' or 'model'")
         if cls.makes == "model" and cls.model_kind is None:

@@ -172,17 +172,13 @@ class Classify(TokenTask):
     # -- at its start ------------------------------------------------------------------------------------------
 
     def probe(self, device: torch.device, images: int) -> Callable[[], None]:
-        """One forward and backward pass on random tokens; batch norm keeps its running means."""
+        """One forward and backward pass on random tokens."""
         model = self.model.to(device).train()
         tokens = random_tokens(model.spec, max(2, min(images, PROBED // model.spec.grid.size)), device)
-        norm = model.batch_norm
-        before = {} if norm is None else {name: value.clone() for name, value in norm.named_buffers()}
 
         def run() -> None:
             model(tokens).float().logsumexp(dim=1).sum().backward()
             model.zero_grad()
-            for name, value in before.items():
-                norm.get_buffer(name).copy_(value)  # type: ignore[union-attr]  # there are none without
 
         return run
 

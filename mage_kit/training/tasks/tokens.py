@@ -19,7 +19,7 @@ from mage_kit.training.batches import IMAGES
 from mage_kit.training.kernels import part_attention
 from mage_kit.training.players import Player, Rate, adamw
 from mage_kit.training.tasks.base import Betas, Task, to_float
-from mage_kit.training.tasks.context import Choose, Context, Facts
+from mage_kit.training.tasks.context import Choose, Context
 
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
 PROBED = 4096  # tokens in the batch that precision is measured on
@@ -49,13 +49,6 @@ class TokenTask(Task):
     @abstractmethod
     def attentive(self) -> dict[str, nn.Module]:
         """Return the parts whose attention form is chosen, by name; their shapes differ."""
-
-    def problems(self, facts: Facts) -> list[str]:
-        """Batches that do not divide."""
-        if facts.micro_batch is None or not facts.batch % facts.micro_batch:
-            return []
-        rule = f"must divide {facts.path}.batch ({facts.batch})"
-        return [f"{facts.path}.micro_batch: {facts.micro_batch}, {rule}"]
 
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
         """Take the images."""
