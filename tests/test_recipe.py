@@ -132,6 +132,10 @@ def test_missing_values(change: str, lines: list[str]) -> None:
         ("model.mask_ratio.low=1.0", "$.model.mask_ratio.low: 1.0, must not exceed high (0.6)"),
         ("tokenizer_training=null", "$.tokenizer.weights and $.tokenizer_training: both null"),
         ("training.micro_batch=100", "$.training.micro_batch: 100, must divide $.training.batch (128)"),
+        (
+            "tokenizer_training.micro_batch=7",
+            "$.tokenizer_training.micro_batch: 7, must divide $.tokenizer_training.batch (",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_name_their_paths(override: str, line: str) -> None:

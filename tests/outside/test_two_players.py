@@ -175,6 +175,28 @@ def test_two_players_on_two_processes(tmp_path: Path) -> None:
         assert records[0][name] == pytest.approx(records[1][name], rel=1e-2)
 
 
+@pytest.mark.slow
+def test_gradients_of_both_players_over_processes_and_passes(tmp_path: Path) -> None:
+    """Adam does not see a gradient's scale, so that weights alone would not show a factor: norms do.
+
+    The codebook's means move from pass to pass, so that passes agree with one whole batch only roughly.
+    """
+    norms: dict[str, dict[str, float]] = {}
+    for name, count, micro in (("whole", "1", None), ("processes", "2", None), ("passes", "1", 8), ("both", "2", 8)):
+        file = tmp_path / f"{name}.json"
+        file.write_text(against(steps=2, log_every=1, micro_batch=micro, checkpoint_every=2).to_json())
+        out = tmp_path / name / "run"
+        command = [sys.executable, "-m", "mage_kit.cli", "train", str(file), "--out", str(out)]
+        done = subprocess.run([*command, "--processes", count], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        norms[name] = read_metrics(out, "tokenizer")[0]
+    for place in ("grad_norm", "grad_norm_critic", "reconstruction", "critic"):
+        whole = norms["whole"][place]
+        assert norms["processes"][place] == pytest.approx(whole, rel=1e-3), place
+        for name in ("passes", "both"):
+            assert norms[name][place] == pytest.approx(whole, rel=0.15), (place, name)
+
+
 class Plain(torch.nn.Module):
     """One parameter."""
 
