@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import traceback
 from collections import Counter
@@ -46,6 +47,11 @@ def test_a_recipe_is_read_in_one_place() -> None:
     elsewhere = {name for name in named if not name.startswith(("training/resolve.py:", "training/check.py:"))}
     assert elsewhere == {"training/train.py:train", "training/train.py:_prepare"}
     assert "training/resolve.py:resolve" in named
+    readers = {"training/train.py", "training/resolve.py", "training/check.py"}
+    for room in ("training", "models", "generation"):
+        for path in (ROOT / room).rglob("*.py"):
+            if str(path.relative_to(ROOT)) not in readers:
+                assert not re.search(r"\bRecipe\b", path.read_text()), f"{path} names Recipe"
 
 
 def test_one_kind_of_recipe() -> None:

@@ -74,8 +74,16 @@ class Forms:
     input: str = TOKENS
 
 
-def forms_of(recipe: Recipe) -> Forms:
-    """Return the forms of a recipe's parts."""
+def read_forms(file: Path) -> Forms:
+    """Return the forms of the parts of the recipe that lies beside some weights.
+
+    Args:
+        file: The recipe.
+
+    Raises:
+        RecipeError: If it is none.
+    """
+    recipe = Recipe.load(file)
     tokenizer, section = recipe.tokenizer.model_dump(mode="json"), recipe.model
     if not isinstance(section, MageSection):
         return Forms(tokenizer)

@@ -13,7 +13,7 @@ from mage_kit.encoders import ENCODERS
 from mage_kit.errors import MageKitError, RecipeError
 from mage_kit.files import read_json, read_tensors
 from mage_kit.models import Mage, MageClassifier
-from mage_kit.recipes import Forms, Recipe, forms_of
+from mage_kit.recipes import Forms, read_forms
 from mage_kit.signature import ComponentConfig
 from mage_kit.storage import (
     MODEL_FILE,
@@ -49,7 +49,7 @@ class WeightFolder:
         """
         if not (self.folder / RECIPE_FILE).is_file():
             raise MageKitError(f"folder: '{self.folder}', holds no {RECIPE_FILE}, so is no model or run folder")
-        return forms_of(Recipe.load(self.folder / RECIPE_FILE))
+        return read_forms(self.folder / RECIPE_FILE)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
