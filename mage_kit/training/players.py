@@ -196,6 +196,29 @@ def check_players(players: Sequence[Player], steps: int) -> None:
                 raise MageKitError(f"players '{owner}' and '{player.name}' share a parameter; each needs its own")
 
 
+def check_reached(player: Player, world: int) -> str:
+    """Look after a player's first pass for parameters that its objective did not reach.
+
+    Args:
+        player: With its gradients.
+        world: Number of processes.
+
+    Returns:
+        A line to tell; nothing where all have gradients.
+
+    Raises:
+        MageKitError: If some have none and there are several processes, which would wait for them in vain.
+    """
+    idle = [name for name, parameter in player.names.items() if parameter.grad is None]
+    if not idle:
+        return ""
+    words = f"player '{player.name}': {len(idle)} of its parameters got no gradient, '{idle[0]}' first"
+    rule = "freeze them (requires_grad_(False)), or let the objective reach them"
+    if world > 1:
+        raise MageKitError(f"{words}; several processes need one of each: {rule}")
+    return f"{words}: they stay as they are; to train by several processes, {rule}"
+
+
 def check_objective(player: str, objective: object) -> None:
     """Make sure that a player's objective can be minimised.
 

@@ -36,7 +36,7 @@ from mage_kit.training.folder import open_folder
 from mage_kit.training.kernels import set_blocks
 from mage_kit.training.loader import Order, Share, batches
 from mage_kit.training.optim import clip_gradients, set_lr
-from mage_kit.training.players import Player, check_objective, check_players
+from mage_kit.training.players import Player, check_objective, check_players, check_reached
 from mage_kit.training.recovery import Recovery
 from mage_kit.training.resolve import Images, Job, Resolved, resolve
 from mage_kit.training.run import Run, begin, broken_images, conclude, is_done, open_run, stop_between
@@ -152,6 +152,7 @@ class Loop:
         self.recovery = Recovery(job, run, self.players, self.broken)
         self.state = self.recovery.state
         self.done, self.stopping = 0, False
+        self._looked_at: set[str] = set()  # players whose first gradients were
         self._say()
 
     def _check_means(self) -> None:
@@ -210,6 +211,7 @@ class Loop:
         self.stopping = any_stopping > 0
         playing = [player for player in self.players if player.plays(step)]
         for player in playing:
+            self._check_reached(player)
             player.norm = clip_gradients(player.names.values(), player.clip)
         good = all(map(math.isfinite, (*totals, *(player.norm for player in playing))))
         if good:
@@ -222,6 +224,12 @@ class Loop:
         norms = {player.name: player.norm for player in playing}
         self._run.callbacks.tell(StepEvent(self.task.stage, step + 1, self.job.steps, losses, norms, not good))
         return good
+
+    def _check_reached(self, player: Player) -> None:
+        if player.name not in self._looked_at:
+            self._looked_at.add(player.name)
+            if words := check_reached(player, processes.world()):
+                self._run.reporter.say(words)
 
     def _move(self, player: Player, step: int) -> None:
         set_lr(player.optimizer, player.rate_at(step, self.job.steps))

@@ -197,6 +197,41 @@ def test_gradients_of_both_players_over_processes_and_passes(tmp_path: Path) -> 
             assert norms[name][place] == pytest.approx(whole, rel=0.15), (place, name)
 
 
+IDLE = """
+from torch import nn
+import mage_kit as mk
+from tests.plugins.against import Against
+
+@mk.TASKS.register("idle")
+class Idle(Against):
+    __doc__ = Against.__doc__
+
+    def __init__(self, tokenizer: mk.Tokenizer, *, steps: mk.Positive, lr: mk.PositiveFloat = 2e-3,
+                 weight: mk.NonNegativeFloat = 0.02, critic_from: mk.NonNegative = 0) -> None:
+        super().__init__(tokenizer, steps=steps, lr=lr, weight=weight, critic_from=critic_from)
+        self.critic.unread = nn.Linear(3, 3)
+        self.critic.forward = lambda x: nn.Sequential(*list(self.critic)[:4])(x)
+"""
+
+
+@pytest.mark.slow
+def test_parameters_that_no_gradient_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one process they stay and are named; two would wait for their gradients, so the run ends in a sentence."""
+    (tmp_path / "idle_task.py").write_text(IDLE)
+    file = tmp_path / "recipe.json"
+    task = {"kind": "idle", "steps": 3, "batch": 32, **CARRIED}
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = {**json.loads(against().to_json()), "plugins": ["idle_task"]}
+    file.write_text(json.dumps({**mine, "training": task}))
+    for count, code in (("1", 0), ("2", 2)):
+        command = [sys.executable, "-m", "mage_kit.cli", "train", str(file), "--out", str(tmp_path / count / "run")]
+        done = subprocess.run([*command, "--processes", count], capture_output=True, text=True, check=False)
+        said = " ".join(done.stderr.split())
+        assert done.returncode == code, said
+        assert "player 'critic': 2 of its parameters got no gradient, 'unread.weight' first" in said
+        assert "Traceback" not in said
+
+
 class Plain(torch.nn.Module):
     """One parameter."""
 
