@@ -104,8 +104,7 @@ def decode_tokens(
 
     Args:
         model: A model that generates, in evaluation mode.
-        known_BL: Tokens: int64 ids (B, L) or (B, L, F), or float32 values (B, L, W); what stands at masked places is
-            not read.
+        known_BL: int64 ids (B, L) or (B, L, F), or values (B, L, W); what stands at masked places is not read.
         masked_BL: bool, True where the token is unknown; may differ from row to row.
         decoding: Schedule, selection, steps, temperatures; None for the model's own.
         seed: Noise of an image follows (seed, its index) alone, whatever the batch.
