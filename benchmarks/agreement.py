@@ -21,9 +21,9 @@ from torch import Tensor
 
 import mage_kit as mk
 from benchmarks.sides import RECIPES
-from mage_kit.loading import load_tokenizer
-from mage_kit.precision import bfloat16_products
-from mage_kit.storage import save_tokenizer
+from mage_kit.base.precision import bfloat16_products
+from mage_kit.store.folders import save_tokenizer
+from mage_kit.store.loading import load_tokenizer
 from mage_kit.training.tasks.tokens import token_agreement
 
 CROP, STEPS, BATCH = 64, 300, 32

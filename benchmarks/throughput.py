@@ -25,11 +25,11 @@ from mage_kernels import keep_freed_memory
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.jobs.tokenize import tokenize
-from mage_kit.progress import Reporter
 from mage_kit.recipes.cached import on_tokens
-from mage_kit.storage import save_tokenizer
+from mage_kit.store.folders import save_tokenizer
 from mage_kit.training.batches import Batch
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.tasks.base import to_float

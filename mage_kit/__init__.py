@@ -1,14 +1,15 @@
 """mage_kit: masked image modeling from interchangeable parts."""
 
-from mage_kit.condition import Condition
+from mage_kit.base.draws import more_uniforms
+from mage_kit.base.errors import MageKitError, PartsError, RecipeError, RegistrationError
+from mage_kit.base.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.base.grid import TokenGrid, TokenSpec
+from mage_kit.base.registry import FAMILIES
+from mage_kit.base.version import __version__
 from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
 from mage_kit.decoders import DECODERS, ClassViTDecoder, Decoder, LinearDecoder, ViTDecoder
-from mage_kit.draws import more_uniforms
 from mage_kit.editing import Edited, inpaint, outpaint, reconstruct, uncrop
-from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
-from mage_kit.errors import MageKitError, PartsError, RecipeError, RegistrationError
-from mage_kit.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.generation import (
     Decoded,
     Generated,
@@ -19,11 +20,12 @@ from mage_kit.generation import (
     generate,
     straight_through,
 )
-from mage_kit.grid import TokenGrid, TokenSpec
 from mage_kit.heads import HEADS, CodeHead, Head, ValueHead
-from mage_kit.jobs.convert import convert
-from mage_kit.jobs.export import export
-from mage_kit.loading import load, load_classifier, load_tokenizer
+from mage_kit.images.randaugment import RandAugment
+from mage_kit.images.transforms import Augment
+from mage_kit.layers.condition import Condition
+from mage_kit.layers.embedding import EmbeddingConfig
+from mage_kit.layers.predictions import Drawn, DrawRule, LossRows, PassCost, Predictions
 from mage_kit.losses import (
     LOSSES,
     BatchMasks,
@@ -46,10 +48,7 @@ from mage_kit.mask_ratios import (
 )
 from mage_kit.models import PRESETS, Decoding, Guidance, Mage, MageClassifier, Weighted
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
-from mage_kit.predictions import Drawn, DrawRule, LossRows, PassCost, Predictions
-from mage_kit.randaugment import RandAugment
 from mage_kit.recipes import Parts, Recipe, build
-from mage_kit.registry import FAMILIES
 from mage_kit.report import write_report
 from mage_kit.schedules import (
     SCHEDULES,
@@ -71,7 +70,10 @@ from mage_kit.selections import (
     Selection,
     SelectionStep,
 )
-from mage_kit.storage import save, save_tokenizer
+from mage_kit.store.convert import convert
+from mage_kit.store.export import export
+from mage_kit.store.folders import save, save_tokenizer
+from mage_kit.store.loading import load, load_classifier, load_tokenizer
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, Patches, TamingVQGAN, Tokenizer
 from mage_kit.training.batches import Batch
 from mage_kit.training.check import check
@@ -79,8 +81,6 @@ from mage_kit.training.events import CheckpointEvent, EndEvent, LogEvent, StepEv
 from mage_kit.training.players import Player, Rate, adamw
 from mage_kit.training.tasks import TASKS, Facts, Masked, Reconstruct, Task, TrainingStep
 from mage_kit.training.train import train
-from mage_kit.transforms import Augment
-from mage_kit.version import __version__
 
 __all__ = [
     "DATASETS",

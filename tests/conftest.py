@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 import mage_kit as mk
-from mage_kit.registry import FAMILIES
+from mage_kit.base.registry import FAMILIES
 from tests import build
 
 

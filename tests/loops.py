@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import mage_kit as mk
-from mage_kit.progress import Reporter
+from mage_kit.base.progress import Reporter
 from mage_kit.training import resolve
 from mage_kit.training.batches import spread
 from mage_kit.training.check import build_tasks

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit import processes
+from mage_kit.base import processes
 from mage_kit.training.optim import clip_gradients, set_lr
 from mage_kit.training.tasks import TrainingStep
 from tests.loops import loop_of

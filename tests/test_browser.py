@@ -22,7 +22,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mage_kit.progress import Reporter
+from mage_kit.base.progress import Reporter
 from mage_kit.report import write_report
 from mage_kit.training.train import train
 from tests.test_training import small

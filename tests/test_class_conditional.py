@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import mage_kit as mk
-from mage_kit.draws import derive, keys, uniforms
+from mage_kit.base.draws import derive, keys, uniforms
 from mage_kit.jobs.tokenize import tokenize
 from mage_kit.planning import walk_step
 from mage_kit.planning.walk import Numbers

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import mage_kit as mk
-from mage_kit import files, processes
+from mage_kit.base import files, processes
 from mage_kit.cli import runs
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.events import Callbacks

@@ -19,14 +19,14 @@ import pytest
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.base.errors import BrokenImageError
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.datasets.named import by_names
 from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.tar_index import tar_index
-from mage_kit.errors import BrokenImageError
-from mage_kit.image_files import load_image, open_image, upright_size
+from mage_kit.images.image_files import load_image, open_image, upright_size
+from mage_kit.images.transforms import Augment, cut, random_crop
 from mage_kit.training.loader import Order, Share, batches
-from mage_kit.transforms import Augment, cut, random_crop
 
 WIRES = DatasetWires((32, 32), 3)
 
@@ -177,7 +177,7 @@ def test_two_hundred_hostile_files_are_listed_and_training_runs_to_its_end(tmp_p
 MEMORY = """
 import resource, sys
 from mage_kit.datasets import DATASETS, DatasetWires
-from mage_kit.errors import BrokenImageError
+from mage_kit.base.errors import BrokenImageError
 data = DATASETS.build(DATASETS.parse({"kind": "image_folder", "path": sys.argv[1]}), DatasetWires((256, 256), 3))
 data.sample(len(data) - 1, 0, 0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

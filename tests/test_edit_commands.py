@@ -14,10 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
 from mage_kit.editing import edit, to_mask, to_pixels
 from mage_kit.jobs.generate import generate_files
-from mage_kit.progress import Reporter
 from tests import build
 from tests.test_editing import colour, hole, photo
 

@@ -12,10 +12,10 @@ from mage_kernels import packed as packing
 from mage_kernels.packed import PackedLinear, packing_problem
 
 import mage_kit as mk
-from mage_kit.blocks import Linear, SelfAttention
+from mage_kit.base.precision import bfloat16_products
 from mage_kit.generation import decoding, generation_precision, prepared
 from mage_kit.generation.sampling import draw_tokens
-from mage_kit.precision import bfloat16_products
+from mage_kit.layers.blocks import Linear, SelfAttention
 from tests import build
 
 CPU = torch.device("cpu")

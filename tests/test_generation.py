@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
 from mage_kit.generation.steps import Animation
+from mage_kit.images.pictures import grid_picture
 from mage_kit.jobs.generate import generate_files
-from mage_kit.pictures import grid_picture
-from mage_kit.progress import Reporter
 from tests import build
 
 

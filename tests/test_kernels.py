@@ -22,7 +22,7 @@ from mage_kernels import (
 )
 from mage_kernels.dropout import keep_mask, keep_scale
 
-from mage_kit.draws import keys, uniforms
+from mage_kit.base.draws import keys, uniforms
 from mage_kit.training.optim import clip_gradients
 from tests import build
 
@@ -203,7 +203,7 @@ def test_full_plan_drops_nothing() -> None:
 
 def test_attention_has_a_form_for_each_direction(monkeypatch: pytest.MonkeyPatch) -> None:
     """One where gradients are computed, one where they are not; a single choice means both."""
-    from mage_kit import blocks
+    from mage_kit.layers import blocks
 
     seen: list[str] = []
     original = blocks.attention

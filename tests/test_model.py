@@ -96,7 +96,7 @@ def test_features_see_everything_and_leave_the_mode_alone() -> None:
 
 
 def test_sine_cosine_positions_are_distinct_and_follow_the_grid() -> None:
-    from mage_kit.embedding import sine_cosine_positions
+    from mage_kit.layers.embedding import sine_cosine_positions
 
     table = sine_cosine_positions(mk.TokenGrid(3, 5), 16)
     assert table.shape == (16, 16) and not table[0].any()

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mage_kit as mk
+from mage_kit.base.fields import Positive, PositiveFloat, Probability
 from mage_kit.decoders import DECODERS, ViTDecoder
-from mage_kit.fields import Positive, PositiveFloat, Probability
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.train import Loop, train

@@ -12,8 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
 from mage_kit.cli.app import app
-from mage_kit.progress import Reporter
 from mage_kit.report import write_report
 from tests.test_core import alone
 from tests.test_training import small

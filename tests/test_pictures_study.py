@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pictures import WANTED, measure_inpainting, measure_labels, prepare, verdicts
-from mage_kit.progress import Reporter
+from mage_kit.base.progress import Reporter
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit import processes
+from mage_kit.base import processes
 from mage_kit.jobs.launch import run_processes
 from mage_kit.losses import Gather
 from mage_kit.training.batches import spread
@@ -175,7 +175,7 @@ def test_a_run_on_two_processes_goes_on(shard: str, then: int, tmp_path: Path) -
 POISONED = """
 import os
 from mage_kit.decoders import DECODERS, ViTDecoder
-from mage_kit.fields import Positive
+from mage_kit.base.fields import Positive
 from torch import nn
 class Poison(nn.Module):
     calls = 0

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import mage_kit as mk
-from mage_kit.files import locked
+from mage_kit.base.files import locked
 from mage_kit.training import checkpoints
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> 
 FORKED = """
 import os, random, signal, sys, time
 from pathlib import Path
-from mage_kit.progress import Reporter
+from mage_kit.base.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.training.train import train
 recipe, out, kills = Recipe.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

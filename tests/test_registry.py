@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 import mage_kit as mk
-from mage_kit.registry import FAMILIES, Registry
+from mage_kit.base.registry import FAMILIES, Registry
 
 
 class Part:

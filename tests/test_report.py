@@ -15,10 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mage_kit as mk
+from mage_kit.base.errors import BrokenImageError
+from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
 from mage_kit.editing import predict_pixels
-from mage_kit.errors import BrokenImageError
-from mage_kit.progress import Reporter
 from mage_kit.report import write_report
 from mage_kit.report.charts import Chart
 from mage_kit.training.train import train

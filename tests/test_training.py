@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 import mage_kit as mk
-from mage_kit.draws import derive
-from mage_kit.files import write_text
+from mage_kit.base.draws import derive
+from mage_kit.base.files import write_text
+from mage_kit.base.progress import Reporter
 from mage_kit.jobs.folders import clear_run
-from mage_kit.progress import Reporter
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import RatioBins, read_metrics

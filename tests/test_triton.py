@@ -19,7 +19,7 @@ from mage_kernels import backend as backends
 from mage_kernels import choose, embed_kept, make_plan, pad_tokens, remask, sample_tokens
 from torch import Tensor
 
-from mage_kit.draws import keys, uniforms
+from mage_kit.base.draws import keys, uniforms
 
 pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

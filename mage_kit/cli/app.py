@@ -12,8 +12,8 @@ import typer
 from mage_kernels import keep_freed_memory
 from rich.console import Console
 
-from mage_kit import processes
-from mage_kit.errors import TrainingStopped
+from mage_kit.base import processes
+from mage_kit.base.errors import TrainingStopped
 
 app = typer.Typer(
     name="mage-kit",

@@ -11,13 +11,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import is_first
 from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
 from mage_kit.cli.drawing import DecodingOptions, SeedOption, Weights, WeightsOption
 from mage_kit.cli.evaluating import evaluate
 from mage_kit.cli.groups import grouped
 from mage_kit.cli.processes import ProcessesOption, spread_out
-from mage_kit.errors import MageKitError
-from mage_kit.processes import is_first
 
 if TYPE_CHECKING:
     from mage_kit.evaluation.generation_metrics import Extractor
@@ -58,9 +58,9 @@ def reference(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a reference set: features of real images, and a manifest of what they are."""
+    from mage_kit.base.files import check_writable
+    from mage_kit.base.progress import Reporter
     from mage_kit.evaluation.generation_metrics import make_reference
-    from mage_kit.files import check_writable
-    from mage_kit.progress import Reporter
 
     if out.suffix != ".safetensors":
         raise MageKitError(f"out: '{out}', must be named .safetensors")
@@ -102,13 +102,13 @@ def fid(
     count: ProcessesOption = None,
 ) -> None:
     """gFID, IS, KID, precision and recall of generated images; fewer than 10,000 are a smoke figure."""
-    from mage_kit import processes
+    from mage_kit.base import processes
+    from mage_kit.base.progress import Reporter
     from mage_kit.evaluation.generation_metrics import read_reference
     from mage_kit.jobs.evaluate import keep, result_file
     from mage_kit.jobs.image_quality import generated_quality
-    from mage_kit.loading import load
-    from mage_kit.progress import Reporter
-    from mage_kit.storage import best_device
+    from mage_kit.store.folders import best_device
+    from mage_kit.store.loading import load
 
     target = result_file(run, "fid", overwrite)
     if extractor is None:
@@ -147,9 +147,9 @@ def rfid(
     overwrite: OverwriteOption = False,
 ) -> None:
     """rFID of a tokenizer: its reconstructions against the images."""
-    from mage_kit.files import check_writable, write_json
+    from mage_kit.base.files import check_writable, write_json
+    from mage_kit.base.progress import Reporter
     from mage_kit.jobs.image_quality import reconstructed_quality, tokenizer_and_images
-    from mage_kit.progress import Reporter
 
     if source.is_file() and out is None:
         raise MageKitError("--out: none given; of a checkpoint file the result needs a place: name one")
@@ -175,8 +175,8 @@ def audit(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Is a tokenizer fit for these images? PSNR, SSIM, codes used, the worst images, and a verdict in words."""
+    from mage_kit.base.progress import Reporter
     from mage_kit.jobs.audit import audit_files
-    from mage_kit.progress import Reporter
 
     if source.is_file() and out is None:
         raise MageKitError("--out: none given; of a checkpoint file the result needs a place: name one")
@@ -198,7 +198,7 @@ def results(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Gather what was measured of runs into one table; the paper's figure only beside the same data and protocol."""
-    from mage_kit.files import write_json
+    from mage_kit.base.files import write_json
     from mage_kit.jobs.results import as_json, gather
 
     lines = gather(runs)
@@ -226,7 +226,7 @@ def results(
 
 def _extractor(file: Path | None, side: int, values: Values) -> Extractor:
     from mage_kit.evaluation.generation_metrics import load_extractor
-    from mage_kit.storage import best_device
+    from mage_kit.store.folders import best_device
 
     if file is None:
         raise MageKitError(_NONE)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import typer
 from pydantic import ValidationError
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 
 if TYPE_CHECKING:
+    from mage_kit.base.registry import Registry
     from mage_kit.models.decoding import DecodingChanges
-    from mage_kit.registry import Registry
-from mage_kit.signature import NoWires
+from mage_kit.base.signature import NoWires
 
 Built = TypeVar("Built")
 
@@ -102,9 +102,9 @@ class DecodingOptions:
 
 
 def _component(registry: Registry[Built, NoWires], name: str, text: str | None) -> Built | None:
-    from mage_kit.plugins import load_entry_points
+    from mage_kit.base.plugins import load_entry_points
+    from mage_kit.base.signature import NoWires
     from mage_kit.recipes.places import at
-    from mage_kit.signature import NoWires
 
     if text is None:
         return None

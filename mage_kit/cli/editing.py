@@ -166,8 +166,8 @@ def _write(
     decoding: DecodingOptions,
     hole: EditOptions,
 ) -> None:
+    from mage_kit.base.progress import Reporter
     from mage_kit.jobs.edit import edit_files
-    from mage_kit.progress import Reporter
 
     options: EditOptions = {
         **decoding.changes(),

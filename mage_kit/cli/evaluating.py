@@ -11,17 +11,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import is_first
 from mage_kit.cli.app import OverwriteOption, RunArgument, SetOption, app, console
 from mage_kit.cli.drawing import Weights, WeightsOption
 from mage_kit.cli.groups import grouped
 from mage_kit.cli.processes import ProcessesOption, spread_out
-from mage_kit.errors import MageKitError
-from mage_kit.processes import is_first
 
 if TYPE_CHECKING:
+    from mage_kit.base.progress import Reporter
     from mage_kit.evaluation.sources import FeatureSource
     from mage_kit.evaluation.subject import Subject
-    from mage_kit.progress import Reporter
 
 evaluate = typer.Typer(
     help="Measure a run; results go to RUN/eval/NAME.json, and none is replaced unasked.", no_args_is_help=True
@@ -263,9 +263,9 @@ def accuracy(
 
 
 def _start(count: int | None) -> Reporter:
-    from mage_kit import processes
-    from mage_kit.progress import Reporter
-    from mage_kit.storage import best_device
+    from mage_kit.base import processes
+    from mage_kit.base.progress import Reporter
+    from mage_kit.store.folders import best_device
 
     spread_out(count)
     processes.start(best_device())

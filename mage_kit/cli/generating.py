@@ -44,8 +44,8 @@ def generate(
     weights: WeightsOption = Weights.raw,
 ) -> None:
     """Generate images from nothing, as one picture or one file each; the settings stand in each PNG and in a JSON."""
+    from mage_kit.base.progress import Reporter
     from mage_kit.jobs.generate import generate_files
-    from mage_kit.progress import Reporter
 
     written = generate_files(
         run,

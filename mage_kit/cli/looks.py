@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from mage_kit.base.errors import MageKitError
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
-from mage_kit.errors import MageKitError
 
 
 @app.command()
@@ -39,7 +39,7 @@ def schema(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Print the JSON Schema of recipes, with every registered component."""
-    from mage_kit.files import write_text
+    from mage_kit.base.files import write_text
     from mage_kit.recipes import json_schema
 
     text = json.dumps(json_schema(), indent=2) + "\n"
@@ -56,9 +56,9 @@ def doctor(
     backend: Annotated[str, typer.Option(help="auto, triton, torch or reference: as in a recipe's kernels.")] = "auto",
 ) -> None:
     """Say what this machine has, and for each kernel what would run here and why."""
+    from mage_kit.base.machine import machine
     from mage_kit.jobs.doctor import choices
-    from mage_kit.machine import machine
-    from mage_kit.storage import best_device
+    from mage_kit.store.folders import best_device
 
     device = best_device()
     about = Table("machine", "", title=f"mage-kit on {device}")

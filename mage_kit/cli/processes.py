@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 
 _FEW = 4  # processes that may always be tried out
 
@@ -22,8 +22,8 @@ def spread_out(count: int | None) -> None:
     """Start this command again in several processes, and end with them; nothing where one will do or torchrun did."""
     import torch
 
+    from mage_kit.base.processes import started_by
     from mage_kit.jobs.launch import run_processes
-    from mage_kit.processes import started_by
 
     if started_by()[0] > 1:
         return

@@ -11,10 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import is_first
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
 from mage_kit.cli.processes import ProcessesOption, spread_out
-from mage_kit.errors import MageKitError
-from mage_kit.processes import is_first
 
 
 @app.command()
@@ -77,9 +77,9 @@ def demo(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a demo that was interrupted.")] = False,
 ) -> None:
     """Train on handwritten digits, generate, reconstruct, probe, measure: the whole job in minutes."""
+    from mage_kit.base.progress import Reporter
     from mage_kit.jobs.demo import run_demo
     from mage_kit.jobs.folders import clear_run
-    from mage_kit.progress import Reporter
     from mage_kit.recipes import Recipe
     from mage_kit.training.check import check
 
@@ -102,8 +102,8 @@ def verify(
     lines: Annotated[int | None, typer.Option(min=1, help="Lines of its log to repeat.")] = None,
 ) -> None:
     """Repeat the first steps of a stored run and compare the curves; exit code 1 if they are not the same."""
+    from mage_kit.base.progress import Reporter
     from mage_kit.jobs.verify import verify as again
-    from mage_kit.progress import Reporter
 
     made = again(run or _shipped("reference_digits"), lines, Reporter())
     table = Table("step", "stored loss", "here", "deviation", title=made.about or str(run))
@@ -124,8 +124,8 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder of the runs; finished ones are kept.")] = Path("runs/compare"),
 ) -> None:
     """Train variants of a recipe and print one table: probe, Fréchet distance, loss by mask ratio."""
+    from mage_kit.base.progress import Reporter
     from mage_kit.jobs.compare import compare as run
-    from mage_kit.progress import Reporter
 
     rows = run(recipe, set_ or [], vary, out, Reporter())
     bins = sorted({name for row in rows for name in row["loss_by_ratio"]})

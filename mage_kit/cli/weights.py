@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from mage_kit.base.errors import MageKitError
 from mage_kit.cli.app import OverwriteOption, app, console
-from mage_kit.errors import MageKitError
 
 
 @app.command()
@@ -30,7 +30,7 @@ def convert(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Turn a published checkpoint into a folder: model, classifier, or tokenizer."""
-    from mage_kit.jobs.convert import convert as run
+    from mage_kit.store.convert import convert as run
 
     made = run(
         checkpoint,
@@ -76,7 +76,7 @@ def export(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a model in the published layout, or its encoder as a plain ViT."""
-    from mage_kit.jobs.export import export as run
+    from mage_kit.store.export import export as run
 
     wanted = None if grid is None else _size("grid", grid)
     made = run(folder, out, part=part, grid=wanted, overwrite=overwrite)  # type: ignore[arg-type]  # checked there

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mage_kit.draws import derive
-from mage_kit.errors import MageKitError
-from mage_kit.image_files import load_image, upright_size
-from mage_kit.randaugment import randaugment
-from mage_kit.registry import Registry
-from mage_kit.transforms import Augment, centre_view, cut, random_crop, to_array
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.registry import Registry
+from mage_kit.images.image_files import load_image, upright_size
+from mage_kit.images.randaugment import randaugment
+from mage_kit.images.transforms import Augment, centre_view, cut, random_crop, to_array
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import MageKitError
 from mage_kit.datasets.base import Dataset, Sample
-from mage_kit.draws import derive
-from mage_kit.errors import MageKitError
 
 
 class Chosen(Dataset):

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.datasets.base import DATASETS, Dataset
-from mage_kit.errors import MageKitError, MissingExtraError
-from mage_kit.transforms import Augment
+from mage_kit.images.transforms import Augment
 
 _NINTH = 9  # of every so many digits one is held out
 

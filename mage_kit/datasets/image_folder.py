@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.fields import Fraction
 from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.datasets.packed_names import PackedNames
-from mage_kit.errors import MageKitError
-from mage_kit.fields import Fraction
-from mage_kit.image_files import SUFFIXES, open_image
-from mage_kit.transforms import Augment
+from mage_kit.images.image_files import SUFFIXES, open_image
+from mage_kit.images.transforms import Augment
 
 _READ_WHOLE = 256  # files whose bytes are part of the data's identity: all of a small folder, a sample of a large one
 

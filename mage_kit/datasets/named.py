@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
 from mage_kit.datasets.chosen import Chosen
-from mage_kit.errors import MageKitError
-from mage_kit.signature import ComponentConfig
 
 _SHOWN = 3
 

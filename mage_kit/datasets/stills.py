@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from mage_kit.base.errors import BrokenImageError, MageKitError
+from mage_kit.base.processes import shared
 from mage_kit.datasets.base import Dataset, Sample
-from mage_kit.errors import BrokenImageError, MageKitError
-from mage_kit.processes import shared
 
 
 @dataclass(frozen=True)

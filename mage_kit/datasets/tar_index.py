@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import atomic
 from mage_kit.datasets.packed_names import PackedNames
-from mage_kit.errors import MageKitError
-from mage_kit.files import atomic
-from mage_kit.image_files import SUFFIXES
+from mage_kit.images.image_files import SUFFIXES
 
 _VERSION = 1
 _CLASSES = 1 << 20  # a number above is no class

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mage_kit.base.errors import BrokenImageError, MageKitError
+from mage_kit.base.fields import Fraction
 from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.tar_index import NO_LABEL, TarIndex, tar_index
-from mage_kit.errors import BrokenImageError, MageKitError
-from mage_kit.fields import Fraction
-from mage_kit.image_files import broken, open_image
-from mage_kit.transforms import Augment
+from mage_kit.images.image_files import broken, open_image
+from mage_kit.images.transforms import Augment
 
 _OPEN_FILES = 64  # tar files that a process keeps open
 

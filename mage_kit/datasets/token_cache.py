@@ -13,6 +13,9 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import is_first
 from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
 from mage_kit.datasets.token_store import (
     NO_LABEL,
@@ -23,10 +26,7 @@ from mage_kit.datasets.token_store import (
     shard_file,
     tokens_digest,
 )
-from mage_kit.draws import derive
-from mage_kit.errors import MageKitError
-from mage_kit.processes import is_first
-from mage_kit.transforms import Augment
+from mage_kit.images.transforms import Augment
 
 
 @DATASETS.register("token_cache")

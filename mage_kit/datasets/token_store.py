@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mage_kit.errors import MageKitError
-from mage_kit.files import read_json
-from mage_kit.grid import TokenGrid, TokenSpec
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import read_json
+from mage_kit.base.grid import TokenGrid, TokenSpec
 
 CACHE_FILE = "cache.json"
 VERSION = 2

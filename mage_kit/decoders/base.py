@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mage_kit.blocks import Linear
-from mage_kit.condition import Condition
-from mage_kit.registry import Registry
+from mage_kit.base.registry import Registry
+from mage_kit.layers.blocks import Linear
+from mage_kit.layers.condition import Condition
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mage_kit.blocks import NORM_EPS, Block, Blocks, initialise
-from mage_kit.condition import Condition
+from mage_kit.base.fields import Fraction, Positive, PositiveFloat, Probability
 from mage_kit.decoders.base import DECODERS, Decoder
-from mage_kit.fields import Fraction, Positive, PositiveFloat, Probability
+from mage_kit.layers.blocks import NORM_EPS, Block, Blocks, initialise
+from mage_kit.layers.condition import Condition
 
 
 @DECODERS.register("class_vit")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mage_kit.blocks import NORM_EPS, Block, Blocks, initialise
-from mage_kit.condition import Condition
+from mage_kit.base.fields import Positive, PositiveFloat, Probability
 from mage_kit.decoders.base import DECODERS, Decoder, refuse_condition
-from mage_kit.fields import Positive, PositiveFloat, Probability
+from mage_kit.layers.blocks import NORM_EPS, Block, Blocks, initialise
+from mage_kit.layers.condition import Condition
 
 
 @DECODERS.register("vit")

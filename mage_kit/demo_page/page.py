@@ -10,15 +10,15 @@ from typing import Any
 
 from PIL import Image
 
+from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.demo_page.painting import Wish, alike, enlarged, paint, reduced, sample
 from mage_kit.editing import to_picture
-from mage_kit.errors import MageKitError, MissingExtraError
-from mage_kit.image_files import to_channels
-from mage_kit.loading import load
+from mage_kit.images.image_files import to_channels
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.selections import GumbelConfidence
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.loading import load
 
 _PAUSE = 0.08  # seconds between two steps, for eyes
 _BRUSH = "#e11d48"

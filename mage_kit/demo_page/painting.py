@@ -20,8 +20,8 @@ from PIL import Image, ImageChops
 from mage_kit.editing import Edited, inpaint
 from mage_kit.generation import Sampler, Step, Watch
 from mage_kit.generation.steps import canvas
+from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
-from mage_kit.pictures import grid_picture
 from mage_kit.selections import GumbelConfidence
 
 _DRAWN = 320  # pixels: smaller pictures are enlarged, so that one can draw on them

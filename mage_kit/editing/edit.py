@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mage_kit.checks import whole
-from mage_kit.condition import UNKNOWN, Condition
+from mage_kit.base.checks import whole
 from mage_kit.editing.frame import Frame, frame_around
 from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.pasting import masked_at_random, open_window, put_back, shown_anew, to_bytes, unknown_around
 from mage_kit.editing.settings import EditOptions, EditSettings, split_options
 from mage_kit.generation import Decoded, Trace, check_guidance, chosen_labels, decode_tokens, prepared, to_images
-from mage_kit.image_files import MAX_PIXELS
+from mage_kit.images.image_files import MAX_PIXELS
+from mage_kit.layers.condition import UNKNOWN, Condition
 from mage_kit.models.decoding import Decoding
 from mage_kit.models.mage import Mage
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mage_kit.grid import TokenGrid
+from mage_kit.base.grid import TokenGrid
 
 _CONTEXT = 1.5  # sides of the window, in those of the hole, where the picture has them
 

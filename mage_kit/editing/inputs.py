@@ -13,7 +13,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
 
-from mage_kit.image_files import load_image, to_channels
+from mage_kit.images.image_files import load_image, to_channels
 
 ImageLike = Image.Image | NDArray[Any]
 """A PIL image, or an array (H, W) or (H, W, C): uint8, or floating in [0, 1]."""

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mage_kit.draws import keys, uniforms
+from mage_kit.base.draws import keys, uniforms
 from mage_kit.editing.fills import FILLS
 from mage_kit.editing.frame import Frame, feathered, unknown_tokens
 from mage_kit.editing.inputs import to_picture
 from mage_kit.editing.settings import EditSettings
-from mage_kit.image_files import MAX_PIXELS
+from mage_kit.images.image_files import MAX_PIXELS
 from mage_kit.models.mage import Mage
 
 

@@ -10,9 +10,9 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from mage_kit.draws import keys, uniforms
+from mage_kit.base.draws import keys, uniforms
+from mage_kit.base.errors import PartsError
 from mage_kit.editing.inputs import ImageLike, to_picture, to_pixels
-from mage_kit.errors import PartsError
 from mage_kit.generation import prepared
 from mage_kit.losses import MaskedMSE
 from mage_kit.models.mage import Mage

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mage_kit.checks import whole
+from mage_kit.base.checks import whole
+from mage_kit.base.grid import TokenGrid
 from mage_kit.editing.fills import FILLS
 from mage_kit.generation import Asked, Labels, Step, Watch
-from mage_kit.grid import TokenGrid
 from mage_kit.models.decoding import Decoding, DecodingChanges
 
 _FINE = 8  # cells a side

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from mage_kit.registry import Registry
-from mage_kit.signature import NoWires
+from mage_kit.base.registry import Registry
+from mage_kit.base.signature import NoWires
 
 
 class Encoder(nn.Module, ABC):

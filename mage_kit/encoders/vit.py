@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mage_kit.blocks import NORM_EPS, Block, Blocks, initialise
+from mage_kit.base.fields import Positive, PositiveFloat, Probability
 from mage_kit.encoders.base import ENCODERS, Encoder
-from mage_kit.fields import Positive, PositiveFloat, Probability
+from mage_kit.layers.blocks import NORM_EPS, Block, Blocks, initialise
 
 
 @ENCODERS.register("vit")

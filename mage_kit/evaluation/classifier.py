@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mage_kit.draws import derive, generator
-from mage_kit.progress import Reporter
+from mage_kit.base.draws import derive, generator
+from mage_kit.base.progress import Reporter
 
 SIDE = 16
 _WIDTH = 64

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from mage_kit import processes
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.base import fingerprint
 from mage_kit.datasets.stills import check_broken
-from mage_kit.errors import MageKitError
 from mage_kit.evaluation.feature_parts import (
     Progress,
     check_part,
@@ -30,7 +31,6 @@ from mage_kit.evaluation.feature_parts import (
 )
 from mage_kit.evaluation.features import BATCH, Features, check_finite, labels_of
 from mage_kit.evaluation.kinds import Kind
-from mage_kit.progress import Reporter
 
 Missing = list[tuple[int, list[int]]]
 """Numbers of parts, and of the kinds that are missing there."""

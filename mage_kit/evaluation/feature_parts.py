@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from mage_kit import processes
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import write_tensors
+from mage_kit.base.progress import Task
 from mage_kit.datasets import Dataset
-from mage_kit.errors import MageKitError
 from mage_kit.evaluation.features import BATCH, Made, batches
 from mage_kit.evaluation.kinds import Kind
-from mage_kit.files import write_tensors
-from mage_kit.progress import Task
 
 _KEY = "mage_kit"
 _PARTS = 64  # of a data set, at most: what an interruption costs, and how many processes have work

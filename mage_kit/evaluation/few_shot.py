@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mage_kit.base.errors import MageKitError
 from mage_kit.datasets.chosen import drawn
-from mage_kit.errors import MageKitError
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.logistic import fit_logistic
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mage_kit.draws import generator
+from mage_kit.base.draws import generator
+from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.classifier import Classifier, Judged, train_classifier
 from mage_kit.evaluation.features import still_images
 from mage_kit.evaluation.frechet import frechet_distance
 from mage_kit.models.mage import Mage
-from mage_kit.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
 
 SURE = 0.9

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mage_kit.evaluation.sources import FeatureSource, check_sources, pooled
 from mage_kit.models.mage import Mage
-from mage_kit.storage import weights_digest
+from mage_kit.store.folders import weights_digest
 
 Precision = Literal["float32", "bfloat16"]
 _SIDE = 32  # of images whose raw pixels are classified; larger ones are averaged down

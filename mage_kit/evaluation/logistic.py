@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mage_kit.draws import derive
-from mage_kit.errors import MageKitError
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import MageKitError
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 _AT_ONCE = 65_536  # images

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mage_kit.errors import MissingExtraError
-from mage_kit.files import atomic
+from mage_kit.base.errors import MissingExtraError
+from mage_kit.base.files import atomic
 
 
 def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from mage_kit.base.errors import MageKitError, MissingExtraError
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets.base import fingerprint
-from mage_kit.errors import MageKitError, MissingExtraError
 from mage_kit.evaluation.features import Features, extract, extract_features, labels_of, still_images
 from mage_kit.evaluation.sources import FeatureSource
-from mage_kit.loading import load
-from mage_kit.progress import Reporter
 from mage_kit.recipes import Recipe, untrained_like
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.loading import load
 
 _MOST = 2**30  # pixels of all images, which raw pixels as a baseline need
 

@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import first_ahead
 from mage_kit.datasets import Dataset
-from mage_kit.errors import MageKitError
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.few_shot import SHOTS, STRENGTH, check_shots, few_shot
 from mage_kit.evaluation.logistic import STRENGTHS, fit_best
 from mage_kit.evaluation.neighbours import NEIGHBOURS, TEMPERATURE, knn_accuracy
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.subject import Subject, open_subject
-from mage_kit.processes import first_ahead
 
 _HEADLINE = 20  # neighbours
 _OF_DATA = ("data", "data_sha256", "train_images", "test_images", "classes")

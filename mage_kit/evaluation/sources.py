@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mage_kit.embedding import open_plan
+from mage_kit.layers.embedding import open_plan
 from mage_kit.models.mage import Mage
 
 _FORM = re.compile(r"(mean|class)(?:@([1-9]\d{0,3}))?(\+norm)?")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import DATASETS, Dataset, ImageFolder
 from mage_kit.datasets.chosen import Chosen
-from mage_kit.draws import derive
-from mage_kit.errors import MageKitError
-from mage_kit.signature import ComponentConfig
-from mage_kit.transforms import Augment
+from mage_kit.images.transforms import Augment
 
 TESTS = ("val", "test", "validation")
 _FIFTH = 5

@@ -10,21 +10,21 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import first_ahead, is_first
+from mage_kit.base.progress import Reporter
+from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset
-from mage_kit.draws import derive
-from mage_kit.errors import MageKitError
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.kinds import Kind, Precision, model_kinds, pixel_kind
 from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.splits import Split, folder_split, held_out, own_augment, published_views
-from mage_kit.loading import load
 from mage_kit.models.mage import Mage
-from mage_kit.processes import first_ahead, is_first
-from mage_kit.progress import Reporter
 from mage_kit.recipes import Recipe, untrained_like
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
-from mage_kit.version import versions
+from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
+from mage_kit.store.loading import load
 
 FEATURES = Path("eval") / "features"
 T = TypeVar("T")

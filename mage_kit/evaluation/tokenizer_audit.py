@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.stills import still_batches
-from mage_kit.errors import MageKitError
-from mage_kit.progress import Reporter
 from mage_kit.tokenizers import Tokenizer
 
 WORST = 8

@@ -12,12 +12,12 @@ import torch
 from mage_kernels import remask
 from torch import Tensor
 
-from mage_kit.condition import Condition
-from mage_kit.draws import keys, uniforms
+from mage_kit.base.draws import keys, uniforms
 from mage_kit.generation.sampling import check_tokens, chosen, draw_tokens
+from mage_kit.layers.condition import Condition
+from mage_kit.layers.predictions import Drawn
 from mage_kit.models.decoding import Decoding
 from mage_kit.models.mage import Mage
-from mage_kit.predictions import Drawn
 from mage_kit.selections import Selection, SelectionStep
 
 

@@ -15,14 +15,14 @@ from typing import SupportsIndex, Unpack
 import torch
 from torch import Tensor
 
-from mage_kit.checks import whole
-from mage_kit.condition import Condition, checked_labels, labels_in_turn
-from mage_kit.errors import MageKitError
+from mage_kit.base.checks import whole
+from mage_kit.base.errors import MageKitError
 from mage_kit.generation.decoding import Step, Trace, Watch, decode_tokens
 from mage_kit.generation.prepared import Asked, prepared
+from mage_kit.images.pictures import grid_picture, save_picture
+from mage_kit.layers.condition import Condition, checked_labels, labels_in_turn
 from mage_kit.models.decoding import Decoding, DecodingChanges
 from mage_kit.models.mage import Mage
-from mage_kit.pictures import grid_picture, save_picture
 
 _MOST = 1_000_000
 

@@ -13,9 +13,9 @@ from mage_kernels.attention import generation_form
 from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.packed import PackedLinear, packing_problem
 
-from mage_kit.blocks import Block, Linear, SelfAttention
+from mage_kit.base.precision import Decision, bfloat16_products
+from mage_kit.layers.blocks import Block, Linear, SelfAttention
 from mage_kit.models.mage import Mage
-from mage_kit.precision import Decision, bfloat16_products
 
 Asked = Literal["auto", "float32", "bfloat16"]
 

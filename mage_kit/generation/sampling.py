@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mage_kit.condition import UNKNOWN, Condition
-from mage_kit.errors import PartsError
+from mage_kit.base.errors import PartsError
+from mage_kit.layers.condition import UNKNOWN, Condition
+from mage_kit.layers.predictions import Drawn, DrawRule, Predictions
 from mage_kit.models.decoding import Decoding
 from mage_kit.models.mage import Mage
-from mage_kit.predictions import Drawn, DrawRule, Predictions
 
 
 def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Condition | None) -> None:

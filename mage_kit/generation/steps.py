@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mage_kit.generation.decoding import Step
 from mage_kit.generation.generate import to_images
+from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
-from mage_kit.pictures import grid_picture
 
 _VEIL = 0.5  # grey of cells that are still masked
 

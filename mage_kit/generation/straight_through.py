@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from mage_kernels import sample_tokens
 from torch import Tensor
 
-from mage_kit.condition import Condition
-from mage_kit.draws import keys, uniforms
-from mage_kit.errors import PartsError
+from mage_kit.base.draws import keys, uniforms
+from mage_kit.base.errors import PartsError
 from mage_kit.generation.sampling import check_tokens
 from mage_kit.heads.codes import limited
+from mage_kit.layers.condition import Condition
 from mage_kit.models.mage import Mage
 
 

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mage_kit.embedding import TokenEmbedding
-from mage_kit.errors import MageKitError
-from mage_kit.grid import TokenSpec
-from mage_kit.predictions import Drawn, DrawRule, LossRows, PassCost
-from mage_kit.registry import Registry
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.grid import TokenSpec
+from mage_kit.base.registry import Registry
+from mage_kit.layers.embedding import TokenEmbedding
+from mage_kit.layers.predictions import Drawn, DrawRule, LossRows, PassCost
 
 
 @dataclass(frozen=True)

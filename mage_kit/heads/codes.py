@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from mage_kernels import sample_tokens
 from torch import Tensor, nn
 
-from mage_kit.blocks import Linear, initialise
-from mage_kit.draws import more_uniforms
-from mage_kit.embedding import TokenEmbedding
-from mage_kit.grid import TokenSpec
+from mage_kit.base.draws import more_uniforms
+from mage_kit.base.grid import TokenSpec
 from mage_kit.heads.base import HEADS, Head
-from mage_kit.predictions import Drawn, DrawRule, LossRows, PassCost, Predictions, cross_entropy_rows
+from mage_kit.layers.blocks import Linear, initialise
+from mage_kit.layers.embedding import TokenEmbedding
+from mage_kit.layers.predictions import Drawn, DrawRule, LossRows, PassCost, Predictions, cross_entropy_rows
 
 
 @HEADS.register("codes")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mage_kit.blocks import Linear, initialise
-from mage_kit.embedding import TokenEmbedding
-from mage_kit.grid import TokenSpec
+from mage_kit.base.grid import TokenSpec
 from mage_kit.heads.base import HEADS, Head
-from mage_kit.predictions import LossRows
+from mage_kit.layers.blocks import Linear, initialise
+from mage_kit.layers.embedding import TokenEmbedding
+from mage_kit.layers.predictions import LossRows
 
 
 @HEADS.register("values")

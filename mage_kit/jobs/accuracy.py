@@ -6,20 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mage_kit import processes
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.progress import Reporter
+from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.base import fingerprint
 from mage_kit.datasets.named import by_names
-from mage_kit.errors import MageKitError
 from mage_kit.evaluation.splits import TESTS, own_augment, published_views
-from mage_kit.loading import load_classifier
 from mage_kit.models.classifier import MageClassifier
-from mage_kit.progress import Reporter
 from mage_kit.recipes import Recipe
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder, weights_digest
+from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
+from mage_kit.store.loading import load_classifier
 from mage_kit.training.folder import learned_classes
 from mage_kit.training.validation import measure_accuracy
-from mage_kit.version import versions
 
 _BY_PLACE = "by their place in the listing: this classifier does not know the names of its classes"
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import atomic_folder, check_writable, write_json
+from mage_kit.base.progress import Reporter
+from mage_kit.base.version import versions
 from mage_kit.datasets.base import fingerprint
-from mage_kit.errors import MageKitError
 from mage_kit.evaluation.generation_metrics.reference import look_at
 from mage_kit.evaluation.tokenizer_audit import Audit, audit, verdict
-from mage_kit.files import atomic_folder, check_writable, write_json
+from mage_kit.images.pictures import labelled_rows, save_picture
 from mage_kit.jobs.image_quality import tokenizer_and_images
-from mage_kit.pictures import labelled_rows, save_picture
-from mage_kit.progress import Reporter
-from mage_kit.storage import weights_digest
-from mage_kit.version import versions
+from mage_kit.store.folders import weights_digest
 
 _OWN = frozenset({"audit.json", "worst.png"})
 _SMALL = 64  # pixels: smaller images are enlarged

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from mage_kit.errors import MageKitError
-from mage_kit.image_files import load_image, open_image
-from mage_kit.loading import load_classifier
-from mage_kit.storage import best_device, require_folder
-from mage_kit.transforms import centre_view, to_array
+from mage_kit.base.errors import MageKitError
+from mage_kit.images.image_files import load_image, open_image
+from mage_kit.images.transforms import centre_view, to_array
+from mage_kit.store.folders import best_device, require_folder
+from mage_kit.store.loading import load_classifier
 
 
 def classify_files(source: Path, files: Sequence[Path], top: int) -> dict[str, list[tuple[int, float]]]:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import write_json
+from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import extract_features, labels_of
 from mage_kit.evaluation.judgement import Reference, make_reference
 from mage_kit.evaluation.probe import linear_probe
-from mage_kit.files import write_json
 from mage_kit.jobs.demo import loss_by_ratio, measure_samples
-from mage_kit.loading import load
-from mage_kit.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.storage import best_device
+from mage_kit.store.folders import best_device
+from mage_kit.store.loading import load
 from mage_kit.training.check import check
 from mage_kit.training.train import train
 

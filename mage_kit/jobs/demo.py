@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from mage_kit.base.files import write_json
+from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import labels_of
 from mage_kit.evaluation.judgement import (
     Reference,
@@ -18,15 +20,13 @@ from mage_kit.evaluation.judgement import (
 )
 from mage_kit.evaluation.plots import plot_curves
 from mage_kit.evaluation.probe import probe_run
-from mage_kit.files import write_json
 from mage_kit.generation import generate
-from mage_kit.loading import load
+from mage_kit.images.pictures import grid_picture, labelled_rows, save_picture
 from mage_kit.models.mage import Mage
-from mage_kit.pictures import grid_picture, labelled_rows, save_picture
-from mage_kit.progress import Reporter
 from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.report import write_report
-from mage_kit.storage import best_device
+from mage_kit.store.folders import best_device
+from mage_kit.store.loading import load
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.train import train
 

@@ -8,18 +8,18 @@ from typing import Protocol, Unpack
 
 from PIL import Image
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import atomic_folder, check_writable, write_json
+from mage_kit.base.progress import Reporter
 from mage_kit.editing import Edited, EditOptions
-from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder, check_writable, write_json
 from mage_kit.generation.steps import Animation
-from mage_kit.image_files import open_image
+from mage_kit.images.image_files import open_image
+from mage_kit.images.pictures import side_by_side
 from mage_kit.jobs.written import save_gif, write_png
-from mage_kit.loading import load
 from mage_kit.models.mage import Mage
-from mage_kit.pictures import side_by_side
-from mage_kit.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.loading import load
 
 
 class Make(Protocol):

@@ -9,20 +9,20 @@ from typing import Any, Literal
 
 import torch
 
-from mage_kit import processes
-from mage_kit.errors import MageKitError
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import check_writable, read_json, write_json
+from mage_kit.base.version import versions
 from mage_kit.evaluation.curves import block_curves, shot_curves
 from mage_kit.evaluation.plots import plot_series
 from mage_kit.evaluation.splits import published_views
 from mage_kit.evaluation.subject import Subject
-from mage_kit.files import check_writable, read_json, write_json
 from mage_kit.jobs.folders import clear_run
-from mage_kit.loading import load
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, untrained_like
-from mage_kit.storage import RECIPE_FILE, require_folder, save, weights_digest
+from mage_kit.store.folders import RECIPE_FILE, require_folder, save, weights_digest
+from mage_kit.store.loading import load
 from mage_kit.training.train import train
-from mage_kit.version import versions
 
 EVAL = "eval"
 _WIDE = 1024  # from this width on the published probe's rate is half

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mage_kit.errors import MageKitError
-from mage_kit.files import BROKEN_FILE, LOCK_FILE
-from mage_kit.storage import EMA_FILE
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import BROKEN_FILE, LOCK_FILE
+from mage_kit.store.folders import EMA_FILE
 
 _FILES = "recipe.json decisions.json data.json plugins.json metrics.jsonl metrics.json probe.json model.safetensors"
 _FOLDERS = ("eval", "samples", "checkpoints", "tokenizer", "tensorboard")

@@ -10,17 +10,17 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder, check_writable, read_json, write_json
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import atomic_folder, check_writable, read_json, write_json
+from mage_kit.base.progress import Reporter
 from mage_kit.generation import Asked, Labels, generate, generation_precision
 from mage_kit.generation.steps import Animation
+from mage_kit.images.pictures import grid_picture
 from mage_kit.jobs.written import save_gif, write_png
-from mage_kit.loading import load
 from mage_kit.models.decoding import DecodingChanges
-from mage_kit.pictures import grid_picture
-from mage_kit.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.storage import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.loading import load
 
 _COLUMNS = 8
 _ANIMATED = 16  # images of an animation

@@ -15,9 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mage_kit import processes
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.progress import Reporter
+from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset, ImageFolder
-from mage_kit.errors import MageKitError
 from mage_kit.evaluation.generation_metrics import (
     Extractor,
     Moments,
@@ -30,14 +32,12 @@ from mage_kit.evaluation.generation_metrics import (
 from mage_kit.evaluation.generation_metrics.measures import NEIGHBOURS, as_dict
 from mage_kit.evaluation.generation_metrics.reference import look_at, view_batches
 from mage_kit.generation import Labels, Sampler, generation_precision, prepared
-from mage_kit.loading import load_tokenizer
+from mage_kit.images.transforms import Augment
 from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
-from mage_kit.progress import Reporter
-from mage_kit.storage import best_device, weights_digest
+from mage_kit.store.folders import best_device, weights_digest
+from mage_kit.store.loading import load_tokenizer
 from mage_kit.tokenizers import Tokenizer
-from mage_kit.transforms import Augment
-from mage_kit.version import versions
 
 HONEST = 10_000  # images below which a distance says little: its bias grows with 1 / images
 _BATCH = 64

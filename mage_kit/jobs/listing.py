@@ -13,14 +13,14 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 import mage_kit.recipes.recipe  # noqa: F401  # imports every family
-from mage_kit.errors import MageKitError, RecipeError, nearest
+from mage_kit.base.errors import MageKitError, RecipeError, nearest
+from mage_kit.base.plugins import load_entry_points, load_plugins
+from mage_kit.base.registry import FAMILIES, Registry
+from mage_kit.base.signature import Entry, NoWires
 from mage_kit.evaluation.plots import bars, plot_line
 from mage_kit.mask_ratios import MASK_RATIOS, MaskRatio, draw
-from mage_kit.plugins import load_entry_points, load_plugins
 from mage_kit.recipes.problems import problems
-from mage_kit.registry import FAMILIES, Registry
 from mage_kit.schedules import SCHEDULES, Schedule
-from mage_kit.signature import Entry, NoWires
 
 _DRAWS = 100_000
 _BINS = 20

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mage_kit.errors import MageKitError
-from mage_kit.files import read_json
-from mage_kit.storage import RECIPE_FILE, require_folder
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import read_json
+from mage_kit.store.folders import RECIPE_FILE, require_folder
 
 AUDIT_FILE = "audit.json"
 _AUDITED = ("psnr", "ssim", "codes_used", "perplexity", "entropy_bits")

@@ -16,7 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from mage_kit import processes
+from mage_kit.base import processes
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import BrokenImageError, MageKitError, RecipeError
+from mage_kit.base.files import drop_temporaries, write_json, write_tensors
+from mage_kit.base.grid import TokenSpec
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.datasets.token_store import (
     CACHE_FILE,
@@ -27,15 +32,10 @@ from mage_kit.datasets.token_store import (
     shard_file,
     shard_notes,
 )
-from mage_kit.draws import derive
-from mage_kit.errors import BrokenImageError, MageKitError, RecipeError
-from mage_kit.files import drop_temporaries, write_json, write_tensors
-from mage_kit.grid import TokenSpec
-from mage_kit.progress import Reporter
 from mage_kit.recipes import Recipe
 from mage_kit.recipes.assemble import assemble_target
 from mage_kit.recipes.sections import MageSection
-from mage_kit.storage import TOKENIZER_FOLDER, best_device, describe_tokenizer, save_tokenizer
+from mage_kit.store.folders import TOKENIZER_FOLDER, best_device, describe_tokenizer, save_tokenizer
 from mage_kit.tokenizers import TOKENS, Tokenizer
 from mage_kit.tokenizers.streams import encode_streams, stream_specs
 from mage_kit.training.broken import BrokenImages

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mage_kit.errors import MageKitError
-from mage_kit.files import read_json
-from mage_kit.progress import Reporter
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import read_json
+from mage_kit.base.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.storage import RECIPE_FILE, TOKENIZER_FOLDER
+from mage_kit.store.folders import RECIPE_FILE, TOKENIZER_FOLDER
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.train import train
 

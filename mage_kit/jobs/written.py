@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mage_kit.files import atomic
+from mage_kit.base.files import atomic
 
 KEY = "mage_kit"  # of the text in a PNG
 _FRAME = 150  # milliseconds

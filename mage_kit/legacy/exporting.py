@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.registry import Registry
 from mage_kit.decoders import DECODERS
 from mage_kit.encoders import ENCODERS
-from mage_kit.errors import MageKitError
 from mage_kit.legacy.forms import Rows
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair
 from mage_kit.legacy.layouts import get_layout
@@ -21,7 +22,6 @@ from mage_kit.legacy.vqgan import DEFAULT_SIZE
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.paddings import PADDINGS, MaskTokenPadding
-from mage_kit.registry import Registry
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, TamingVQGAN, Tokenizer
 
 _SILENT = {"dropout", "weights", "mlp_ratio"}  # not in the file, or, the last, compared as shapes already

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage_kit.errors import MageKitError, MissingExtraError
+from mage_kit.base.errors import MageKitError, MissingExtraError
 
 _ARRAY = 1
 _DTYPES = {

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.version import __version__
 from mage_kit.legacy.layout import Fitted, Layout, LayoutError, Options
 from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
 from mage_kit.legacy.mage import TOKENIZER_PREFIX
@@ -21,7 +22,6 @@ from mage_kit.legacy.source import Source, read_source
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.tokenizers import Tokenizer
-from mage_kit.version import __version__
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 

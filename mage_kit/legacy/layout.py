@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mage_kit.errors import MageKitError, misfits
+from mage_kit.base.errors import MageKitError, misfits
 from mage_kit.legacy.forms import SAME, Form
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mage_kit.errors import MageKitError, nearest
+from mage_kit.base.errors import MageKitError, nearest
 from mage_kit.legacy.layout import Layout
 from mage_kit.legacy.llamagen import LlamaGenLayout
 from mage_kit.legacy.mage import ClassifierLayout, MageLayout

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 
 
 class Inert:

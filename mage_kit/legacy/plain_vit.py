@@ -23,11 +23,11 @@ from typing import Any
 
 from torch import Tensor
 
-from mage_kit.blocks import NORM_EPS
-from mage_kit.embedding import resize_positions
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.grid import TokenGrid
 from mage_kit.encoders import ENCODERS, ViTEncoder
-from mage_kit.errors import MageKitError
-from mage_kit.grid import TokenGrid
+from mage_kit.layers.blocks import NORM_EPS
+from mage_kit.layers.embedding import resize_positions
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.tokenizers import TOKENIZERS, TOKENS, Tokenizer

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage_kit.errors import MageKitError, nearest
-from mage_kit.files import read_tensors
+from mage_kit.base.errors import MageKitError, nearest
+from mage_kit.base.files import read_tensors
 from mage_kit.legacy.flax import read_flax
 from mage_kit.legacy.layouts import recognise
 from mage_kit.legacy.pickles import read_pickle

@@ -14,12 +14,12 @@ from mage_kernels import MaskPlan
 from pydantic import Field
 from torch import Tensor, nn
 
-from mage_kit.errors import MageKitError
-from mage_kit.fields import NonNegativeFloat
-from mage_kit.grid import TokenSpec
-from mage_kit.predictions import LossRows, PassCost
-from mage_kit.processes import gather_rows, rank, world
-from mage_kit.registry import Registry
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.fields import NonNegativeFloat
+from mage_kit.base.grid import TokenSpec
+from mage_kit.base.processes import gather_rows, rank, world
+from mage_kit.base.registry import Registry
+from mage_kit.layers.predictions import LossRows, PassCost
 
 
 @dataclass(frozen=True)

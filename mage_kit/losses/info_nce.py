@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from mage_kernels.autocasting import without_autocast
 from torch import Tensor, nn
 
-from mage_kit.blocks import initialise
-from mage_kit.fields import Fraction, Positive, PositiveFloat
+from mage_kit.base.fields import Fraction, Positive, PositiveFloat
+from mage_kit.layers.blocks import initialise
+from mage_kit.layers.predictions import PassCost
 from mage_kit.losses.base import LOSSES, BatchMasks, Loss, LossInputs, LossTerm
-from mage_kit.predictions import PassCost
 
 _EDGE = 1e-9  # the gate includes its own bound, at which a truncated distribution may sit
 

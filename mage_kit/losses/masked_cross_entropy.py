@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mage_kit.fields import Probability
+from mage_kit.base.fields import Probability
+from mage_kit.layers.predictions import cross_entropy_rows
 from mage_kit.losses.base import LOSSES, BatchMasks, Loss, LossInputs, LossTerm
-from mage_kit.predictions import cross_entropy_rows
 
 
 @LOSSES.register("masked_cross_entropy")

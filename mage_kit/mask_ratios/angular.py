@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mage_kit.fields import Fraction
+from mage_kit.base.fields import Fraction
 from mage_kit.mask_ratios.base import MASK_RATIOS, MaskRatio, check_range, uniform01
 
 

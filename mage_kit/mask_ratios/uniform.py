@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mage_kit.fields import Fraction
+from mage_kit.base.fields import Fraction
 from mage_kit.mask_ratios.base import MASK_RATIOS, MaskRatio, check_range, uniform01
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mage_kit.errors import PartsError
-from mage_kit.grid import TokenSpec
+from mage_kit.base.errors import PartsError
+from mage_kit.base.grid import TokenSpec
 from mage_kit.heads import CodeHead, Head, ValueHead
 from mage_kit.losses import Loss
 

@@ -12,11 +12,11 @@ import torch
 from mage_kernels import Backend
 from torch import Tensor, nn
 
-from mage_kit.batch_norm import BatchNorm
-from mage_kit.block_settings import WithBlocks
-from mage_kit.blocks import NORM_EPS, Block, evaluating
-from mage_kit.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.encoders import Encoder
+from mage_kit.layers.batch_norm import BatchNorm
+from mage_kit.layers.block_settings import WithBlocks
+from mage_kit.layers.blocks import NORM_EPS, Block, evaluating
+from mage_kit.layers.embedding import EmbeddingConfig, TokenEmbedding, open_plan
 from mage_kit.tokenizers import TOKENS, Tokenizer
 
 Head = Literal["linear", "probe"]

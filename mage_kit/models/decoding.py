@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from mage_kit.checks import whole
+from mage_kit.base.checks import whole
 from mage_kit.models.guidance import Guidance
 from mage_kit.schedules import SCHEDULES, CosineSchedule, Schedule
 from mage_kit.selections import SELECTIONS, GumbelConfidence, Selection

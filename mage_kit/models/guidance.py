@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from mage_kit.fields import NonNegativeFloat
-from mage_kit.signature import Strict
+from mage_kit.base.fields import NonNegativeFloat
+from mage_kit.base.signature import Strict
 
 
 class Guidance(Strict):

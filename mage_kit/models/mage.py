@@ -13,11 +13,11 @@ import torch
 from mage_kernels import MaskPlan, full_plan
 from torch import Tensor
 
-from mage_kit.blocks import evaluating
-from mage_kit.condition import Condition
-from mage_kit.embedding import open_plan
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 from mage_kit.heads import Head
+from mage_kit.layers.blocks import evaluating
+from mage_kit.layers.condition import Condition
+from mage_kit.layers.embedding import open_plan
 from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm
 from mage_kit.models.parts import MaskedParts
 

@@ -14,12 +14,12 @@ import torch
 from mage_kernels import Backend, MaskPlan, make_plan
 from torch import Tensor, nn
 
-from mage_kit.block_settings import WithBlocks
+from mage_kit.base.errors import PartsError
 from mage_kit.decoders import Decoder
-from mage_kit.embedding import EmbeddingConfig, TokenEmbedding
 from mage_kit.encoders import Encoder
-from mage_kit.errors import PartsError
 from mage_kit.heads import Head
+from mage_kit.layers.block_settings import WithBlocks
+from mage_kit.layers.embedding import EmbeddingConfig, TokenEmbedding
 from mage_kit.losses import Loss
 from mage_kit.mask_ratios import MaskRatio, TruncatedNormalRatio, draw
 from mage_kit.models.assembly import default_head, read_streams

@@ -7,10 +7,10 @@ from typing import Any, Literal, Protocol
 
 from torch import nn
 
+from mage_kit.base.errors import PartsError
+from mage_kit.base.grid import TokenSpec
 from mage_kit.decoders import Decoder, DecoderWires
 from mage_kit.encoders import Encoder
-from mage_kit.errors import PartsError
-from mage_kit.grid import TokenSpec
 from mage_kit.heads import Head
 from mage_kit.losses import Loss
 from mage_kit.mask_ratios import MaskRatio

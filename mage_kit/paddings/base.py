@@ -13,7 +13,7 @@ import torch
 from mage_kernels import Backend, MaskPlan
 from torch import Tensor, nn
 
-from mage_kit.registry import Registry
+from mage_kit.base.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mage_kit.draws import generator
-from mage_kit.errors import MageKitError
+from mage_kit.base.draws import generator
+from mage_kit.base.errors import MageKitError
 from mage_kit.models.mage import Mage
 from mage_kit.planning.memory import Memory, memory_of_step
 from mage_kit.planning.walk import PARTS, AttentionKind, Numbers, walk_step, walk_tokenizers

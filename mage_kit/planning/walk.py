@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mage_kit.blocks import MLP, Block, SelfAttention
-from mage_kit.embedding import TokenEmbedding
 from mage_kit.heads import Head
+from mage_kit.layers.blocks import MLP, Block, SelfAttention
+from mage_kit.layers.embedding import TokenEmbedding
 from mage_kit.losses import BatchMasks, Loss
 from mage_kit.models.mage import Mage
 from mage_kit.tokenizers import Tokenizer

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import torch
 
+from mage_kit.base.draws import derive
+from mage_kit.base.signature import ComponentConfig, NoWires
 from mage_kit.decoders import DECODERS, Decoder, DecoderWires
-from mage_kit.draws import derive
 from mage_kit.encoders import ENCODERS, Encoder
 from mage_kit.heads import HEADS, Head, HeadWires
 from mage_kit.losses import LOSSES, Loss, LossWires
@@ -21,7 +22,6 @@ from mage_kit.recipes.places import Collected, at
 from mage_kit.recipes.sections import ClassifierSection, Generation, MageSection
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
-from mage_kit.signature import ComponentConfig, NoWires
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 from mage_kit.tokenizers.streams import stream_specs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.tokenizers import TOKENIZERS
 

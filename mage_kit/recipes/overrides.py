@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 
 _PATH = re.compile(r"(\$\.)?\$?\w+(\[[0-9]+\]|\.\w+(/\w+)?)*")
 

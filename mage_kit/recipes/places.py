@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from mage_kit.errors import PartsError, RecipeError
-from mage_kit.registry import Registry
-from mage_kit.signature import ComponentConfig, Strict
+from mage_kit.base.errors import PartsError, RecipeError
+from mage_kit.base.registry import Registry
+from mage_kit.base.signature import ComponentConfig, Strict
 
 T = TypeVar("T")
 W = TypeVar("W")

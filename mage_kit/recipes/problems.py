@@ -8,8 +8,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from mage_kit.errors import json_path, nearest
-from mage_kit.registry import Slot
+from mage_kit.base.errors import json_path, nearest
+from mage_kit.base.registry import Slot
 
 _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),

@@ -12,20 +12,20 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
+from mage_kit.base.errors import MageKitError, RecipeError
+from mage_kit.base.fields import NonNegative
+from mage_kit.base.plugins import load_entry_points, load_plugins, stored_folders
+from mage_kit.base.registry import Slot
+from mage_kit.base.signature import ComponentConfig, Strict
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.datasets.named import open_by_names
 from mage_kit.encoders import ENCODERS
-from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.fields import NonNegative
 from mage_kit.models import Mage, MageClassifier
-from mage_kit.plugins import load_entry_points, load_plugins, stored_folders
 from mage_kit.recipes.assemble import assemble_classifier, assemble_mage, assemble_tokenizer, describe_mage
 from mage_kit.recipes.overrides import apply_override
 from mage_kit.recipes.places import at
 from mage_kit.recipes.problems import problems
 from mage_kit.recipes.sections import MODELS, ClassifierSection, Evaluation, Kernels, MageSection, Pretrained
-from mage_kit.registry import Slot
-from mage_kit.signature import ComponentConfig, Strict
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
 

@@ -10,11 +10,12 @@ from mage_kernels import Backend
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from mage_kit.base.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.base.signature import ComponentConfig, Strict
 from mage_kit.decoders import DECODERS
-from mage_kit.embedding import EmbeddingConfig
 from mage_kit.encoders import ENCODERS
-from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.heads import HEADS
+from mage_kit.layers.embedding import EmbeddingConfig
 from mage_kit.losses import LOSSES
 from mage_kit.mask_ratios import MASK_RATIOS
 from mage_kit.models.classifier import Head
@@ -23,7 +24,6 @@ from mage_kit.models.guidance import Guidance
 from mage_kit.paddings import PADDINGS
 from mage_kit.schedules import SCHEDULES
 from mage_kit.selections import SELECTIONS
-from mage_kit.signature import ComponentConfig, Strict
 from mage_kit.tokenizers import TOKENIZERS
 
 

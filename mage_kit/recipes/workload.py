@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mage_kit.errors import RecipeError
+from mage_kit.base.errors import RecipeError
 from mage_kit.models import Mage
 from mage_kit.recipes.recipe import Recipe
 

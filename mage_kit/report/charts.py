@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mage_kit.errors import MissingExtraError
+from mage_kit.base.errors import MissingExtraError
 from mage_kit.mask_ratios import MaskRatio, draw
 from mage_kit.schedules import Schedule
 

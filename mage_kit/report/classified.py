@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.editing import to_picture
-from mage_kit.errors import MageKitError
-from mage_kit.loading import load_classifier
+from mage_kit.images.pictures import labelled_sheets, side_by_side
 from mage_kit.models.classifier import MageClassifier
-from mage_kit.pictures import labelled_sheets, side_by_side
-from mage_kit.progress import Reporter
 from mage_kit.recipes import Recipe
 from mage_kit.report.charts import confusion_chart
 from mage_kit.report.content import Figure, Part, picture
 from mage_kit.report.stills import still_of
-from mage_kit.storage import best_device
+from mage_kit.store.folders import best_device
+from mage_kit.store.loading import load_classifier
 from mage_kit.training.folder import learned_classes
 
 _LOOKED_AT = 512

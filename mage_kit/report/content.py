@@ -12,16 +12,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from mage_kit.errors import MageKitError, PartsError
-from mage_kit.files import read_json
+from mage_kit.base.errors import MageKitError, PartsError
+from mage_kit.base.files import read_json
+from mage_kit.base.progress import Task
 from mage_kit.generation import generate
-from mage_kit.loading import load
+from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
-from mage_kit.pictures import grid_picture
-from mage_kit.progress import Task
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.report.charts import Chart
-from mage_kit.storage import EMA_FILE, RECIPE_FILE, best_device
+from mage_kit.store.folders import EMA_FILE, RECIPE_FILE, best_device
+from mage_kit.store.loading import load
 from mage_kit.tokenizers import Tokenizer
 
 SAMPLES = 32

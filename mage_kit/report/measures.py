@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import read_json
 from mage_kit.evaluation.curves import block_curves, shot_curves
-from mage_kit.files import read_json
 from mage_kit.report.charts import Chart, series_chart
 from mage_kit.report.content import Part, picture
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from PIL import Image
 
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.datasets import Dataset
 from mage_kit.editing import to_picture
-from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.recipes.recipe import Recipe
 
 

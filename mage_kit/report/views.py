@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mage_kit.editing import inpaint, predict_pixels, reconstruct
-from mage_kit.image_files import to_channels
+from mage_kit.images.image_files import to_channels
 from mage_kit.models.mage import Mage
 from mage_kit.report.content import Part, picture, scale_of
 

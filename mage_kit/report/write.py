@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from mage_kit.errors import MageKitError, MissingExtraError
-from mage_kit.files import read_json, write_text
-from mage_kit.loading import load
-from mage_kit.machine import machine
+from mage_kit.base.errors import MageKitError, MissingExtraError
+from mage_kit.base.files import read_json, write_text
+from mage_kit.base.machine import machine
+from mage_kit.base.progress import Reporter
+from mage_kit.base.version import __version__
 from mage_kit.models.mage import Mage
-from mage_kit.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.report import content, views
 from mage_kit.report.charts import classifier_charts, ratio_chart, schedule_chart, training_charts
@@ -24,10 +24,10 @@ from mage_kit.report.content import Part
 from mage_kit.report.measures import evaluations
 from mage_kit.report.stills import some_stills, stills_of
 from mage_kit.report.tokenized import codebook, tokenizer_parts
-from mage_kit.storage import MODEL_FILE, TOKENIZER_FOLDER, best_device, require_folder
+from mage_kit.store.folders import MODEL_FILE, TOKENIZER_FOLDER, best_device, require_folder
+from mage_kit.store.loading import load
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.sources import read_card
-from mage_kit.version import __version__
 
 REPORT_FILE = "report.html"
 _TEMPLATE = Path(__file__).parent / "page.html"

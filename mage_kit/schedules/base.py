@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from mage_kit.registry import Registry
-from mage_kit.signature import NoWires
+from mage_kit.base.registry import Registry
+from mage_kit.base.signature import NoWires
 
 
 class Schedule(ABC):

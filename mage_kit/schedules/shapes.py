@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mage_kit.fields import PositiveFloat
+from mage_kit.base.fields import PositiveFloat
 from mage_kit.schedules.base import SCHEDULES, Schedule
 
 

@@ -1,6 +1,6 @@
 """Selections: which of the freshly sampled tokens are kept at a decoding step."""
 
-from mage_kit.predictions import Predictions
+from mage_kit.layers.predictions import Predictions
 from mage_kit.selections.base import SELECTIONS, Selection, SelectionStep
 from mage_kit.selections.entropy import Entropy
 from mage_kit.selections.gumbel_confidence import GumbelConfidence

@@ -13,10 +13,10 @@ from typing import ClassVar
 from mage_kernels import gumbel
 from torch import Tensor
 
-from mage_kit.grid import TokenGrid
-from mage_kit.predictions import Predictions
-from mage_kit.registry import Registry
-from mage_kit.signature import NoWires
+from mage_kit.base.grid import TokenGrid
+from mage_kit.base.registry import Registry
+from mage_kit.base.signature import NoWires
+from mage_kit.layers.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mage_kit.fields import NonNegativeFloat
+from mage_kit.base.fields import NonNegativeFloat
 from mage_kit.selections.base import SELECTIONS, Selection, SelectionStep
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mage_kit.grid import TokenGrid
+from mage_kit.base.grid import TokenGrid
 from mage_kit.selections.base import SELECTIONS, Selection, SelectionStep
 
 

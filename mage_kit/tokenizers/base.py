@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mage_kit.errors import MageKitError
-from mage_kit.fields import Positive
-from mage_kit.grid import TokenSpec
-from mage_kit.registry import Registry
-from mage_kit.signature import NoWires
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.fields import Positive
+from mage_kit.base.grid import TokenSpec
+from mage_kit.base.registry import Registry
+from mage_kit.base.signature import NoWires
 
 TOKENS = "tokens"  # the stream that every tokenizer has
 ImageSize = Annotated[tuple[Positive, Positive], Field(description="Height and width in pixels.")]

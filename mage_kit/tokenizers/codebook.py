@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from mage_kit.grid import TokenGrid, TokenSpec
-from mage_kit.processes import add_up
+from mage_kit.base.grid import TokenGrid, TokenSpec
+from mage_kit.base.processes import add_up
 from mage_kit.tokenizers.base import TOKENS, Tokenizer, TokenizerLosses
 from mage_kit.tokenizers.quantizer import Quantizer
 

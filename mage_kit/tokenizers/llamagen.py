@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mage_kit.fields import NonNegativeFloat, Positive
+from mage_kit.base.fields import NonNegativeFloat, Positive
 from mage_kit.tokenizers.base import TOKENIZERS, Channels, ImageSize
 from mage_kit.tokenizers.taming import AttentiveTokenizer
 

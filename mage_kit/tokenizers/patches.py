@@ -8,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mage_kit.fields import Positive
-from mage_kit.grid import TokenGrid, TokenSpec
+from mage_kit.base.fields import Positive
+from mage_kit.base.grid import TokenGrid, TokenSpec
 from mage_kit.tokenizers.base import TOKENIZERS, Channels, ImageSize, Tokenizer
 
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from mage_kernels.autocasting import without_autocast
 from torch import Tensor, nn
 
-from mage_kit.errors import MageKitError
-from mage_kit.processes import add_up, gather_rows, world
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import add_up, gather_rows, world
 
 _SETTLED = 1000  # updates after which the running mean has its full inertia
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from mage_kit.grid import TokenSpec
+from mage_kit.base.grid import TokenSpec
 from mage_kit.tokenizers.base import TOKENS, Tokenizer
 
 

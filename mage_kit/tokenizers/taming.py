@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from mage_kit.fields import NonNegativeFloat, Positive
-from mage_kit.grid import TokenSpec
+from mage_kit.base.fields import NonNegativeFloat, Positive
+from mage_kit.base.grid import TokenSpec
 from mage_kit.tokenizers.attentive import AttentiveDecoder, AttentiveEncoder
 from mage_kit.tokenizers.base import TOKENIZERS, Channels, ImageSize
 from mage_kit.tokenizers.codebook import CodebookTokenizer, grid_of, level_widths

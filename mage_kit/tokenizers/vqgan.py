@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mage_kit.fields import Fraction, NonNegativeFloat, Positive, Probability
-from mage_kit.grid import TokenSpec
+from mage_kit.base.fields import Fraction, NonNegativeFloat, Positive, Probability
+from mage_kit.base.grid import TokenSpec
 from mage_kit.tokenizers.base import TOKENIZERS, Channels, ImageSize
 from mage_kit.tokenizers.codebook import CodebookTokenizer, grid_of, level_widths
 from mage_kit.tokenizers.conv import ConvDecoder, ConvEncoder, ConvSizes

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mage_kit import processes
-from mage_kit.errors import RecipeError
+from mage_kit.base import processes
+from mage_kit.base.errors import RecipeError
 
 IMAGES = "images"  # what a batch of a data set holds that gives no tokens
 

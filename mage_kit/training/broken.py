@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mage_kit import processes
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import BROKEN_FILE, read_json, write_json
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
-from mage_kit.errors import MageKitError
-from mage_kit.files import BROKEN_FILE, read_json, write_json
-from mage_kit.progress import Reporter
 
 _SHOWN = 3
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import torch
 
-from mage_kit.errors import RecipeError
+from mage_kit.base.errors import RecipeError
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.models import Mage
 from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.recipes.assemble import seeded
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
-from mage_kit.signature import ComponentConfig
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.tasks.base import TASKS, Task
 from mage_kit.training.tasks.context import Facts, TaskWires

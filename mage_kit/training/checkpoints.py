@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage_kit import processes
-from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
-from mage_kit.progress import Reporter
-from mage_kit.storage import load_state, state_of
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from mage_kit.base.progress import Reporter
+from mage_kit.store.folders import load_state, state_of
 from mage_kit.training.optimizer_state import fill_optimizer, misfits, plain_values, state_tensors
 from mage_kit.training.players import Player
 

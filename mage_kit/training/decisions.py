@@ -7,9 +7,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from mage_kit import processes
-from mage_kit.files import read_json, write_json
-from mage_kit.precision import Decision
+from mage_kit.base import processes
+from mage_kit.base.files import read_json, write_json
+from mage_kit.base.precision import Decision
 
 
 class Decisions:

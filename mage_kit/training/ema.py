@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mage_kit.processes import local
+from mage_kit.base.processes import local
 
 
 class WeightMean:

@@ -12,8 +12,8 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mage_kit import processes
-from mage_kit.blocks import Block
+from mage_kit.base import processes
+from mage_kit.layers.blocks import Block
 
 
 def make_fabric(device: torch.device, shard: bool = False) -> Fabric:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mage_kit import processes
-from mage_kit.errors import MageKitError
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
 
 FROM_CALLBACK = "raised by a function that was told of an event"
 

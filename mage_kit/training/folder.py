@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mage_kit import processes
-from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.files import drop_temporaries, read_json, write_json, write_text
-from mage_kit.plugins import PLUGINS_FILE
-from mage_kit.storage import RECIPE_FILE
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError, RecipeError
+from mage_kit.base.files import drop_temporaries, read_json, write_json, write_text
+from mage_kit.base.plugins import PLUGINS_FILE
+from mage_kit.store.folders import RECIPE_FILE
 
 DATA_FILE = "data.json"
 CLASSES = "classes"  # in that file

@@ -9,10 +9,10 @@ from mage_kernels import choose_attention, survey
 from mage_kernels.attention import attention_problem
 from torch import nn
 
-from mage_kit.block_settings import WithBlocks
-from mage_kit.blocks import SelfAttention
-from mage_kit.precision import Decision
-from mage_kit.progress import Reporter
+from mage_kit.base.precision import Decision
+from mage_kit.base.progress import Reporter
+from mage_kit.layers.block_settings import WithBlocks
+from mage_kit.layers.blocks import SelfAttention
 
 
 def kernel_problems(model: Any, device: torch.device, precision: str, images: int) -> list[str]:

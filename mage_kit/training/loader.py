@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from mage_kit.condition import UNKNOWN
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.datasets import Dataset, Sample
-from mage_kit.draws import derive
-from mage_kit.errors import BrokenImageError, MageKitError
+from mage_kit.layers.condition import UNKNOWN
 from mage_kit.training.batches import IMAGES, Batch
 
 _STAND_INS = 100  # broken images in a row, after which the data is no data

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage_kit.errors import MageKitError
-from mage_kit.files import write_text
-from mage_kit.processes import add_up, on_first
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import write_text
+from mage_kit.base.processes import add_up, on_first
 from mage_kit.training.events import Callbacks, LogEvent
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mage_kit.processes import local
+from mage_kit.base.processes import local
 
 
 def name_the_module(

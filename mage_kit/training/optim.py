@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from mage_kit.processes import local, whole
+from mage_kit.base.processes import local, whole
 
 
 def make_optimizer(

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mage_kit import processes
-from mage_kit.errors import MageKitError
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
 from mage_kit.training.players import Player
 
 _OURS = ("params", "lr")  # the learning rate is set before each step

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 from mage_kit.training.ema import WeightMean
 from mage_kit.training.optim import make_optimizer
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mage_kit import processes
-from mage_kit.errors import MageKitError, TrainingStopped
-from mage_kit.files import read_json, write_json
-from mage_kit.progress import Task as Progress
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError, TrainingStopped
+from mage_kit.base.files import read_json, write_json
+from mage_kit.base.progress import Task as Progress
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.checkpoints import State, list_checkpoints, resume, save_checkpoint
 from mage_kit.training.events import FROM_CALLBACK, CheckpointEvent

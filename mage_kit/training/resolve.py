@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
+from mage_kit.base.errors import RecipeError
+from mage_kit.base.plugins import plugin_folders
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
-from mage_kit.errors import RecipeError
 from mage_kit.models import Mage, MageClassifier
-from mage_kit.plugins import plugin_folders
 from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
-from mage_kit.signature import ComponentConfig
-from mage_kit.storage import describe_tokenizer
+from mage_kit.store.folders import describe_tokenizer
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import BatchLayout, spread
 from mage_kit.training.check import build_tasks, check, task_sections

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from mage_kit import processes
-from mage_kit.errors import MageKitError, TrainingStopped
-from mage_kit.files import locked, write_tensors
-from mage_kit.precision import Decision, choose_precision
-from mage_kit.progress import Reporter
-from mage_kit.storage import EMA_FILE, MODEL_FILE, TOKENIZER_CARD, TOKENIZER_FOLDER, save_tokenizer, state_of
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError, TrainingStopped
+from mage_kit.base.files import locked, write_tensors
+from mage_kit.base.precision import Decision, choose_precision
+from mage_kit.base.progress import Reporter
+from mage_kit.store.folders import EMA_FILE, MODEL_FILE, TOKENIZER_CARD, TOKENIZER_FOLDER, save_tokenizer, state_of
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.checkpoints import list_checkpoints, mean_state
 from mage_kit.training.decisions import Decisions

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mage_kit.base.processes import alone, on_first
 from mage_kit.generation import generate
+from mage_kit.images.pictures import labelled_rows, save_picture
 from mage_kit.models import Mage
-from mage_kit.pictures import labelled_rows, save_picture
-from mage_kit.processes import alone, on_first
-from mage_kit.storage import load_state, state_of
+from mage_kit.store.folders import load_state, state_of
 from mage_kit.training.checkpoints import mean_state
 from mage_kit.training.players import Player
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mage_kit.base.errors import MageKitError, RecipeError
+from mage_kit.base.files import read_json, read_tensors
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.encoders import ENCODERS
-from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.files import read_json, read_tensors
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes import Forms, read_forms
-from mage_kit.signature import ComponentConfig
-from mage_kit.storage import (
+from mage_kit.store.folders import (
     MODEL_FILE,
     RECIPE_FILE,
     TOKENIZER_CARD,

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mage_kit import processes
-from mage_kit.draws import derive
-from mage_kit.errors import MageKitError, MissingExtraError
-from mage_kit.progress import Reporter
+from mage_kit.base import processes
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import MageKitError, MissingExtraError
+from mage_kit.base.progress import Reporter
 from mage_kit.recipes import Recipe
-from mage_kit.storage import best_device
+from mage_kit.store.folders import best_device
 from mage_kit.training.batches import Batch
 from mage_kit.training.events import (
     Callbacks,

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mage_kit import processes
-from mage_kit.errors import MageKitError
-from mage_kit.files import atomic_folder
-from mage_kit.progress import Reporter
-from mage_kit.storage import TOKENIZER_FOLDER
+from mage_kit.base import processes
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import atomic_folder
+from mage_kit.base.progress import Reporter
+from mage_kit.store.folders import TOKENIZER_FOLDER
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.sources import WeightFolder, fill_tokenizer, read_card
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mage_kit.blocks import evaluating
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import write_json
+from mage_kit.base.processes import add_up, all_or_none, on_first, rank, shared, world
+from mage_kit.base.progress import Reporter, Task
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.stills import check_broken, still_batches
-from mage_kit.errors import MageKitError
-from mage_kit.files import write_json
+from mage_kit.layers.blocks import evaluating
 from mage_kit.models.classifier import MageClassifier
-from mage_kit.processes import add_up, all_or_none, on_first, rank, shared, world
-from mage_kit.progress import Reporter, Task
-from mage_kit.storage import load_state
+from mage_kit.store.folders import load_state
 from mage_kit.training.checkpoints import mean_state
 from mage_kit.training.metrics import MetricsLog, read_metrics
 from mage_kit.training.players import Player

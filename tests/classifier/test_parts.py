@@ -9,9 +9,9 @@ from PIL import Image
 from torch import nn
 
 import mage_kit as mk
-from mage_kit.batch_norm import BatchNorm
-from mage_kit.blocks import Block
-from mage_kit.randaugment import OPERATIONS, RandAugment, draw_operations, randaugment
+from mage_kit.images.randaugment import OPERATIONS, RandAugment, draw_operations, randaugment
+from mage_kit.layers.batch_norm import BatchNorm
+from mage_kit.layers.blocks import Block
 from mage_kit.training.lars import LARS
 from mage_kit.training.layer_rates import layer_groups, rate_of
 from mage_kit.training.optim import set_lr
@@ -272,7 +272,7 @@ def test_randaugment_follows_image_and_epoch_and_refuses_alpha() -> None:
 
 def test_evaluation_views_show_the_centre_asked_for() -> None:
     """A share of 256 / 292 is "short side to 292, then the centre 256" in one step."""
-    from mage_kit.transforms import centre_view
+    from mage_kit.images.transforms import centre_view
 
     image = photo(3, 8).resize((584, 730), Image.Resampling.BICUBIC)
     one = np.asarray(centre_view(image, (256, 256), "bicubic", 256 / 292)).astype(int)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import mage_kit as mk
+from mage_kit.base.draws import derive
 from mage_kit.datasets.chosen import few_of_each
-from mage_kit.draws import derive
 from mage_kit.jobs.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics

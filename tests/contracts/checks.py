@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 import mage_kit as mk
+from mage_kit.base.files import write_json, write_tensors
+from mage_kit.base.registry import Registry
 from mage_kit.datasets import DATASETS, DatasetWires
 from mage_kit.datasets.token_store import CACHE_FILE, CacheCard, shard_file, shard_notes
-from mage_kit.files import write_json, write_tensors
 from mage_kit.generation import decode_tokens
 from mage_kit.models.decoding import Decoding
-from mage_kit.registry import Registry
 from mage_kit.selections import SelectionStep
 from tests import build
 

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.base.registry import FAMILIES
+from mage_kit.base.signature import NoWires
 from mage_kit.datasets import DatasetWires
 from mage_kit.decoders import DecoderWires
 from mage_kit.heads import HeadWires
 from mage_kit.losses import LossWires
 from mage_kit.paddings import PaddingWires
-from mage_kit.registry import FAMILIES
-from mage_kit.signature import NoWires
 from mage_kit.training.tasks import TaskWires
 from tests import build
 from tests.contracts import checks

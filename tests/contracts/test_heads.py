@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit.embedding import TokenEmbedding
+from mage_kit.layers.embedding import TokenEmbedding
 from tests.contracts import head_checks
 
 GRID = mk.TokenGrid(4, 4)

@@ -17,8 +17,8 @@ from mage_kernels import MaskPlan
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit.embedding import TokenEmbedding
 from mage_kit.generation import decoding
+from mage_kit.layers.embedding import TokenEmbedding
 from mage_kit.models.mage import Mage
 from mage_kit.selections import SelectionStep
 from mage_kit.training.tasks import masked

@@ -15,6 +15,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.frechet import frechet_distance
 from mage_kit.evaluation.generation_metrics import (
     Extractor,
@@ -28,7 +29,6 @@ from mage_kit.evaluation.generation_metrics import (
     read_reference,
 )
 from mage_kit.jobs.image_quality import figure_name, generated_quality, reconstructed_quality
-from mage_kit.progress import Reporter
 from tests import build
 
 QUIET = Reporter.silent()

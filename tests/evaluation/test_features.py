@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
 from mage_kit.evaluation import feature_parts
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.features import Features, extract, extract_features
 from mage_kit.evaluation.kinds import model_kinds
 from mage_kit.evaluation.sources import FeatureSource, pooled
 from mage_kit.evaluation.splits import folder_split, held_out
-from mage_kit.progress import Reporter
 from tests import build
 
 QUIET = Reporter.silent()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import mage_kit as mk
 from benchmarks import representation
-from mage_kit.progress import Reporter
+from mage_kit.base.progress import Reporter
 
 
 @pytest.mark.slow

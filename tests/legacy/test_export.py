@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit.embedding import resize_positions
+from mage_kit.layers.embedding import resize_positions
 from mage_kit.legacy import Options, export_part, import_checkpoint
 from tests import build
 from tests.legacy.files import FINETUNED, HEADS, MINI, OPTIONS, TAMING, Run, same_tokens
@@ -132,7 +132,7 @@ def grown(norm_groups: int = 32, **parts: Any) -> mk.Mage:
 def test_a_model_of_ours_in_the_published_layout_computes_the_same(tmp_path: Path) -> None:
     model = grown()
     mk.save(model, tmp_path / "ours")
-    from mage_kit.jobs.export import export
+    from mage_kit.store.export import export
 
     report = export(tmp_path / "ours", tmp_path / "ours.pth")
     assert any(text.startswith("token_emb.word_embeddings.weight (rows 32 to 1031") for text in report.filled)

@@ -44,7 +44,7 @@ def test_a_card_tells_where_weights_came_from(tmp_path: Path) -> None:
     import hashlib
     import json
 
-    from mage_kit.jobs.convert import convert
+    from mage_kit.store.convert import convert
 
     convert(MINI, tmp_path / "mage", encoder_heads=4, decoder_heads=4)
     card = json.loads((tmp_path / "mage" / "card.json").read_text())
@@ -59,7 +59,7 @@ def test_a_card_tells_where_weights_came_from(tmp_path: Path) -> None:
 def test_a_converted_tokenizer_serves_a_recipe(tmp_path: Path) -> None:
     """`tokenizer.weights` takes the folder, whatever the recipe says of the tokenizer's training."""
     pytest.importorskip("lightning_fabric")
-    from mage_kit.jobs.convert import convert
+    from mage_kit.store.convert import convert
     from mage_kit.training.sources import WeightFolder, fill_tokenizer
 
     convert(DATA / "maskgit_jax" / "maskgit_tokenizer_mini.msgpack", tmp_path / "tokenizer", image_size=(64, 64))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 
 Range = Literal["bytes", "unit", "signed"]
 """What the network takes: 0 to 255, 0 to 1, or -1 to 1."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mage_kit.draws import derive
+from mage_kit.base.draws import derive
 
 NEIGHBOURS = 3
 _SUBSETS, _SUBSET = 100, 1000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mage_kit.processes import add_up
+from mage_kit.base.processes import add_up
 
 
 @dataclass

@@ -21,15 +21,15 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
+from mage_kit.base.errors import BrokenImageError, MageKitError
+from mage_kit.base.files import write_tensors
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.stills import check_broken, still_batches
-from mage_kit.errors import BrokenImageError, MageKitError
 from mage_kit.evaluation.generation_metrics.extractor import Extractor
 from mage_kit.evaluation.generation_metrics.moments import Moments
-from mage_kit.files import write_tensors
-from mage_kit.image_files import upright_size
-from mage_kit.progress import Reporter
-from mage_kit.transforms import Augment
+from mage_kit.images.image_files import upright_size
+from mage_kit.images.transforms import Augment
 
 _KEY = "mage_kit_reference"
 _LOSSLESS = frozenset({"PNG", "BMP", "PPM", "TIFF"})

@@ -17,12 +17,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import MageKitError, RecipeError, RegistrationError
+from mage_kit.base.fields import NonNegative, Positive
+from mage_kit.base.processes import add_up
+from mage_kit.base.registry import Registry
 from mage_kit.datasets import Dataset
-from mage_kit.draws import derive
-from mage_kit.errors import MageKitError, RecipeError, RegistrationError
-from mage_kit.fields import NonNegative, Positive
-from mage_kit.processes import add_up
-from mage_kit.registry import Registry
 from mage_kit.training.batches import Batch
 from mage_kit.training.players import Player
 from mage_kit.training.tasks.context import Choose, Context, Facts, TaskWires, TrainingStep

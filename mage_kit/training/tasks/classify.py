@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from mage_kit.base.draws import derive
+from mage_kit.base.errors import RecipeError
+from mage_kit.base.fields import Fraction, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.datasets.chosen import few_of_each
 from mage_kit.datasets.named import open_by_names
-from mage_kit.draws import derive
-from mage_kit.errors import RecipeError
-from mage_kit.fields import Fraction, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.models import MageClassifier
 from mage_kit.recipes.places import at
-from mage_kit.signature import ComponentConfig
 from mage_kit.training.batches import IMAGES, Batch
 from mage_kit.training.lars import LARS
 from mage_kit.training.layer_rates import layer_groups

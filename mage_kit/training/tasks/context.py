@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from mage_kit.base.draws import generator
+from mage_kit.base.precision import Decision
+from mage_kit.base.progress import Reporter
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
-from mage_kit.draws import generator
-from mage_kit.precision import Decision
-from mage_kit.progress import Reporter
-from mage_kit.signature import ComponentConfig
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import BatchLayout
 from mage_kit.training.metrics import MetricsLog

@@ -6,7 +6,7 @@ be empty.
 
 from __future__ import annotations
 
-from mage_kit.fields import NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.base.fields import NonNegativeFloat, PositiveFloat, Probability
 from mage_kit.losses import Loss
 from mage_kit.models import Mage
 from mage_kit.training.tasks.base import TASKS, Betas

@@ -16,14 +16,14 @@ import torch
 from mage_kernels import MaskPlan
 from torch import Tensor, nn
 
-from mage_kit.condition import Condition
+from mage_kit.base.draws import generator, keys, uniforms
+from mage_kit.base.errors import MageKitError, RecipeError
+from mage_kit.base.fields import NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.base.processes import rank, world
 from mage_kit.datasets import Dataset
-from mage_kit.draws import generator, keys, uniforms
-from mage_kit.errors import MageKitError, RecipeError
-from mage_kit.fields import NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.layers.condition import Condition
 from mage_kit.losses import LOSSES, BatchMasks, Loss
 from mage_kit.models import Mage
-from mage_kit.processes import rank, world
 from mage_kit.training.batches import Batch
 from mage_kit.training.metrics import RatioBins
 from mage_kit.training.players import Player

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mage_kit.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mage_kit.base.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.players import Player, Rate, adamw
 from mage_kit.training.tasks.base import TASKS, Betas, Task

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mage_kit.base.errors import BrokenImageError, RecipeError
+from mage_kit.base.grid import TokenSpec
+from mage_kit.base.precision import Decision, bfloat16_products
 from mage_kit.datasets import Dataset
-from mage_kit.errors import BrokenImageError, RecipeError
-from mage_kit.grid import TokenSpec
-from mage_kit.precision import Decision, bfloat16_products
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import IMAGES
 from mage_kit.training.kernels import part_attention

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from mage_kernels.attention import Implementation
 from torch import nn
 
-from mage_kit.blocks import Block, SelfAttention
+from mage_kit.layers.blocks import Block, SelfAttention
 
 
 class WithBlocks(nn.Module):

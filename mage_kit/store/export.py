@@ -10,14 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mage_kit.errors import MageKitError
-from mage_kit.files import atomic, write_tensors
-from mage_kit.grid import TokenGrid
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import atomic, write_tensors
+from mage_kit.base.grid import TokenGrid
 from mage_kit.legacy import TOKENIZER_PREFIX, Exported, Origin, export_part, plain_vit
-from mage_kit.loading import load_any
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
-from mage_kit.storage import read_origin, require_folder
+from mage_kit.store.folders import read_origin, require_folder
+from mage_kit.store.loading import load_any
 from mage_kit.tokenizers import Tokenizer
 
 Part = Literal["model", "tokenizer", "encoder"]

@@ -10,7 +10,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from mage_kit.files import atomic
+from mage_kit.base.files import atomic
 
 GAP = 2
 

@@ -14,8 +14,8 @@ from pydantic import GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from mage_kit.errors import MageKitError, RegistrationError, nearest
-from mage_kit.signature import ComponentConfig, Entry, read_component
+from mage_kit.base.errors import MageKitError, RegistrationError, nearest
+from mage_kit.base.signature import ComponentConfig, Entry, read_component
 
 T = TypeVar("T")
 W = TypeVar("W")

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 
 LOCK_FILE = ".lock"  # in a run's folder, while it is held
 BROKEN_FILE = "broken.json"  # images that a run or a cache passed over

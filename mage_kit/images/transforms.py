@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
-from mage_kit.fields import Fraction
-from mage_kit.randaugment import RandAugment
-from mage_kit.signature import Strict
+from mage_kit.base.fields import Fraction
+from mage_kit.base.signature import Strict
+from mage_kit.images.randaugment import RandAugment
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Aspect = Annotated[float, Field(gt=0.0, le=10.0)]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from mage_kit.errors import MageKitError
+from mage_kit.base.errors import MageKitError
 
 PLUGINS_FILE = "plugins.json"  # beside a run's recipe: the folders that its plug-ins came from
 ENTRY_POINT_GROUP = "mage_kit.components"

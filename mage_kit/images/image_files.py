@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, ImageOps
 
-from mage_kit.errors import BrokenImageError
+from mage_kit.base.errors import BrokenImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 MAX_PIXELS = 89_478_485  # decoded at once: a quarter of a gibibyte in RGB; Pillow warns above it

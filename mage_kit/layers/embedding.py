@@ -15,10 +15,10 @@ from mage_kernels import Backend, MaskPlan, drop_tokens, embed_kept, full_plan
 from pydantic import Field
 from torch import Tensor, nn
 
-from mage_kit.blocks import NORM_EPS, drop, initialise
-from mage_kit.fields import Probability
-from mage_kit.grid import TokenGrid, TokenSpec
-from mage_kit.signature import Strict
+from mage_kit.base.fields import Probability
+from mage_kit.base.grid import TokenGrid, TokenSpec
+from mage_kit.base.signature import Strict
+from mage_kit.layers.blocks import NORM_EPS, drop, initialise
 
 
 class EmbeddingConfig(Strict):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from mage_kit.errors import RegistrationError
+from mage_kit.base.errors import RegistrationError
 
 T = TypeVar("T")
 

@@ -9,16 +9,16 @@ from typing import TypedDict, Unpack
 import torch
 from pydantic import ValidationError
 
-from mage_kit.errors import MageKitError, json_path
-from mage_kit.files import read_json, read_tensors
+from mage_kit.base.errors import MageKitError, json_path
+from mage_kit.base.files import read_json, read_tensors
+from mage_kit.base.plugins import load_plugins
+from mage_kit.base.signature import NoWires
 from mage_kit.legacy import Options, import_checkpoint, import_tokenizer
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
-from mage_kit.plugins import load_plugins
 from mage_kit.recipes import Recipe, build
 from mage_kit.recipes.places import at
-from mage_kit.signature import NoWires
-from mage_kit.storage import (
+from mage_kit.store.folders import (
     EMA_FILE,
     MODEL_FILE,
     RECIPE_FILE,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mage_kit.processes import add_up
+from mage_kit.base.processes import add_up
 
 
 class BatchNorm(nn.Module):

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 
-from mage_kit.fields import Fraction, NonNegativeFloat, Positive
-from mage_kit.signature import Strict
+from mage_kit.base.fields import Fraction, NonNegativeFloat, Positive
+from mage_kit.base.signature import Strict
 
 HIGHEST = 10.0
 _TURN = 30.0  # degrees

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mage_kit.base.progress import Reporter
 from mage_kit.legacy import Options, import_checkpoint
-from mage_kit.progress import Reporter
-from mage_kit.storage import check_replaceable, save, save_tokenizer
+from mage_kit.store.folders import check_replaceable, save, save_tokenizer
 from mage_kit.tokenizers import Tokenizer
 
 

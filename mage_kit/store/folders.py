@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mage_kit.errors import MageKitError, misfits
-from mage_kit.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from mage_kit.base.errors import MageKitError, misfits
+from mage_kit.base.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from mage_kit.base.plugins import plugin_folders
+from mage_kit.base.processes import is_first, sharded_like, whole
 from mage_kit.legacy import Origin
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
-from mage_kit.plugins import plugin_folders
-from mage_kit.processes import is_first, sharded_like, whole
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, draws, the registry, processes, progress; nothing of images or models."""

@@ -1,0 +1,1 @@
+"""What encoders, decoders and heads are built of: blocks, embedding, norms, conditions, draws from predictions."""

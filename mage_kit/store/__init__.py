@@ -1,0 +1,1 @@
+"""Folders of models: written, read, converted from published checkpoints, and exported to them."""
