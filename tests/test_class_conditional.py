@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mage_kit as mk
 from mage_kit.base.draws import derive, keys, uniforms
-from mage_kit.jobs.tokenize import tokenize
 from mage_kit.planning import walk_step
 from mage_kit.planning.walk import Numbers
 from mage_kit.recipes.cached import on_tokens
@@ -23,6 +22,7 @@ from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.sources import WeightFolder, fill_encoder
 from mage_kit.training.tasks.masked import Masked, Piece
+from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
 from tests.loops import loop_of
 from tests.test_recipe import RECIPES

@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("evaluation",),
     ("demo_page", "report"),
-    ("jobs",),
+    ("studies",),
     ("cli",),
 )
 LAYERS = {room: number for number, floor in enumerate(FLOORS, start=1) for room in floor}

@@ -17,9 +17,9 @@ from torch import Tensor
 
 import mage_kit as mk
 from mage_kit.base import processes
-from mage_kit.jobs.launch import run_processes
 from mage_kit.losses import Gather
 from mage_kit.training.batches import spread
+from mage_kit.training.launch import run_processes
 from mage_kit.training.metrics import read_metrics
 from tests.loops import loop_of
 from tests.test_core import contrast

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 import mage_kit as mk
 from mage_kit.base.draws import derive
 from mage_kit.datasets.token_store import CACHE_FILE, read_card, shard_file
-from mage_kit.jobs.tokenize import tokenize
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.sources import WeightFolder, fill_tokenizer
+from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
 from tests.test_recipe import RECIPES
 from tests.test_training import small

@@ -17,7 +17,7 @@ import mage_kit as mk
 from mage_kit.base.draws import derive
 from mage_kit.base.files import write_text
 from mage_kit.base.progress import Reporter
-from mage_kit.jobs.folders import clear_run
+from mage_kit.store.run_folders import clear_run
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import RatioBins, read_metrics

@@ -105,8 +105,8 @@ def fid(
     from mage_kit.base import processes
     from mage_kit.base.progress import Reporter
     from mage_kit.evaluation.generation_metrics import read_reference
-    from mage_kit.jobs.evaluate import keep, result_file
-    from mage_kit.jobs.image_quality import generated_quality
+    from mage_kit.evaluation.image_quality import generated_quality
+    from mage_kit.evaluation.published_probe import keep, result_file
     from mage_kit.store.folders import best_device
     from mage_kit.store.loading import load
 
@@ -149,7 +149,7 @@ def rfid(
     """rFID of a tokenizer: its reconstructions against the images."""
     from mage_kit.base.files import check_writable, write_json
     from mage_kit.base.progress import Reporter
-    from mage_kit.jobs.image_quality import reconstructed_quality, tokenizer_and_images
+    from mage_kit.evaluation.image_quality import reconstructed_quality, tokenizer_and_images
 
     if source.is_file() and out is None:
         raise MageKitError("--out: none given; of a checkpoint file the result needs a place: name one")
@@ -176,7 +176,7 @@ def audit(
 ) -> None:
     """Is a tokenizer fit for these images? PSNR, SSIM, codes used, the worst images, and a verdict in words."""
     from mage_kit.base.progress import Reporter
-    from mage_kit.jobs.audit import audit_files
+    from mage_kit.evaluation.audit import audit_files
 
     if source.is_file() and out is None:
         raise MageKitError("--out: none given; of a checkpoint file the result needs a place: name one")
@@ -199,7 +199,7 @@ def results(
 ) -> None:
     """Gather what was measured of runs into one table; the paper's figure only beside the same data and protocol."""
     from mage_kit.base.files import write_json
-    from mage_kit.jobs.results import as_json, gather
+    from mage_kit.studies.results import as_json, gather
 
     lines = gather(runs)
     if out is not None and out.exists() and not overwrite:

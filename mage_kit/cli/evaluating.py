@@ -91,8 +91,8 @@ def probe_fast(
     """Linear probe on cached features beside raw pixels and the untrained encoder; without --data over folds of the
     run's own images."""
     from mage_kit.evaluation.probe import probe_run
+    from mage_kit.evaluation.published_probe import keep, of_run, result_file
     from mage_kit.evaluation.representation import probe_fast as measure
-    from mage_kit.jobs.evaluate import keep, of_run, result_file
 
     sources = _sources(source)
     reporter = _start(options.processes if options.data is not None else 1)  # folds are fitted by one
@@ -126,7 +126,7 @@ def probe(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a probe that was interrupted.")] = False,
 ) -> None:
     """Linear probe as published: LARS, 90 epochs of random crops, batch norm (supplement, Table 11)."""
-    from mage_kit.jobs.evaluate import keep, published_probe, result_file
+    from mage_kit.evaluation.published_probe import keep, published_probe, result_file
 
     reporter = _start(options.processes)
     target = result_file(run, "probe", options.overwrite)
@@ -147,8 +147,8 @@ def probe(
 @grouped
 def blocks(run: RunArgument, options: FeatureOptions, baselines: BaselineOption = True) -> None:
     """Linear probe after each block of the encoder, with a plot (paper, Figure 6)."""
+    from mage_kit.evaluation.published_probe import keep, plot, result_file
     from mage_kit.evaluation.representation import blocks as measure
-    from mage_kit.jobs.evaluate import keep, plot, result_file
 
     reporter = _start(options.processes)
     target = result_file(run, "blocks", options.overwrite)
@@ -169,8 +169,8 @@ def knn(
     baselines: BaselineOption = True,
 ) -> None:
     """k-NN classification by cosine similarity."""
+    from mage_kit.evaluation.published_probe import keep, result_file
     from mage_kit.evaluation.representation import neighbours
-    from mage_kit.jobs.evaluate import keep, result_file
 
     sources, counts = _sources(source), _counts("--k", k)
     reporter = _start(options.processes)
@@ -190,8 +190,8 @@ def fewshot(
     baselines: BaselineOption = True,
 ) -> None:
     """Linear classifiers from a few labels, mean and deviation over draws, with a plot (paper, Table 3)."""
+    from mage_kit.evaluation.published_probe import keep, plot, result_file
     from mage_kit.evaluation.representation import shots as measure
-    from mage_kit.jobs.evaluate import keep, plot, result_file
 
     sources, counts = _sources(source), _counts("--shots", shots)
     reporter = _start(options.processes)
@@ -219,8 +219,8 @@ def transfer(
     draws: Annotated[int, typer.Option(min=2, help="Draws of these images.")] = 5,
 ) -> None:
     """Few-shot classification on other data sets, in one table (paper, Figure 5)."""
+    from mage_kit.evaluation.published_probe import keep, result_file
     from mage_kit.evaluation.representation import transfer as measure
-    from mage_kit.jobs.evaluate import keep, result_file
 
     if options.data is not None:
         raise MageKitError("--data: transfer takes its data sets as arguments")
@@ -253,8 +253,8 @@ def accuracy(
 ) -> None:
     """Top-1 and top-5 of a trained or converted classifier on its validation images, or on others; written to
     RUN/eval/accuracy-again.json, since training left accuracy.json."""
-    from mage_kit.jobs.accuracy import accuracy as measure
-    from mage_kit.jobs.evaluate import keep, result_file
+    from mage_kit.evaluation.accuracy import accuracy as measure
+    from mage_kit.evaluation.published_probe import keep, result_file
 
     reporter = _start(processes)
     target = result_file(run, "accuracy-again", overwrite)

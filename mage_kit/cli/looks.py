@@ -56,8 +56,9 @@ def doctor(
     backend: Annotated[str, typer.Option(help="auto, triton, torch or reference: as in a recipe's kernels.")] = "auto",
 ) -> None:
     """Say what this machine has, and for each kernel what would run here and why."""
+    from mage_kernels import survey
+
     from mage_kit.base.machine import machine
-    from mage_kit.jobs.doctor import choices
     from mage_kit.store.folders import best_device
 
     device = best_device()
@@ -65,7 +66,7 @@ def doctor(
     for name, value in machine(device):
         about.add_row(name, escape(value))
     table = Table("operation", "runs as", "why")
-    for choice in choices(device, backend):
+    for choice in survey(device, backend):  # each probed by running it
         table.add_row(choice.operation, choice.implementation, escape(choice.reason))
     console.print(about)
     console.print(table)
@@ -77,7 +78,7 @@ def ls(
     plugin: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
 ) -> None:
     """List components with their parameters, bounds and defaults."""
-    from mage_kit.jobs.listing import component_tables
+    from mage_kit.cli.listing import component_tables
 
     for table in component_tables(family, plugin or []):
         console.print(table)
@@ -94,7 +95,7 @@ def show(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Plot a mask ratio's distribution or a schedule's counts."""
-    from mage_kit.jobs.listing import show_component
+    from mage_kit.cli.listing import show_component
 
     for line in show_component(kind, set_ or [], tokens, steps, plugin or [], out, overwrite):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ def spread_out(count: int | None) -> None:
     import torch
 
     from mage_kit.base.processes import started_by
-    from mage_kit.jobs.launch import run_processes
+    from mage_kit.training.launch import run_processes
 
     if started_by()[0] > 1:
         return

@@ -56,8 +56,8 @@ def tokenize(
     count: ProcessesOption = None,
 ) -> None:
     """Turn images into a token cache; training from it leaves tokenizer and images out of the loop."""
-    from mage_kit.jobs.tokenize import tokenize as run
     from mage_kit.recipes.recipe import Recipe
+    from mage_kit.training.tokenize import tokenize as run
 
     given = [*(set_ or []), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
     loaded = Recipe.load(recipe, given)
@@ -78,9 +78,9 @@ def demo(
 ) -> None:
     """Train on handwritten digits, generate, reconstruct, probe, measure: the whole job in minutes."""
     from mage_kit.base.progress import Reporter
-    from mage_kit.jobs.demo import run_demo
-    from mage_kit.jobs.folders import clear_run
     from mage_kit.recipes import Recipe
+    from mage_kit.store.run_folders import clear_run
+    from mage_kit.studies.demo import run_demo
     from mage_kit.training.check import check
 
     loaded = Recipe.load(_shipped("digits_demo.json"), set_ or [])
@@ -103,7 +103,7 @@ def verify(
 ) -> None:
     """Repeat the first steps of a stored run and compare the curves; exit code 1 if they are not the same."""
     from mage_kit.base.progress import Reporter
-    from mage_kit.jobs.verify import verify as again
+    from mage_kit.training.verify import verify as again
 
     made = again(run or _shipped("reference_digits"), lines, Reporter())
     table = Table("step", "stored loss", "here", "deviation", title=made.about or str(run))
@@ -125,7 +125,7 @@ def compare(
 ) -> None:
     """Train variants of a recipe and print one table: probe, Fréchet distance, loss by mask ratio."""
     from mage_kit.base.progress import Reporter
-    from mage_kit.jobs.compare import compare as run
+    from mage_kit.studies.compare import compare as run
 
     rows = run(recipe, set_ or [], vary, out, Reporter())
     bins = sorted({name for row in rows for name in row["loss_by_ratio"]})

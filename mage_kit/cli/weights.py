@@ -98,7 +98,7 @@ def classify(
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Classify image files: the likeliest classes by number, with their probabilities."""
-    from mage_kit.jobs.classify import classify_files
+    from mage_kit.evaluation.classify_files import classify_files
 
     found = classify_files(source, images, top)
     if json_out:

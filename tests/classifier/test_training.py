@@ -12,12 +12,12 @@ import torch
 import mage_kit as mk
 from mage_kit.base.draws import derive
 from mage_kit.datasets.chosen import few_of_each
-from mage_kit.jobs.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.optim import set_lr
 from mage_kit.training.sources import WeightFolder, fill_encoder
 from mage_kit.training.tasks.mixing import draw_mix
+from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
 from mage_kit.training.validation import measure_accuracy
 from tests.loops import loop_of

@@ -12,7 +12,7 @@ from PIL import Image
 
 import mage_kit as mk
 from mage_kit.evaluation.tokenizer_audit import Audit, psnr, ssim, verdict
-from mage_kit.jobs.results import gather
+from mage_kit.studies.results import gather
 from tests import build
 from tests.evaluation.test_commands import call, folders
 

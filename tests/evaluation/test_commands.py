@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
+from mage_kit.evaluation.published_probe import departures, probe_recipe
 from mage_kit.evaluation.subject import open_subject
-from mage_kit.jobs.evaluate import departures, probe_recipe
-from mage_kit.jobs.results import gather
-from mage_kit.jobs.tokenize import tokenize
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.report import write_report
+from mage_kit.studies.results import gather
+from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
 from tests.test_recipe import RECIPES
 from tests.test_training import small

@@ -28,7 +28,7 @@ from mage_kit.evaluation.generation_metrics import (
     precision_recall,
     read_reference,
 )
-from mage_kit.jobs.image_quality import figure_name, generated_quality, reconstructed_quality
+from mage_kit.evaluation.image_quality import figure_name, generated_quality, reconstructed_quality
 from tests import build
 
 QUIET = Reporter.silent()

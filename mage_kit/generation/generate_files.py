@@ -16,7 +16,7 @@ from mage_kit.base.progress import Reporter
 from mage_kit.generation import Asked, Labels, generate, generation_precision
 from mage_kit.generation.steps import Animation
 from mage_kit.images.pictures import grid_picture
-from mage_kit.jobs.written import save_gif, write_png
+from mage_kit.images.written import save_gif, write_png
 from mage_kit.models.decoding import DecodingChanges
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder

@@ -14,9 +14,9 @@ from mage_kit.base.progress import Reporter
 from mage_kit.base.version import versions
 from mage_kit.datasets.base import fingerprint
 from mage_kit.evaluation.generation_metrics.reference import look_at
+from mage_kit.evaluation.image_quality import tokenizer_and_images
 from mage_kit.evaluation.tokenizer_audit import Audit, audit, verdict
 from mage_kit.images.pictures import labelled_rows, save_picture
-from mage_kit.jobs.image_quality import tokenizer_and_images
 from mage_kit.store.folders import weights_digest
 
 _OWN = frozenset({"audit.json", "worst.png"})

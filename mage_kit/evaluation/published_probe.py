@@ -17,11 +17,11 @@ from mage_kit.evaluation.curves import block_curves, shot_curves
 from mage_kit.evaluation.plots import plot_series
 from mage_kit.evaluation.splits import published_views
 from mage_kit.evaluation.subject import Subject
-from mage_kit.jobs.folders import clear_run
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.store.folders import RECIPE_FILE, require_folder, save, weights_digest
 from mage_kit.store.loading import load
+from mage_kit.store.run_folders import clear_run
 from mage_kit.training.train import train
 
 EVAL = "eval"

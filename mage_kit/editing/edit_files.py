@@ -15,7 +15,7 @@ from mage_kit.editing import Edited, EditOptions
 from mage_kit.generation.steps import Animation
 from mage_kit.images.image_files import open_image
 from mage_kit.images.pictures import side_by_side
-from mage_kit.jobs.written import save_gif, write_png
+from mage_kit.images.written import save_gif, write_png
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder

@@ -13,10 +13,10 @@ from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import extract_features, labels_of
 from mage_kit.evaluation.judgement import Reference, make_reference
 from mage_kit.evaluation.probe import linear_probe
-from mage_kit.jobs.demo import loss_by_ratio, measure_samples
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load
+from mage_kit.studies.demo import loss_by_ratio, measure_samples
 from mage_kit.training.check import check
 from mage_kit.training.train import train
 

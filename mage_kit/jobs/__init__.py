@@ -1,1 +1,0 @@
-"""Jobs: what the command line runs, joining training, generation and evaluation."""
