@@ -26,9 +26,9 @@ from torch import Tensor
 import mage_kit as mk
 from mage_kit.base.files import write_json
 from mage_kit.base.progress import Reporter
-from mage_kit.evaluation.classifier import Classifier, train_classifier
 from mage_kit.evaluation.features import still_images
 from mage_kit.evaluation.judgement import Reference, judge_samples
+from mage_kit.evaluation.small_classifier import Classifier, train_classifier
 from mage_kit.images.pictures import labelled_rows, save_picture
 from mage_kit.store.folders import MODEL_FILE
 

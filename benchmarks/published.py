@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import mage_kit as mk
 from mage_kit.legacy import export_part
-from mage_kit.legacy.mage import CLASS_ROW
+from mage_kit.legacy.mage_layout import CLASS_ROW
 
 
 class PlainAttention(nn.Module):

@@ -26,9 +26,9 @@ import mage_kit as mk
 from mage_kit.base.files import read_json, write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.feature_cache import FeatureCache
+from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.published_probe import keep, plot, published_probe
 from mage_kit.evaluation.representation import blocks, neighbours, probe_fast, shots
-from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.splits import Split, published_views
 from mage_kit.evaluation.subject import FEATURES, Subject
 from mage_kit.report import write_report

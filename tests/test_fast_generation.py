@@ -13,7 +13,8 @@ from mage_kernels.packed import PackedLinear, packing_problem
 
 import mage_kit as mk
 from mage_kit.base.precision import bfloat16_products
-from mage_kit.generation import decoding, generation_precision, prepared
+from mage_kit.generation import generation_precision, prepared
+from mage_kit.generation import loop as decoding
 from mage_kit.generation.sampling import draw_tokens
 from mage_kit.layers.blocks import Linear, SelfAttention
 from tests import build

@@ -72,6 +72,16 @@ def test_nothing_lies_loose() -> None:
     assert loose <= LOOSE, f"{sorted(loose - LOOSE)}: no room"
 
 
+def test_no_two_modules_share_a_name() -> None:
+    """But for what every room has, and a command beside the library that it calls."""
+    places: dict[str, list[Path]] = {}
+    for path in [*(ROOT / "mage_kit").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]:
+        if path.name not in ("__init__.py", "base.py") and path.parent.name != "cli":
+            places.setdefault(path.name, []).append(path.relative_to(ROOT))
+    shared = {name: found for name, found in places.items() if len(found) > 1}
+    assert not shared, shared
+
+
 def test_kernels_know_nothing_of_the_toolkit() -> None:
     for path in (ROOT / "kernels").rglob("*.py"):
         roots = {name.split(".")[0] for name in imports(path)}

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 import mage_kit as mk
 from benchmarks.published import PublishedMage
-from mage_kit.legacy.mage import MageLayout
+from mage_kit.legacy.mage_layout import MageLayout
 from mage_kit.losses import BatchMasks
 from mage_kit.training.optim import clip_gradients
 from tests import build

@@ -31,7 +31,7 @@ class Revising(mk.GumbelConfidence):
 def test_tokens_decoded_before_may_be_masked_again_and_known_ones_never(
     rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mage_kit.generation import decoding
+    from mage_kit.generation import loop as decoding
 
     draw = decoding.draw_tokens
     monkeypatch.setattr(decoding, "draw_tokens",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import mage_kit as mk
 from mage_kit.heads import HeadWires
 from mage_kit.losses import LossWires
-from mage_kit.training.sources import WeightFolder, fill_encoder
 from mage_kit.training.tasks import tokens
+from mage_kit.training.weight_folders import WeightFolder, fill_encoder
 from tests import build
 from tests.test_recipe import RECIPES
 

@@ -19,9 +19,9 @@ from mage_kit.datasets.token_store import CACHE_FILE, read_card, shard_file
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.sources import WeightFolder, fill_tokenizer
 from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
+from mage_kit.training.weight_folders import WeightFolder, fill_tokenizer
 from tests.test_recipe import RECIPES
 from tests.test_training import small
 

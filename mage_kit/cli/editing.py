@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
-from mage_kit.cli.drawing import (
+from mage_kit.cli.decoding_options import (
     DecodingOptions,
     GifOption,
     PrecisionOption,

@@ -14,13 +14,13 @@ from rich.table import Table
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.processes import is_first
 from mage_kit.cli.app import OverwriteOption, RunArgument, SetOption, app, console
-from mage_kit.cli.drawing import Weights, WeightsOption
+from mage_kit.cli.decoding_options import Weights, WeightsOption
 from mage_kit.cli.groups import grouped
 from mage_kit.cli.processes import ProcessesOption, spread_out
 
 if TYPE_CHECKING:
     from mage_kit.base.progress import Reporter
-    from mage_kit.evaluation.sources import FeatureSource
+    from mage_kit.evaluation.feature_sources import FeatureSource
     from mage_kit.evaluation.subject import Subject
 
 evaluate = typer.Typer(
@@ -279,7 +279,7 @@ def _subject(run: Path, options: SubjectOptions, reporter: Reporter) -> Subject:
 
 
 def _sources(given: list[str] | None) -> list[FeatureSource]:
-    from mage_kit.evaluation.sources import FeatureSource
+    from mage_kit.evaluation.feature_sources import FeatureSource
 
     return [FeatureSource.parse(text) for text in dict.fromkeys(given or ["mean"])]
 

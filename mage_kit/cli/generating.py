@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
-from mage_kit.cli.drawing import (
+from mage_kit.cli.decoding_options import (
     DecodingOptions,
     GifOption,
     PrecisionOption,

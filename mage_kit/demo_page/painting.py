@@ -19,7 +19,7 @@ from PIL import Image, ImageChops
 
 from mage_kit.editing import Edited, inpaint
 from mage_kit.generation import Sampler, Step, Watch
-from mage_kit.generation.steps import canvas
+from mage_kit.generation.animation import canvas
 from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
 from mage_kit.selections import GumbelConfidence

@@ -12,7 +12,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import atomic_folder, check_writable, write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.editing import Edited, EditOptions
-from mage_kit.generation.steps import Animation
+from mage_kit.generation.animation import Animation
 from mage_kit.images.image_files import open_image
 from mage_kit.images.pictures import side_by_side
 from mage_kit.images.written import save_gif, write_png

@@ -19,8 +19,8 @@ from mage_kit.base.processes import all_or_none, rank, world
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.datasets.stills import check_broken, still_batches
+from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.kinds import Kind, Precision, compute, model_kinds
-from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.layers.blocks import evaluating
 from mage_kit.models.mage import Mage
 

@@ -29,7 +29,7 @@ from mage_kit.evaluation.generation_metrics import (
     kernel_distance,
     precision_recall,
 )
-from mage_kit.evaluation.generation_metrics.measures import NEIGHBOURS, as_dict
+from mage_kit.evaluation.generation_metrics.distances import NEIGHBOURS, as_dict
 from mage_kit.evaluation.generation_metrics.reference import look_at, view_batches
 from mage_kit.generation import Labels, Sampler, generation_precision, prepared
 from mage_kit.images.transforms import Augment

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mage_kit.base.draws import generator
 from mage_kit.base.progress import Reporter
-from mage_kit.evaluation.classifier import Classifier, Judged, train_classifier
 from mage_kit.evaluation.features import still_images
 from mage_kit.evaluation.frechet import frechet_distance
+from mage_kit.evaluation.small_classifier import Classifier, Judged, train_classifier
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
 

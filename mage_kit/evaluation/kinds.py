@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mage_kit.evaluation.sources import FeatureSource, check_sources, pooled
+from mage_kit.evaluation.feature_sources import FeatureSource, check_sources, pooled
 from mage_kit.models.mage import Mage
 from mage_kit.store.folders import weights_digest
 

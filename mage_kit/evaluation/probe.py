@@ -13,8 +13,8 @@ import numpy as np
 from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets.base import fingerprint
+from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features, extract, extract_features, labels_of, still_images
-from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
 from mage_kit.store.loading import load

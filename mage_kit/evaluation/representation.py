@@ -15,11 +15,11 @@ from typing import Any
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.processes import first_ahead
 from mage_kit.datasets import Dataset
+from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.few_shot import SHOTS, STRENGTH, check_shots, few_shot
 from mage_kit.evaluation.logistic import STRENGTHS, fit_best
 from mage_kit.evaluation.neighbours import NEIGHBOURS, TEMPERATURE, knn_accuracy
-from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.subject import Subject, open_subject
 
 _HEADLINE = 20  # neighbours

@@ -17,9 +17,9 @@ from mage_kit.base.progress import Reporter
 from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset
 from mage_kit.evaluation.feature_cache import FeatureCache
+from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.kinds import Kind, Precision, model_kinds, pixel_kind
-from mage_kit.evaluation.sources import FeatureSource
 from mage_kit.evaluation.splits import Split, folder_split, held_out, own_augment, published_views
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, untrained_like

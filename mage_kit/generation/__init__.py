@@ -1,7 +1,7 @@
 """Generation: iterative decoding from any known tokens."""
 
-from mage_kit.generation.decoding import Decoded, Step, Trace, Watch, decode_step, decode_tokens
 from mage_kit.generation.generate import Generated, Labels, Sampler, check_guidance, chosen_labels, generate, to_images
+from mage_kit.generation.loop import Decoded, Step, Trace, Watch, decode_step, decode_tokens
 from mage_kit.generation.prepared import Asked, generation_precision, prepared
 from mage_kit.generation.straight_through import Relaxed, straight_through
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mage_kit.base.checks import whole
 from mage_kit.base.errors import MageKitError
-from mage_kit.generation.decoding import Step, Trace, Watch, decode_tokens
+from mage_kit.generation.loop import Step, Trace, Watch, decode_tokens
 from mage_kit.generation.prepared import Asked, prepared
 from mage_kit.images.pictures import grid_picture, save_picture
 from mage_kit.layers.condition import Condition, checked_labels, labels_in_turn

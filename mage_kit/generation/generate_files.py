@@ -14,7 +14,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import atomic_folder, check_writable, read_json, write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.generation import Asked, Labels, generate, generation_precision
-from mage_kit.generation.steps import Animation
+from mage_kit.generation.animation import Animation
 from mage_kit.images.pictures import grid_picture
 from mage_kit.images.written import save_gif, write_png
 from mage_kit.models.decoding import DecodingChanges

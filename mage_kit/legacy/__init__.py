@@ -4,7 +4,7 @@ from mage_kit.legacy.exporting import Exported, export_part
 from mage_kit.legacy.importing import Imported, import_checkpoint, import_tokenizer
 from mage_kit.legacy.layout import LayoutError, Options
 from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
-from mage_kit.legacy.mage import TOKENIZER_PREFIX
+from mage_kit.legacy.mage_layout import TOKENIZER_PREFIX
 from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.plain_vit import plain_vit
 

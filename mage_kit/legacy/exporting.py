@@ -16,9 +16,9 @@ from mage_kit.encoders import ENCODERS
 from mage_kit.legacy.forms import Rows
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair
 from mage_kit.legacy.layouts import get_layout
-from mage_kit.legacy.mage import DECODER_HEADS, ENCODER_HEADS
+from mage_kit.legacy.mage_layout import DECODER_HEADS, ENCODER_HEADS
 from mage_kit.legacy.origin import Origin
-from mage_kit.legacy.vqgan import DEFAULT_SIZE
+from mage_kit.legacy.vqgan_layout import DEFAULT_SIZE
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.paddings import PADDINGS, MaskTokenPadding

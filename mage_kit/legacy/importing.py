@@ -16,7 +16,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.version import __version__
 from mage_kit.legacy.layout import Fitted, Layout, LayoutError, Options
 from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
-from mage_kit.legacy.mage import TOKENIZER_PREFIX
+from mage_kit.legacy.mage_layout import TOKENIZER_PREFIX
 from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.source import Source, read_source
 from mage_kit.models.classifier import MageClassifier

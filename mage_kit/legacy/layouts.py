@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from mage_kit.base.errors import MageKitError, nearest
 from mage_kit.legacy.layout import Layout
-from mage_kit.legacy.llamagen import LlamaGenLayout
-from mage_kit.legacy.mage import ClassifierLayout, MageLayout
+from mage_kit.legacy.llamagen_layout import LlamaGenLayout
+from mage_kit.legacy.mage_layout import ClassifierLayout, MageLayout
 from mage_kit.legacy.maskgit_jax import MaskGITLayout
-from mage_kit.legacy.taming import TamingLayout
-from mage_kit.legacy.vqgan import VQGANLayout
+from mage_kit.legacy.taming_layout import TamingLayout
+from mage_kit.legacy.vqgan_layout import VQGANLayout
 
 LAYOUTS: dict[str, Layout] = {
     layout.kind: layout

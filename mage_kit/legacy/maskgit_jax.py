@@ -9,7 +9,7 @@ from torch import nn
 
 from mage_kit.legacy.forms import SAME, Kernel
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair, Shapes
-from mage_kit.legacy.vqgan import DEFAULT_SIZE, channels_of, multipliers_of
+from mage_kit.legacy.vqgan_layout import DEFAULT_SIZE, channels_of, multipliers_of
 from mage_kit.tokenizers import VQGAN
 
 _ROOT = "params/"

@@ -21,7 +21,7 @@ from mage_kit.models.classifier import MageClassifier
 from mage_kit.recipes import Recipe
 from mage_kit.report.charts import confusion_chart
 from mage_kit.report.content import Figure, Part, picture
-from mage_kit.report.stills import still_of
+from mage_kit.report.own_images import still_of
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load_classifier
 from mage_kit.training.folder import learned_classes

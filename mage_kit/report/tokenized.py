@@ -18,7 +18,7 @@ from mage_kit.images.pictures import grid_picture
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.report.charts import codebook_chart
 from mage_kit.report.content import Part, picture, scale_of
-from mage_kit.report.stills import still_of, stills_of
+from mage_kit.report.own_images import still_of, stills_of
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load_tokenizer
 from mage_kit.tokenizers import Tokenizer

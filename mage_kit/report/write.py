@@ -21,13 +21,13 @@ from mage_kit.report import content, views
 from mage_kit.report.charts import classifier_charts, ratio_chart, schedule_chart, training_charts
 from mage_kit.report.classified import predictions
 from mage_kit.report.content import Part
-from mage_kit.report.measures import evaluations
-from mage_kit.report.stills import some_stills, stills_of
+from mage_kit.report.evaluations import evaluations
+from mage_kit.report.own_images import some_stills, stills_of
 from mage_kit.report.tokenized import codebook, tokenizer_parts
 from mage_kit.store.folders import MODEL_FILE, TOKENIZER_FOLDER, best_device, require_folder
 from mage_kit.store.loading import load
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.sources import read_card
+from mage_kit.training.weight_folders import read_card
 
 REPORT_FILE = "report.html"
 _TEMPLATE = Path(__file__).parent / "page.html"

@@ -28,9 +28,9 @@ from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import BatchLayout, spread
 from mage_kit.training.check import build_tasks, check, task_sections
 from mage_kit.training.kernels import kernel_problems
-from mage_kit.training.sources import WeightFolders, fill_encoder, fill_target, fill_tokenizer
 from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Task
 from mage_kit.training.tasks.context import Facts
+from mage_kit.training.weight_folders import WeightFolders, fill_encoder, fill_target, fill_tokenizer
 
 Images = tuple[Dataset, Dataset | None]
 """What is trained on, and what accuracy is measured on."""

@@ -29,9 +29,9 @@ from mage_kit.training.folder import held_by_first
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.resolve import Job, Resolved
 from mage_kit.training.signals import StopSignals
-from mage_kit.training.sources import read_card
 from mage_kit.training.tasks.context import Context
 from mage_kit.training.trained_before import take_trained
+from mage_kit.training.weight_folders import read_card
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -40,9 +40,9 @@ from mage_kit.tokenizers import TOKENS, Tokenizer
 from mage_kit.tokenizers.streams import encode_streams, stream_specs
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.check import check
-from mage_kit.training.sources import WeightFolders, fill_target, fill_tokenizer
 from mage_kit.training.tasks.base import to_float
 from mage_kit.training.tasks.tokens import token_precision
+from mage_kit.training.weight_folders import WeightFolders, fill_target, fill_tokenizer
 
 _VIEWS = 8192  # views a token file, at most: what is lost when the command is killed
 _SHARD = (16, 1024)  # fewest and most images a token file

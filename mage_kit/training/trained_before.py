@@ -12,7 +12,7 @@ from mage_kit.base.files import atomic_folder
 from mage_kit.base.progress import Reporter
 from mage_kit.store.folders import TOKENIZER_FOLDER
 from mage_kit.tokenizers import Tokenizer
-from mage_kit.training.sources import WeightFolder, fill_tokenizer, read_card
+from mage_kit.training.weight_folders import WeightFolder, fill_tokenizer, read_card
 
 
 def take_trained(

@@ -15,11 +15,11 @@ from mage_kit.datasets.chosen import few_of_each
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.optim import set_lr
-from mage_kit.training.sources import WeightFolder, fill_encoder
 from mage_kit.training.tasks.mixing import draw_mix
 from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
 from mage_kit.training.validation import measure_accuracy
+from mage_kit.training.weight_folders import WeightFolder, fill_encoder
 from tests.loops import loop_of
 from tests.reference.plain_classifier import first_adamw_step, plain_logits, plain_loss, plain_targets
 from tests.test_recipe import RECIPES

@@ -17,7 +17,7 @@ from mage_kernels import MaskPlan
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit.generation import decoding
+from mage_kit.generation import loop as decoding
 from mage_kit.layers.embedding import TokenEmbedding
 from mage_kit.models.mage import Mage
 from mage_kit.selections import SelectionStep

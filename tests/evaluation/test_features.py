@@ -18,9 +18,9 @@ import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation import feature_parts
 from mage_kit.evaluation.feature_cache import FeatureCache
+from mage_kit.evaluation.feature_sources import FeatureSource, pooled
 from mage_kit.evaluation.features import Features, extract, extract_features
 from mage_kit.evaluation.kinds import model_kinds
-from mage_kit.evaluation.sources import FeatureSource, pooled
 from mage_kit.evaluation.splits import folder_split, held_out
 from tests import build
 
@@ -106,7 +106,7 @@ def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digi
         "from mage_kit.evaluation import feature_cache, feature_parts\n"
         "from mage_kit.evaluation.features import extract\n"
         "from mage_kit.evaluation.kinds import model_kinds, pixel_kind\n"
-        "from mage_kit.evaluation.sources import FeatureSource\n"
+        "from mage_kit.evaluation.feature_sources import FeatureSource\n"
         "torch.set_num_threads(1)\n"
         "processes.start(torch.device('cpu'))\n"
         "data = mk.Digits(image_size=(32, 32), channels=1, part='held_out')\n"

@@ -60,7 +60,7 @@ def test_a_converted_tokenizer_serves_a_recipe(tmp_path: Path) -> None:
     """`tokenizer.weights` takes the folder, whatever the recipe says of the tokenizer's training."""
     pytest.importorskip("lightning_fabric")
     from mage_kit.store.convert import convert
-    from mage_kit.training.sources import WeightFolder, fill_tokenizer
+    from mage_kit.training.weight_folders import WeightFolder, fill_tokenizer
 
     convert(DATA / "maskgit_jax" / "maskgit_tokenizer_mini.msgpack", tmp_path / "tokenizer", image_size=(64, 64))
     stated = mk.TOKENIZERS.describe(mk.load_tokenizer(tmp_path / "tokenizer"), weights=str(tmp_path / "tokenizer"))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit.generation.decoding import decode_step
+from mage_kit.generation.loop import decode_step
 from mage_kit.models.decoding import Decoding
 from mage_kit.selections import SelectionStep
 from tests.parity.recording import Recording, recording

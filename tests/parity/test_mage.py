@@ -8,7 +8,7 @@ from mage_kernels import full_plan
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit.legacy.mage import MageLayout
+from mage_kit.legacy.mage_layout import MageLayout
 from mage_kit.losses import BatchMasks
 from tests.parity.recording import CLOSE, Recording, distance, recording
 

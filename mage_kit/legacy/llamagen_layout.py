@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from mage_kit.legacy.layout import Layout, Options, Pair, Shapes, one_to_one
-from mage_kit.legacy.taming import attentive_sizes
+from mage_kit.legacy.taming_layout import attentive_sizes
 from mage_kit.tokenizers import LlamaGenVQ
 
 

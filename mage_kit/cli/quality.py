@@ -14,7 +14,7 @@ from rich.table import Table
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.processes import is_first
 from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
-from mage_kit.cli.drawing import DecodingOptions, SeedOption, Weights, WeightsOption
+from mage_kit.cli.decoding_options import DecodingOptions, SeedOption, Weights, WeightsOption
 from mage_kit.cli.evaluating import evaluate
 from mage_kit.cli.groups import grouped
 from mage_kit.cli.processes import ProcessesOption, spread_out

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from mage_kit.legacy.layout import Layout, Options, Shapes
-from mage_kit.legacy.vqgan import conv_sizes
+from mage_kit.legacy.vqgan_layout import conv_sizes
 from mage_kit.tokenizers import TamingVQGAN
 
 

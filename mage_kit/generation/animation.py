@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mage_kit.generation.decoding import Step
 from mage_kit.generation.generate import to_images
+from mage_kit.generation.loop import Step
 from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
 

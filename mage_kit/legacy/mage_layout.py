@@ -17,7 +17,7 @@ from mage_kit.decoders import ViTDecoder
 from mage_kit.encoders import ViTEncoder
 from mage_kit.legacy.forms import Batched, Rows
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair, Shapes, one_to_one
-from mage_kit.legacy.vqgan import VQGANLayout
+from mage_kit.legacy.vqgan_layout import VQGANLayout
 from mage_kit.losses import MaskedCrossEntropy
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
