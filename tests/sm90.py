@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import triton
-from mage_kernels.triton_kernels import decode, embed, pad
+from mage_kernels.triton import embed, pad, remask, sample
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -56,14 +56,14 @@ def cases(number: str) -> dict[str, tuple[Any, dict[str, str], dict[str, Any]]]:
             {"grad": number, "out": SINGLE, "B": INT, "N": INT, "E": INT},
             {"BLOCK_E": 128},
         ),
-        "decode.sample": (
-            decode.sample,
+        "sample.sample": (
+            sample.sample,
             {"logits": number, "masked": "*u8", "uniform": "*fp64", "ids": INDEX, "log_p": SINGLE, "V": INT,
              "stride": INT},
             {"BLOCK_V": 1024},
         ),
-        "decode.remask": (
-            decode.remask,
+        "remask.ranks": (
+            remask.ranks,
             {"score": SINGLE, "masked": "*u8", "count": INDEX, "out": "*u8", "L": INT},
             {"BLOCK_L": 256, "CHUNK": 32},
         ),

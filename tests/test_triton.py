@@ -226,7 +226,10 @@ def test_remask_agrees_with_the_reference(scores: str, length: int) -> None:
 
 
 def operator_calls() -> list[tuple[Any, tuple[Any, ...]]]:
-    from mage_kernels import operators
+    from mage_kernels.triton import embed as embed_op
+    from mage_kernels.triton import pad as pad_op
+    from mage_kernels.triton import remask as remask_op
+    from mage_kernels.triton import sample as sample_op
 
     given = {name: value.to(DEVICE) for name, value in parts((2, 9, 16)).items()}
     wide = {name: value.float() for name, value in given.items() if value.is_floating_point()}
@@ -235,12 +238,12 @@ def operator_calls() -> list[tuple[Any, tuple[Any, ...]]]:
     masked = torch.ones(2, 3, dtype=torch.bool, device=DEVICE)
     embed = (given["rows"], given["kept"], leaves["table"], leaves["positions"])
     return [
-        (operators.embed_kept, (*embed, leaves["weight"], leaves["bias"], 1e-6, 7)),
-        (operators.embed_kept, (*embed, None, None, 0.0, -1)),
-        (operators.pad_tokens, (leaves["latents"], given["slot"], leaves["positions"], leaves["fill"])),
-        (operators.pad_tokens, (leaves["latents"], given["slot"], leaves["positions"], None)),
-        (operators.sample_tokens, (logits, uniform, masked)),
-        (operators.remask, (uniform, masked, torch.tensor([1, 2], device=DEVICE))),
+        (embed_op.embed_kept, (*embed, leaves["weight"], leaves["bias"], 1e-6, 7)),
+        (embed_op.embed_kept, (*embed, None, None, 0.0, -1)),
+        (pad_op.pad_tokens, (leaves["latents"], given["slot"], leaves["positions"], leaves["fill"])),
+        (pad_op.pad_tokens, (leaves["latents"], given["slot"], leaves["positions"], None)),
+        (sample_op.sample_tokens, (logits, uniform, masked)),
+        (remask_op.remask, (uniform, masked, torch.tensor([1, 2], device=DEVICE))),
     ]
 
 
@@ -280,7 +283,7 @@ def test_every_kernel_compiles_for_sm_90() -> None:
     assert done.returncode == 0, done.stderr
     vectors = json.loads(done.stdout.splitlines()[-1])
     assert len(vectors) == 16
-    assert {name for name, count in vectors.items() if count == 0} <= {"decode.remask bf16", "decode.remask fp32"}
+    assert {name for name, count in vectors.items() if count == 0} <= {"remask.ranks bf16", "remask.ranks fp32"}
 
 
 # -- which one runs --------------------------------------------------------------------------------------------
@@ -288,11 +291,11 @@ def test_every_kernel_compiles_for_sm_90() -> None:
 
 def test_which_path_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for by name, Triton's operator is called and no other; `auto` on a CPU calls none, and says why."""
-    from mage_kernels import operators
+    from mage_kernels.triton import remask as remask_op
 
     called = []
-    original = operators.remask
-    monkeypatch.setattr(operators, "remask", lambda *given: called.append(1) or original(*given))
+    original = remask_op.remask
+    monkeypatch.setattr(remask_op, "remask", lambda *given: called.append(1) or original(*given))
     monkeypatch.setattr(backends, "_chosen", {})
     score = torch.rand(1, 4, device=DEVICE)
     arguments = (score, score >= 0, torch.tensor([2], device=DEVICE))

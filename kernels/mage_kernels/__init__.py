@@ -3,11 +3,14 @@
 from mage_kernels.attention import AttentionChoice, attention, choose_attention
 from mage_kernels.backend import Backend, Choice, choose
 from mage_kernels.dropout import dropout
-from mage_kernels.gumbel_topk import gumbel, remask, sample_tokens
 from mage_kernels.host_memory import keep_freed_memory
+from mage_kernels.ops.drop import drop_tokens
+from mage_kernels.ops.embed import embed_kept
+from mage_kernels.ops.pad import pad_tokens
+from mage_kernels.ops.remask import remask
+from mage_kernels.ops.sample import gumbel, sample_tokens
 from mage_kernels.plan import MaskPlan, full_plan, make_plan
 from mage_kernels.survey import survey
-from mage_kernels.token_drop import drop_tokens, embed_kept, pad_tokens
 
 __all__ = [
     "AttentionChoice",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from mage_kernels import gumbel_topk, token_drop
 from mage_kernels.attention import choose_attention, generation_form
 from mage_kernels.backend import Choice, choose, triton_problem
+from mage_kernels.ops import embed, pad, remask, sample
 from mage_kernels.packed import packing_problem
 
 _WIDTH = 768
@@ -24,7 +24,12 @@ def survey(device: torch.device, asked: str = "auto") -> list[Choice]:
         ValueError: If a backend is unknown, or asked for by name and cannot run here.
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    probes = {**token_drop.PROBES, **gumbel_topk.PROBES}
+    probes = {
+        "embed_kept": embed.probe,
+        "pad_tokens": pad.probe,
+        "sample_tokens": sample.probe,
+        "remask": remask.probe,
+    }
     rows = [choose(name, asked, device, dtype, _WIDTH, probe) for name, probe in probes.items()]
     for kind in dict.fromkeys((dtype, torch.bfloat16)):
         training = choose_attention(asked, device, kind, _SHAPE, 0.1)

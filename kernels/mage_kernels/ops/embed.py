@@ -1,0 +1,94 @@
+"""Token drop and embedding in one: table row + position of the kept positions alone, and the input norm.
+
+Three forms: `triton` in one launch, `torch` by gathering, `reference` by computing everything and choosing after. The
+LayerNorm works a token at a time, so gathering before it is exact and costs half.
+
+Legend: B images, N = 1 + L positions (class first), S = 1 + kept tokens, D encoder width, R rows of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mage_kernels.backend import Backend, choose
+
+Norm = tuple[Tensor, Tensor, float]
+"""Weight, bias and eps of a LayerNorm."""
+
+
+def embed_kept(
+    rows_BN: Tensor,
+    kept_BS: Tensor,
+    table_RD: Tensor,
+    positions_ND: Tensor,
+    norm: Norm | None = None,
+    *,
+    hot_row: int = -1,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Embed the kept positions of a batch of table rows: table row + position (+ LayerNorm).
+
+    Args:
+        rows_BN: int64 row of the table for every position (codes, mask row, class row).
+        kept_BS: int64 kept positions, class first.
+        table_RD: The table, codes and special rows.
+        positions_ND: One vector a position.
+        norm: LayerNorm's weight, bias and eps, or None.
+        hot_row: The row that most tokens share (the mask row): its gradient is summed apart; -1 for none.
+        backend: Which implementation runs.
+
+    Returns:
+        (B, S, D) in the table's dtype.
+
+    Raises:
+        ValueError: If the backend is unknown or cannot run here.
+    """
+    choice = choose("embed_kept", backend, table_RD.device, table_RD.dtype, table_RD.shape[1], probe)
+    return _FORMS[choice.implementation](rows_BN, kept_BS, table_RD, positions_ND, norm, hot_row)
+
+
+def _torch(rows: Tensor, kept: Tensor, table: Tensor, positions: Tensor, norm: Norm | None, _: int) -> Tensor:
+    embedded_BSD = F.embedding(rows.gather(1, kept), table) + F.embedding(kept, positions)
+    return _normed(embedded_BSD, norm)
+
+
+def _reference(rows: Tensor, kept: Tensor, table: Tensor, positions: Tensor, norm: Norm | None, _: int) -> Tensor:
+    whole_BND = _normed(table[rows] + positions, norm)
+    return torch.stack([image[places] for image, places in zip(whole_BND, kept, strict=True)])
+
+
+def _triton(rows: Tensor, kept: Tensor, table: Tensor, positions: Tensor, norm: Norm | None, hot_row: int) -> Tensor:
+    from mage_kernels.triton import embed as launched
+
+    weight, bias, eps = (None, None, 0.0) if norm is None else norm
+    out: Tensor = launched.embed_kept(rows, kept, table, positions, weight, bias, eps, hot_row)[0]
+    return out
+
+
+def _normed(embedded: Tensor, norm: Norm | None) -> Tensor:
+    if norm is None:
+        return embedded
+    weight_D, bias_D, eps = norm
+    return F.layer_norm(embedded, (embedded.shape[-1],), weight_D, bias_D, eps)
+
+
+def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> None:
+    table, positions, weight, bias = (
+        torch.ones(size, dtype=dtype, device=device, requires_grad=True)
+        for size in ((3, width), (4, width), (width,), (width,))
+    )
+    rows, kept = (torch.zeros(1, size, dtype=torch.int64, device=device) for size in (4, 2))
+    kept[0, 1] = 2
+    with torch.enable_grad():
+        _FORMS[implementation](rows, kept, table, positions, (weight, bias, 1e-6), 0).sum().backward()
+
+
+_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Norm | None, int], Tensor]] = {
+    "triton": _triton,
+    "torch": _torch,
+    "reference": _reference,
+}

@@ -1,0 +1,1 @@
+"""Triton, one operation a file: kernel, launch as a torch operator, shapes for tracing, gradient, FLOP formula."""

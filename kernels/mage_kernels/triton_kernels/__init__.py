@@ -1,1 +1,0 @@
-"""The Triton kernels themselves: Triton's language, no Python types. Launched by `mage_kernels.operators`."""
