@@ -45,7 +45,7 @@ def agreements(device: torch.device, fresh: bool = False) -> dict[str, float]:
             save_tokenizer(tokenizer, folder, overwrite=True)
             note = f"mean squared error {error:.4f} after {STEPS} steps, {time.monotonic() - start:.0f} s"
         tokenizer, others = load_tokenizer(folder).to(device), others.to(device)
-        found[name] = token_agreement(tokenizer, others)
+        found[name] = token_agreement(lambda part, own=tokenizer: {"tokens": own.encode(part)}, others)
         codes, length = len(tokenizer.encode(others).unique()), tokenizer.spec.grid.size
         print(
             f"{name}: {found[name]:.2%} of {len(others)} x {length} ids agree, {codes} codes in use ({note})",
@@ -87,7 +87,10 @@ def photographs() -> tuple[str, mk.Tokenizer, Tensor, Tensor]:
     images, others = (torch.stack(crops[part]).permute(0, 3, 1, 2) for part in (True, False))
     torch.manual_seed(0)
     tokenizer = mk.VQGAN(
-        image_size=(CROP, CROP), base_channels=32, multipliers=(1, 1, 2, 2, 4), codebook_size=512, codebook_dim=64
+        image_size=(CROP, CROP),
+        base_channels=32,
+        multipliers=(1, 1, 2, 2, 4),
+        quantizer=mk.EMACodebook(codes=512, width=64),
     )
     return "photographs", tokenizer, as_float(images), as_float(others)
 

@@ -41,8 +41,8 @@ def recipe(folder: Path) -> mk.Recipe:
         },
         "tokenizer": {
             "kind": "vqgan", "image_size": [SIDE, SIDE], "channels": 3, "base_channels": 16,
-            "multipliers": [1, 2, 2, 4, 8], "res_blocks": 1, "middle_blocks": 2, "norm_groups": 8, "codebook_size": 512,
-            "codebook_dim": 64,
+            "multipliers": [1, 2, 2, 4, 8], "res_blocks": 1, "middle_blocks": 2, "norm_groups": 8,
+            "quantizer": {"kind": "ema", "codes": 512, "width": 64},
         },
         "tokenizer_training": {
             "kind": "reconstruct", "steps": 900, "batch": 8, "lr": 0.001, "warmup_steps": 30, "checkpoint_every": 200,

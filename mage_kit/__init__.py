@@ -24,7 +24,7 @@ from mage_kit.heads import HEADS, CodeHead, Head, ValueHead
 from mage_kit.images.randaugment import RandAugment
 from mage_kit.images.transforms import Augment
 from mage_kit.layers.condition import Condition
-from mage_kit.layers.embedding import EmbeddingConfig
+from mage_kit.layers.embedding import EmbeddingConfig, TokenEmbedding
 from mage_kit.layers.predictions import Drawn, DrawRule, LossRows, PassCost, Predictions
 from mage_kit.losses import (
     LOSSES,
@@ -48,6 +48,7 @@ from mage_kit.mask_ratios import (
 )
 from mage_kit.models import PRESETS, Decoding, Guidance, Mage, MageClassifier, Weighted
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
+from mage_kit.quantizers import QUANTIZERS, EMACodebook, GradientCodebook, Quantized, Quantizer
 from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.report import write_report
 from mage_kit.schedules import (
@@ -74,12 +75,31 @@ from mage_kit.store.convert import convert
 from mage_kit.store.export import export
 from mage_kit.store.folders import save, save_tokenizer
 from mage_kit.store.loading import load, load_classifier, load_tokenizer
-from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, Patches, TamingVQGAN, Tokenizer
+from mage_kit.tokenizers import (
+    TOKENIZERS,
+    VQGAN,
+    CodebookTokenizer,
+    LlamaGenVQ,
+    Patches,
+    TamingVQGAN,
+    Tokenizer,
+    TokenizerLosses,
+)
 from mage_kit.training.batches import Batch
 from mage_kit.training.check import check
 from mage_kit.training.events import CheckpointEvent, EndEvent, LogEvent, StepEvent
 from mage_kit.training.players import Player, Rate, adamw
-from mage_kit.training.tasks import TASKS, Facts, Masked, Reconstruct, Task, TrainingStep
+from mage_kit.training.tasks import (
+    TASKS,
+    Classify,
+    Context,
+    Contrast,
+    Facts,
+    Masked,
+    Reconstruct,
+    Task,
+    TrainingStep,
+)
 from mage_kit.training.train import train
 
 __all__ = [
@@ -92,6 +112,7 @@ __all__ = [
     "MASK_RATIOS",
     "PADDINGS",
     "PRESETS",
+    "QUANTIZERS",
     "SCHEDULES",
     "SELECTIONS",
     "TASKS",
@@ -105,9 +126,12 @@ __all__ = [
     "CheckpointEvent",
     "ClassTokenPadding",
     "ClassViTDecoder",
+    "Classify",
     "CodeHead",
     "CodebookTokenizer",
     "Condition",
+    "Context",
+    "Contrast",
     "CosineRatio",
     "CosineSchedule",
     "Dataset",
@@ -117,6 +141,7 @@ __all__ = [
     "Digits",
     "DrawRule",
     "Drawn",
+    "EMACodebook",
     "Edited",
     "EmbeddingConfig",
     "Encoder",
@@ -126,6 +151,7 @@ __all__ = [
     "FixedRatio",
     "Fraction",
     "Generated",
+    "GradientCodebook",
     "Guidance",
     "GumbelConfidence",
     "Halton",
@@ -164,6 +190,8 @@ __all__ = [
     "Predictions",
     "Probability",
     "Purity",
+    "Quantized",
+    "Quantizer",
     "RandAugment",
     "RandomSelection",
     "Rate",
@@ -181,9 +209,11 @@ __all__ = [
     "StepEvent",
     "TamingVQGAN",
     "Task",
+    "TokenEmbedding",
     "TokenGrid",
     "TokenSpec",
     "Tokenizer",
+    "TokenizerLosses",
     "Trace",
     "TrainingStep",
     "TruncatedNormalRatio",

@@ -10,7 +10,10 @@ import re
 from typing import Any
 
 import triton
-from mage_kernels.triton import embed, pad, remask, sample
+from mage_kernels.triton import embed_kernel as embed
+from mage_kernels.triton import pad_kernel as pad
+from mage_kernels.triton import remask_kernel as remask
+from mage_kernels.triton import sample_kernel as sample
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -101,7 +101,7 @@ def test_ratios_are_of_medians() -> None:
 
 SMALL = (
     "tokenizer.base_channels=32",
-    "tokenizer.codebook_size=32",
+    "tokenizer.quantizer.codes=32",
     "tokenizer.res_blocks=1",
     "tokenizer.multipliers=[1, 1, 2, 2, 2]",
     'model.encoder={"kind": "vit", "dim": 32, "depth": 1, "heads": 2, "dropout": 0.1}',

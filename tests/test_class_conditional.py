@@ -134,7 +134,9 @@ def test_what_does_not_fit_is_told_before_there_is_a_folder(before: Path, tmp_pa
 
 
 def test_guidance_needs_a_decoder_that_is_told_the_class() -> None:
-    with pytest.raises(mk.RecipeError, match=r"\$.model.generation.guidance and \$.model.decoder: guidance needs"):
+    with pytest.raises(
+        mk.RecipeError, match=r"\$.model.generation.guidance and \$.model: guidance: given, but ViTDecoder takes no"
+    ):
         mk.check(small('model.generation.guidance={"scale": 2.0}'))
 
 

@@ -15,6 +15,7 @@ FAMILIES = (
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("base",),
     ("images", "layers"),
+    ("quantizers",),
     FAMILIES,
     ("models",),
     ("recipes",),

@@ -118,7 +118,7 @@ def test_the_gate_has_images_on_both_sides(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_tokenizer_trains_the_same_on_two_processes(tmp_path: Path) -> None:
     """Codebook means, first placement and restarts are those of the joined batch."""
-    recipe = small("tokenizer_training.batch=16", "tokenizer_training.steps=100", "tokenizer.restart=0.5")
+    recipe = small("tokenizer_training.batch=16", "tokenizer_training.steps=100", "tokenizer.quantizer.restart=0.5")
     close(run("tokenizer", recipe, tmp_path, 1), run("tokenizer", recipe, tmp_path, 2), 2e-3)
 
 

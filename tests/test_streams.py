@@ -60,17 +60,40 @@ def test_each_tokenizer_sees_the_images_once(monkeypatch: pytest.MonkeyPatch) ->
     model(streams(model), *_masks(model)).terms[0].total.backward()
 
 
-def test_the_tokenizer_that_bfloat16_changes_most_decides_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the streams that are read; where one of them is of values, all are computed in float32."""
+def test_the_stream_that_bfloat16_changes_most_decides_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that are read, all ids of a token counting as one; where one is of values, all are in float32."""
     model, images = two(), mk.Recipe.load(RECIPES / "digits_demo.json").build_dataset()
-    shares = {id(model.tokenizer): 1.0, id(model.targets["other"]): 0.97}
     monkeypatch.setattr(tokens, "bfloat16_products", lambda device: True)
-    monkeypatch.setattr(tokens, "token_agreement", lambda tokenizer, images: shares[id(tokenizer)])
-    decide = partial(tokens.token_decision, images=images, device=torch.device("cpu"), precision="auto")
-    assert decide(model).value == "float32" and "97.0%" in decide(model).reason
-    shares[id(model.targets["other"])] = 0.99
-    assert decide(model).value == "bfloat16"
+    encode = mk.VQGAN.encode_streams
+    spoilt = {"tokens": 0.0, "other": 0.03}
+
+    def changed(self: mk.VQGAN, pictures: Tensor, names: Any) -> dict[str, Tensor]:
+        made = encode(self, pictures, names)
+        if torch.is_autocast_enabled("cpu"):
+            flat = made["tokens"].flatten()
+            flat[: round(spoilt["tokens" if self is model.tokenizer else "other"] * len(flat))] += 1
+            made["tokens"] = flat.view_as(made["tokens"])
+        return made
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=False):  # both passes give the same ids but for what is spoilt
+        monkeypatch.setattr(mk.VQGAN, "encode_streams", changed)
+        monkeypatch.setattr(mk.VQGAN, "features", lambda self, x: x.new_ones(len(x), 16, 4))
+        decide = partial(tokens.token_decision, images=images, device=torch.device("cpu"), precision="auto")
+        assert decide(model).value == "float32" and "97.0%" in decide(model).reason
+        spoilt["other"] = 0.01
+        assert decide(model).value == "bfloat16"
+        spoilt["other"], unread = 0.5, two(losses=[mk.MaskedCrossEntropy()])
+        model = unread
+        assert decide(unread).value == "bfloat16", "a target that no loss predicts has no say"
     assert decide(two("features", "tokens")).value == "float32"
+
+
+def test_agreement_counts_tokens_and_not_their_ids() -> None:
+    exact = torch.zeros(1, 4, 2, dtype=torch.int64)
+    fast = exact.clone()
+    fast[0, 0, 0] = fast[0, 1, 1] = 1
+    answers = iter([fast, exact])
+    assert tokens.token_agreement(lambda images: {"tokens": next(answers)}, torch.zeros(1, 1, 2, 2)) == 0.5
 
 
 def _masks(model: mk.Mage, ratio_B: Tensor = HALF) -> tuple[Any, mk.BatchMasks]:

@@ -27,7 +27,7 @@ from tests.test_recipe import RECIPES, digits
 
 SMALL = [
     "tokenizer.base_channels=8",
-    "tokenizer.codebook_size=32",
+    "tokenizer.quantizer.codes=32",
     'model.encoder={"kind": "vit", "dim": 32, "depth": 2, "heads": 2, "dropout": 0.1}',
     'model.decoder={"kind": "vit", "dim": 32, "depth": 1, "heads": 2, "dropout": 0.1}',
     "tokenizer_training.steps=20",
@@ -121,13 +121,13 @@ def test_a_trained_tokenizer_is_reused_where_its_fingerprint_matches(
     a, b = (load_file(folder / "tokenizer" / "tokenizer.safetensors") for folder in (unbroken, other))
     assert all(torch.equal(a[name], b[name]) for name in a)
     third = unbroken.parent / "third"
-    train(small("tokenizer.commitment=0.1", "training.epochs=0.2"), third)
+    train(small("tokenizer.quantizer.commitment=0.1", "training.epochs=0.2"), third)
     assert (third / "checkpoints" / "tokenizer").exists(), "another tokenizer must not be reused"
     fourth = unbroken.parent / "fourth"
     train(small(f'tokenizer.weights="{unbroken}"', "training.epochs=0.2", "tokenizer_training=null"), fourth)
     assert mk.load(fourth).tokenizer.spec == mk.load(unbroken).tokenizer.spec
-    with pytest.raises(mk.RecipeError, match=r"\$\.tokenizer\.codebook_size: 64, the trained one has 32"):
-        train(small(f'tokenizer.weights="{unbroken}"', "tokenizer.codebook_size=64"), unbroken.parent / "fifth")
+    with pytest.raises(mk.RecipeError, match=r"\$\.tokenizer\.quantizer\.codes: 64, the trained one has 32"):
+        train(small(f'tokenizer.weights="{unbroken}"', "tokenizer.quantizer.codes=64"), unbroken.parent / "fifth")
 
 
 def test_workers_change_nothing() -> None:
@@ -189,7 +189,8 @@ def test_ratio_groups_follow_the_global_batch() -> None:
         ["model.mask_ratio.high=0.6", "data.augment.views=2",
          'model.losses=[{"kind": "masked_cross_entropy", "weight": 1.0},'
          ' {"kind": "info_nce", "weight": 0.1, "hidden": 32, "output": 16}]'],
-        ['tokenizer.codebook="gradient"', "data.augment.flip=0.5", "tokenizer.channels=3"],
+        ['tokenizer.quantizer={"kind": "gradient", "codes": 32, "width": 16}', "data.augment.flip=0.5",
+         "tokenizer.channels=3"],
     ],
     ids=["maskgit", "mae", "mage_c", "gradient-codebook-rgb"],
 )  # fmt: skip

@@ -226,10 +226,10 @@ def test_remask_agrees_with_the_reference(scores: str, length: int) -> None:
 
 
 def operator_calls() -> list[tuple[Any, tuple[Any, ...]]]:
-    from mage_kernels.triton import embed as embed_op
-    from mage_kernels.triton import pad as pad_op
-    from mage_kernels.triton import remask as remask_op
-    from mage_kernels.triton import sample as sample_op
+    from mage_kernels.triton import embed_kernel as embed_op
+    from mage_kernels.triton import pad_kernel as pad_op
+    from mage_kernels.triton import remask_kernel as remask_op
+    from mage_kernels.triton import sample_kernel as sample_op
 
     given = {name: value.to(DEVICE) for name, value in parts((2, 9, 16)).items()}
     wide = {name: value.float() for name, value in given.items() if value.is_floating_point()}
@@ -291,7 +291,7 @@ def test_every_kernel_compiles_for_sm_90() -> None:
 
 def test_which_path_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for by name, Triton's operator is called and no other; `auto` on a CPU calls none, and says why."""
-    from mage_kernels.triton import remask as remask_op
+    from mage_kernels.triton import remask_kernel as remask_op
 
     called = []
     original = remask_op.remask

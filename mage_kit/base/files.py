@@ -142,14 +142,25 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file whole or not at all."""
+    """Write a safetensors file whole or not at all; tensors that share memory are written each by itself."""
     with atomic(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(_apart(tensors), temporary, metadata=metadata)
         except SafetensorError as error:
             full = "No space left" in str(error) or "File too large" in str(error)
             code = errno.ENOSPC if full else errno.EIO
             raise OSError(code, "no room to write it" if full else str(error), str(path)) from None
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of what lies in memory that another tensor lies in too; the format has no room for tied weights."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

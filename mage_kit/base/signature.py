@@ -1,6 +1,7 @@
 """What a component declares: its typed keyword-only signature becomes a strict pydantic model, its docstring the prose.
 
-What stands before `*` in `__init__` is wired by the model; what stands after it is configuration.
+What stands before `*` in `__init__` is wired by the model; what stands after it is configuration, and `**shared` the
+keywords of the class above.
 """
 
 from __future__ import annotations
@@ -65,19 +66,14 @@ def read_component(cls: type[Any], kind: str, registry: Family) -> Entry[Any]:
         raise RegistrationError(f"{where}: must derive from {registry.base.__name__}")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise RegistrationError(f"{where}: leaves {', '.join(missing)} of {registry.base.__name__} unwritten")
-    own = _has_own_init(cls, registry.base)
-    hints = get_type_hints(cls.__init__, include_extras=True) if own else {}
-    prose = _argument_prose(cls)
+    prose = _argument_prose(cls, registry.base)
     wires: list[str] = []
     fields: dict[str, Any] = {"kind": (Literal[kind], Field(description=f"Selects {cls.__name__}."))}
-    parameters = list(inspect.signature(cls.__init__).parameters.items())[1:] if own else []
-    for name, parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise RegistrationError(f"{where}: *args and **kwargs hide the schema; name every parameter")
-        if name not in hints:
+    for name, (parameter, hint) in _parameters(cls, registry.base, where).items():
+        if hint is parameter.empty:
             raise RegistrationError(f"{where}: parameter '{name}' has no type")
         if parameter.kind is parameter.KEYWORD_ONLY:
-            fields[name] = _field(where, name, hints[name], parameter, prose, registry)
+            fields[name] = _field(where, name, hint, parameter, prose, registry)
         else:
             _check_wire(where, name, registry)
             wires.append(name)
@@ -87,10 +83,34 @@ def read_component(cls: type[Any], kind: str, registry: Family) -> Entry[Any]:
     return Entry(kind, cls, tuple(wires), config, summary)
 
 
-def _has_own_init(cls: type[Any], base: type[Any]) -> bool:
-    """True if `__init__` comes from the family; object's and torch's own declare no parameters."""
-    owner = next(part for part in cls.__mro__ if "__init__" in vars(part))
-    return issubclass(owner, base)
+def _parameters(cls: type[Any], base: type[Any], where: str) -> dict[str, tuple[inspect.Parameter, Any]]:
+    """Parameters of a component by name, with their types: its own, and where it takes `**` those it passes on.
+
+    `**shared` stands for the keywords of the next class above it that has an `__init__`: they are written once, and a
+    subclass may give one another default by naming it. Object's and torch's own `__init__` declare none.
+    """
+    owners = [part for part in cls.__mro__ if "__init__" in vars(part)]
+    found: dict[str, tuple[inspect.Parameter, Any]] = {}
+    for place, owner in enumerate(owners):
+        if not issubclass(owner, base):
+            break
+        init = vars(owner)["__init__"]
+        hints = get_type_hints(init, include_extras=True)
+        own = list(inspect.signature(init).parameters.items())[1:]
+        passes_on = any(parameter.kind is parameter.VAR_KEYWORD for _, parameter in own)
+        above = owners[place + 1] if place + 1 < len(owners) else object
+        hidden = passes_on and not issubclass(above, base)
+        if hidden or any(parameter.kind is parameter.VAR_POSITIONAL for _, parameter in own):
+            raise RegistrationError(f"{where}: *args and **kwargs hide the schema; name every parameter")
+        mine = {
+            name: (parameter, hints.get(name, parameter.empty))
+            for name, parameter in own
+            if parameter.kind is not parameter.VAR_KEYWORD and (not place or parameter.kind is parameter.KEYWORD_ONLY)
+        }
+        found = {**mine, **found}  # what all share comes first
+        if not passes_on:
+            break
+    return found
 
 
 def _check_wire(where: str, name: str, registry: Family) -> None:
@@ -137,17 +157,22 @@ def _is_model(hint: Any) -> bool:
     return any(isinstance(part, type) and issubclass(part, BaseModel) for part in parts)
 
 
-def _argument_prose(cls: type[Any]) -> dict[str, str] | None:
-    """Lines of the docstring's Args section by parameter; None where docstrings are stripped (python -OO)."""
-    text = inspect.getdoc(cls) if cls.__doc__ else None
-    if text is None:
+def _argument_prose(cls: type[Any], base: type[Any]) -> dict[str, str] | None:
+    """Lines of the Args sections by parameter, a class's own before those above it; None where docstrings are stripped
+    (python -OO)."""
+    if not cls.__doc__:
         return None if not __debug__ or __doc__ is None else {}
+    prose: dict[str, str] = {}
+    for part in reversed([part for part in cls.__mro__ if issubclass(part, base) and part.__doc__]):
+        prose |= _argument_lines(inspect.cleandoc(part.__doc__ or ""))
+    return prose
+
+
+def _argument_lines(text: str) -> dict[str, str]:
     match = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
-    if match is None:
-        return {}
     prose: dict[str, str] = {}
     name = ""
-    for line in match.group(1).splitlines():
+    for line in match.group(1).splitlines() if match else ():
         start = re.match(r"^ {4}(\w+)(?: \([^)]*\))?:\s*(.*)$", line)
         if start:
             name = start.group(1)

@@ -69,7 +69,7 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
     """Return the page as gradio Blocks.
 
     Args:
-        model: A model with codes.
+        model: A model that generates.
         name: Of the run.
         picture: The first one to draw on.
 

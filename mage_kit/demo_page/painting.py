@@ -111,7 +111,7 @@ def paint(model: Mage, picture: Image.Image, edited: Mapping[str, Any], wish: Wi
     """Paint what is drawn over anew; yield the canvas after each step, then the results.
 
     Args:
-        model: A model with codes.
+        model: A model that generates.
         picture: As it is, not enlarged.
         edited: What the editor holds: "layers" with the strokes.
         wish: The controls.

@@ -22,7 +22,7 @@ from mage_kit.editing.frame import Frame, frame_around
 from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.pasting import masked_at_random, open_window, put_back, shown_anew, to_bytes, unknown_around
 from mage_kit.editing.settings import EditOptions, EditSettings, split_options
-from mage_kit.generation import Decoded, Trace, check_guidance, chosen_labels, decode_tokens, prepared, to_images
+from mage_kit.generation import Decoded, Trace, check_decoding, chosen_labels, decode_tokens, prepared, to_images
 from mage_kit.images.image_files import MAX_PIXELS
 from mage_kit.layers.condition import UNKNOWN, Condition
 from mage_kit.models.decoding import Decoding
@@ -60,7 +60,7 @@ def inpaint(model: Mage, image: ImageLike, mask: ImageLike, **options: Unpack[Ed
     """Paint anew what a mask covers.
 
     Args:
-        model: A model with codes.
+        model: A model that generates.
         image: Of any size; where it is larger than the model's images, a window around the hole is put back.
         mask: Of the image's size, white where painted anew.
         options: See `EditOptions`.
@@ -86,7 +86,7 @@ def outpaint(
     """Continue a picture beyond its edges.
 
     Args:
-        model: A model with codes.
+        model: A model that generates.
         image: Of any size.
         left: Pixels to add there; so the others.
         right: See `left`.
@@ -121,7 +121,7 @@ def uncrop(
     """Set a small picture into a large canvas and paint the rest.
 
     Args:
-        model: A model with codes.
+        model: A model that generates.
         image: Smaller than the canvas.
         width: Of the canvas.
         height: Of the canvas.
@@ -158,7 +158,7 @@ def reconstruct(
     Each variant has a mask of its own, drawn from (seed, its number). The tokenizer sees the whole picture.
 
     Args:
-        model: A model with codes.
+        model: A model that generates.
         image: Of any size; shown as a whole.
         ratio: Share of the picture's tokens that are masked; rounded up.
         options: See `EditOptions`; fill, dilate, paste, feather and whole have no say here.
@@ -197,7 +197,7 @@ def _painted(
     """Paint the masked part of a canvas anew; with a ratio, tokens masked at random instead."""
     model.check_generates(what)
     settings, decoding = split_options(options, model.decoding)
-    check_guidance(model, decoding)
+    check_decoding(model, decoding)
     size, mask_HW = model.tokenizer.image_size, torch.from_numpy(masked_HW)
     shown_HW = mask_HW if masked_HW.any() else torch.ones_like(mask_HW)
     frame = frame_around(shown_HW, size, model.spec.grid, settings.ring(model.spec.grid), settings.whole)

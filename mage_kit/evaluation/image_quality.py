@@ -85,7 +85,7 @@ def generated_quality(
     """Generate images and measure them against a reference set; all processes share the work.
 
     Args:
-        model: A model with codes.
+        model: A model that generates.
         reference: Real images.
         extractor: The one that saw them.
         n: Images to generate.

@@ -1,8 +1,9 @@
 """Generation: iterative decoding from any known tokens."""
 
-from mage_kit.generation.generate import Generated, Labels, Sampler, check_guidance, chosen_labels, generate, to_images
+from mage_kit.generation.generate import Generated, Labels, Sampler, chosen_labels, generate, to_images
 from mage_kit.generation.loop import Decoded, Step, Trace, Watch, decode_step, decode_tokens
 from mage_kit.generation.prepared import Asked, generation_precision, prepared
+from mage_kit.generation.sampling import check_decoding
 from mage_kit.generation.straight_through import Relaxed, straight_through
 
 __all__ = [
@@ -15,7 +16,7 @@ __all__ = [
     "Step",
     "Trace",
     "Watch",
-    "check_guidance",
+    "check_decoding",
     "chosen_labels",
     "decode_step",
     "decode_tokens",

@@ -19,9 +19,10 @@ from mage_kit.base.checks import whole
 from mage_kit.base.errors import MageKitError
 from mage_kit.generation.loop import Step, Trace, Watch, decode_tokens
 from mage_kit.generation.prepared import Asked, prepared
+from mage_kit.generation.sampling import check_decoding
 from mage_kit.images.pictures import grid_picture, save_picture
 from mage_kit.layers.condition import Condition, checked_labels, labels_in_turn
-from mage_kit.models.decoding import Decoding, DecodingChanges
+from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
 
 _MOST = 1_000_000
@@ -78,7 +79,7 @@ def generate(
     """Make images from nothing.
 
     Args:
-        model: A model with codes.
+        model: A model that generates.
         n: How many, all in memory at once: at most a million; a `Sampler` has no end.
         seed: Image i follows (seed, i) alone.
         labels: Of conditional models; see `Labels`.
@@ -122,7 +123,7 @@ class Sampler:
             ...  # made.images_BCHW
 
     Args:
-        model: A model with codes; stays where it is, and in its mode.
+        model: A model that generates; stays where it is, and in its mode.
         batch: Images at once.
         seed: Image i follows (seed, i) alone.
         first: Index of the first image.
@@ -148,7 +149,7 @@ class Sampler:
         self.model, self.precision = model, precision
         self.batch, self.seed, first = whole("batch", batch, 1), whole("seed", seed, 0), whole("first", first, 0)
         self.decoding = model.decoding.changed(changes)
-        check_guidance(model, self.decoding)
+        check_decoding(model, self.decoding)
         self.labels = chosen_labels(model, labels)
         self._next, self._lock = first, threading.Lock()
 
@@ -211,19 +212,6 @@ def chosen_labels(model: Mage, labels: Labels) -> list[int] | None:
     if not chosen:
         raise ValueError("labels: none given, must be at least one")
     return chosen
-
-
-def check_guidance(model: Mage, decoding: Decoding) -> None:
-    """Raise ValueError if the model cannot do what is asked of it: guide without classes, cut off without logits."""
-    for name, value in decoding.cuts().items():
-        if not model.head.gives_logits:
-            raise ValueError(f"{name}: {value}, {type(model.head).__name__} gives no logits to cut off")
-    if decoding.guidance is None or not decoding.guidance.scale:
-        return
-    if model.classes is None:
-        raise ValueError(f"guidance: given, but {type(model.decoder).__name__} takes no labels")
-    if not model.head.gives_logits:
-        raise ValueError(f"guidance: given, but {type(model.head).__name__} gives no logits to guide")
 
 
 def _joined(made: list[Generated]) -> Generated:

@@ -13,7 +13,7 @@ from mage_kernels import remask
 from torch import Tensor
 
 from mage_kit.base.draws import keys, uniforms
-from mage_kit.generation.sampling import check_tokens, chosen, draw_tokens
+from mage_kit.generation.sampling import check_decoding, check_tokens, chosen, draw_tokens
 from mage_kit.layers.condition import Condition
 from mage_kit.layers.predictions import Drawn
 from mage_kit.models.decoding import Decoding
@@ -115,12 +115,13 @@ def decode_tokens(
 
     Raises:
         PartsError: If the model cannot generate; names the part that is in the way.
-        ValueError: If shapes or labels do not fit, or the model's logits are not finite.
+        ValueError: If shapes or labels do not fit, the model cannot decode so, or its logits are not finite.
     """
     model.check_generates("sampling")
     check_tokens(model, known_BL, masked_BL, condition)
     length = model.spec.grid.size
     plan = decoding or model.decoding
+    check_decoding(model, plan)
     plan.schedule.check(plan.steps)
     ids_BL, masked_BL = known_BL.clone(), masked_BL.clone()
     confidence_BL = torch.zeros(masked_BL.shape, device=ids_BL.device)

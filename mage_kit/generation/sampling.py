@@ -12,6 +12,7 @@ from mage_kit.base.errors import PartsError
 from mage_kit.layers.condition import UNKNOWN, Condition
 from mage_kit.layers.predictions import Drawn, DrawRule, Predictions
 from mage_kit.models.decoding import Decoding
+from mage_kit.models.decoding_rules import decoding_problems
 from mage_kit.models.mage import Mage
 
 
@@ -36,6 +37,17 @@ def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Co
     if labels_B.shape != known_BL.shape[:1] or bool(((labels_B < UNKNOWN) | (labels_B >= classes)).any()):
         rule = f"must be {len(known_BL)} whole numbers from 0 to {classes - 1}, or -1 for no class"
         raise ValueError(f"condition: labels {labels_B.tolist()}, {rule}")
+
+
+def check_decoding(model: Mage, decoding: Decoding) -> None:
+    """Raise ValueError if a model that generates cannot do what is asked of it.
+
+    Args:
+        model: The model.
+        decoding: How it is to generate.
+    """
+    for line in decoding_problems(model, decoding).values():
+        raise ValueError(line)
 
 
 def draw_tokens(

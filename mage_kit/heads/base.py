@@ -45,6 +45,7 @@ class Head(nn.Module, ABC):
         draws: Whether tokens can be drawn from its predictions: without, a model generates nothing.
         gives_logits: Whether its predictions are logits over codes, as cross entropy and guidance need them.
         gives_values: Whether its predictions are the tokens' values themselves.
+        gives_predictions: Whether `draw` fills in `Predictions`, which some selections read.
     """
 
     spec: TokenSpec
@@ -52,6 +53,12 @@ class Head(nn.Module, ABC):
     draws: ClassVar[bool] = False
     gives_logits: ClassVar[bool] = False
     gives_values: ClassVar[bool] = False
+    gives_predictions: ClassVar[bool] = False
+
+    @property
+    def gives_log_p(self) -> bool:
+        """Whether it knows the log-probability of given tokens: it writes `log_p`."""
+        return type(self).log_p is not Head.log_p
 
     @abstractmethod
     def forward(self, features_ME: Tensor, embedding: TokenEmbedding) -> Tensor:

@@ -33,6 +33,7 @@ class CodeHead(Head):
     needs_codes = True
     draws = True
     gives_logits = True
+    gives_predictions = True
 
     def __init__(
         self, spec: TokenSpec, decoder_dim: int, encoder_dim: int, is_input: bool, *, tied: bool = True
@@ -40,6 +41,7 @@ class CodeHead(Head):
         super().__init__()
         assert spec.codes is not None
         self.spec, self.tied = spec, tied
+        self.decoder_dim, self.encoder_dim, self.is_input = decoder_dim, encoder_dim, is_input
         self.fc = Linear(decoder_dim, encoder_dim)
         self.ln = nn.LayerNorm(encoder_dim)
         count = spec.codes * spec.factors

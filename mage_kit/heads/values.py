@@ -23,7 +23,7 @@ class ValueHead(Head):
 
     def __init__(self, spec: TokenSpec, decoder_dim: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.decoder_dim = spec, decoder_dim
         self.fc = Linear(decoder_dim, spec.width)
         initialise(self)
 

@@ -22,6 +22,7 @@ from mage_kit.legacy.vqgan_layout import DEFAULT_SIZE
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.paddings import PADDINGS, MaskTokenPadding
+from mage_kit.quantizers import Codebook
 from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, TamingVQGAN, Tokenizer
 
 _SILENT = {"dropout", "weights", "mlp_ratio"}  # not in the file, or, the last, compared as shapes already
@@ -116,6 +117,10 @@ def _check_kinds(part: Mage | MageClassifier | Tokenizer) -> None:
         for name, value in fixed.items()
         if getattr(tokenizer, name) != value
     ]
+    unit, codebook = isinstance(tokenizer, LlamaGenVQ), tokenizer.quantize
+    if not isinstance(codebook, Codebook) or codebook.unit != unit:
+        has = TOKENIZERS.describe(tokenizer, weights=None)["quantizer"]
+        found.append(f"tokenizer.quantizer is {has}, it has a codebook with unit {str(unit).lower()}")
     for name, (registry, component) in _components(part).items():
         if registry is not TOKENIZERS and registry.entry_of(component).kind not in ("vit", "class_token", "mask_token"):
             found.append(f"{name} is {type(component).__name__}, which it does not know")

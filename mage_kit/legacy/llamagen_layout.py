@@ -28,7 +28,7 @@ class LlamaGenLayout(Layout):
 
     def build(self, shapes: Shapes, options: Options) -> nn.Module:
         """Read widths, blocks and codes."""
-        return LlamaGenVQ(**attentive_sizes(shapes, options, "encoder.conv_blocks.{}.", "res"))
+        return LlamaGenVQ(**attentive_sizes(shapes, options, "encoder.conv_blocks.{}.", "res", unit=True))
 
     def pairs(self, module: Any) -> list[Pair]:
         """Levels and middle renamed."""

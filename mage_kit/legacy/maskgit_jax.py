@@ -10,6 +10,7 @@ from torch import nn
 from mage_kit.legacy.forms import SAME, Kernel
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair, Shapes
 from mage_kit.legacy.vqgan_layout import DEFAULT_SIZE, channels_of, multipliers_of
+from mage_kit.quantizers import EMACodebook
 from mage_kit.tokenizers import VQGAN
 
 _ROOT = "params/"
@@ -44,8 +45,7 @@ class MaskGITLayout(Layout):
             multipliers=multipliers_of(widths, base),
             res_blocks=each,
             middle_blocks=each,
-            codebook_size=codes,
-            codebook_dim=width,
+            quantizer=EMACodebook(codes=codes, width=width),
         )
 
     def pairs(self, module: Any) -> list[Pair]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import nn
 
 from mage_kit.legacy.layout import Layout, Options, Shapes
 from mage_kit.legacy.vqgan_layout import conv_sizes
+from mage_kit.quantizers import GradientCodebook
 from mage_kit.tokenizers import TamingVQGAN
 
 
@@ -25,9 +27,10 @@ class TamingLayout(Layout):
 
     def build(self, shapes: Shapes, options: Options) -> nn.Module:
         """Read widths, blocks and codes."""
-        return TamingVQGAN(**attentive_sizes(shapes, options, "encoder.down.{}.", "block"))
+        return TamingVQGAN(**attentive_sizes(shapes, options, "encoder.down.{}.", "block", unit=False))
 
 
-def attentive_sizes(shapes: Shapes, options: Options, level: str, block: str) -> dict[str, Any]:
-    """Read the keywords of taming's and LlamaGen's tokenizer; see `conv_sizes`."""
-    return {**conv_sizes(shapes, options, level, block), "z_channels": shapes.of("quant_conv.weight", 4)[1]}
+def attentive_sizes(shapes: Shapes, options: Options, level: str, block: str, *, unit: bool) -> dict[str, Any]:
+    """Read the keywords of taming's and LlamaGen's tokenizer, the latter's codes at unit length; see `conv_sizes`."""
+    sizes = conv_sizes(shapes, options, level, block, partial(GradientCodebook, unit=unit))
+    return {**sizes, "z_channels": shapes.of("quant_conv.weight", 4)[1]}

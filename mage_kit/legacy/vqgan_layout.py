@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import nn
 
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Shapes
+from mage_kit.quantizers import Codebook, EMACodebook
 from mage_kit.tokenizers import VQGAN
 
 DEFAULT_SIZE = (256, 256)
@@ -30,10 +31,13 @@ class VQGANLayout(Layout):
     def build(self, shapes: Shapes, options: Options) -> nn.Module:
         """Read widths, blocks and codes."""
         middle = shapes.count("encoder.mid.block_{}.", first=1)
-        return VQGAN(**conv_sizes(shapes, options, "encoder.down.{}.", "block"), middle_blocks=middle)
+        sizes = conv_sizes(shapes, options, "encoder.down.{}.", "block", EMACodebook)
+        return VQGAN(**sizes, middle_blocks=middle)
 
 
-def conv_sizes(shapes: Shapes, options: Options, level: str, block: str) -> dict[str, Any]:
+def conv_sizes(
+    shapes: Shapes, options: Options, level: str, block: str, quantizer: Callable[..., Codebook]
+) -> dict[str, Any]:
     """Read the keywords that convolutional tokenizers in PyTorch share.
 
     Args:
@@ -41,6 +45,7 @@ def conv_sizes(shapes: Shapes, options: Options, level: str, block: str) -> dict
         options: What the file does not say.
         level: Pattern of a level's prefix.
         block: Name of the residual blocks in a level.
+        quantizer: Makes the codebook, of its number of codes and their width.
 
     Raises:
         LayoutError: If a tensor is missing that tells a size.
@@ -55,8 +60,7 @@ def conv_sizes(shapes: Shapes, options: Options, level: str, block: str) -> dict
         "base_channels": base,
         "multipliers": multipliers_of(widths, base),
         "res_blocks": shapes.count(f"{level.format(0)}{block}.{{}}."),
-        "codebook_size": codes,
-        "codebook_dim": width,
+        "quantizer": quantizer(codes=codes, width=width),
     }
 
 

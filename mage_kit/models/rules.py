@@ -142,6 +142,14 @@ def _check_loss(model: Assembled, number: int, loss: Loss) -> None:
     if loss.needs_codes and not head.gives_logits:
         rule = f"{type(loss).__name__} needs logits over codes, {type(head).__name__} gives none; use masked_prediction"
         raise PartsError((part, f"heads.{loss.stream}"), rule)
+    if loss.needs_codes is False and not head.gives_values:
+        rule = f"{type(loss).__name__} needs values, {type(head).__name__} gives none; use masked_prediction"
+        raise PartsError((part, f"heads.{loss.stream}"), rule)
+    wires = {"decoder_dim": model.decoder.dim, "encoder_dim": model.encoder.dim, "is_input": loss.stream == model.input}
+    for name, value in wires.items():
+        if (own := getattr(head, name, value)) != value:
+            rule = f"{type(head).__name__} was made for {name} {own}, must be {value}"
+            raise PartsError((f"heads.{loss.stream}",), rule)
 
 
 def _check_masks(model: Assembled) -> None:

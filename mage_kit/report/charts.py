@@ -76,28 +76,39 @@ def _tokenizer_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
     if any("codes_used" in record for record in records):
         title = "Tokenizer: codes used in a batch"
         made.append(_chart(title, "step", lambda axis: _line(axis, records, "codes_used")))
-    return made
+    several = any(name.startswith("objective_") for name in records[-1])
+    return made + (_rates(records, "Tokenizer: ") if several else [])
 
 
-def classifier_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
-    """Return the curves of a classifier's metrics."""
-    learned = [record for record in records if record["stage"] == "classifier" and "loss" in record]
+def classifier_charts(records: Sequence[dict[str, Any]], stage: str = "classifier") -> list[Chart]:
+    """Return the curves of a classifier's metrics.
+
+    Args:
+        records: Lines of the log.
+        stage: Under which its training stands there.
+    """
+    learned = [record for record in records if record["stage"] == stage and "loss" in record]
     tested = [record for record in records if record["stage"] == "validation"]
     made: list[Chart] = []
     if learned:
         made.append(_chart("Loss", "step", partial(_line, records=learned, name="loss")))
-        series = {
-            "training, images as they are mixed": [(record["step"], record["accuracy"], 0.0) for record in learned]
-        }
-        if tested:
-            series["validation"] = [(record["step"], record["top1"], 0.0) for record in tested]
-        made.append(series_chart("Accuracy", "step", series))
+        seen = [(record["step"], record["accuracy"], 0.0) for record in learned if "accuracy" in record]
+        held_out = [(record["step"], record["top1"], 0.0) for record in tested]
+        series = {"training, images as they are mixed": seen, "validation": held_out}
+        series = {name: points for name, points in series.items() if points}
+        made += [series_chart("Accuracy", "step", series)] if series else []
         made += _rates(learned)
     return made
 
 
 def _rates(records: Sequence[dict[str, Any]], before: str = "") -> list[Chart]:
+    """Learning rate, speed and gradient; of several players those of each, and their objectives."""
     titles = {"lr": "Learning rate", "images_per_s": "Images a second", "grad_norm": "Gradient norm"}
+    for name in records[-1]:
+        kind, _, player = name.partition("_") if name.startswith("lr_") else name.rpartition("_")
+        words = {"lr": "learning rate", "grad_norm": "gradient norm", "objective": "objective"}.get(kind)
+        if words and player and name not in titles:
+            titles[name] = f"{player}: {words}"
     return [
         _chart(f"{before}{title}", "step", partial(_line, records=records, name=name)) for name, title in titles.items()
     ]
@@ -206,7 +217,7 @@ def _line(axis: Any, records: Sequence[dict[str, Any]], name: str, log: bool = F
     axis.plot([record["step"] for record in held], [record[name] for record in held], color=_FIRST)
     if log:
         axis.set_yscale("log")
-    else:
+    elif all(record[name] >= 0 for record in held):
         axis.set_ylim(bottom=0)
 
 

@@ -27,6 +27,7 @@ from mage_kit.report.tokenized import codebook, tokenizer_parts
 from mage_kit.store.folders import MODEL_FILE, TOKENIZER_FOLDER, best_device, require_folder
 from mage_kit.store.loading import load
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.tasks import TASKS
 from mage_kit.training.weight_folders import read_card
 
 REPORT_FILE = "report.html"
@@ -104,7 +105,7 @@ def write_report(
 def _gather(
     run: Path, recipe: Recipe, records: list[dict[str, Any]], others: dict[str, Mage], reporter: Reporter
 ) -> Page:
-    complete, last, state = _state(run, records, "model")
+    complete, last, state = _state(run, recipe, records)
     parts = [
         Part("Curves", "" if records else "Nothing has been logged.", charts=training_charts(records)),
         content.measured(run),
@@ -124,12 +125,12 @@ def _gather(
 
 
 def _classifier_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], reporter: Reporter) -> Page:
-    complete, last, state = _state(run, records, "classifier")
+    complete, last, state = _state(run, recipe, records)
     figures = [] if last is None else _headline({**last, "accuracy": None})
     tested = [record for record in records if record["stage"] == "validation"]
     if tested:
         figures.insert(0, (f"{tested[-1]['top1']:.1%}", "validation top-1"))
-    charts = classifier_charts(records)
+    charts = classifier_charts(records, stage_of(recipe))
     return Page(
         title=recipe.name,
         state=state,
@@ -146,7 +147,7 @@ def _classifier_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], r
 
 
 def _tokenizer_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], reporter: Reporter) -> Page:
-    complete, last, state = _state(run, records, "tokenizer")
+    complete, last, state = _state(run, recipe, records)
     return Page(
         title=recipe.name,
         state=state,
@@ -162,13 +163,20 @@ def _tokenizer_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], re
     )
 
 
-def _state(run: Path, records: list[dict[str, Any]], stage: str) -> tuple[bool, dict[str, Any] | None, str]:
-    """Return whether a run is complete, its last record of a stage, and both in a sentence."""
-    whole_tokenizer = stage == "tokenizer" and read_card(run / TOKENIZER_FOLDER).get("fingerprint")
-    complete = bool(whole_tokenizer) or (run / MODEL_FILE).is_file()
+def _state(run: Path, recipe: Recipe, records: list[dict[str, Any]]) -> tuple[bool, dict[str, Any] | None, str]:
+    """Return whether a run is complete, the last record of what it is for, and both in a sentence."""
+    stage = stage_of(recipe)
+    alone = content.kind_of(recipe) == "tokenizer"
+    is_trained = alone and bool(read_card(run / TOKENIZER_FOLDER).get("fingerprint"))
+    complete = is_trained or (run / MODEL_FILE).is_file()
     last = next((record for record in reversed(records) if record["stage"] == stage), None)
     step = "nothing logged yet" if last is None else f"step {last['step']}, epoch {last['epoch']:.1f}"
     return complete, last, f"complete: {step}" if complete else f"training has not ended: {step}"
+
+
+def stage_of(recipe: Recipe) -> str:
+    """Return the stage under which what a recipe is for stands in the log: that of its task."""
+    return "model" if recipe.training is None else TASKS.get(recipe.training.kind).cls.stage
 
 
 def _made() -> str:

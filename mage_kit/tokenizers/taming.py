@@ -5,55 +5,39 @@ Never to be confused with `vqgan`, MaskGIT's layout: other network, other names,
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
-from mage_kit.base.fields import NonNegativeFloat, Positive
-from mage_kit.base.grid import TokenSpec
+from mage_kit.base.fields import Positive
+from mage_kit.quantizers import QUANTIZERS, QuantizerSlot
 from mage_kit.tokenizers.attentive import AttentiveDecoder, AttentiveEncoder
-from mage_kit.tokenizers.base import TOKENIZERS, Channels, ImageSize
-from mage_kit.tokenizers.codebook import CodebookTokenizer, grid_of, level_widths
+from mage_kit.tokenizers.base import TOKENIZERS
 from mage_kit.tokenizers.conv import ConvSizes
-from mage_kit.tokenizers.quantizer import Quantizer
+from mage_kit.tokenizers.feature_maps import CodebookTokenizer
+
+TAMING_CODES = QUANTIZERS.parse({"kind": "gradient", "codes": 1024, "width": 256})
 
 
 class AttentiveTokenizer(CodebookTokenizer):
-    """What taming's and LlamaGen's tokenizer share; `unit_codes` is the difference.
+    """What taming's and LlamaGen's tokenizer share: the network; its decoder has one residual block a level more.
 
-    The network works on pixels in [-1, 1]; images here are in [0, 1] like everywhere else.
+    It works on pixels in [-1, 1]; images here are in [0, 1] like everywhere else.
+
+    Args:
+        z_channels: Width between the network and the 1x1 convolutions around the codes.
     """
 
-    training_only = frozenset({"commitment", "reconstruction"})
-    unit_codes: ClassVar[bool]
+    def __init__(self, *, z_channels: Positive = 256, **shared: Any) -> None:
+        self.z_channels = z_channels  # before the halves are made
+        super().__init__(**shared)
 
-    def __init__(
-        self,
-        *,
-        image_size: ImageSize = (256, 256),
-        channels: Channels = 3,
-        base_channels: Positive = 128,
-        multipliers: tuple[Positive, ...] = (1, 1, 2, 2, 4),
-        res_blocks: Positive = 2,
-        norm_groups: Positive = 32,
-        z_channels: Positive = 256,
-        codebook_size: Positive = 1024,
-        codebook_dim: Positive = 256,
-        commitment: NonNegativeFloat = 0.25,
-        reconstruction: Literal["l1", "l2"] = "l2",
-    ) -> None:
-        super().__init__()
-        self.image_size, self.channels, self.base_channels = image_size, channels, base_channels
-        self.multipliers, self.res_blocks, self.norm_groups = multipliers, res_blocks, norm_groups
-        self.z_channels, self.codebook_size, self.codebook_dim = z_channels, codebook_size, codebook_dim
-        self.commitment, self.reconstruction = commitment, reconstruction
-        self.spec = TokenSpec(grid_of(image_size, multipliers), codebook_size, codebook_dim)
-        widths = level_widths(base_channels, multipliers, norm_groups)
-        sizes = ConvSizes(channels, widths, res_blocks, z_channels, norm_groups)
+    def build_halves(self, widths: tuple[int, ...]) -> None:
+        """Make the two halves, and the 1x1 convolutions to the codes' width and back."""
+        sizes = ConvSizes(self.channels, widths, self.res_blocks, self.z_channels, self.norm_groups)
         self.encoder, self.decoder = AttentiveEncoder(sizes), AttentiveDecoder(sizes)
-        self.quant_conv = nn.Conv2d(z_channels, codebook_dim, 1)
-        self.post_quant_conv = nn.Conv2d(codebook_dim, z_channels, 1)
-        self.quantize = Quantizer(codebook_size, codebook_dim, learned=True, unit=self.unit_codes)
+        self.quant_conv = nn.Conv2d(self.z_channels, self.spec.width, 1)
+        self.post_quant_conv = nn.Conv2d(self.spec.width, self.z_channels, 1)
 
     def feature_map(self, images_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, W, h, w), after the 1x1 convolution to the codes' width."""
@@ -71,17 +55,8 @@ class TamingVQGAN(AttentiveTokenizer):
     """VQGAN of taming-transformers with 16x down-sampling (Esser et al., 2021), 1024 or 16384 codes.
 
     Args:
-        image_size: Height and width in pixels, multiples of 2^(levels - 1).
-        channels: 1 grey, 3 RGB, 4 RGBA.
-        base_channels: Width of the first level.
-        multipliers: Width of each level as a multiple of the first; one 2x down-sampling between two levels.
-        res_blocks: Residual blocks a level; the decoder has one more.
-        norm_groups: Groups of GroupNorm; must divide every level's width.
-        z_channels: Width between the network and the 1x1 convolutions around the codes.
-        codebook_size: Number of codes, V.
-        codebook_dim: Width of a code.
-        commitment: beta, the weight of the encoder's distance to its code.
-        reconstruction: Pixel loss: "l2" mean squared, "l1" mean absolute error.
+        quantizer: How features become codes; published with codes that follow a gradient.
     """
 
-    unit_codes = False
+    def __init__(self, *, quantizer: QuantizerSlot = TAMING_CODES, **shared: Any) -> None:
+        super().__init__(quantizer=quantizer, **shared)

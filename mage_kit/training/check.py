@@ -9,6 +9,7 @@ import torch
 from mage_kit.base.errors import RecipeError
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.models import Mage
+from mage_kit.models.decoding_rules import decoding_problems
 from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.recipes.assemble import seeded
 from mage_kit.recipes.places import at
@@ -118,13 +119,9 @@ def _model_problems(model: Mage) -> list[str]:
             test()
         except ValueError as error:
             problems.append(f"{path}: {error}")
-    if model.decoding.guidance is not None and model.classes is None:
-        problems.append(
-            "$.model.generation.guidance and $.model.decoder: guidance needs a decoder that is told the class, "
-            f"{type(model.decoder).__name__} is not; must be null"
-        )
-    if model.generates and not model.head.gives_logits:
-        rule = f"{type(model.head).__name__} gives no logits to cut off; must be null"
-        cuts = model.decoding.cuts().items()
-        problems += [f"$.model.generation.{name} and $.model.heads.tokens: {value}, {rule}" for name, value in cuts]
+    if model.generates:
+        for name, line in decoding_problems(model, model.decoding).items():
+            problems.append(f"$.model.generation.{name} and $.model: {line}")
+    elif model.decoding.guidance is not None and model.classes is None:
+        problems.append("$.model.generation.guidance and $.model.decoder: there is no class to guide by; must be null")
     return problems

@@ -86,7 +86,9 @@ def save_checkpoint(folder: Path, step: int, state: State, recipe_json: str, kee
                 write_json(temporary / "state.json", about)
         except Exception as error:
             raise _unwritten(target, error) from None
-        for old in list_checkpoints(folder)[:-keep]:
+        # Newer ones are damaged, or the run would have gone on from them: they count for nothing.
+        good = [path for path in list_checkpoints(folder) if path.name <= target.name]
+        for old in good[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     processes.on_first(write)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mage_kit.base.processes import local
 
@@ -29,7 +29,3 @@ class WeightMean:
         keep = min(self.decay, (1 + step) / (10 + step))
         means = [local(self.means[name]) for name in self._parameters]
         torch._foreach_lerp_(means, [local(parameter) for parameter in self._parameters.values()], 1 - keep)
-
-    def applied_to(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a module's state with the means in place of the weights."""
-        return {name: self.means.get(name, tensor) for name, tensor in state.items()}

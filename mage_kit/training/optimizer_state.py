@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mage_kit.base import processes
@@ -111,7 +112,12 @@ def _placed(value: Tensor, kind: str, parameter: Tensor, group: dict[str, Any]) 
     if kind == "step":
         on_device = group.get("fused") or group.get("capturable")
         return value.to(parameter.device) if on_device else value
-    return processes.sharded_like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    if hasattr(parameter, "device_mesh"):
+        return processes.sharded_like(value, parameter)
+    # Laid out as the parameter is: kernels that step in one launch walk through both alike, whatever their strides.
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _is_plain(value: object) -> bool:

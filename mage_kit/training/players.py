@@ -134,6 +134,7 @@ class Player:
 
     def enter(self, fabric: Fabric, objective: Callable[..., Tensor]) -> None:
         """Place the module on the engine's device, wrapped around an objective; make the optimizer."""
+        check_norms(self.name, self.module, fabric.world_size)
         self.module.train()
         self.module.to(fabric.device)  # buffers and frozen parts too, which sharding does not move
         self.wrapped = fabric.setup_module(Objective(self.module, objective))
@@ -194,6 +195,23 @@ def check_players(players: Sequence[Player], steps: int) -> None:
             owner = owners.setdefault(id(parameter), player.name)
             if owner != player.name:
                 raise MageKitError(f"players '{owner}' and '{player.name}' share a parameter; each needs its own")
+
+
+def check_norms(player: str, module: nn.Module, world: int) -> None:
+    """Refuse batch norm of one process's images among several: neither step nor running means would be those of one.
+
+    Args:
+        player: Its name.
+        module: What it trains.
+        world: Number of processes.
+
+    Raises:
+        MageKitError: If there are several, and the module has such a norm.
+    """
+    for name, part in module.named_modules() if world > 1 else ():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
+            rule = "must be SyncBatchNorm, or a norm within an image, where there are several processes"
+            raise MageKitError(f"player '{player}': {name or 'its module'} is a {type(part).__name__}, {rule}")
 
 
 def check_reached(player: Player, world: int) -> str:

@@ -40,9 +40,9 @@ class Recovery:
 
     def __init__(self, job: Job, run: Run, players: Sequence[Player], broken: BrokenImages) -> None:
         self.job, self.run, self.players, self.broken, self.task = job, run, players, broken, job.task
-        self.state = State(players, self.task.sums, {"finite": 0, "skipped": 0, "rollbacks": 0})
+        self.state = State(players, self.task.sums, {"bad": 0, "finite": 0, "skipped": 0, "rollbacks": 0})
         self.checkpoints = run.out / "checkpoints" / self.task.stage
-        self.done, self.saved, self.bad = 0, 0, 0
+        self.done, self.saved = 0, 0
         self.clock, self.since = time.monotonic(), 0
         self._moving = [player.moving() for player in players]
 
@@ -54,6 +54,15 @@ class Recovery:
         if self.done and self._look_due(last) and not processes.on_first(self._looked):
             self._look()  # the process before was killed between the checkpoint and this
         return self.done
+
+    @property
+    def bad(self) -> int:
+        """Steps in a row, up to now, that were not finite; in checkpoints, so that a resumed run counts on."""
+        return self.state.counters["bad"]
+
+    @bad.setter
+    def bad(self, count: int) -> None:
+        self.state.counters["bad"] = count
 
     def _load(self) -> None:
         self.done = self.saved = resume(self.state, self.checkpoints, self.run.reporter)

@@ -7,7 +7,7 @@ tokenizer/, at the end model.safetensors and, with a running mean of the weights
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,7 +142,7 @@ def _unmoved(task: Task) -> Iterator[None]:
     They run in the first process of a new run alone, so that anything left of them would part the processes, and a
     resumed run from an unbroken one.
     """
-    modules = [value for value in vars(task).values() if isinstance(value, nn.Module)]
+    modules = _modules_in(vars(task))
     buffers = [{name: value.clone() for name, value in module.named_buffers()} for module in modules]
     try:
         yield
@@ -151,6 +151,15 @@ def _unmoved(task: Task) -> Iterator[None]:
             for name, value in module.named_buffers():
                 value.copy_(before[name])
             module.zero_grad()
+
+
+def _modules_in(value: object) -> list[nn.Module]:
+    """Modules of a task: its attributes, and those in lists, tuples and mappings of them."""
+    if isinstance(value, nn.Module):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [module for part in value for module in _modules_in(part)] if isinstance(value, list | tuple) else []
 
 
 def meet(job: Job, run: Run) -> None:

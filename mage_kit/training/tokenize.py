@@ -122,6 +122,10 @@ class _Tokenizers:
     targets: dict[str, Tokenizer]
     streams: tuple[str, ...]
 
+    def encode(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """Return what is wanted of float images, by name."""
+        return encode_streams(self.own, self.targets, self.streams, images_BCHW)
+
     def specs(self) -> dict[str, TokenSpec]:
         """What is wanted, by name."""
         specs = stream_specs(self.own, self.targets)
@@ -170,10 +174,9 @@ def _open(
     before = read_card(out) if (out / CACHE_FILE).is_file() else None
     tokenizer, specs = tokenizers.own, tokenizers.specs()
     precision = before.tokenizer["precision"] if before else "float32"
-    if before is None:
-        every = [tokenizer, *tokenizers.targets.values()]
+    if before is None and all(spec.discrete for spec in specs.values()):
         with processes.alone():
-            precision = token_precision(every, list(specs.values()), dataset, device, asked).value
+            precision = token_precision(tokenizers.encode, dataset, device, asked).value
     augment = {name: value for name, value in dataset.augment.model_dump(mode="json").items() if name != "views"}
     transform = {"augment": augment, "crops": crops, "mirrored": mirrored, "seed": recipe.seed}
     transform |= {"image_size": list(dataset.image_size), "channels": dataset.channels}
@@ -275,10 +278,7 @@ def _encode(tokenizers: _Tokenizers, samples: list[Sample], card: CacheCard) -> 
     both = torch.stack([views, views.flip(-1)], dim=1) if card.mirrored == 2 else views[:, None]
     images = to_float(both.flatten(0, 1), device)
     with torch.autocast(device.type, torch.bfloat16, enabled=card.tokenizer["precision"] == "bfloat16"):
-        parts = [
-            encode_streams(tokenizers.own, tokenizers.targets, tokenizers.streams, part)
-            for part in images.split(_AT_ONCE)
-        ]
+        parts = [tokenizers.encode(part) for part in images.split(_AT_ONCE)]
     whole = {name: torch.cat([part[name] for part in parts]) for name in tokenizers.streams}
     shape = (len(samples), card.crops, card.mirrored)
     return {name: tokens.to("cpu", _kind(card, name)).unflatten(0, shape) for name, tokens in whole.items()}

@@ -120,10 +120,11 @@ def fill_tokenizer(
     except MageKitError as error:
         raise RecipeError([f"{path}.weights: {error}"], name) from None
     ignored = {"weights", *tokenizer.training_only}
+    mine, theirs = _flat(form), _flat(stored)
     differing = [
-        f"{path}.{key}: {form.get(key)}, the trained one has {stored.get(key)}"
-        for key in form
-        if key not in ignored and form.get(key) != stored.get(key)
+        f"{path}.{key}: {mine[key]}, the trained one has {theirs.get(key)}"
+        for key in mine
+        if key not in ignored and mine[key] != theirs.get(key)
     ]
     if form["kind"] != stored.get("kind"):
         differing = differing[:1]  # the keywords of another kind say nothing
@@ -131,6 +132,14 @@ def fill_tokenizer(
         raise RecipeError(differing, str(folder))
     load_state(tokenizer, tensors, str(folder))
     tokenizer.requires_grad_(False).eval()
+
+
+def _flat(form: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Keywords of a component and of those in its slots, as quantizer.codes."""
+    flat: dict[str, Any] = {}
+    for key, value in form.items():
+        flat |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return flat
 
 
 def fill_target(tokenizer: Tokenizer, name: str, config: ComponentConfig, folder: WeightFolders, recipe: str) -> None:

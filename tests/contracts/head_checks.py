@@ -35,9 +35,10 @@ def head(part: mk.Head, embedding: nn.Module, width: int) -> None:
     _rows(part, predictions_NX, targets)
     if part.draws:
         _draws(part, predictions_NX, random)
-        _log_p(part, predictions_NX, targets)
-        if part.spec.discrete:
-            _frequencies(part, predictions_NX[:1], random)
+        if part.gives_log_p:
+            _log_p(part, predictions_NX, targets)
+            check = _frequencies if part.spec.discrete else _moments
+            check(part, predictions_NX[:1], random)
 
 
 def _tokens(spec: mk.TokenSpec, random: torch.Generator) -> Tensor:
@@ -71,14 +72,29 @@ def _draws(part: mk.Head, predictions_NX: Tensor, random: torch.Generator) -> No
     order = torch.randperm(ROWS, generator=random)
     mixed = _drawn(part, predictions_NX[order], uniform[order])
     torch.testing.assert_close(mixed.ids_BL, made.ids_BL[:, order], msg="a row's draw depends on others")
-    stated = part.log_p(predictions_NX[None], made.ids_BL)
-    torch.testing.assert_close(made.log_p_BL, stated, rtol=1e-4, atol=1e-4, msg="log_p is not that of the token drawn")
+    if part.gives_log_p:
+        stated = part.log_p(predictions_NX[None], made.ids_BL)
+        words = "log_p is not that of the token drawn"
+        torch.testing.assert_close(made.log_p_BL, stated, rtol=1e-4, atol=1e-4, msg=words)
+    reading = _drawn(part, predictions_NX, uniform, reads_predictions=True).predictions
+    assert (reading is not None) == part.gives_predictions, "gives_predictions says something else than draw does"
     masked = torch.arange(ROWS) % 2 == 0
     half = _drawn(part, predictions_NX, uniform, masked=masked)
     assert not bool(half.log_p_BL[0, ~masked].any()), "known places have a confidence"
     torch.testing.assert_close(half.ids_BL[0, masked], made.ids_BL[0, masked])
     cold = [_drawn(part, predictions_NX, each, temperature=0.0).ids_BL for each in (uniform, 1 - uniform)]
     torch.testing.assert_close(cold[0], cold[1], msg="at temperature 0 there is one token")
+
+
+def _moments(part: mk.Head, predictions_1X: Tensor, random: torch.Generator) -> None:
+    """Values are drawn from the density that log_p states: by Stein's identity the mean of x . d log p / dx is -W."""
+    uniform = torch.rand(_DRAWS, generator=random, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+    rows = predictions_1X.expand(_DRAWS, -1)
+    values = _drawn(part, rows, uniform).ids_BL.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(part.log_p(rows[None], values).sum(), values)
+    each = (values * slope).sum(dim=-1).double().flatten()
+    gap = float((each.mean() + part.spec.width).abs() / (each.std() / _DRAWS**0.5))
+    assert gap < 5, f"values are {gap:.1f} deviations from the density that log_p states"
 
 
 def _log_p(part: mk.Head, predictions_NX: Tensor, targets: Tensor) -> None:

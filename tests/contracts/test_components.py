@@ -25,7 +25,7 @@ from tests.contracts import checks
 SMALL: dict[str, dict[str, Any]] = {
     "vqgan": {
         "image_size": [16, 16], "channels": 1, "base_channels": 8, "multipliers": [1, 1, 2], "res_blocks": 1,
-        "norm_groups": 4, "codebook_size": 32, "codebook_dim": 4,
+        "norm_groups": 4, "quantizer": {"kind": "ema", "codes": 32, "width": 4},
     },
     "patches": {"image_size": [16, 16], "channels": 1, "patch": 4},
     "vit": {"dim": 32, "depth": 1, "heads": 4},
@@ -39,7 +39,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-SMALL["taming"] = SMALL["llamagen"] = {**SMALL["vqgan"], "z_channels": 8}
+SMALL["taming"] = {**SMALL["vqgan"], "z_channels": 8, "quantizer": {"kind": "gradient", "codes": 32, "width": 4}}
+SMALL["llamagen"] = {**SMALL["taming"], "quantizer": {**SMALL["taming"]["quantizer"], "unit": True}}
+SMALL["ema"] = SMALL["gradient"] = {"codes": 32, "width": 4}
 
 
 def make(family: str, kind: str, **settings: Any) -> Any:

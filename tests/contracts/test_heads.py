@@ -88,6 +88,22 @@ class Mixing(mk.CodeHead):
         return super().forward(features_ME - features_ME.mean(dim=0), embedding)
 
 
+def test_a_head_of_values_that_draws_too_widely_fails() -> None:
+    part = plugin("gaussian_head", "GaussianHead", VALUES, 24)
+    draw = part.draw
+
+    def wide(predictions_BLX: Tensor, uniform_BL: Tensor, *rest: Any) -> mk.Drawn:
+        mean, _ = part._split(predictions_BLX)
+        made = draw(predictions_BLX, uniform_BL, *rest)
+        values = mean + 2 * (made.ids_BL - mean)
+        log_p = part.log_p(predictions_BLX, values)
+        return mk.Drawn(values, log_p if rest[0] is None else log_p.masked_fill(~rest[0], 0.0), None)
+
+    part.draw = wide  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="deviations from the density that log_p states"):
+        check(part)
+
+
 @pytest.mark.parametrize(
     ("mutant", "said"),
     [

@@ -65,7 +65,7 @@ def test_a_converted_tokenizer_serves_a_recipe(tmp_path: Path) -> None:
     convert(DATA / "maskgit_jax" / "maskgit_tokenizer_mini.msgpack", tmp_path / "tokenizer", image_size=(64, 64))
     stated = mk.TOKENIZERS.describe(mk.load_tokenizer(tmp_path / "tokenizer"), weights=str(tmp_path / "tokenizer"))
     recipe = mk.Recipe.load(Path(__file__).parents[2] / "recipes" / "mage_vitb.json").extended(
-        tokenizer={**stated, "codebook": "ema", "decay": 0.9}
+        tokenizer={**stated, "quantizer": {**stated["quantizer"], "kind": "ema", "decay": 0.9}}
     )
 
     def fill(tokenizer: mk.Tokenizer, recipe: mk.Recipe, folder: Path) -> None:
@@ -105,7 +105,7 @@ def test_training_a_published_tokenizer_further_starts_from_its_codes() -> None:
     """Fresh codes are placed on features first; trained ones must not be."""
     tokenizer = import_checkpoint(DATA / "maskgit_jax" / "maskgit_tokenizer_mini.msgpack",
                                   options=Options(image_size=(64, 64))).part  # fmt: skip
-    assert isinstance(tokenizer, mk.VQGAN) and tokenizer.codebook == "ema"
+    assert isinstance(tokenizer, mk.VQGAN) and isinstance(tokenizer.quantize, mk.EMACodebook)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with pytest.raises(mk.MageKitError, match="start_training"):
         tokenizer.objective(images, 0.0, torch.Generator())

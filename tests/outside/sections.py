@@ -11,7 +11,8 @@ from tests.test_recipe import RECIPES
 CARRIED = {"log_every": 10, "checkpoint_every": 20, "precision": "float32"}
 TOKENIZER = {
     "kind": "vqgan", "weights": None, "image_size": [32, 32], "channels": 1, "base_channels": 8,
-    "multipliers": [1, 2, 2, 4], "res_blocks": 1, "norm_groups": 4, "codebook_size": 32, "codebook_dim": 8,
+    "multipliers": [1, 2, 2, 4], "res_blocks": 1, "norm_groups": 4,
+    "quantizer": {"kind": "ema", "codes": 32, "width": 8},
 }  # fmt: skip
 
 

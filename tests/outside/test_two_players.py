@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
+from mage_kit.report import write_report
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.players import check_objective, check_players
@@ -93,6 +95,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
+from mage_kit.report import write_report
 from mage_kit.training import checkpoints
 kind, place = sys.argv[1], Path(sys.argv[2])
 writes, write = 0, checkpoints.write_tensors
@@ -200,6 +204,8 @@ def test_gradients_of_both_players_over_processes_and_passes(tmp_path: Path) -> 
 IDLE = """
 from torch import nn
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
+from mage_kit.report import write_report
 from tests.plugins.against import Against
 
 @mk.TASKS.register("idle")
@@ -269,3 +275,10 @@ def test_players_that_cannot_be_told_apart(players: list[tuple[str, Plain]], sai
 def test_objectives_that_cannot_be_minimised(objective: object, said: str) -> None:
     with pytest.raises(mk.MageKitError, match=said):
         check_objective("a", objective)
+
+
+def test_the_report_of_two_players(unbroken: Path, tmp_path: Path) -> None:
+    page = write_report(unbroken, tmp_path / "page.html", reporter=Reporter.silent()).read_text()
+    assert "complete: step 60" in page
+    for title in ("Tokenizer: critic: learning rate", "Tokenizer: critic: objective", "Tokenizer: squared error"):
+        assert f"<figcaption>{title}</figcaption>" in page, title

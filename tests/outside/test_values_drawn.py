@@ -60,9 +60,15 @@ def test_what_the_head_cannot_do_is_refused(run: Path) -> None:
             mk.generate(model, 1, **option)  # type: ignore[arg-type]
     generation = {**gaussian().model.generation.model_dump(mode="json"), "top_k": 3}
     cut = gaussian().changed("model", generation=generation)
-    with pytest.raises(mk.RecipeError, match=r"top_k and \$\.model\.heads\.tokens: 3, GaussianHead gives no"):
+    with pytest.raises(mk.RecipeError, match=r"generation\.top_k and \$\.model: top_k: 3, GaussianHead gives no"):
         mk.check(cut)
     mk.generate(model, 1, top_p=1.0)  # which cuts nothing off
+    for selection in (mk.Margin(), mk.Entropy()):
+        with pytest.raises(ValueError, match="reads predictions, GaussianHead gives none"):
+            mk.generate(model, 1, selection=selection)
+    loss = [{"kind": "masked_mse", "weight": 1.0}]
+    with pytest.raises(mk.RecipeError, match="MaskedMSE needs values, GaussianHead gives none; use masked_prediction"):
+        mk.check(gaussian().changed("model", losses=loss))
     with pytest.raises(ValueError, match=r"must be torch\.float32"):
         mk.decode_tokens(model, torch.zeros(1, 16, 64, dtype=torch.int64), torch.ones(1, 16, dtype=torch.bool))
     assert not model.generation_obstacle

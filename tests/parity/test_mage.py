@@ -26,8 +26,8 @@ def test_sizes_read_from_the_shapes(recorded: Recording) -> None:
         "base_channels": tokenizer.base_channels,
         "channel_multipliers": list(tokenizer.multipliers),
         "res_blocks": tokenizer.res_blocks,
-        "codebook_size": tokenizer.codebook_size,
-        "codebook_dim": tokenizer.codebook_dim,
+        "codebook_size": tokenizer.quantize.codes,
+        "codebook_dim": tokenizer.quantize.width,
         "image_size": tokenizer.image_size[0],
     } == sizes["vqgan"]
     for part, name in ((model.encoder, "encoder"), (model.decoder, "decoder")):

@@ -50,8 +50,10 @@ def test_sizes_read_from_the_shapes(kind: str) -> None:
     expected, _, tokenizer = read(kind)
     config = expected["config"]
     names = {"channel_multipliers": "multipliers", "groups": "norm_groups"}
+    names |= {"codebook_size": "codes", "codebook_dim": "width"}
     for name, value in config.items():
-        held = getattr(tokenizer, names.get(name, name), None)
+        holder = tokenizer.quantize if name.startswith("codebook_") else tokenizer
+        held = getattr(holder, names.get(name, name), None)
         if name not in ("attention_resolutions", "norm_epsilon", "codebook_l2_norm", "activation", "conv_downsample"):
             assert held in (value, [value] * 2) or list(held) == value or list(held) == [value] * 2, name
 

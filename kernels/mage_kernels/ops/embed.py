@@ -62,7 +62,7 @@ def _reference(rows: Tensor, kept: Tensor, table: Tensor, positions: Tensor, nor
 
 
 def _triton(rows: Tensor, kept: Tensor, table: Tensor, positions: Tensor, norm: Norm | None, hot_row: int) -> Tensor:
-    from mage_kernels.triton import embed as launched
+    from mage_kernels.triton import embed_kernel as launched
 
     weight, bias, eps = (None, None, 0.0) if norm is None else norm
     out: Tensor = launched.embed_kept(rows, kept, table, positions, weight, bias, eps, hot_row)[0]

@@ -68,7 +68,7 @@ def _reference(latents: Tensor, slot: Tensor, positions: Tensor, fill: Tensor | 
 
 
 def _triton(latents: Tensor, slot: Tensor, positions: Tensor, fill: Tensor | None) -> Tensor:
-    from mage_kernels.triton import pad as launched
+    from mage_kernels.triton import pad_kernel as launched
 
     out: Tensor = launched.pad_tokens(latents, slot, positions, fill)
     return out

@@ -59,7 +59,7 @@ def _reference(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
 
 
 def _triton(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
-    from mage_kernels.triton import remask as launched
+    from mage_kernels.triton import remask_kernel as launched
 
     out: Tensor = launched.remask(score, masked, count)
     return out

@@ -89,7 +89,7 @@ def _reference(logits: Tensor, uniform: Tensor, masked: Tensor) -> tuple[Tensor,
 
 
 def _triton(logits: Tensor, uniform: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-    from mage_kernels.triton import sample as launched
+    from mage_kernels.triton import sample_kernel as launched
 
     ids, log_p = launched.sample_tokens(logits, uniform, masked)
     return ids, log_p

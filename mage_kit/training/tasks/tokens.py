@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from mage_kit.base.errors import BrokenImageError, RecipeError
 from mage_kit.base.grid import TokenSpec
 from mage_kit.base.precision import Decision, bfloat16_products
 from mage_kit.datasets import Dataset
-from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import IMAGES
 from mage_kit.training.kernels import part_attention
 from mage_kit.training.players import Player, Rate, adamw
@@ -105,6 +104,7 @@ class TokenTask(Task):
         return {
             name: tensor.to(device, tensor.dtype if tensor.is_floating_point() else torch.int64, non_blocking=True)
             for name, tensor in content.items()
+            if name in self.model.reads  # a cache may hold more
         }
 
     @torch.no_grad()
@@ -127,25 +127,24 @@ def token_decision(model: Any, images: Dataset, device: torch.device, precision:
         return Decision("float32", "tokens come from a cache")
     if precision == "float32":
         return Decision("float32", "the model runs in float32")
-    tokenizers = [model.tokenizer, *model.targets.values()]
-    specs = [model.streams[name] for name in model.reads]
-    return token_precision([each.to(device) for each in tokenizers], specs, images, device, precision)
+    if not all(model.streams[name].discrete for name in model.reads):
+        return Decision("float32", "continuous tokens")
+    for tokenizer in (model.tokenizer, *model.targets.values()):
+        tokenizer.to(device)
+    return token_precision(model.tokenize, images, device, precision)
 
 
 def token_precision(
-    tokenizers: Sequence[Tokenizer], specs: Sequence[TokenSpec], images: Dataset, device: torch.device, asked: str
+    tokenize: Callable[[Tensor], Mapping[str, Tensor]], images: Dataset, device: torch.device, asked: str
 ) -> Decision:
-    """Compare the ids of trained tokenizers in bfloat16 with those in float32; the one that differs most counts.
+    """Compare ids in bfloat16 with those in float32; the stream that differs most counts.
 
     Args:
-        tokenizers: On the device.
-        specs: Of the streams that are read of them; values would be rounded, so any of them settles it for float32.
+        tokenize: Gives the streams of codes that are read, of float images on the device.
         images: Of which the first are looked at.
         device: Where.
-        asked: "float32" settles it too.
+        asked: "float32" settles it.
     """
-    if not all(spec.discrete for spec in specs):
-        return Decision("float32", "continuous tokens")
     if asked == "float32" or not bfloat16_products(device):
         why = "precision 'float32' was asked for" if asked == "float32" else f"{device.type} has no bfloat16 products"
         return Decision("float32", why)
@@ -158,19 +157,22 @@ def token_precision(
     if not stills:
         return Decision("float32", "no image could be read to compare ids on")
     floats = to_float(torch.stack(stills), device)
-    share = min(token_agreement(tokenizer, floats) for tokenizer in tokenizers if tokenizer.spec.discrete)
+    share = token_agreement(tokenize, floats)
     value = "bfloat16" if share >= AGREEMENT else "float32"
     return Decision(value, f"ids in bfloat16 agree with float32's in {share:.1%} of tokens (needed: {AGREEMENT:.0%})")
 
 
 @torch.no_grad()
-def token_agreement(tokenizer: Tokenizer, images_BCHW: Tensor) -> float:
-    """Return the share of tokens whose ids are the same in bfloat16 and in float32.
+def token_agreement(tokenize: Callable[[Tensor], Mapping[str, Tensor]], images_BCHW: Tensor) -> float:
+    """Return the share of tokens whose ids, all of them, are the same in bfloat16 and in float32.
 
     Args:
-        tokenizer: One with codes, in evaluation mode.
-        images_BCHW: float images in [0, 1], on its device.
+        tokenize: Gives streams of ids (B, L) or (B, L, F); of several the one that differs most counts.
+        images_BCHW: float images in [0, 1], on the tokenizers' device.
     """
     with torch.autocast(images_BCHW.device.type, torch.bfloat16):
-        fast = tokenizer.encode(images_BCHW)
-    return float((fast == tokenizer.encode(images_BCHW)).double().mean())
+        fast = tokenize(images_BCHW)
+    exact = tokenize(images_BCHW)
+    same = {name: (ids == exact[name]).flatten(2).all(dim=2) if ids.ndim > 2 else ids == exact[name]
+            for name, ids in fast.items()}  # fmt: skip
+    return min(float(each.double().mean()) for each in same.values())

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mage_kernels.triton.launch import WIDTH_BLOCK, block_of, on, warps_of
+from mage_kernels.triton.launching import WIDTH_BLOCK, block_of, on, warps_of
 
 
 @triton.jit

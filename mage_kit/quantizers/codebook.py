@@ -1,0 +1,86 @@
+"""Codebooks: the nearest of V codes, found in chunks, and the look-up. How the codes move is the subclasses' matter.
+
+|z - c|^2 = |z|^2 - 2 z.c + |c|^2 is smallest for the nearest code. A table of distances has F x V numbers, 4.3 GB for
+65,536 features and 16,384 codes. Its rows are independent of one another: some are taken at a time, only ids are kept.
+
+Legend: B images, L tokens, V codes, W code width, F = B x L features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mage_kernels.autocasting import without_autocast
+from torch import Tensor, nn
+
+from mage_kit.quantizers.base import Quantized, Quantizer
+
+CHUNK = 2**24  # distances at once: 64 MiB of float32, and twice that for a moment
+
+
+class Codebook(Quantizer):
+    """V codes of width W; squared Euclidean distance.
+
+    Args:
+        codes: Number of codes, V.
+        width: Width of a code, W.
+        unit: Features and codes are divided by their length before use, which makes it the cosine that counts.
+        commitment: beta, the weight of the features' distance to their codes.
+    """
+
+    training_only = frozenset({"kind", "commitment"})
+
+    def __init__(self, codes: int, width: int, unit: bool, commitment: float) -> None:
+        super().__init__()
+        self.codes, self.width, self.unit, self.commitment = codes, width, unit, commitment
+        self.trained = False  # fresh codes are placed on features first; trained ones stay where they are
+        self.embedding = nn.Embedding(codes, width)
+        nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.trained = True
+
+    def finish_training(self) -> None:
+        """Know that the codes are trained."""
+        self.trained = True
+
+    @torch.no_grad()
+    def nearest(self, features_BLW: Tensor) -> Tensor:
+        """Return the nearest codes' ids (B, L), int64; computed in float32, in chunks of rows."""
+        with without_autocast(features_BLW):
+            features_FW = self.prepare(features_BLW.detach().float()).flatten(0, -2)
+            codes_VW = self.prepare(self.embedding.weight.detach().float())
+            square_V = codes_VW.pow(2).sum(dim=-1)
+            rows = max(1, CHUNK // self.codes)
+            ids = [self._ids(part, codes_VW, square_V) for part in features_FW.split(rows)]
+        return torch.cat(ids).view(features_BLW.shape[:-1])
+
+    def _ids(self, features_FW: Tensor, codes_VW: Tensor, square_V: Tensor) -> Tensor:
+        # |z|^2 is the same for every code and cannot change the choice, but keeps published rounding.
+        square_F1 = features_FW.pow(2).sum(dim=-1, keepdim=True)
+        return (square_F1 - 2 * features_FW @ codes_VW.T + square_V).argmin(dim=-1)
+
+    def lookup(self, ids_BL: Tensor) -> Tensor:
+        """Return the codes (B, L, W), at unit length where that is the rule."""
+        return self.prepare(self.embedding(ids_BL))
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Return features or codes (..., W) as they are compared and decoded."""
+        return F.normalize(features, dim=-1) if self.unit else features
+
+    def means(self, weights_BLV: Tensor) -> Tensor:
+        """Return weighted means (B, L, W) of the codes."""
+        codes_VW = self.lookup(torch.arange(self.codes, device=weights_BLV.device))
+        return weights_BLV.to(codes_VW.dtype) @ codes_VW
+
+    def look_up(self, features_BLW: Tensor) -> tuple[Quantized, Tensor]:
+        """Quantize prepared features by the codes as they stand; return that, and the codes (B, L, W) themselves."""
+        ids_BL = self.nearest(features_BLW)
+        codes_BLW = self.lookup(ids_BL)
+        commitment = F.mse_loss(features_BLW, codes_BLW.detach())
+        through_BLW = features_BLW + (codes_BLW - features_BLW).detach()
+        parts = {"commitment": commitment.detach()}
+        return Quantized(through_BLW, ids_BL, self.commitment * commitment, parts), codes_BLW

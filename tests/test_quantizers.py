@@ -1,0 +1,131 @@
+"""Quantizers: the contract over every registered one, chunks that change nothing, memory that stays small."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import mage_kit as mk
+from mage_kit.quantizers import codebook
+from tests import build
+
+KINDS = {
+    "ema": lambda: mk.EMACodebook(codes=32, width=6),
+    "ema at unit length": lambda: mk.EMACodebook(codes=32, width=6, unit=True),
+    "gradient": lambda: mk.GradientCodebook(codes=32, width=6),
+    "gradient at unit length": lambda: mk.GradientCodebook(codes=32, width=6, unit=True),
+}
+
+
+def features(count: int = 20, seed: int = 0) -> Tensor:
+    return torch.randn(count, 16, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def spread(quantizer: mk.Quantizer) -> mk.Quantizer:
+    with torch.no_grad():
+        quantizer.embedding.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return quantizer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_contract(kind: str) -> None:
+    quantizer, values = spread(KINDS[kind]()), features()
+    ids_BL = quantizer.nearest(values)
+    assert ids_BL.shape == (20, 16) and ids_BL.dtype == torch.int64
+    codes_VW = quantizer.lookup(torch.arange(32))
+    by_hand = torch.cdist(quantizer.prepare(values).double().flatten(0, 1), codes_VW.double()).argmin(dim=1)
+    assert torch.equal(ids_BL.flatten(), by_hand)
+    assert torch.equal(quantizer.nearest(quantizer.lookup(ids_BL)), ids_BL), "a code is its own nearest"
+    one_hot = F.one_hot(ids_BL, 32).float()
+    torch.testing.assert_close(quantizer.means(one_hot), quantizer.lookup(ids_BL))
+    quantizer.start_training()
+    learned = values.clone().requires_grad_()
+    made = quantizer(learned, 0.0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made.codes_BLW, quantizer.lookup(made.ids_BL), rtol=1e-5, atol=1e-6)
+    (made.codes_BLW.sum() + made.loss).backward()
+    assert learned.grad is not None and float(learned.grad.abs().min()) > 0
+    codes = quantizer.embedding.weight
+    assert (codes.grad is not None) == kind.startswith("gradient")
+    quantizer.finish_training()
+    assert set(quantizer.state_dict()) == {"embedding.weight"}
+
+
+def test_every_registered_quantizer_is_checked() -> None:
+    shipped = {entry.cls for entry in mk.QUANTIZERS if entry.cls.__module__.startswith("mage_kit.")}
+    assert shipped == {mk.EMACodebook, mk.GradientCodebook}, "a new one belongs in KINDS above"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids, losses and gradients of features taken three at a time are those of all at once."""
+    results = []
+    for chunk in (codebook.CHUNK, 3 * 32):
+        monkeypatch.setattr(codebook, "CHUNK", chunk)
+        quantizer, values = spread(KINDS[kind]()), features().requires_grad_()
+        quantizer.start_training()
+        made = quantizer(values, 0.0, torch.Generator().manual_seed(0))
+        ((made.codes_BLW**2).mean() + made.loss).backward()
+        weight = quantizer.embedding.weight
+        results.append((made.ids_BL, made.loss.detach(), values.grad, weight.detach(), weight.grad))
+    for whole, parts in zip(*results, strict=True):
+        assert (whole is None) == (parts is None)
+        if whole is not None and parts is not None:
+            torch.testing.assert_close(whole, parts, rtol=1e-6, atol=1e-7)
+
+
+def test_running_means_are_those_of_the_features() -> None:
+    """After the first update from a place on the features: counts and sums as taken by hand."""
+    quantizer = mk.EMACodebook(codes=8, width=6, restart=0.0)
+    quantizer.start_training()
+    quantizer.updates += 1  # nothing is placed anew
+    spread(quantizer)
+    quantizer.sums_VW.copy_(quantizer.embedding.weight)
+    values = features(4)
+    ids_F = quantizer.nearest(values).flatten()
+    one_hot_FV = F.one_hot(ids_F, 8).float()
+    keep = 2 / 11
+    counts = torch.ones(8) * keep + one_hot_FV.sum(dim=0) * (1 - keep)
+    sums = quantizer.sums_VW * keep + one_hot_FV.T @ values.flatten(0, 1) * (1 - keep)
+    quantizer(values, 0.0, torch.Generator())
+    torch.testing.assert_close(quantizer.counts_V, counts)
+    torch.testing.assert_close(quantizer.sums_VW, sums)
+    torch.testing.assert_close(quantizer.embedding.weight, sums / counts.clamp_min(1e-3)[:, None])
+
+
+def test_a_seed_gives_the_same_halves_whatever_the_quantizer() -> None:
+    made = []
+    for quantizer in (mk.EMACodebook(codes=8, width=4), mk.GradientCodebook(codes=64, width=4)):
+        torch.manual_seed(3)
+        made.append(build.vqgan(quantizer=mk.QUANTIZERS.parse(mk.QUANTIZERS.describe(quantizer))).encoder.state_dict())
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+MEMORY = """
+import resource, torch
+import mage_kit as mk
+torch.manual_seed(0)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+features = torch.randn(64, 1024, 8, requires_grad=True)
+warm = mk.EMACodebook(codes=16, width=8)
+warm.start_training()
+warm(features, 0.0, torch.Generator()).loss.backward()
+features.grad = None
+before = peak()
+quantizer = mk.EMACodebook(codes=2**18, width=8)
+quantizer.start_training()
+made = quantizer(features, 0.0, torch.Generator())
+(made.codes_BLW.mean() + made.loss).backward()
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_many_codes_need_little_memory() -> None:
+    """2^18 codes, batch 64 of 1,024 tokens: a table of all distances would be 69 GB."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1024, f"{done.stdout} MiB"
