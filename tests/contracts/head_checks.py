@@ -92,7 +92,7 @@ def _moments(part: mk.Head, predictions_1X: Tensor, random: torch.Generator) -> 
     rows = predictions_1X.expand(_DRAWS, -1)
     values = _drawn(part, rows, uniform).ids_BL.detach().requires_grad_()
     (slope,) = torch.autograd.grad(part.log_p(rows[None], values).sum(), values)
-    each = (values * slope).sum(dim=-1).double().flatten()
+    each = (values * slope).detach().sum(dim=-1).double().flatten()
     gap = float((each.mean() + part.spec.width).abs() / (each.std() / _DRAWS**0.5))
     assert gap < 5, f"values are {gap:.1f} deviations from the density that log_p states"
 

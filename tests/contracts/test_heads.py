@@ -71,7 +71,8 @@ class Hot(mk.CodeHead):
         made = super().draw(predictions_BLX / 2, uniform_BL, *rest)
         log_p = self.log_p(predictions_BLX, made.ids_BL)
         masked_BL = rest[0]
-        return mk.Drawn(made.ids_BL, log_p if masked_BL is None else log_p.masked_fill(~masked_BL, 0.0), None)
+        log_p = log_p if masked_BL is None else log_p.masked_fill(~masked_BL, 0.0)
+        return mk.Drawn(made.ids_BL, log_p, made.predictions)
 
 
 class Heavy(mk.CodeHead):
