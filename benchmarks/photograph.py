@@ -21,7 +21,7 @@ import mage_kit as mk
 from mage_kit.images.pictures import labelled_sheets, save_picture, side_by_side
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.store.folders import MODEL_FILE
-from mage_kit.training.tokenize import tokenize
+from mage_kit.studies.tokenize import tokenize
 
 SIDE = 256
 COPIES = 64  # of the photograph in the folder, each cropped anew: as many as a batch wants

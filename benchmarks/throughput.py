@@ -29,10 +29,10 @@ from mage_kit.base.progress import Reporter
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.store.folders import save_tokenizer
+from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.batches import Batch
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.tasks.base import to_float
-from mage_kit.training.tokenize import tokenize
 
 BATCH = 32
 FEW = 24  # images that are tokenised, 8 at once: a tokenizer on a CPU is slow

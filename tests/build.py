@@ -20,7 +20,7 @@ def vqgan(channels: int = 1, grid: tuple[int, int] = (4, 4), codes: int = 32, **
         "multipliers": (1, 1, 2),
         "res_blocks": 1,
         "norm_groups": 4,
-        "quantizer": mk.EMACodebook(codes=codes, width=4),
+        "quantizer": mk.QUANTIZERS.parse({"kind": "ema", "codes": codes, "width": 4}),
     }
     tokenizer = mk.VQGAN(**{**settings, **changes})
     with torch.no_grad():
@@ -32,7 +32,8 @@ def taming(kind: type[mk.CodebookTokenizer] = mk.TamingVQGAN, channels: int = 1)
     """A tokenizer in taming's form, 4 x 4 tokens of 32 codes."""
     tokenizer = kind(
         image_size=(16, 16), channels=channels, base_channels=8, multipliers=(1, 1, 2), res_blocks=1, norm_groups=4,
-        quantizer=mk.GradientCodebook(codes=32, width=4, unit=kind is mk.LlamaGenVQ), z_channels=8,
+        quantizer=mk.QUANTIZERS.parse({"kind": "gradient", "codes": 32, "width": 4, "unit": kind is mk.LlamaGenVQ}),
+        z_channels=8,
     )  # fmt: skip
     with torch.no_grad():
         tokenizer.quantize.embedding.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))

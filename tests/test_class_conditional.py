@@ -18,10 +18,10 @@ from mage_kit.base.draws import derive, keys, uniforms
 from mage_kit.planning import walk_step
 from mage_kit.planning.walk import Numbers
 from mage_kit.recipes.cached import on_tokens
+from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.tasks.masked import Masked, Piece
-from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
 from mage_kit.training.weight_folders import WeightFolder, fill_encoder
 from tests.loops import loop_of

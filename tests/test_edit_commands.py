@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
+from mage_kit.cli.generate_files import generate_files
 from mage_kit.editing import edit, to_mask, to_pixels
-from mage_kit.generation.generate_files import generate_files
 from tests import build
 from tests.test_editing import colour, hole, photo
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
+from mage_kit.cli.generate_files import generate_files
 from mage_kit.generation.animation import Animation
-from mage_kit.generation.generate_files import generate_files
 from mage_kit.images.pictures import grid_picture
 from tests import build
 

@@ -163,7 +163,7 @@ def test_several_in_a_row_go_back_to_the_last_good_checkpoint(
     steps = [record["step"] for record in records]
     assert steps == sorted(set(steps)) and steps[-1] == 28 and records[-1]["skipped"] == 3
     state = json.loads((list_checkpoints(tmp_path / "run" / "checkpoints" / "model")[-1] / "state.json").read_text())
-    assert state["counters"] == {"finite": 28, "skipped": 3, "rollbacks": 1}
+    assert state["counters"] == {"bad": 0, "finite": 28, "skipped": 3, "rollbacks": 1}
 
 
 def test_a_run_that_cannot_be_saved_stops_and_says_so(poisoned: Any, tmp_path: Path) -> None:

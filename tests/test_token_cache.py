@@ -17,9 +17,9 @@ import mage_kit as mk
 from mage_kit.base.draws import derive
 from mage_kit.datasets.token_store import CACHE_FILE, read_card, shard_file
 from mage_kit.recipes.cached import on_tokens
+from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
 from mage_kit.training.weight_folders import WeightFolder, fill_tokenizer
 from tests.test_recipe import RECIPES

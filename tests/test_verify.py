@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mage_kit as mk
-from mage_kit.training.verify import verify
+from mage_kit.studies.verify import verify
 from tests.test_recipe import RECIPES
 
 REFERENCE = RECIPES / "reference_digits"

@@ -22,8 +22,8 @@ from mage_kit.cli.decoding_options import (
 from mage_kit.cli.groups import grouped
 
 if TYPE_CHECKING:
+    from mage_kit.cli.edit_files import Make
     from mage_kit.editing import EditOptions
-    from mage_kit.editing.edit_files import Make
 
 edit = typer.Typer(
     help="Paint part of a picture anew: inpaint, outpaint, uncrop, reconstruct. Pictures may have any size.",
@@ -93,8 +93,8 @@ def inpaint(
     decoding: DecodingOptions,
 ) -> None:
     """Paint anew what a mask covers."""
+    from mage_kit.cli.edit_files import read_image
     from mage_kit.editing import inpaint as run_it
-    from mage_kit.editing.edit_files import read_image
 
     _write(run, image, partial(run_it, mask=read_image(mask)), out, variants, decoding, hole.chosen())
 
@@ -167,7 +167,7 @@ def _write(
     hole: EditOptions,
 ) -> None:
     from mage_kit.base.progress import Reporter
-    from mage_kit.editing.edit_files import edit_files
+    from mage_kit.cli.edit_files import edit_files
 
     options: EditOptions = {
         **decoding.changes(),

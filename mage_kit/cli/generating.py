@@ -45,7 +45,7 @@ def generate(
 ) -> None:
     """Generate images from nothing, as one picture or one file each; the settings stand in each PNG and in a JSON."""
     from mage_kit.base.progress import Reporter
-    from mage_kit.generation.generate_files import generate_files
+    from mage_kit.cli.generate_files import generate_files
 
     written = generate_files(
         run,

@@ -57,7 +57,7 @@ def tokenize(
 ) -> None:
     """Turn images into a token cache; training from it leaves tokenizer and images out of the loop."""
     from mage_kit.recipes.recipe import Recipe
-    from mage_kit.training.tokenize import tokenize as run
+    from mage_kit.studies.tokenize import tokenize as run
 
     given = [*(set_ or []), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
     loaded = Recipe.load(recipe, given)
@@ -103,7 +103,7 @@ def verify(
 ) -> None:
     """Repeat the first steps of a stored run and compare the curves; exit code 1 if they are not the same."""
     from mage_kit.base.progress import Reporter
-    from mage_kit.training.verify import verify as again
+    from mage_kit.studies.verify import verify as again
 
     made = again(run or _shipped("reference_digits"), lines, Reporter())
     table = Table("step", "stored loss", "here", "deviation", title=made.about or str(run))

@@ -1,1 +1,1 @@
-"""Trainings compared: variants of a recipe, results of runs in one table, the demonstration."""
+"""What is done with whole recipes: tokens cached, curves verified, trainings compared, results in a table, the demo."""

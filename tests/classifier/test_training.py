@@ -12,11 +12,11 @@ import torch
 import mage_kit as mk
 from mage_kit.base.draws import derive
 from mage_kit.datasets.chosen import few_of_each
+from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.optim import set_lr
 from mage_kit.training.tasks.mixing import draw_mix
-from mage_kit.training.tokenize import tokenize
 from mage_kit.training.train import train
 from mage_kit.training.validation import measure_accuracy
 from mage_kit.training.weight_folders import WeightFolder, fill_encoder

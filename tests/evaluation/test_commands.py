@@ -23,7 +23,7 @@ from mage_kit.evaluation.subject import open_subject
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.report import write_report
 from mage_kit.studies.results import gather
-from mage_kit.training.tokenize import tokenize
+from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.train import train
 from tests.test_recipe import RECIPES
 from tests.test_training import small

@@ -22,6 +22,7 @@ from mage_kit.evaluation.feature_sources import FeatureSource, pooled
 from mage_kit.evaluation.features import Features, extract, extract_features
 from mage_kit.evaluation.kinds import model_kinds
 from mage_kit.evaluation.splits import folder_split, held_out
+from mage_kit.layers.embedding import open_plan
 from tests import build
 
 QUIET = Reporter.silent()
@@ -52,8 +53,8 @@ def test_each_source_is_what_it_says(model: mk.Mage) -> None:
     sources = [FeatureSource(), FeatureSource("class"), FeatureSource(block=1), FeatureSource("mean", None, True)]
     with torch.no_grad():
         mean, first, early, normed = pooled(model, tokens, sources)
-        hidden = model.encoder(model.embedding(tokens, mk.embedding.open_plan(tokens)))
-        after_one = model.encoder.blocks[0](model.embedding(tokens, mk.embedding.open_plan(tokens)))
+        hidden = model.encoder(model.embedding(tokens, open_plan(tokens)))
+        after_one = model.encoder.blocks[0](model.embedding(tokens, open_plan(tokens)))
         torch.testing.assert_close(mean, hidden[:, 1:].mean(dim=1))
         torch.testing.assert_close(first, hidden[:, 0])
         torch.testing.assert_close(early, after_one[:, 1:].mean(dim=1))
@@ -102,7 +103,7 @@ def test_two_processes_give_the_same_bits_in_the_same_order(model: mk.Mage, digi
     program.write_text(
         "import sys, torch, numpy as np, mage_kit as mk\n"
         "from pathlib import Path\n"
-        "from mage_kit import processes\n"
+        "from mage_kit.base import processes\n"
         "from mage_kit.evaluation import feature_cache, feature_parts\n"
         "from mage_kit.evaluation.features import extract\n"
         "from mage_kit.evaluation.kinds import model_kinds, pixel_kind\n"

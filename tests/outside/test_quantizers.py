@@ -55,7 +55,5 @@ def test_what_a_quantizer_gets_wrong_is_named() -> None:
     with pytest.raises(mk.RecipeError, match=r"tokenizer.*levels: \(4,\), must be odd"):
         mk.check(recipe("level_quantizer", tokenizer=even, training=TASK))
     unknown = {**tokenizer_of("vqgan"), "quantizer": {"kind": "levles"}}
-    with pytest.raises(
-        mk.RecipeError, match=r'\$\.tokenizer\.quantizer\.kind: unknown "levles", did you mean "levels"'
-    ):
+    with pytest.raises(mk.RecipeError, match=r'\$\.tokenizer\.quantizer\.kind: unknown "levles", did you mean .levels'):
         recipe("level_quantizer", tokenizer=unknown, training=TASK)

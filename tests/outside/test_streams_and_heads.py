@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 import mage_kit as mk
 from mage_kit.recipes.cached import on_tokens
+from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.tokenize import tokenize
 from tests.outside.sections import CARRIED, TOKENIZER, masked, recipe, training
 from tests.test_recipe import RECIPES
 
