@@ -57,6 +57,10 @@ class PartsError(MageKitError):
         return type(self), (self.parts, self.message)  # as in BrokenImageError
 
 
+class OtherTrainingError(MageKitError):
+    """A sound checkpoint of another training: nothing is damaged, and nothing is passed over."""
+
+
 class BrokenImageError(MageKitError):
     """An image that cannot be used; a data set's engine passes over it and lists it.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mage_kit.base.draws import keys, uniforms
 from mage_kit.generation.sampling import check_decoding, check_tokens, chosen, draw_tokens
+from mage_kit.heads import Head
 from mage_kit.layers.condition import Condition
 from mage_kit.layers.predictions import Drawn
 from mage_kit.models.decoding import Decoding
@@ -147,7 +148,7 @@ def decode_tokens(
             steps.append(Trace(ids_BL[None], masked_BL[None]))
         if watch is not None:
             watch(Step(step, plan.steps, first_index, ids_BL, masked_BL))
-    _refuse(broken, plan.selection)  # once: reading back in each step would hold the device up
+    _refuse(broken, plan.selection, model.head)  # once: reading back in each step would hold the device up
     return Decoded(ids_BL, confidence_BL, Trace.joined(steps, dim=0))
 
 
@@ -187,7 +188,7 @@ def decode_step(
     drawn = draw_tokens(model, plan, step, ids_BL, masked_BL, uniform_BL, condition, False, None, revised_BL)
     rest = (unknown_B, noise_BL, drawn, revised_BL)
     ids_BL, masked_BL, broken = _keep_best(model, plan, step, ids_BL, masked_BL, *rest)
-    _refuse(broken, plan.selection)
+    _refuse(broken, plan.selection, model.head)
     return ids_BL, masked_BL
 
 
@@ -219,9 +220,11 @@ def _keep_best(
     return ids_BL, remask(score_BL, open_BL, count_B, backend=model.backend), broken
 
 
-def _refuse(broken: Tensor, selection: Selection) -> None:
+def _refuse(broken: Tensor, selection: Selection, head: Head) -> None:
     """Raise for what decoding must not go on with; a selection that breaks its contract is a plug-in's bug, named."""
     logits, scores = broken.tolist()
+    if logits and not head.gives_logits:
+        raise ValueError(f"head: log_p of {type(head).__name__} is not finite, must be numbers")
     if logits:
         raise ValueError("logits: not finite, must be numbers (or -inf for a code that may not be drawn)")
     if scores:

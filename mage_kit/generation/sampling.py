@@ -115,10 +115,16 @@ def draw_tokens(
 def _checked(model: Mage, drawn: Drawn, uniform_BL: Tensor, rule: DrawRule) -> Drawn:
     """Make sure, without waiting for the device, that a head drew what it was asked for."""
     head, spec = type(model.head).__name__, model.spec
+    if not isinstance(drawn, Drawn):
+        raise PartsError(("heads.tokens",), f"{head} drew a {type(drawn).__name__}, must give a Drawn")
     shape = (*uniform_BL.shape, *spec.token_shape)
     if tuple(drawn.ids_BL.shape) != shape or drawn.ids_BL.dtype != spec.dtype:
         has = f"{drawn.ids_BL.dtype} {tuple(drawn.ids_BL.shape)}"
         raise PartsError(("heads.tokens",), f"{head} drew tokens of {has}, must be {spec.dtype} {shape}")
+    if spec.codes and drawn.ids_BL.device.type == "cpu" and drawn.ids_BL.numel():  # elsewhere it would be waited for
+        low, high = int(drawn.ids_BL.min()), int(drawn.ids_BL.max())
+        if low < 0 or high >= spec.codes:
+            raise PartsError(("heads.tokens",), f"{head} drew ids from {low} to {high}, must be 0 to {spec.codes - 1}")
     if drawn.log_p_BL.shape != uniform_BL.shape:
         log_p, places = tuple(drawn.log_p_BL.shape), tuple(uniform_BL.shape)
         raise PartsError(("heads.tokens",), f"{head} gave log_p of shape {log_p}, must be {places}")

@@ -100,4 +100,25 @@ class Head(nn.Module, ABC):
         return PassCost()
 
 
+def checked_rows(head: Head, predictions_MX: Tensor, targets_M: Tensor) -> LossRows:
+    """Return a head's own loss, of the shapes that it must have.
+
+    Args:
+        head: The head.
+        predictions_MX: As its `forward` gives them.
+        targets_M: Tokens (M,), (M, F) or (M, W).
+
+    Raises:
+        MageKitError: If it is no LossRows, or rows or hits are not one a prediction.
+    """
+    made = head.rows(predictions_MX, targets_M)
+    name, count = type(head).__name__, (len(predictions_MX),)
+    if not isinstance(made, LossRows):
+        raise MageKitError(f"{name}: rows gave a {type(made).__name__}, must give LossRows")
+    for field_name, value in (("rows_M", made.rows_M), ("hits_M", made.hits_M)):
+        if value is not None and tuple(value.shape) != count:
+            raise MageKitError(f"{name}: {field_name} of shape {tuple(value.shape)}, must be {count}")
+    return made
+
+
 HEADS: Registry[Head, HeadWires] = Registry("heads", Head, HeadWires)

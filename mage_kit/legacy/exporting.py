@@ -124,6 +124,8 @@ def _check_kinds(part: Mage | MageClassifier | Tokenizer) -> None:
     for name, (registry, component) in _components(part).items():
         if registry is not TOKENIZERS and registry.entry_of(component).kind not in ("vit", "class_token", "mask_token"):
             found.append(f"{name} is {type(component).__name__}, which it does not know")
+    if isinstance(part, Mage) and part.decoder is None:
+        found.append("decoder is null, it has one (the encoder alone: part 'encoder')")
     if found:
         raise LayoutError("; ".join(found))
 
@@ -137,7 +139,11 @@ def _components(part: Mage | MageClassifier | Tokenizer) -> dict[str, tuple[Regi
         "encoder": (ENCODERS, part.encoder),
     }
     if isinstance(part, Mage):
-        found |= {"decoder": (DECODERS, part.decoder), "padding": (PADDINGS, part.padding)}
+        others: dict[str, tuple[Registry[Any, Any], Any]] = {
+            "decoder": (DECODERS, part.decoder),
+            "padding": (PADDINGS, part.padding),
+        }
+        found |= {name: pair for name, pair in others.items() if pair[1] is not None}
     return found
 
 

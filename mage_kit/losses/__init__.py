@@ -1,6 +1,6 @@
 """Losses: what is asked of the predictions and of the features."""
 
-from mage_kit.losses.base import LOSSES, BatchMasks, Gather, Loss, LossInputs, LossTerm, LossWires
+from mage_kit.losses.base import LOSSES, BatchMasks, Gather, Loss, LossInputs, LossTerm, LossWires, check_term
 from mage_kit.losses.info_nce import InfoNCE
 from mage_kit.losses.masked_cross_entropy import MaskedCrossEntropy
 from mage_kit.losses.masked_mse import MaskedMSE
@@ -18,4 +18,5 @@ __all__ = [
     "MaskedCrossEntropy",
     "MaskedMSE",
     "MaskedPrediction",
+    "check_term",
 ]

@@ -154,6 +154,30 @@ class Loss(nn.Module, ABC):
         """Return what the sum is divided by; may be 0 where nothing counts."""
 
 
+def check_term(loss: Loss, term: object, inputs: LossInputs) -> LossTerm:
+    """Make sure that a loss gave what the model goes on with.
+
+    Args:
+        loss: The loss.
+        term: What it returned.
+        inputs: What it was given.
+
+    Raises:
+        MageKitError: If it is no LossTerm, its total no scalar, or its rows and hits are not one a picked row.
+    """
+    name = type(loss).__name__
+    if not isinstance(term, LossTerm):
+        raise MageKitError(f"{name}: gave a {type(term).__name__}, must give a LossTerm")
+    if not isinstance(term.total, Tensor) or term.total.ndim:
+        has = tuple(term.total.shape) if isinstance(term.total, Tensor) else type(term.total).__name__
+        raise MageKitError(f"{name}: total of shape {has}, must be a scalar tensor, ()")
+    for field_name, value in (("rows_M", term.rows_M), ("hits_M", term.hits_M)):
+        if value is not None and value.shape != inputs.weight_M.shape:
+            rule = f"must be {tuple(inputs.weight_M.shape)}, or None"
+            raise MageKitError(f"{name}: {field_name} of shape {tuple(value.shape)}, {rule}")
+    return term
+
+
 LOSSES: Registry[Loss, LossWires] = Registry(
     "losses",
     Loss,

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from mage_kernels import MaskPlan, full_plan
-from torch import Tensor
+from torch import Tensor, nn
 
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import PartsError
 from mage_kit.heads import Head
+from mage_kit.heads.base import checked_rows
 from mage_kit.layers.blocks import evaluating
 from mage_kit.layers.condition import Condition
 from mage_kit.layers.embedding import open_plan
-from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm
+from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm, check_term
 from mage_kit.models.parts import MaskedParts
+from mage_kit.tokenizers import TOKENS
 
 Streams = Tensor | Mapping[str, Tensor]
 """Tokens by stream; a bare tensor is the input stream, and what is predicted too where that is the same."""
@@ -101,19 +104,26 @@ class Mage(MaskedParts):
         predictions: dict[str, Tensor] = {}
         if self.decoder is not None:
             picked_ME = self.decode(latents_BSD, plan, condition).flatten(0, 1).index_select(0, plan.picked_M)
-            predictions = {name: head(picked_ME, self.embedding).float() for name, head in self.heads.items()}
+            predictions = {name: self._predicted(head, name, picked_ME).float() for name, head in self.heads.items()}
         terms = []
         for loss in self.losses:
             assert isinstance(loss, Loss)
-            term = loss(self._inputs(loss, streams, predictions, latents_BSD, plan, masks, gather or Gather()))
-            if not isinstance(term, LossTerm):
-                raise MageKitError(f"{type(loss).__name__}: gave a {type(term).__name__}, must give a LossTerm")
-            terms.append(term)
+            inputs = self._inputs(loss, streams, predictions, latents_BSD, plan, masks, gather or Gather())
+            terms.append(check_term(loss, loss(inputs), inputs))
         if predictions and not self.predicts:
             # Decoder and head would get no gradient at all, which wrappers and optimizers trip over: give them zeros.
             unread = torch.stack([0.0 * values.sum() for values in predictions.values()]).sum()
             terms[0] = replace(terms[0], total=terms[0].total + unread)
         return StepOutput(terms, plan.picked_M, plan.weight_M)
+
+    def _predicted(self, head: nn.Module, stream: str, features: Tensor) -> Tensor:
+        """A head's predictions (..., X) of features (..., E)."""
+        predictions = head(features, self.embedding)
+        if not isinstance(predictions, Tensor) or predictions.shape[:-1] != features.shape[:-1]:
+            has = tuple(predictions.shape) if isinstance(predictions, Tensor) else type(predictions).__name__
+            rule = f"must be ({', '.join(map(str, features.shape[:-1]))}, X)"
+            raise PartsError((f"heads.{stream}",), f"{type(head).__name__} gave predictions {has}, {rule}")
+        return predictions
 
     def _inputs(
         self,
@@ -132,7 +142,8 @@ class Mage(MaskedParts):
         head, values = self.heads[loss.stream], predictions[loss.stream]
         assert isinstance(head, Head)
         targets = streams[loss.stream].flatten(0, 1).index_select(0, plan.picked_M)
-        return LossInputs(values, targets, plan.weight_M, latents_BSD, plan, masks, gather, streams, head.rows)
+        rows = partial(checked_rows, head)
+        return LossInputs(values, targets, plan.weight_M, latents_BSD, plan, masks, gather, streams, rows)
 
     def logits(
         self,
@@ -162,8 +173,7 @@ class Mage(MaskedParts):
             features = self.decode(latents_BSD, plan, known)
             if rows_M is not None:
                 features = features.flatten(0, 1).index_select(0, rows_M)
-            predictions: Tensor = head(features, self.embedding)
-            return predictions
+            return self._predicted(head, TOKENS, features)
 
         conditional = predict(condition)
         if not guidance or condition is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
 
 from mage_kit.base.draws import derive
+from mage_kit.base.errors import PartsError
 from mage_kit.base.signature import ComponentConfig, NoWires
 from mage_kit.decoders import DECODERS, Decoder, DecoderWires
 from mage_kit.encoders import ENCODERS, Encoder
@@ -140,9 +142,18 @@ def _on_tokens(
             parts.padding = collected.build("$.model.padding", PADDINGS, section.padding, PaddingWires(dim))
         for name, config in section.heads.items():
             wired = HeadWires(streams.get(name, spec), dim, encoder.dim, name == section.input)
-            head = collected.build(f"$.model.heads.{name}", HEADS, config, wired)
+            head = collected.attempt(f"$.model.heads.{name}", config, partial(_head, config, wired, name))
             parts.heads |= {} if head is None else {name: head}
     return parts
+
+
+def _head(config: ComponentConfig, wires: HeadWires, stream: str) -> Head:
+    """Build a head whose stream is of the kind that it needs; its sizes follow from it."""
+    needs = HEADS.get(config.kind).cls.needs_codes
+    if needs is not None and needs != wires.spec.discrete:
+        wants, has = ("codes", "continuous tokens") if needs else ("continuous tokens", "codes")
+        raise PartsError((f"heads.{stream}", "tokenizer"), f"'{config.kind}' needs {wants}, the stream has {has}")
+    return HEADS.build(config, wires)
 
 
 def describe_mage(model: Mage) -> dict[str, Any]:

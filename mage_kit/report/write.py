@@ -206,10 +206,10 @@ def _looks(run: Path, recipe: Recipe, others: dict[str, Mage], reporter: Reporte
 def _schedules(recipe: Recipe) -> Part:
     with torch.device("meta"):
         model = recipe.build_model()
-    charts = [ratio_chart(model.mask_ratio)]
+    charts = [ratio_chart(model.mask_ratio)] if model.mask_ratio.high else []
     if model.generates:
         charts.append(schedule_chart(model.decoding.schedule, model.spec.grid.size, model.decoding.steps))
-    return Part("Masks", "What training draws, and what decoding follows.", charts=charts)
+    return Part("Masks", "What training draws, and what decoding follows." if charts else "", charts=charts)
 
 
 def _settings(run: Path) -> Part:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mage_kit.base import processes
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import MageKitError, OtherTrainingError
 from mage_kit.base.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.base.progress import Reporter
 from mage_kit.store.folders import load_state, state_of
@@ -148,7 +148,7 @@ def load_checkpoint(path: Path, state: State) -> int:
     kept = stored.get("optimizers", {})
     lines = [line for player in state.players for line in _misfits(player, read, kept)]
     if lines:
-        raise MageKitError(f"{path}: is of another training: {', '.join(lines[:5])}")
+        raise OtherTrainingError(f"{path}: is of another training: {', '.join(lines[:5])}")
     for player in state.players:
         _fill(player, read, kept, str(path))
     device = next(iter(state.players[0].names.values())).device
@@ -195,6 +195,9 @@ def resume(state: State, checkpoints: Path, reporter: Reporter) -> int:
         if not problem:
             try:
                 step = load_checkpoint(path, state)
+            except OtherTrainingError as error:
+                rule = "put the task back as it was, or start a new run"
+                raise processes.shared(OtherTrainingError(f"{error}; {rule}")) from None
             except (MageKitError, OSError, ValueError, KeyError, TypeError) as error:
                 problem = str(error) or type(error).__name__
         if damage := next(filter(None, processes.collect(problem)), ""):  # one process cannot read it: none uses it

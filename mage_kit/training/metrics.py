@@ -89,11 +89,12 @@ class RatioBins:
         low: Smallest ratio.
         high: Largest ratio.
         device: Where the sums live.
-        codes: Whether tokens are codes, so that accuracy means something.
+        hits: Whether the loss says which tokens were predicted right: with the first one that does not, no accuracy is
+            told.
     """
 
-    def __init__(self, low: float, high: float, device: torch.device, codes: bool = True) -> None:
-        self.codes = codes
+    def __init__(self, low: float, high: float, device: torch.device, hits: bool = True) -> None:
+        self.hits = hits
         self.first = min(9, math.floor(low * 10 + 1e-9))
         last = max(self.first + 1, math.ceil(high * 10 - 1e-9))
         self.names = [f"{k / 10:.1f}-{(k + 1) / 10:.1f}" for k in range(self.first, last)]
@@ -103,6 +104,7 @@ class RatioBins:
         """Add the rows of a batch; rows of weight 0 do not count."""
         place_B = ((ratio_B * 10 + 1e-9).floor().to(torch.int64) - self.first).clamp(0, len(self.names) - 1)
         place_M = place_B.to(image_M.device, non_blocking=True)[image_M]
+        self.hits &= hits_M is not None
         hits = torch.zeros_like(rows_M) if hits_M is None else hits_M
         for row, values_M in enumerate((rows_M * weight_M, hits * weight_M, weight_M)):
             self.sums_3K[row].index_add_(0, place_M, values_M.to(torch.float64))
@@ -120,4 +122,4 @@ class RatioBins:
         return {"masked_loss": sum(losses) / total, **self._accuracy(sum(hits), total), "by_ratio": by_ratio}
 
     def _accuracy(self, hits: float, count: float) -> dict[str, float]:
-        return {"accuracy": hits / count} if self.codes else {}
+        return {"accuracy": hits / count} if self.hits else {}

@@ -5,6 +5,7 @@ Most tasks have one. Where two networks train against one another, the loop take
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +124,10 @@ class Player:
         for word, value, kind in (("module", module, nn.Module), ("rate", rate, Rate)):
             if not isinstance(value, kind):
                 raise MageKitError(f"player '{name}': {word} is a {type(value).__name__}, must be a {kind.__name__}")
+        if optimizer is not None and (not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer | type)):
+            has = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else f"a {type(optimizer).__name__}"
+            rule = "must be a function that takes parameters by name and returns a torch optimizer"
+            raise MageKitError(f"player '{name}': optimizer is {has}, {rule}")
         if clip is not None and not clip > 0:
             raise MageKitError(f"player '{name}': clip {clip}, must be above 0, or None")
         if ema is not None and not 0 <= ema <= 1:
@@ -139,8 +144,31 @@ class Player:
         self.module.to(fabric.device)  # buffers and frozen parts too, which sharding does not move
         self.wrapped = fabric.setup_module(Objective(self.module, objective))
         self.names = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
-        self.optimizer = self.make_optimizer(self.names)
+        self.optimizer = self._make_optimizer()
         self.mean = None if self.ema is None else WeightMean(self.names, self.ema)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        """Make the optimizer, and make sure that it trains just what the player trains."""
+        where = f"player '{self.name}'"
+        try:
+            made = self.make_optimizer(self.names)
+        except (TypeError, ValueError) as error:
+            raise MageKitError(f"{where}: its optimizer cannot be made: {error}") from error
+        kind = type(made).__name__
+        if not isinstance(made, torch.optim.Optimizer):
+            rule = "must be a function that takes parameters by name and returns a torch optimizer"
+            raise MageKitError(f"{where}: optimizer gave a {kind}, {rule}")
+        closure = inspect.signature(made.step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise MageKitError(f"{where}: {kind} steps by a closure, must step without one")
+        trained = {id(parameter) for group in made.param_groups for parameter in group["params"]}
+        left_out = [name for name, parameter in self.names.items() if id(parameter) not in trained]
+        if left_out:
+            rule = "freeze what should not train (requires_grad_(False))"
+            raise MageKitError(f"{where}: {kind} leaves out {len(left_out)} parameters, '{left_out[0]}' first; {rule}")
+        if len(trained) > len(self.names):
+            raise MageKitError(f"{where}: {kind} holds parameters that are not the player's")
+        return made
 
     def plays(self, step: int) -> bool:
         """Return whether it takes part in a step, from 0."""

@@ -154,6 +154,9 @@ class Task(ABC):
         Raises:
             MageKitError: If the name is one of the loop's own, or the value is more than one number.
         """
+        if not isinstance(name, str) or not isinstance(value, Tensor | int | float):
+            rule = "must be a name and a number, or a tensor of one"
+            raise MageKitError(f"tally: {name!r}, {type(value).__name__}, {rule}")
         if name in RESERVED:
             raise MageKitError(f"tally: '{name}', is a name of the log's own ({', '.join(sorted(RESERVED))})")
         value = torch.as_tensor(value, device=self.context.device)

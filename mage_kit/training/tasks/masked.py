@@ -211,9 +211,9 @@ class Masked(TokenTask):
         loss = self.model.losses[number]
         assert isinstance(loss, Loss)
         count = loss.count(masks)
-        if not 0 <= count < math.inf:
+        if not isinstance(count, int | float) or not 0 <= count < math.inf:
             name = type(loss).__name__
-            raise MageKitError(f"model.losses[{number}]: {name} counts {count}, must be a number of at least 0")
+            raise MageKitError(f"model.losses[{number}]: {name} counts {count!r}, must be a number of at least 0")
         return max(1.0, count)
 
     def prepare(self, micro: Piece, step: TrainingStep) -> Piece:
