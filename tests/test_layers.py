@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import statistics
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_no_two_modules_share_a_name() -> None:
             places.setdefault(path.name, []).append(path.relative_to(ROOT))
     shared = {name: found for name, found in places.items() if len(found) > 1}
     assert not shared, shared
+
+
+def test_files_and_functions_stay_small() -> None:
+    """No file past 300 lines and no function past 60; half of them no longer than 87 and 7."""
+    files, functions = {}, {}
+    for path in [*(ROOT / "mage_kit").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]:
+        text = path.read_text()
+        files[str(path)] = len(text.splitlines())
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                functions[f"{path}:{node.name}:{node.lineno}"] = node.end_lineno - node.lineno + 1
+    assert not {place: size for place, size in files.items() if size > 300}
+    assert not {place: size for place, size in functions.items() if size > 60}
+    assert statistics.median(files.values()) <= 87 and statistics.median(functions.values()) <= 7
 
 
 def test_kernels_know_nothing_of_the_toolkit() -> None:

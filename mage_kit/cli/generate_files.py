@@ -54,8 +54,7 @@ def generate_files(
         labels: Classes, of conditional models; None for each in turn.
         changes: What to change of the recipe's decoding.
         batch: Images at once.
-        out: PNG, or folder with `separate`; None names one inside the run folder. A JSON file with the settings stands
-            beside it, in a folder inside it.
+        out: PNG, or folder with `separate`, the settings as JSON beside or inside; None names one in the run folder.
         separate: One PNG an image, at its own size, instead of one sheet.
         overwrite: Replace files.
         precision: What to compute in; "auto" follows the machine and the model's width.
@@ -79,26 +78,15 @@ def generate_files(
     animation = Animation(model, _ANIMATED, _COLUMNS // 2, _scale(model.tokenizer.image_size))
     with reporter.task(f"generating {n} images", n * decoding.steps) as task:
         made = generate(
-            model,
-            n,
-            seed=seed,
-            labels=labels,
-            batch=batch,
-            precision=precision,
-            on_progress=lambda done, _: task.update(done),
-            watch=animation.watch if gif else None,
-            **changes,
-        )
+            model, n, seed=seed, labels=labels, batch=batch, precision=precision,
+            on_progress=lambda done, _: task.update(done), watch=animation.watch if gif else None, **changes,
+        )  # fmt: skip
     settings = {
-        "run": Recipe.load(run / RECIPE_FILE).name,
-        "seed": seed,
-        "weights": "ema" if ema else "raw",
-        "precision": decided.value,
-        "decoding": decoding.describe(),
+        "run": Recipe.load(run / RECIPE_FILE).name, "seed": seed, "weights": "ema" if ema else "raw",
+        "precision": decided.value, "decoding": decoding.describe(),
         "labels": None if made.labels_B is None else made.labels_B.tolist(),
-    }
-    write = _write_each if separate else _write_sheet
-    write(made.images_BCHW, target, settings, animation.frames())
+    }  # fmt: skip
+    (_write_each if separate else _write_sheet)(made.images_BCHW, target, settings, animation.frames())
     return target
 
 

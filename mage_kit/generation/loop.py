@@ -133,8 +133,7 @@ def decode_tokens(
     broken = torch.zeros(2, dtype=torch.bool, device=ids_BL.device)
     steps: list[Trace] = []
     for step in range(1, plan.steps + 1):
-        noise_B2L = uniforms(keys(seed, "decode", index_B, step), 2 * length)
-        uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
+        uniform_BL, noise_BL = uniforms(keys(seed, "decode", index_B, step), 2 * length).chunk(2, dim=1)
         drawn = draw_tokens(
             model, plan, step, ids_BL, masked_BL, uniform_BL, condition, alike and step == 1, None, revised_BL
         )
