@@ -134,3 +134,11 @@ def test_no_hidden_geometry() -> None:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.Constant) and node.value in (1100, 2024, 2025)), path
+
+
+def test_the_house_has_no_loose_modules_and_no_circles() -> None:
+    """As the command counts it that compares this house with earlier ones."""
+    from benchmarks.house import count
+
+    figures = count(ROOT)
+    assert (figures["loose modules"], figures["upward imports"], figures["circles"]) == (0, 0, 0)
