@@ -70,7 +70,7 @@ def test_a_fixed_drop_with_cosine_ratios_is_refused() -> None:
         (["train", "recipes/mage_vitb.json", "--set", "data.path=nowhere", "--out", "{tmp}/r"], "must be a folder"),
         (["train", "recipes/digits.json", "--out", "recipes"], "is not empty"),
         (["generate", "recipes"], "holds no recipe.json"),
-        (["probe", "nowhere"], "there is no such file or folder"),
+        (["eval", "probe-fast", "nowhere"], "there is no such file or folder"),
         (["ls", "mask_ratio"], "did you mean 'mask_ratios'"),
         (["show", "cosin"], "did you mean 'cosine'"),
         (["show", "power", "--set", "exponent=-1"], "$.exponent: -1, must be above 0"),
@@ -236,7 +236,7 @@ def test_demo_leaves_pictures_and_metrics(tmp_path: Path) -> None:
     assert "digits" in (tmp_path / "d" / "report.html").read_text()
     for name in ("samples.png", "reconstructions.png", "curves.png", "nearest.png"):
         assert Image.open(tmp_path / "d" / name).size[0] >= 256
-    probe = run("probe", str(tmp_path / "d"), "--json")
+    probe = run("eval", "probe-fast", str(tmp_path / "d"), "--json")
     assert json.loads(probe.stdout)["rows"]["mean"]["top1"] == pytest.approx(metrics["linear_probe_top1"])
     refused("demo", "--out", str(tmp_path / "d"), says="is not empty")
 

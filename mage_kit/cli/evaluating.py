@@ -63,9 +63,6 @@ def probe_fast(
         _table(title, measured["rows"], measured["protocol"])
 
 
-app.command("probe", help="Linear probe on frozen features: the same as mage-kit eval probe-fast.")(probe_fast)
-
-
 @evaluate.command()
 @grouped
 def probe(

@@ -110,7 +110,7 @@ def measured(run: Path) -> Part:
             part.rows.append((name.replace("_", " "), f"{value:.4f}"))
     notes = [str(whole[name]) for name in ("note", "frechet_note", "probe_note") if name in whole]
     measured = any((run / "eval").glob("*.json"))
-    part.note = " ".join(notes) or ("" if measured else "None measured; mage-kit probe adds a linear probe.")
+    part.note = " ".join(notes) or ("" if measured else "None measured; mage-kit eval probe-fast adds a linear probe.")
     return part
 
 

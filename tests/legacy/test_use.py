@@ -28,7 +28,7 @@ def test_from_file_to_images_and_classes(tmp_path: Path, run: Run) -> None:
     for command, words in (
         (("generate", tmp_path / "classes"), "holds a classifier"),
         (("generate", MINI), "is a file, must be a folder"),
-        (("probe", MINI), "is a file, must be a folder"),
+        (("eval", "probe-fast", MINI), "is a file, must be a folder"),
         (("classify", tmp_path / "mage", tmp_path / "two.png"), "holds a model"),
         (("classify", tmp_path / "classes", MINI), "cannot be decoded"),
         (("classify", tmp_path / "classes", tmp_path / "two.png", "--top", 11), "number of classes (10)"),
