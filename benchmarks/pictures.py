@@ -27,7 +27,7 @@ import mage_kit as mk
 from mage_kit.base.files import write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import still_images
-from mage_kit.evaluation.judgement import Reference, judge_samples
+from mage_kit.evaluation.judgement import SmallReference, judge_samples
 from mage_kit.evaluation.small_classifier import Classifier, train_classifier
 from mage_kit.images.pictures import labelled_rows, save_picture
 from mage_kit.store.folders import MODEL_FILE
@@ -56,7 +56,7 @@ class Study:
     conditional: mk.Mage
     real: Digits
     held: Digits
-    reference: Reference
+    reference: SmallReference
 
 
 def digits(recipe: mk.Recipe, part: str) -> Digits:
@@ -140,7 +140,7 @@ def measure_inpainting(study: Study, out: Path, reporter: Reporter) -> dict[str,
     return {name: share(study.reference.classifier, images, held.labels) for name, images in pictures.items()}
 
 
-def measure_labels(model: mk.Mage, reference: Reference, out: Path) -> dict[str, dict[str, float]]:
+def measure_labels(model: mk.Mage, reference: SmallReference, out: Path) -> dict[str, dict[str, float]]:
     """Generate each class in turn, with guidance of several kinds."""
     kinds = {"without": mk.Guidance(scale=0.0), "recipe": model.decoding.guidance}
     for schedule in ("constant", "linear", "cosine"):
@@ -159,7 +159,9 @@ def measure_labels(model: mk.Mage, reference: Reference, out: Path) -> dict[str,
     return result
 
 
-def measure_selections(model: mk.Mage, reference: Reference, reporter: Reporter) -> dict[str, dict[int, list[float]]]:
+def measure_selections(
+    model: mk.Mage, reference: SmallReference, reporter: Reporter
+) -> dict[str, dict[int, list[float]]]:
     """Return the Fréchet distance of every selection and number of steps, for each seed."""
     own = model.decoding.selection
     choices: dict[str, mk.Selection] = {
@@ -227,7 +229,9 @@ def prepare(out: Path, reporter: Reporter) -> Study:
     real, held = digits(recipe, "training"), digits(recipe, "held_out")
     images = real.images.float() / 255
     classifier, accuracy = train_classifier(images, real.labels, 10, seed=0, reporter=reporter)
-    return Study(model, conditional, real, held, Reference(images, classifier, accuracy, classifier.judge(images), 0))
+    return Study(
+        model, conditional, real, held, SmallReference(images, classifier, accuracy, classifier.judge(images), 0)
+    )
 
 
 def measure(out: Path, reporter: Reporter) -> dict[str, Any]:

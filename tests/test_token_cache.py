@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import mage_kit as mk
 from mage_kit.base.draws import derive
-from mage_kit.datasets.token_store import CACHE_FILE, read_card, shard_file
+from mage_kit.datasets.token_store import CACHE_FILE, read_cache_card, shard_file
 from mage_kit.recipes.cached import on_tokens
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
@@ -44,7 +44,7 @@ def cache(recipe: mk.Recipe, tmp_path: Path) -> Path:
 
 
 def test_cached_ids_are_those_of_live_tokenization(recipe: mk.Recipe, cache: Path) -> None:
-    card = read_card(cache)
+    card = read_cache_card(cache)
     assert (card.crops, card.mirrored, card.files, card.images) == (3, 2, 4, 1797)
     tensors = load_file(shard_file(cache, 1))
     assert tensors["tokens"].dtype == torch.int16 and tensors["tokens"].shape == (500, 3, 2, 16)
@@ -110,11 +110,11 @@ def test_two_processes_write_the_same_cache(recipe: mk.Recipe, cache: Path, trai
     done = subprocess.run([*command, "--processes", "2", "--workers", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--tokens") == 1
-    made_of, wanted_of = read_card(out).fingerprint(), read_card(cache).fingerprint()
+    made_of, wanted_of = read_cache_card(out).fingerprint(), read_cache_card(cache).fingerprint()
     assert made_of.pop("layout") != wanted_of.pop("layout") and made_of == wanted_of, "other files, the same tokens"
     made, wanted = ({}, {})
     for folder, into in ((out, made), (cache, wanted)):
-        parts = [load_file(shard_file(folder, number)) for number in range(read_card(folder).files)]
+        parts = [load_file(shard_file(folder, number)) for number in range(read_cache_card(folder).files)]
         into.update({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 
 
-def whole(name: str, value: object, least: int, most: int | None = None) -> int:
+def whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
     """Return a whole number, numpy's and torch's too, as Python's own.
 
     Args:

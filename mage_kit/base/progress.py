@@ -40,7 +40,7 @@ class Reporter:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[ProgressTask]:
         """Show the progress of one piece of work."""
         if self.console.is_terminal:
             columns = (
@@ -48,12 +48,12 @@ class Reporter:
                 TimeElapsedColumn(), TimeRemainingColumn(),
             )  # fmt: skip
             with Progress(*columns, console=self.console) as bar:
-                yield Task(self, name, total, bar, bar.add_task(name, total=total, completed=done, note=""))
+                yield ProgressTask(self, name, total, bar, bar.add_task(name, total=total, completed=done, note=""))
         else:
-            yield Task(self, name, total, None, None, done)
+            yield ProgressTask(self, name, total, None, None, done)
 
 
-class Task:
+class ProgressTask:
     """One piece of work with a total; see `Reporter.task`."""
 
     def __init__(

@@ -21,7 +21,7 @@ from mage_kit.datasets.token_store import (
     NO_LABEL,
     CacheCard,
     differences,
-    read_card,
+    read_cache_card,
     read_notes,
     shard_file,
     tokens_digest,
@@ -53,7 +53,7 @@ class TokenCache(Dataset):
         if path is None:
             raise MageKitError("path: null, must name a token cache (mage-kit tokenize writes one)")
         self._folder = Path(path)
-        self.card = card = read_card(self._folder)
+        self.card = card = read_cache_card(self._folder)
         self._images = _open_source(source, image_size, channels)
         stored = card.transform["augment"]
         augment = Augment.model_validate_json(json.dumps({**stored, "views": views}))

@@ -135,7 +135,7 @@ def read_notes(metadata: Mapping[str, str] | None) -> tuple[str | None, list[tup
     return notes.get("tokens_sha256"), [(name, reason) for name, reason in notes.get("broken", [])]
 
 
-def read_card(folder: Path) -> CacheCard:
+def read_cache_card(folder: Path) -> CacheCard:
     """Read what a cache is.
 
     Raises:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mage_kit.base.checks import whole
+from mage_kit.base.checks import whole_number
 from mage_kit.editing.frame import Frame, frame_around
 from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.pasting import masked_at_random, open_window, put_back, shown_anew, to_bytes, unknown_around
@@ -99,7 +99,7 @@ def outpaint(
     """
     sides = {"left": left, "right": right, "top": top, "bottom": bottom}
     for name, size in sides.items():
-        whole(name, size, 0)
+        whole_number(name, size, 0)
     if not any(sides.values()):
         raise ValueError("left, right, top, bottom: all 0, one must be at least 1: pixels to add there")
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
@@ -137,7 +137,7 @@ def uncrop(
             raise ValueError(f"{name}: {share}, must lie in [0, 1]")
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
     own = pixels_CHW.shape[1:]
-    width, height = whole("width", width, 1), whole("height", height, 1)
+    width, height = whole_number("width", width, 1), whole_number("height", height, 1)
     if own[0] > height or own[1] > width or own == (height, width):
         raise ValueError(f"canvas: {width} x {height}, must be larger than the image ({own[1]} x {own[0]})")
     top, left = round((height - own[0]) * down), round((width - own[1]) * across)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mage_kit.base.checks import whole
+from mage_kit.base.checks import whole_number
 from mage_kit.base.grid import TokenGrid
 from mage_kit.editing.fills import FILLS
 from mage_kit.generation import Asked, Labels, Step, Watch
@@ -86,7 +86,7 @@ class EditSettings:
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
             if getattr(self, name) is not None or name not in ("feather", "dilate"):
-                whole(name, getattr(self, name), least, most)
+                whole_number(name, getattr(self, name), least, most)
         if self.fill not in FILLS:
             raise ValueError(f"fill: '{self.fill}', must be one of {', '.join(FILLS)}")
 

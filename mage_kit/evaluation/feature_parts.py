@@ -15,7 +15,7 @@ from safetensors import safe_open
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_tensors
-from mage_kit.base.progress import Task
+from mage_kit.base.progress import ProgressTask
 from mage_kit.datasets import Dataset
 from mage_kit.evaluation.features import BATCH, Made, batches
 from mage_kit.evaluation.kinds import Kind
@@ -27,7 +27,7 @@ _PARTS = 64  # of a data set, at most: what an interruption costs, and how many 
 class Progress:
     """How far all processes are, as one of them sees it: it has every world-th part."""
 
-    def __init__(self, task: Task, total: int) -> None:
+    def __init__(self, task: ProgressTask, total: int) -> None:
         self.task, self.total, self.done = task, total, 0
 
     def add(self, images: int) -> None:

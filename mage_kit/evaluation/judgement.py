@@ -24,7 +24,7 @@ SURE = 0.9
 
 
 @dataclass(frozen=True)
-class Reference:
+class SmallReference:
     """Real images and the classifier trained on them.
 
     Args:
@@ -48,17 +48,17 @@ class Reference:
         return frechet_distance(self.judged.features[order[:half]], self.judged.features[order[half:]])
 
 
-def make_reference(recipe: Recipe, reporter: Reporter) -> Reference:
+def make_small_reference(recipe: Recipe, reporter: Reporter) -> SmallReference:
     """Train the classifier on the recipe's labelled data."""
     dataset = recipe.build_dataset()
     pictures, found = still_images(dataset)
     images, labels = pictures.float() / 255, torch.from_numpy(found)
     classes = int(labels.max()) + 1
     classifier, accuracy = train_classifier(images, labels, classes, seed=recipe.seed, reporter=reporter)
-    return Reference(images, classifier, accuracy, classifier.judge(images), recipe.seed)
+    return SmallReference(images, classifier, accuracy, classifier.judge(images), recipe.seed)
 
 
-def judge_samples(images_BCHW: Tensor, reference: Reference) -> dict[str, Any]:
+def judge_samples(images_BCHW: Tensor, reference: SmallReference) -> dict[str, Any]:
     """Measure generated images: {"frechet", "sure_share", "class_shares"}."""
     judged = reference.classifier.judge(images_BCHW)
     shares = np.bincount(judged.classes, minlength=reference.classifier.head.out_features) / len(images_BCHW)

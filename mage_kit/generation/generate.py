@@ -15,7 +15,7 @@ from typing import SupportsIndex, Unpack
 import torch
 from torch import Tensor
 
-from mage_kit.base.checks import whole
+from mage_kit.base.checks import whole_number
 from mage_kit.base.errors import MageKitError
 from mage_kit.generation.loop import Step, Trace, Watch, decode_tokens
 from mage_kit.generation.prepared import Asked, prepared
@@ -96,7 +96,7 @@ def generate(
         ValueError: If a number is outside its range, or the model's output is not finite: never a black picture in
             silence.
     """
-    n, batch = whole("n", n, 1, _MOST), whole("batch", batch, 1)
+    n, batch = whole_number("n", n, 1, _MOST), whole_number("batch", batch, 1)
     source = Sampler(model, seed=seed, labels=labels, batch=batch, precision=precision, **changes)
     made: list[Generated] = []
     with prepared(model, min(n, batch), precision):  # around all batches: weights are laid out once
@@ -147,7 +147,11 @@ class Sampler:
         **changes: Unpack[DecodingChanges],
     ) -> None:
         self.model, self.precision = model, precision
-        self.batch, self.seed, first = whole("batch", batch, 1), whole("seed", seed, 0), whole("first", first, 0)
+        self.batch, self.seed, first = (
+            whole_number("batch", batch, 1),
+            whole_number("seed", seed, 0),
+            whole_number("first", first, 0),
+        )
         self.decoding = model.decoding.changed(changes)
         check_decoding(model, self.decoding)
         self.labels = chosen_labels(model, labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from mage_kit.base.checks import whole
+from mage_kit.base.checks import whole_number
 from mage_kit.models.guidance import Guidance
 from mage_kit.schedules import SCHEDULES, CosineSchedule, Schedule
 from mage_kit.selections import SELECTIONS, GumbelConfidence, Selection
@@ -65,12 +65,12 @@ class Decoding:
             if not isinstance(getattr(self, name), kind):
                 rule = f"must be a {kind.__name__}, as mage_kit.{_EXAMPLES[name]}()"
                 raise ValueError(f"{name}: {getattr(self, name)!r}, {rule}")
-        whole("steps", self.steps, 1, MAX_STEPS)
+        whole_number("steps", self.steps, 1, MAX_STEPS)
         pair = self.token_temperature
         if len(pair) != 2 or not all(value == 0 or _COLDEST <= value < float("inf") for value in pair):
             raise ValueError(f"token_temperature: {pair}, must be two finite numbers, each 0 or at least {_COLDEST:g}")
         if self.top_k is not None:
-            whole("top_k", self.top_k, 1)
+            whole_number("top_k", self.top_k, 1)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: {self.top_p}, must lie in (0, 1]")
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mage_kit.base.errors import MageKitError, PartsError
 from mage_kit.base.files import read_json
-from mage_kit.base.progress import Task
+from mage_kit.base.progress import ProgressTask
 from mage_kit.generation import generate
 from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
@@ -79,7 +79,7 @@ def scale_of(tokenizer: Tokenizer) -> int:
     return _LARGE if side <= _SMALL // 2 else 2 if side <= _SMALL else 1
 
 
-def samples(run: Path, model: Mage, task: Task) -> Part:
+def samples(run: Path, model: Mage, task: ProgressTask) -> Part:
     """Generate the same seeds with the raw and the mean weights."""
     part = Part("Samples", "The same seeds for each row of pictures; none was chosen.")
     try:

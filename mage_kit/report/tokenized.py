@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mage_kit.base.progress import Reporter, Task
+from mage_kit.base.progress import ProgressTask, Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.images.pictures import grid_picture
 from mage_kit.recipes.recipe import Recipe
@@ -59,7 +59,7 @@ def rebuilt(tokenizer: Tokenizer, dataset: Dataset) -> Part:
 
 
 @torch.no_grad()
-def codebook(tokenizer: Tokenizer, dataset: Dataset, task: Task) -> Part:
+def codebook(tokenizer: Tokenizer, dataset: Dataset, task: ProgressTask) -> Part:
     """Count which codes a tokenizer uses on a run's images; all ids of a token count."""
     count = min(_COUNTED, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).astype(int)

@@ -28,7 +28,7 @@ from mage_kit.store.folders import MODEL_FILE, TOKENIZER_FOLDER, best_device, re
 from mage_kit.store.loading import load
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.tasks import TASKS
-from mage_kit.training.weight_folders import read_card
+from mage_kit.training.weight_folders import read_tokenizer_card
 
 REPORT_FILE = "report.html"
 _TEMPLATE = Path(__file__).parent / "page.html"
@@ -167,7 +167,7 @@ def _state(run: Path, recipe: Recipe, records: list[dict[str, Any]]) -> tuple[bo
     """Return whether a run is complete, the last record of what it is for, and both in a sentence."""
     stage = stage_of(recipe)
     alone = content.kind_of(recipe) == "tokenizer"
-    is_trained = alone and bool(read_card(run / TOKENIZER_FOLDER).get("fingerprint"))
+    is_trained = alone and bool(read_tokenizer_card(run / TOKENIZER_FOLDER).get("fingerprint"))
     complete = is_trained or (run / MODEL_FILE).is_file()
     last = next((record for record in reversed(records) if record["stage"] == stage), None)
     step = "nothing logged yet" if last is None else f"step {last['step']}, epoch {last['epoch']:.1f}"

@@ -11,7 +11,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import extract_features, labels_of
-from mage_kit.evaluation.judgement import Reference, make_reference
+from mage_kit.evaluation.judgement import SmallReference, make_small_reference
 from mage_kit.evaluation.probe import linear_probe
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import best_device
@@ -56,7 +56,7 @@ def compare(source: Path, overrides: Sequence[str], vary: str, out: Path, report
     for recipe in recipes:
         check(recipe)
         labels_of(recipe.build_dataset())  # the table needs them: say so before any training
-    references: dict[str, Reference] = {}
+    references: dict[str, SmallReference] = {}
     rows = []
     for number, (value, recipe) in enumerate(zip(values, recipes, strict=True)):
         folder = out / f"{number}-{_slug(value)}"
@@ -65,7 +65,7 @@ def compare(source: Path, overrides: Sequence[str], vary: str, out: Path, report
         # The real images follow from data and tokenizer: variants of either are judged against their own.
         key = recipe.fingerprint("data", "tokenizer", "seed")
         if key not in references:
-            references[key] = make_reference(recipe, reporter)
+            references[key] = make_small_reference(recipe, reporter)
         reference = references[key]
         model = load(folder, best_device())
         _, judged = measure_samples(model, reference, recipe, reporter, "generating")

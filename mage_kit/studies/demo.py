@@ -12,9 +12,9 @@ from mage_kit.base.files import write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import labels_of
 from mage_kit.evaluation.judgement import (
-    Reference,
+    SmallReference,
     judge_samples,
-    make_reference,
+    make_small_reference,
     nearest_real,
     reconstruction_psnr,
 )
@@ -62,7 +62,7 @@ def run_demo(recipe: Recipe, out: Path, reporter: Reporter, *, resume: bool = Fa
 def measure_run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Measure a trained run and draw its pictures: samples, reconstructions, nearest real images, curves."""
     model = load(folder, best_device())
-    reference = make_reference(recipe, reporter)
+    reference = make_small_reference(recipe, reporter)
     images, generated = measure_samples(model, reference, recipe, reporter, "generating")
     untrained = untrained_like(recipe, model)
     _, before = measure_samples(untrained, reference, recipe, reporter, "generating with the untrained model")
@@ -91,7 +91,7 @@ def measure_run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, A
 
 
 def measure_samples(
-    model: Mage, reference: Reference, recipe: Recipe, reporter: Reporter, what: str
+    model: Mage, reference: SmallReference, recipe: Recipe, reporter: Reporter, what: str
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """Generate the recipe's number of samples and measure them."""
     count = recipe.evaluation.samples
@@ -107,7 +107,7 @@ def loss_by_ratio(folder: Path) -> dict[str, float]:
     return {name: round(item["loss"], 4) for name, item in records[-1]["by_ratio"].items()} if records else {}
 
 
-def _draw(folder: Path, images: torch.Tensor, rebuilt: torch.Tensor, reference: Reference) -> None:
+def _draw(folder: Path, images: torch.Tensor, rebuilt: torch.Tensor, reference: SmallReference) -> None:
     save_picture(grid_picture(images[:SHOWN], 8, scale=2), folder / "samples.png")
     real = reference.images_ICHW
     chosen = torch.arange(0, len(real), max(1, len(real) // 16))[:16]

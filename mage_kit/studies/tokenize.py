@@ -27,7 +27,7 @@ from mage_kit.datasets.token_store import (
     CACHE_FILE,
     NO_LABEL,
     CacheCard,
-    read_card,
+    read_cache_card,
     read_notes,
     shard_file,
     shard_notes,
@@ -171,7 +171,7 @@ def _open(
     device: torch.device,
 ) -> CacheCard:
     """Make the folder, or make sure that it is a cache of just this."""
-    before = read_card(out) if (out / CACHE_FILE).is_file() else None
+    before = read_cache_card(out) if (out / CACHE_FILE).is_file() else None
     tokenizer, specs = tokenizers.own, tokenizers.specs()
     precision = before.tokenizer["precision"] if before else "float32"
     if before is None and all(spec.discrete for spec in specs.values()):

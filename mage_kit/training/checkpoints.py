@@ -26,7 +26,7 @@ from mage_kit.base.errors import MageKitError, OtherTrainingError
 from mage_kit.base.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.base.progress import Reporter
 from mage_kit.store.folders import load_state, state_of
-from mage_kit.training.optimizer_state import fill_optimizer, misfits, plain_values, state_tensors
+from mage_kit.training.optimizer_state import fill_optimizer, optimizer_misfits, plain_values, state_tensors
 from mage_kit.training.players import Player
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -160,7 +160,7 @@ def load_checkpoint(path: Path, state: State) -> int:
 
 def _misfits(player: Player, read: dict[str, dict[str, Tensor]], kept: dict[str, Any]) -> list[str]:
     """Say what a checkpoint has of another training than a player's, or lacks of it."""
-    lines = misfits(player, _of(player, read["optimizer"]), kept.get(player.name, {}))
+    lines = optimizer_misfits(player, _of(player, read["optimizer"]), kept.get(player.name, {}))
     if player.mean:
         means = _of(player, read["ema"])
         lines += [f"no mean of {player.name}/{name}" for name in player.mean.means if name not in means]

@@ -78,7 +78,7 @@ def fill_optimizer(player: Player, tensors: dict[str, Tensor], values: dict[str,
             group[name] = tuple(value) if isinstance(group.get(name), tuple) else value
 
 
-def misfits(player: Player, tensors: dict[str, Tensor], values: dict[str, Any]) -> list[str]:
+def optimizer_misfits(player: Player, tensors: dict[str, Tensor], values: dict[str, Any]) -> list[str]:
     """Say what of a checkpoint belongs to another optimizer than a player's; nothing where all fits."""
     lines = [
         f"{player.name} has no parameter for {place}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError, TrainingStopped
 from mage_kit.base.files import read_json, write_json
-from mage_kit.base.progress import Task as Progress
+from mage_kit.base.progress import ProgressTask
 from mage_kit.training.broken import BrokenImages
 from mage_kit.training.checkpoints import State, list_checkpoints, resume, save_checkpoint
 from mage_kit.training.events import FROM_CALLBACK, CheckpointEvent
@@ -154,7 +154,7 @@ class Recovery:
 
     # -- between steps -----------------------------------------------------------------------------------------
 
-    def after(self, done: int, last: int, progress: Progress) -> int | None:
+    def after(self, done: int, last: int, progress: ProgressTask) -> int | None:
         """Log, save and show what is due after a step; return the step to go on from after a roll-back, or None."""
         job, self.done = self.job, done
         log_now, save_now = (done % every == 0 or done == last for every in (job.log_every, job.checkpoint_every))

@@ -31,7 +31,7 @@ from mage_kit.training.resolve import Job, Resolved
 from mage_kit.training.signals import StopSignals
 from mage_kit.training.tasks.context import Context
 from mage_kit.training.trained_before import take_trained
-from mage_kit.training.weight_folders import read_card
+from mage_kit.training.weight_folders import read_tokenizer_card
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +107,7 @@ def _check_uncut(run: Run) -> None:
     """
     card = run.out / TOKENIZER_FOLDER / TOKENIZER_CARD
     later = run.out / "checkpoints" / run.resolved.jobs[-1].task.stage
-    is_cut = card.is_file() and not read_card(card.parent).get("fingerprint")
+    is_cut = card.is_file() and not read_tokenizer_card(card.parent).get("fingerprint")
     if is_cut and len(run.resolved.jobs) > 1 and list_checkpoints(later):
         rule = f"remove '{later}' to train the model anew on a whole tokenizer, or start a new run"
         raise MageKitError(f"out: '{run.out}', its model was trained on a tokenizer that was cut short; {rule}")

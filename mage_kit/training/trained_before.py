@@ -12,7 +12,7 @@ from mage_kit.base.files import atomic_folder
 from mage_kit.base.progress import Reporter
 from mage_kit.store.folders import TOKENIZER_FOLDER
 from mage_kit.tokenizers import Tokenizer
-from mage_kit.training.weight_folders import WeightFolder, fill_tokenizer, read_card
+from mage_kit.training.weight_folders import WeightFolder, fill_tokenizer, read_tokenizer_card
 
 
 def take_trained(
@@ -40,7 +40,7 @@ def _find(
 ) -> bool:
     others = sorted(own.parent.resolve().parent.glob(f"*/{TOKENIZER_FOLDER}")) if beside else []
     for folder in [own, *others]:
-        if read_card(folder).get("fingerprint") != fingerprint:
+        if read_tokenizer_card(folder).get("fingerprint") != fingerprint:
             continue
         try:
             fill_tokenizer(tokenizer, form, WeightFolder(folder), str(folder))

@@ -14,7 +14,7 @@ from torch import Tensor
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_json
 from mage_kit.base.processes import add_up, all_or_none, on_first, rank, shared, world
-from mage_kit.base.progress import Reporter, Task
+from mage_kit.base.progress import ProgressTask, Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.stills import check_broken, still_batches
 from mage_kit.layers.blocks import evaluating
@@ -142,7 +142,7 @@ def _write(file: Path, result: dict[str, dict[str, float]]) -> None:
     write_json(file, result)
 
 
-def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, task: Task) -> None:
+def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, task: ProgressTask) -> None:
     """Add this process's share to the sums: first hits, hits among five, losses, images, broken ones."""
     labels = dataset.labels()
     mine = range(rank(), len(dataset), world())

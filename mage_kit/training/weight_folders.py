@@ -217,7 +217,7 @@ def _differing(part: str, form: dict[str, Any], theirs: dict[str, Any]) -> list[
     return [f"$.model.{part}.{name}: {form[name]}, the pretrained one has {theirs.get(name)}" for name in names]
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_tokenizer_card(folder: Path) -> dict[str, Any]:
     """Return a tokenizer's card; nothing where there is none, or it is damaged."""
     try:
         card = json.loads((folder / TOKENIZER_CARD).read_text())
