@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from mage_kernels.autocasting import without_autocast
 from torch import Tensor, nn
 
+from mage_kit.base.fields import NonNegativeFloat, Positive
 from mage_kit.quantizers.base import Quantized, Quantizer
 
 CHUNK = 2**24  # distances at once: 64 MiB of float32, and twice that for a moment
@@ -32,7 +33,14 @@ class Codebook(Quantizer):
 
     training_only = frozenset({"kind", "commitment"})
 
-    def __init__(self, codes: int, width: int, unit: bool, commitment: float) -> None:
+    def __init__(
+        self,
+        *,
+        codes: Positive = 1024,
+        width: Positive = 256,
+        unit: bool = False,
+        commitment: NonNegativeFloat = 0.25,
+    ) -> None:
         super().__init__()
         self.codes, self.width, self.unit, self.commitment = codes, width, unit, commitment
         self.trained = False  # fresh codes are placed on features first; trained ones stay where they are

@@ -9,14 +9,14 @@ Legend: V codes, W code width, F = B x L features.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mage_kernels.autocasting import without_autocast
 from torch import Tensor
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.fields import Fraction, NonNegativeFloat, Positive, Probability
+from mage_kit.base.fields import Fraction, Probability
 from mage_kit.base.processes import add_up, gather_rows, world
 from mage_kit.quantizers.base import QUANTIZERS, Quantized
 from mage_kit.quantizers.codebook import Codebook
@@ -31,10 +31,6 @@ class EMACodebook(Codebook):
     """Codes that follow the running mean of what they encode; no gradient moves them.
 
     Args:
-        codes: Number of codes, V.
-        width: Width of a code, W.
-        unit: Features and codes are divided by their length before use, which makes it the cosine that counts.
-        commitment: beta, the weight of the features' distance to their codes.
         decay: Of the running mean; lower in the first steps.
         restart: A code used less than this share of the mean use is moved onto a random feature (0: never).
     """
@@ -46,17 +42,8 @@ class EMACodebook(Codebook):
     sums_VW: Tensor
     updates: Tensor
 
-    def __init__(
-        self,
-        *,
-        codes: Positive = 1024,
-        width: Positive = 256,
-        unit: bool = False,
-        commitment: NonNegativeFloat = 0.25,
-        decay: Probability = 0.99,
-        restart: Fraction = 0.03,
-    ) -> None:
-        super().__init__(codes, width, unit, commitment)
+    def __init__(self, *, decay: Probability = 0.99, restart: Fraction = 0.03, **shared: Any) -> None:
+        super().__init__(**shared)
         self.decay, self.restart = decay, restart
         self.embedding.weight.requires_grad_(False)
 
