@@ -46,8 +46,8 @@ def kernel_tests() -> dict[str, Any]:
         "-q",
         "-p",
         "no:cacheprovider",
-        "tests/test_triton.py",
-        "tests/test_kernels.py",
+        "tests/kernels/test_triton.py",
+        "tests/kernels/test_kernels.py",
     ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     print(done.stdout[-4000:], flush=True)

@@ -25,10 +25,20 @@ from rich.table import Table
 import mage_kit as mk
 from mage_kit.base.files import read_json, write_json
 from mage_kit.base.progress import Reporter
+from mage_kit.evaluation.evaluate import write_result
 from mage_kit.evaluation.feature_cache import FeatureCache
-from mage_kit.evaluation.feature_sources import FeatureSource
-from mage_kit.evaluation.published_probe import keep, plot, published_probe
-from mage_kit.evaluation.representation import blocks, neighbours, probe_fast, shots
+from mage_kit.evaluation.measures import (
+    BlockProbes,
+    Curves,
+    FastProbe,
+    FeatureMeasure,
+    FewShot,
+    LinearProbe,
+    Neighbours,
+    Outcome,
+)
+from mage_kit.evaluation.plots import plot_series
+from mage_kit.evaluation.published_probe import published_probe
 from mage_kit.evaluation.splits import Split, published_views
 from mage_kit.evaluation.subject import FEATURES, Subject
 from mage_kit.report import write_report
@@ -72,7 +82,7 @@ def classifier(kind: str, run: Path, out: Path, seed: int, changes: Sequence[str
     place = out / f"{kind}-{seed}"
     if not (place / MODEL_FILE).is_file():
         mk.train(recipe, place, resume=(place / RECIPE_FILE).is_file())
-    measured: dict[str, Any] = read_json(place / "eval" / "accuracy.json")
+    measured: dict[str, Any] = read_json(place / "eval" / "accuracy.json")["rows"]
     return float(measured["ema" if "ema" in measured else "raw"]["top1"])
 
 
@@ -86,24 +96,27 @@ def published(subject: Subject, seed: int) -> dict[str, Any]:
     """Return the published probe of features and untrained encoder; one that was made is taken."""
     name = subject.run / "eval" / "probe.json"
     if not name.is_file():
-        keep(name, published_probe(subject, [f"seed={seed}"], baseline=True, overwrite=True))
+        overrides = (f"seed={seed}",)
+        result = published_probe(subject, overrides, baseline=True, overwrite=True)
+        write_result(LinearProbe(overrides=overrides, baseline=True), Outcome(result), name)
     return read_json(name)
 
 
 def of_one(out: Path, seed: int, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Measure everything of one pre-training; return rows by measure."""
-    run, mean = pretrained(out, seed), [FeatureSource()]
-    subject, place = subject_of(run, reporter), run / "eval"
-    sources = [FeatureSource(), FeatureSource("class"), FeatureSource(norm=True)]
+    run = pretrained(out, seed)
+    subject = subject_of(run, reporter)
+
+    def result(measure: FeatureMeasure, name: str) -> dict[str, Any]:
+        return write_result(measure, measure.measure(subject), run / "eval" / f"{name}.json")
+
     made: dict[str, dict[str, Any]] = {
         "linear probe, published": published(subject, seed),
-        "linear probe, fast": keep(place / "probe-fast.json", probe_fast(subject, sources)),
-        "after each block": keep(place / "blocks.json", blocks(subject)),
-        "k-NN": keep(place / "knn.json", neighbours(subject, mean)),
-        "few-shot": keep(place / "fewshot.json", shots(subject, mean)),
+        "linear probe, fast": result(FastProbe(source=("mean", "class", "mean+norm")), "probe-fast"),
+        "after each block": result(BlockProbes(), "blocks"),
+        "k-NN": result(Neighbours(), "knn"),
+        "few-shot": result(FewShot(), "fewshot"),
     }
-    plot(place / "blocks.json", made["after each block"], "blocks")
-    plot(place / "fewshot.json", made["few-shot"], "shots")
     rows = {name: held["rows"] for name, held in made.items()}
     rows["all labels"] = {NAMES[kind]: {"top1": classifier(kind, run, out, seed)} for kind in ("finetune", "scratch")}
     return rows
@@ -129,8 +142,13 @@ def measure(out: Path, reporter: Reporter) -> dict[str, Any]:
     """Measure everything; return it ready for JSON."""
     found: dict[str, Any] = {"data": TOLD, "seeds": list(SEEDS)}
     found |= over_seeds([of_one(out, seed, reporter) for seed in SEEDS])
-    for kind, name in (("blocks", "after each block"), ("shots", "few-shot")):
-        plot(out / f"{kind}.json", {"rows": found[name]}, kind)  # type: ignore[arg-type]  # one of these
+    joined: tuple[tuple[type[FeatureMeasure], str, str], ...] = (
+        (BlockProbes, "blocks", "after each block"), (FewShot, "shots", "few-shot"),
+    )  # fmt: skip
+    for measure_, file, name in joined:
+        curves = measure_.curves({"rows": found[name]})
+        assert isinstance(curves, Curves)
+        plot_series(dict(curves.points), curves.title, (curves.across, "top-1"), out / f"{file}.png")
     few = [f"training.images_per_class={FEW}", *FEW_CHANGES]
     run = pretrained(out, SEEDS[0])
     found["few labels"] = {

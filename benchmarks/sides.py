@@ -12,7 +12,8 @@ from torch import Tensor
 import mage_kit as mk
 from benchmarks.published import PublishedMage
 from mage_kit.losses import BatchMasks
-from mage_kit.training.optim import clip_gradients, make_optimizer
+from mage_kit.optimizers import AdamW, set_lr
+from mage_kit.training.clipping import clip_gradients
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -83,7 +84,8 @@ class Bench:
             model.set_attention(choice.implementation, "sdpa", part)
             said.append(f"{choice.implementation} ({choice.reason})")
         self.attention = "; ".join(said)
-        self.optimizer = make_optimizer(model.trainable(), 1e-6, 0.05, (0.9, 0.95))
+        self.optimizer = AdamW()(dict(model.trainable()))
+        set_lr(self.optimizer, 1e-6)
 
     def do(self, order: str) -> None:
         """Do one thing: "step NAME" or "generation NAME [STEPS]"; names are those of the table."""

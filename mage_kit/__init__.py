@@ -1,5 +1,8 @@
 """mage_kit: masked image modeling from interchangeable parts."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from mage_kit.base.draws import more_uniforms
 from mage_kit.base.errors import MageKitError, PartsError, RecipeError, RegistrationError
 from mage_kit.base.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
@@ -8,7 +11,6 @@ from mage_kit.base.registry import FAMILIES
 from mage_kit.base.version import __version__
 from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
 from mage_kit.decoders import DECODERS, ClassViTDecoder, Decoder, LinearDecoder, ViTDecoder
-from mage_kit.editing import Edited, inpaint, outpaint, reconstruct, uncrop
 from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
 from mage_kit.generation import (
     Decoded,
@@ -47,10 +49,10 @@ from mage_kit.mask_ratios import (
     UniformRatio,
 )
 from mage_kit.models import PRESETS, Decoding, Guidance, Mage, MageClassifier, Weighted
+from mage_kit.optimizers import LARS, OPTIMIZERS, AdamW, MakeOptimizer, Optimizer, OptimizerSlot
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
 from mage_kit.quantizers import QUANTIZERS, EMACodebook, GradientCodebook, Quantized, Quantizer
-from mage_kit.recipes import Parts, Recipe, build
-from mage_kit.report import write_report
+from mage_kit.recipes import Parts, Recipe, at_size, build
 from mage_kit.schedules import (
     SCHEDULES,
     ArccosSchedule,
@@ -71,8 +73,6 @@ from mage_kit.selections import (
     Selection,
     SelectionStep,
 )
-from mage_kit.store.convert import convert
-from mage_kit.store.export import export
 from mage_kit.store.folders import save, save_tokenizer
 from mage_kit.store.loading import load, load_classifier, load_tokenizer
 from mage_kit.tokenizers import (
@@ -88,7 +88,7 @@ from mage_kit.tokenizers import (
 from mage_kit.training.batches import Batch
 from mage_kit.training.check import check
 from mage_kit.training.events import CheckpointEvent, EndEvent, LogEvent, StepEvent
-from mage_kit.training.players import Player, Rate, adamw
+from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks import (
     TASKS,
     Classify,
@@ -100,147 +100,78 @@ from mage_kit.training.tasks import (
     Task,
     TrainingStep,
 )
-from mage_kit.training.train import train
+
+if TYPE_CHECKING:
+    from mage_kit.editing import Edited, inpaint, outpaint, reconstruct, uncrop
+    from mage_kit.evaluation.evaluate import evaluate
+    from mage_kit.evaluation.features import Features
+    from mage_kit.evaluation.measures import MEASURES, Curves, FeatureMeasure, Figure, Measure, Outcome, Request
+    from mage_kit.evaluation.subject import Subject
+    from mage_kit.report import write_report
+    from mage_kit.store.convert import convert
+    from mage_kit.store.export import export
+    from mage_kit.training.train import train
+
+_LATE = {
+    "mage_kit.editing": (
+        "Edited",
+        "inpaint",
+        "outpaint",
+        "reconstruct",
+        "uncrop",
+    ),
+    "mage_kit.evaluation.evaluate": ("evaluate",),
+    "mage_kit.evaluation.features": ("Features",),
+    "mage_kit.evaluation.measures": (
+        "Curves",
+        "FeatureMeasure",
+        "Figure",
+        "MEASURES",
+        "Measure",
+        "Outcome",
+        "Request",
+    ),
+    "mage_kit.evaluation.subject": ("Subject",),
+    "mage_kit.report": ("write_report",),
+    "mage_kit.store.convert": ("convert",),
+    "mage_kit.store.export": ("export",),
+    "mage_kit.training.train": ("train",),
+}
+"""What most programs never ask for, by the module that has it: importing those costs a third of a second."""
+
+
+def __getattr__(name: str) -> Any:
+    owner = next((module for module, names in _LATE.items() if name in names), None)
+    if owner is None:
+        raise AttributeError(f"module 'mage_kit' has no attribute '{name}'")
+    globals()[name] = value = getattr(importlib.import_module(owner), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in _LATE.values() for name in names)})
+
 
 __all__ = [
-    "DATASETS",
-    "DECODERS",
-    "ENCODERS",
-    "FAMILIES",
-    "HEADS",
-    "LOSSES",
-    "MASK_RATIOS",
-    "PADDINGS",
-    "PRESETS",
-    "QUANTIZERS",
-    "SCHEDULES",
-    "SELECTIONS",
-    "TASKS",
-    "TOKENIZERS",
-    "VQGAN",
-    "ArccosRatio",
-    "ArccosSchedule",
-    "Augment",
-    "Batch",
-    "BatchMasks",
-    "CheckpointEvent",
-    "ClassTokenPadding",
-    "ClassViTDecoder",
-    "Classify",
-    "CodeHead",
-    "CodebookTokenizer",
-    "Condition",
-    "Context",
-    "Contrast",
-    "CosineRatio",
-    "CosineSchedule",
-    "Dataset",
-    "Decoded",
-    "Decoder",
-    "Decoding",
-    "Digits",
-    "DrawRule",
-    "Drawn",
-    "EMACodebook",
-    "Edited",
-    "EmbeddingConfig",
-    "Encoder",
-    "EndEvent",
-    "Entropy",
-    "Facts",
-    "FixedRatio",
-    "Fraction",
-    "Generated",
-    "GradientCodebook",
-    "Guidance",
-    "GumbelConfidence",
-    "Halton",
-    "Head",
-    "ImageFolder",
-    "InfoNCE",
-    "LinearDecoder",
-    "LinearSchedule",
-    "LlamaGenVQ",
-    "LogEvent",
-    "Loss",
-    "LossInputs",
-    "LossRows",
-    "LossTerm",
-    "Mage",
-    "MageClassifier",
-    "MageKitError",
-    "Margin",
-    "MaskRatio",
-    "MaskTokenPadding",
-    "Masked",
-    "MaskedCrossEntropy",
-    "MaskedMSE",
-    "MaskedPrediction",
-    "NonNegative",
-    "NonNegativeFloat",
-    "Padding",
-    "Parts",
-    "PartsError",
-    "PassCost",
-    "Patches",
-    "Player",
-    "Positive",
-    "PositiveFloat",
-    "PowerSchedule",
-    "Predictions",
-    "Probability",
-    "Purity",
-    "Quantized",
-    "Quantizer",
-    "RandAugment",
-    "RandomSelection",
-    "Rate",
-    "Recipe",
-    "RecipeError",
-    "Reconstruct",
-    "RegistrationError",
-    "Relaxed",
-    "Sample",
-    "Sampler",
-    "Schedule",
-    "Selection",
-    "SelectionStep",
-    "SquareRootSchedule",
-    "StepEvent",
-    "TamingVQGAN",
-    "Task",
-    "TokenEmbedding",
-    "TokenGrid",
-    "TokenSpec",
-    "Tokenizer",
-    "TokenizerLosses",
-    "Trace",
-    "TrainingStep",
-    "TruncatedNormalRatio",
-    "UniformRatio",
-    "ValueHead",
-    "ViTDecoder",
-    "ViTEncoder",
-    "Weighted",
-    "__version__",
-    "adamw",
-    "build",
-    "check",
-    "convert",
-    "decode_tokens",
-    "export",
-    "generate",
-    "inpaint",
-    "load",
-    "load_classifier",
-    "load_tokenizer",
-    "more_uniforms",
-    "outpaint",
-    "reconstruct",
-    "save",
-    "save_tokenizer",
-    "straight_through",
-    "train",
-    "uncrop",
-    "write_report",
-]
+    "DATASETS", "DECODERS", "ENCODERS", "FAMILIES", "HEADS", "LARS", "LOSSES", "MASK_RATIOS", "MEASURES",
+    "OPTIMIZERS", "PADDINGS", "PRESETS", "QUANTIZERS", "SCHEDULES", "SELECTIONS", "TASKS", "TOKENIZERS",
+    "VQGAN", "AdamW", "ArccosRatio", "ArccosSchedule", "Augment", "Batch", "BatchMasks", "CheckpointEvent",
+    "ClassTokenPadding", "ClassViTDecoder", "Classify", "CodeHead", "CodebookTokenizer", "Condition", "Context",
+    "Contrast", "CosineRatio", "CosineSchedule", "Curves", "Dataset", "Decoded", "Decoder", "Decoding",
+    "Digits", "DrawRule", "Drawn", "EMACodebook", "Edited", "EmbeddingConfig", "Encoder", "EndEvent", "Entropy",
+    "Facts", "FeatureMeasure", "Features", "Figure", "FixedRatio", "Fraction", "Generated", "GradientCodebook",
+    "Guidance", "GumbelConfidence", "Halton", "Head", "ImageFolder", "InfoNCE", "LinearDecoder",
+    "LinearSchedule", "LlamaGenVQ", "LogEvent", "Loss", "LossInputs", "LossRows", "LossTerm", "Mage",
+    "MageClassifier", "MageKitError", "MakeOptimizer", "Margin", "MaskRatio", "MaskTokenPadding", "Masked",
+    "MaskedCrossEntropy", "MaskedMSE", "MaskedPrediction", "Measure", "NonNegative", "NonNegativeFloat",
+    "Optimizer", "OptimizerSlot", "Outcome", "Padding", "Parts", "PartsError", "PassCost", "Patches", "Player",
+    "Positive", "PositiveFloat", "PowerSchedule", "Predictions", "Probability", "Purity", "Quantized",
+    "Quantizer", "RandAugment", "RandomSelection", "Rate", "Recipe", "RecipeError", "Reconstruct",
+    "RegistrationError", "Relaxed", "Request", "Sample", "Sampler", "Schedule", "Selection", "SelectionStep",
+    "SquareRootSchedule", "StepEvent", "Subject", "TamingVQGAN", "Task", "TokenEmbedding", "TokenGrid",
+    "TokenSpec", "Tokenizer", "TokenizerLosses", "Trace", "TrainingStep", "TruncatedNormalRatio",
+    "UniformRatio", "ValueHead", "ViTDecoder", "ViTEncoder", "Weighted", "__version__", "at_size", "build",
+    "check", "convert", "decode_tokens", "evaluate", "export", "generate", "inpaint", "load", "load_classifier",
+    "load_tokenizer", "more_uniforms", "outpaint", "reconstruct", "save", "save_tokenizer", "straight_through",
+    "train", "uncrop", "write_report",
+]  # fmt: skip

@@ -83,8 +83,8 @@ def _xformers(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tens
     try:
         from xformers.ops import memory_efficient_attention  # an extra; importing it takes a while
 
-        swapped = (part.transpose(1, 2) for part in (query, key, value))  # (B, N, H, d) there
-        out: Tensor = memory_efficient_attention(*swapped, p=dropout)
+        parts = (part.transpose(1, 2) for part in (query, key, value))  # (B, N, H, d) there
+        out: Tensor = memory_efficient_attention(*parts, p=dropout)
     except (ImportError, NotImplementedError) as error:
         raise _cannot("xformers", query, dropout, error) from None
     return out.transpose(1, 2)
@@ -110,8 +110,8 @@ def _image_by_image(query: Tensor, key: Tensor, value: Tensor, dropout: float) -
         # Image by image: the logits of one stay in the processor's cache.
         parts = zip(query.split(1), key.split(1), value.split(1), strict=True)
         return torch.cat([_Matmul.apply(*part, dropout) for part in parts])  # type: ignore[no-untyped-call]
-    mixed: Tensor = _Matmul.apply(query, key, value, dropout)  # type: ignore[no-untyped-call]
-    return mixed
+    out: Tensor = _Matmul.apply(query, key, value, dropout)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Matmul(torch.autograd.Function):
@@ -132,8 +132,8 @@ class _Matmul(torch.autograd.Function):
             kept = torch.rand_like(wide) >= rate
             ctx.keep = 1 / (1 - rate)  # a Python number: in bfloat16 it would move the mean
             ctx.save_for_backward(query, key, value, wide, kept)
-            mixed: Tensor = (weights * kept) @ value * ctx.keep
-            return mixed
+            out: Tensor = (weights * kept) @ value * ctx.keep
+            return out
         mask, ctx.keep = keep_mask(weights, rate), keep_scale(rate)
         ctx.save_for_backward(query, key, value, wide, mask)
         return (apply_mask(weights, mask) @ value).mul_(ctx.keep)
@@ -219,19 +219,19 @@ def choose_attention(
     candidates = _CANDIDATES.get(device.type, ())
     if not candidates:
         return AttentionChoice("sdpa", f"nothing else is known on {device.type}")
-    times, refused = {}, []
+    times, problems = {}, []
     for form in candidates:
         try:
             times[form] = _seconds(form, device, dtype, small, dropout, gradients)
         except Exception as error:  # an operator that is missing, unbuilt or unfit may raise anything
-            refused.append(f"{form} does not run ({type(error).__name__}: {_first_line(error)})")
+            problems.append(f"{form} does not run ({type(error).__name__}: {_first_line(error)})")
     if not times:
-        raise ValueError(f"attention: no form runs on {device} at {small} {str(dtype)[6:]}: {'; '.join(refused)}")
+        raise ValueError(f"attention: no form runs on {device} at {small} {str(dtype)[6:]}: {'; '.join(problems)}")
     best = min(times, key=lambda form: times[form])
     passes = "forward + backward" if gradients else "forward"
-    measured = ", ".join(f"{form} {seconds * 1e3:.2f} ms" for form, seconds in times.items())
-    reason = f"fastest {passes} at {small} {str(dtype)[6:]}: {measured}"
-    return AttentionChoice(best, "; ".join([reason, *refused]))
+    timings = ", ".join(f"{form} {seconds * 1e3:.2f} ms" for form, seconds in times.items())
+    reason = f"fastest {passes} at {small} {str(dtype)[6:]}: {timings}"
+    return AttentionChoice(best, "; ".join([reason, *problems]))
 
 
 def generation_form(device: torch.device, dtype: torch.dtype) -> AttentionChoice:
@@ -286,9 +286,9 @@ def _seconds(
         for _ in range(repeats):
             _wait(device)
             start = time.perf_counter()
-            mixed = attention(*inputs, dropout=dropout, implementation=form)
+            out = attention(*inputs, dropout=dropout, implementation=form)
             if gradients:
-                mixed.sum().backward()
+                out.sum().backward()
             _wait(device)
             best = min(best, time.perf_counter() - start)
     return best

@@ -17,7 +17,7 @@ import torch
 Backend = Literal["auto", "triton", "torch", "reference"]
 Probe = Callable[[str, torch.device, torch.dtype, int], None]
 
-_chosen: dict[tuple[str, str, torch.device, torch.dtype, int], Choice] = {}
+_choices: dict[tuple[str, str, torch.device, torch.dtype, int], Choice] = {}
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Choice:
     reason: str
 
 
-def choose(operation: str, asked: str, device: torch.device, dtype: torch.dtype, width: int, probe: Probe) -> Choice:
+def choose(operation: str, backend: str, device: torch.device, dtype: torch.dtype, width: int, probe: Probe) -> Choice:
     """Return what runs an operation; decided at the first call for these arguments.
 
     Args:
         operation: Its name.
-        asked: A `Backend`.
+        backend: A `Backend`.
         device: Of the tensors.
         dtype: Of the tensors.
         width: Of the tensors' last axis, whose size decides a kernel's blocks.
@@ -49,29 +49,29 @@ def choose(operation: str, asked: str, device: torch.device, dtype: torch.dtype,
     Raises:
         ValueError: If the backend is unknown, or asked for by name and cannot run here.
     """
-    if not isinstance(asked, str):
-        raise ValueError(f"backend: {asked!r}, must be one of {', '.join(get_args(Backend))}")
-    key = (operation, asked, device, dtype, width)
-    if key not in _chosen:
-        choice = _decide(operation, asked, device, dtype, width, probe)
+    if not isinstance(backend, str):
+        raise ValueError(f"backend: {backend!r}, must be one of {', '.join(get_args(Backend))}")
+    key = (operation, backend, device, dtype, width)
+    if key not in _choices:
+        choice = _decide(operation, backend, device, dtype, width, probe)
         if "OutOfMemory" in choice.reason:  # a bad moment, not a fact of the machine
             return choice
-        _chosen[key] = choice
-    return _chosen[key]
+        _choices[key] = choice
+    return _choices[key]
 
 
-def _decide(operation: str, asked: str, device: torch.device, dtype: torch.dtype, width: int, probe: Probe) -> Choice:
-    if asked not in get_args(Backend):
-        raise ValueError(f"backend: '{asked}', must be one of {', '.join(get_args(Backend))}")
-    if asked in ("torch", "reference"):
-        return Choice(operation, asked, f"backend '{asked}' was asked for")
-    if asked == "auto" and device.type != "cuda":
+def _decide(operation: str, backend: str, device: torch.device, dtype: torch.dtype, width: int, probe: Probe) -> Choice:
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend: '{backend}', must be one of {', '.join(get_args(Backend))}")
+    if backend in ("torch", "reference"):
+        return Choice(operation, backend, f"backend '{backend}' was asked for")
+    if backend == "auto" and device.type != "cuda":
         return Choice(operation, "torch", f"the Triton kernels are for CUDA devices, this is {device.type}")
     problem = triton_problem(device) or _failure(probe, device, dtype, width)
     if problem is None:
-        why = "runs here" if asked == "auto" else "backend 'triton' was asked for"
+        why = "runs here" if backend == "auto" else "backend 'triton' was asked for"
         return Choice(operation, "triton", why)
-    if asked == "triton":
+    if backend == "triton":
         raise ValueError(f"backend: 'triton', cannot run {operation} on {device}: {problem}")
     return Choice(operation, "torch", problem)
 

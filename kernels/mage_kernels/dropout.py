@@ -24,10 +24,10 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     """
     if not cheap(x, probability):
         return F.dropout(x, probability)
-    masked: Tensor = _Masked.apply(  # type: ignore[no-untyped-call]
+    out: Tensor = _Masked.apply(  # type: ignore[no-untyped-call]
         x, keep_mask(x, probability), keep_scale(probability)
     )
-    return masked
+    return out
 
 
 def cheap(x: Tensor, probability: float) -> bool:

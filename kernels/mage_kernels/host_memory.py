@@ -28,12 +28,12 @@ def keep_freed_memory(keep: bool = True) -> bool:
     library = _glibc()
     if library is None:
         return False
-    told = [library.mallopt(name, value) == 1 for name, value in (_KEEP if keep else _RETURN).items()]
-    if keep and not told[0]:  # older releases take at most half a heap: blocks up to there are kept
+    answers = [library.mallopt(name, value) == 1 for name, value in (_KEEP if keep else _RETURN).items()]
+    if keep and not answers[0]:  # older releases take at most half a heap: blocks up to there are kept
         library.mallopt(_MMAP_THRESHOLD, _RETURN[_MMAP_THRESHOLD])
     if not keep:
         library.malloc_trim(0)
-    return all(told)
+    return all(answers)
 
 
 def _glibc() -> ctypes.CDLL | None:

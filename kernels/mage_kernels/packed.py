@@ -38,11 +38,11 @@ def packing_problem(device: torch.device) -> str | None:
         return f"packed weights are for CPUs, this is {device.type}"
     x, weight, bias = (torch.linspace(-1, 1, size).view(shape) for size, shape in _PROBE)
     try:
-        found = PackedLinear(weight, bias, 4)(x, gelu=True).float()
+        result = PackedLinear(weight, bias, 4)(x, gelu=True).float()
     except Exception as error:  # the operators are torch's own business: whatever they say, plain layers serve
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    wanted = F.gelu(F.linear(x.bfloat16(), weight.bfloat16(), bias.bfloat16())).float()
-    return None if torch.allclose(found, wanted, atol=0.1, rtol=0.05) else "its results differ from a plain product's"
+    plain = F.gelu(F.linear(x.bfloat16(), weight.bfloat16(), bias.bfloat16())).float()
+    return None if torch.allclose(result, plain, atol=0.1, rtol=0.05) else "its results differ from a plain product's"
 
 
 _PROBE = ((64, (4, 16)), (128, (8, 16)), (8, (8,)))

@@ -13,12 +13,12 @@ _WIDTH = 768
 _SHAPE = (8, 12, 129, 64)  # attention of a ViT-B encoder: images, heads, kept positions, head width
 
 
-def survey(device: torch.device, asked: str = "auto") -> list[Choice]:
+def survey(device: torch.device, backend: str = "auto") -> list[Choice]:
     """Return the choice of every operation on a device, each probed by running it.
 
     Args:
         device: Where training or generation would run.
-        asked: The backend asked for.
+        backend: The backend asked for.
 
     Raises:
         ValueError: If a backend is unknown, or asked for by name and cannot run here.
@@ -30,15 +30,15 @@ def survey(device: torch.device, asked: str = "auto") -> list[Choice]:
         "sample_tokens": sample.probe,
         "remask": remask.probe,
     }
-    rows = [choose(name, asked, device, dtype, _WIDTH, probe) for name, probe in probes.items()]
+    rows = [choose(name, backend, device, dtype, _WIDTH, probe) for name, probe in probes.items()]
     for kind in dict.fromkeys((dtype, torch.bfloat16)):
-        training = choose_attention(asked, device, kind, _SHAPE, 0.1)
+        training = choose_attention(backend, device, kind, _SHAPE, 0.1)
         rows.append(Choice(f"attention, training in {str(kind)[6:]}", training.implementation, training.reason))
     for kind in (torch.float32, torch.bfloat16):
-        made = generation_form(device, kind)
-        if asked == "reference":
-            made = choose_attention(asked, device, kind, _SHAPE, 0.0, gradients=False)
-        rows.append(Choice(f"attention, generation in {str(kind)[6:]}", made.implementation, made.reason))
+        choice = generation_form(device, kind)
+        if backend == "reference":
+            choice = choose_attention(backend, device, kind, _SHAPE, 0.0, gradients=False)
+        rows.append(Choice(f"attention, generation in {str(kind)[6:]}", choice.implementation, choice.reason))
     cpu = device.type == "cpu"
     reason = "one 64-bit draw serves four values" if cpu else f"torch's own is fast on {device.type}"
     rows.append(Choice("dropout", "cheap masks" if cpu else "torch", reason))

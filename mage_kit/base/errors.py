@@ -98,25 +98,27 @@ def json_path(parts: Iterable[str | int]) -> str:
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """Return ``", did you mean 'x'?"`` for the closest known name, or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f", did you mean '{match[0]}'?" if match else ""
 
 
-def misfits(wanted: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]]) -> list[str]:
+def misfits(needs: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return a line for each kind of misfit between tensors by name and shape, five names a line; none if they fit."""
-    missing, unexpected = sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+    absent, unexpected = sorted(needs.keys() - shapes.keys()), sorted(shapes.keys() - needs.keys())
     misshaped = [
-        f"{name} {held[name]} for {shape}" for name, shape in sorted(wanted.items()) if held.get(name, shape) != shape
+        f"{name} {shapes[name]} for {shape}"
+        for name, shape in sorted(needs.items())
+        if shapes.get(name, shape) != shape
     ]
-    found = {
-        "missing": [name + nearest(name, unexpected) for name in missing[:5]] + missing[5:],
+    groups = {
+        "missing": [name + nearest(name, unexpected) for name in absent[:5]] + absent[5:],
         "unexpected": unexpected,
         "of another shape": misshaped,
     }
     return [
         f"  {len(lines)} {what}: {'; '.join(lines[:5])}{' ...' if len(lines) > 5 else ''}"
-        for what, lines in found.items()
+        for what, lines in groups.items()
         if lines
     ]

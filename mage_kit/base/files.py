@@ -154,12 +154,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies of what lies in memory that another tensor lies in too; the format has no room for tied weights."""
-    seen: set[int] = set()
+    places: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
         place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
+        apart[name] = tensor.clone() if place in places else tensor
+        places.add(place)
     return apart
 
 

@@ -21,7 +21,7 @@ _loaded_entry_points: set[str] = set()
 
 def load_entry_points() -> list[str]:
     """Import every installed package's components, once; return one problem a failure."""
-    found = []
+    problems = []
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.value in _loaded_entry_points:
             continue
@@ -29,8 +29,8 @@ def load_entry_points() -> list[str]:
             point.load()
             _loaded_entry_points.add(point.value)
         except (Exception, SystemExit) as error:  # a plug-in may raise anything, and must not take the program down
-            found.append(f"entry point {point.name} = {point.value}: {_describe(error)}")
-    return found
+            problems.append(f"entry point {point.name} = {point.value}: {_describe(error)}")
+    return problems
 
 
 def load_plugins(names: Sequence[str], *folders: Path) -> list[str]:
@@ -40,14 +40,14 @@ def load_plugins(names: Sequence[str], *folders: Path) -> list[str]:
         names: Importable module names.
         folders: Searched besides the installed packages: the current folder and the recipe's own.
     """
-    found = []
+    problems = []
     with _on_path([Path.cwd(), *folders]):
         for number, name in enumerate(names):
             try:
                 importlib.import_module(name)
             except (Exception, SystemExit) as error:  # see above
-                found.append(f"$.plugins[{number}]: '{name}' {_describe(error)}")
-    return found
+                problems.append(f"$.plugins[{number}]: '{name}' {_describe(error)}")
+    return problems
 
 
 def _describe(error: BaseException) -> str:
@@ -74,19 +74,19 @@ def plugin_folders(names: Sequence[str]) -> dict[str, str]:
 def stored_folders(folder: Path) -> list[Path]:
     """Return the plug-in folders written beside a run's recipe; none where there is no such file."""
     try:
-        stored = json.loads((folder / PLUGINS_FILE).read_text())
+        places = json.loads((folder / PLUGINS_FILE).read_text())
     except (OSError, json.JSONDecodeError):
         return []
-    return [Path(place) for place in stored.values()] if isinstance(stored, dict) else []
+    return [Path(place) for place in places.values()] if isinstance(places, dict) else []
 
 
 @contextlib.contextmanager
 def _on_path(folders: Sequence[Path]) -> Iterator[None]:
-    added = [str(folder.resolve()) for folder in folders if str(folder.resolve()) not in sys.path]
-    sys.path[:0] = added
+    extra = [str(folder.resolve()) for folder in folders if str(folder.resolve()) not in sys.path]
+    sys.path[:0] = extra
     try:
         yield
     finally:
-        for folder in added:
+        for folder in extra:
             if folder in sys.path:
                 sys.path.remove(folder)

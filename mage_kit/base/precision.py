@@ -23,18 +23,18 @@ class Decision:
     reason: str
 
 
-def choose_precision(asked: str, device: torch.device, run: Callable[[], None]) -> Decision:
+def choose_precision(precision: str, device: torch.device, run: Callable[[], None]) -> Decision:
     """Return "float32" or "bfloat16" by running a forward and backward pass in both.
 
     Args:
-        asked: "auto", or a precision that is taken as it is.
+        precision: "auto", or a precision that is taken as it is.
         device: Where the model is.
         run: One forward and backward pass.
     """
-    if asked != "auto":
-        return Decision(asked, f"precision '{asked}' was asked for")
+    if precision != "auto":
+        return Decision(precision, f"precision '{precision}' was asked for")
 
-    def timed(fast: bool) -> float:
+    def measure(fast: bool) -> float:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
             start = time.perf_counter()
             run()
@@ -43,7 +43,7 @@ def choose_precision(asked: str, device: torch.device, run: Callable[[], None]) 
             return time.perf_counter() - start
 
     # In turn, and the best of several: a machine that stalls now and then must not decide.
-    pairs = [(timed(False), timed(True)) for _ in range(_REPEATS)]
+    pairs = [(measure(False), measure(True)) for _ in range(_REPEATS)]
     ratio = min(slow for slow, _ in pairs) / min(fast for _, fast in pairs)
     value = "bfloat16" if ratio > _GAIN else "float32"
     return Decision(value, f"bfloat16 ran {ratio:.2f}x as fast as float32 on {device.type}")

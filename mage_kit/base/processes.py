@@ -28,12 +28,12 @@ _alone = 0
 
 def world() -> int:
     """Return the number of processes; 1 inside `alone` and where nothing was started."""
-    return 1 if _alone or not _started() else dist.get_world_size()
+    return 1 if _alone or not _is_running() else dist.get_world_size()
 
 
 def rank() -> int:
     """Return this process's number, from 0."""
-    return dist.get_rank() if _started() else 0
+    return dist.get_rank() if _is_running() else 0
 
 
 def is_first() -> bool:
@@ -51,7 +51,7 @@ def started_by() -> tuple[int, int]:
 
 def start(device: torch.device) -> None:
     """Join the processes that torchrun started, if it did and they have not met yet."""
-    if started_by()[0] == 1 or _started():
+    if started_by()[0] == 1 or _is_running():
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -66,7 +66,7 @@ def shared(error: E) -> E:
 
 def leave(code: int) -> NoReturn:
     """End the program. Among several processes without goodbyes, which would wait for one that is gone already."""
-    if _started() and dist.get_world_size() > 1:
+    if _is_running() and dist.get_world_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -118,16 +118,16 @@ def on_first(work: Callable[[], T]) -> T:
     """
     if world() == 1:
         return work()
-    told: list[Any] = [None, None]
+    answer: list[Any] = [None, None]
     if is_first():
         try:
-            told[0] = work()
+            answer[0] = work()
         except Exception as error:  # whatever it is, all processes raise it
-            told[1] = _portable(error)
-    dist.broadcast_object_list(told)
-    if told[1] is not None:
-        raise shared(told[1])
-    return cast(T, told[0])
+            answer[1] = _portable(error)
+    dist.broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise shared(answer[1])
+    return cast(T, answer[0])
 
 
 def first_ahead(work: Callable[[], T]) -> T:
@@ -136,9 +136,9 @@ def first_ahead(work: Callable[[], T]) -> T:
     Raises:
         Exception: The first process's, in every process.
     """
-    made: list[T] = []
-    on_first(lambda: made.append(work()))
-    return made[0] if made else work()
+    results: list[T] = []
+    on_first(lambda: results.append(work()))
+    return results[0] if results else work()
 
 
 def _portable(error: Exception) -> Exception:
@@ -158,16 +158,16 @@ def all_or_none(work: Callable[[], T]) -> list[T]:
     """
     if world() == 1:
         return [work()]
-    made: tuple[T | None, Exception | None]
+    outcome: tuple[T | None, Exception | None]
     try:
-        made = (work(), None)
+        outcome = (work(), None)
     except Exception as error:  # whatever it is, all processes raise it
-        made = (None, _portable(error))
-    found = collect(made)
-    for _, problem in found:
+        outcome = (None, _portable(error))
+    outcomes = collect(outcome)
+    for _, problem in outcomes:
         if problem is not None:
             raise shared(problem)
-    return [cast(T, value) for value, _ in found]
+    return [cast(T, value) for value, _ in outcomes]
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -184,16 +184,16 @@ def local(tensor: Tensor) -> Tensor:
 
 def sharded_like(tensor: Tensor, template: Tensor) -> Tensor:
     """Return a full tensor, held by every process, on the template's device and sharded as the template is."""
-    moved = tensor.to(template.device)
+    full = tensor.to(template.device)
     if not hasattr(template, "device_mesh"):
-        return moved
+        return full
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(template, DTensor)
-    return distribute_tensor(moved, template.device_mesh, template.placements, src_data_rank=None)
+    return distribute_tensor(full, template.device_mesh, template.placements, src_data_rank=None)
 
 
-def _started() -> bool:
+def _is_running() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 

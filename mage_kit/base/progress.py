@@ -40,7 +40,7 @@ class Reporter:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def task(self, name: str, total: int, done: int = 0) -> Iterator[ProgressTask]:
+    def task(self, name: str, total: int, first: int = 0) -> Iterator[ProgressTask]:
         """Show the progress of one piece of work."""
         if self.console.is_terminal:
             columns = (
@@ -48,9 +48,9 @@ class Reporter:
                 TimeElapsedColumn(), TimeRemainingColumn(),
             )  # fmt: skip
             with Progress(*columns, console=self.console) as bar:
-                yield ProgressTask(self, name, total, bar, bar.add_task(name, total=total, completed=done, note=""))
+                yield ProgressTask(self, name, total, bar, bar.add_task(name, total=total, completed=first, note=""))
         else:
-            yield ProgressTask(self, name, total, None, None, done)
+            yield ProgressTask(self, name, total, None, None, first)
 
 
 class ProgressTask:
@@ -63,22 +63,24 @@ class ProgressTask:
         total: int,
         bar: Progress | None,
         task: TaskID | None,
-        done: int = 0,
+        first: int = 0,
     ) -> None:
         self._reporter, self._name, self._total = reporter, name, total
         self._bar, self._task = bar, task
-        self._start, self._first, self._last = time.monotonic(), done, 0.0
+        self._start, self._first, self._last = time.monotonic(), first, 0.0
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, count: int, note: str = "") -> None:
         """Tell how much is done, with a short note (loss, images a second)."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=count)
             if note:
                 self._bar.update(self._task, note=note)
             return
         now = time.monotonic()
-        if now - self._last >= _LINE_SECONDS or done >= self._total:
+        if now - self._last >= _LINE_SECONDS or count >= self._total:
             self._last = now
-            rate = (now - self._start) / max(1, done - self._first)
-            left = rate * (self._total - done)
-            self._reporter.say(f"{self._name}: {done}/{self._total}  {note}  {left:.0f} s left".replace("    ", "  "))
+            rate = (now - self._start) / max(1, count - self._first)
+            seconds = rate * (self._total - count)
+            self._reporter.say(
+                f"{self._name}: {count}/{self._total}  {note}  {seconds:.0f} s left".replace("    ", "  ")
+            )

@@ -82,8 +82,8 @@ class Registry(Generic[T, W]):
             MageKitError: If no component of that kind is registered; names the nearest one.
         """
         if kind not in self._entries:
-            known = ", ".join(self.kinds())
-            raise MageKitError(f"unknown '{kind}'{nearest(kind, self._entries)} ({self.family}: {known})")
+            kinds = ", ".join(self.kinds())
+            raise MageKitError(f"unknown '{kind}'{nearest(kind, self._entries)} ({self.family}: {kinds})")
         return self._entries[kind]
 
     def config_of(self, kind: str) -> type[ComponentConfig]:
@@ -100,8 +100,8 @@ class Registry(Generic[T, W]):
     def build(self, config: ComponentConfig, wires: W) -> T:
         """Make the component that a validated config describes, with the values wired into it."""
         entry = self.get(config.kind)
-        wired = [getattr(wires, name) for name in entry.wires]
-        component = entry.cls(*wired, **{name: getattr(config, name) for name in self.parameters(entry)})
+        arguments = [getattr(wires, name) for name in entry.wires]
+        component = entry.cls(*arguments, **{name: getattr(config, name) for name in self.parameters(entry)})
         absent = [name for name in self.parameters(entry) if not hasattr(component, name)]
         if absent:
             raise MageKitError(
@@ -188,12 +188,12 @@ class Slot:
         """Validate a config, or the mapping it is written as; errors keep their place inside the component."""
         if isinstance(value, ComponentConfig):
             return value
-        known = ", ".join(self.registry.kinds())
+        kinds = ", ".join(self.registry.kinds())
         if not isinstance(value, dict):
             raise PydanticCustomError(
                 "component_type",
                 "{value}, must be an object with a 'kind' ({family}: {known})",
-                {"value": json.dumps(value), "family": self.registry.family, "known": known},
+                {"value": json.dumps(value), "family": self.registry.family, "known": kinds},
             )
         kind = value.get("kind")
         if not isinstance(kind, str) or kind not in self.registry.kinds():
@@ -203,12 +203,12 @@ class Slot:
         return self.registry.parse(value)
 
     def _kind_error(self, kind: Any, is_there: bool) -> PydanticCustomError:
-        family, known = self.registry.family, self.registry.kinds()
+        family, kinds = self.registry.family, self.registry.kinds()
         if not is_there:
-            text = f"missing, one of: {', '.join(known)}"
+            text = f"missing, one of: {', '.join(kinds)}"
         else:
-            hint = nearest(kind, known) if isinstance(kind, str) else ""
-            text = f"unknown {json.dumps(kind)}{hint} ({family}: {', '.join(known)})"
+            hint = nearest(kind, kinds) if isinstance(kind, str) else ""
+            text = f"unknown {json.dumps(kind)}{hint} ({family}: {', '.join(kinds)})"
         return PydanticCustomError("component_kind", "{text}", {"text": text})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:

@@ -64,8 +64,8 @@ def read_component(cls: type[Any], kind: str, registry: Family) -> Entry[Any]:
     where = f"{registry.family} '{kind}' ({cls.__qualname__})"
     if not issubclass(cls, registry.base):
         raise RegistrationError(f"{where}: must derive from {registry.base.__name__}")
-    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise RegistrationError(f"{where}: leaves {', '.join(missing)} of {registry.base.__name__} unwritten")
+    if abstract := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise RegistrationError(f"{where}: leaves {', '.join(abstract)} of {registry.base.__name__} unwritten")
     prose = _argument_prose(cls, registry.base)
     wires: list[str] = []
     fields: dict[str, Any] = {"kind": (Literal[kind], Field(description=f"Selects {cls.__name__}."))}
@@ -90,7 +90,7 @@ def _parameters(cls: type[Any], base: type[Any], where: str) -> dict[str, tuple[
     subclass may give one another default by naming it. Object's and torch's own `__init__` declare none.
     """
     owners = [part for part in cls.__mro__ if "__init__" in vars(part)]
-    found: dict[str, tuple[inspect.Parameter, Any]] = {}
+    parameters: dict[str, tuple[inspect.Parameter, Any]] = {}
     for place, owner in enumerate(owners):
         if not issubclass(owner, base):
             break
@@ -99,25 +99,25 @@ def _parameters(cls: type[Any], base: type[Any], where: str) -> dict[str, tuple[
         own = list(inspect.signature(init).parameters.items())[1:]
         passes_on = any(parameter.kind is parameter.VAR_KEYWORD for _, parameter in own)
         above = owners[place + 1] if place + 1 < len(owners) else object
-        hidden = passes_on and not issubclass(above, base)
-        if hidden or any(parameter.kind is parameter.VAR_POSITIONAL for _, parameter in own):
+        hides = passes_on and not issubclass(above, base)
+        if hides or any(parameter.kind is parameter.VAR_POSITIONAL for _, parameter in own):
             raise RegistrationError(f"{where}: *args and **kwargs hide the schema; name every parameter")
         mine = {
             name: (parameter, hints.get(name, parameter.empty))
             for name, parameter in own
             if parameter.kind is not parameter.VAR_KEYWORD and (not place or parameter.kind is parameter.KEYWORD_ONLY)
         }
-        found = {**mine, **found}  # what all share comes first
+        parameters = {**mine, **parameters}  # what all share comes first
         if not passes_on:
             break
-    return found
+    return parameters
 
 
 def _check_wire(where: str, name: str, registry: Family) -> None:
-    known = [field.name for field in dataclasses.fields(registry.wires)]
-    if name not in known:
+    wires = [field.name for field in dataclasses.fields(registry.wires)]
+    if name not in wires:
         raise RegistrationError(
-            f"{where}: '{name}' stands before '*', but {registry.family} wire only {', '.join(known) or 'nothing'}"
+            f"{where}: '{name}' stands before '*', but {registry.family} wire only {', '.join(wires) or 'nothing'}"
         )
 
 

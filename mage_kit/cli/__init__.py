@@ -2,7 +2,6 @@
 
 from mage_kit.cli import editing, evaluating, generating, planning, runs, weights
 from mage_kit.cli import inspecting as looks
-from mage_kit.cli import quality as comparing
 from mage_kit.cli.app import app, main
 
-__all__ = ["app", "comparing", "editing", "evaluating", "generating", "looks", "main", "planning", "runs", "weights"]
+__all__ = ["app", "editing", "evaluating", "generating", "looks", "main", "planning", "runs", "weights"]

@@ -50,6 +50,10 @@ WeightsOption = Annotated[
     Weights, typer.Option(help="raw, or ema for the running mean of a run that has one (training.ema).")
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Image i follows (seed, i) alone.")]
+ImageSizeOption = Annotated[
+    str | None,
+    typer.Option("--image-size", help="Pixels, as 512 or 512x384, if not the run's: its positions are resized."),
+]
 GifOption = Annotated[bool, typer.Option("--gif", help="Write the canvas filling up too, as an animation.")]
 
 

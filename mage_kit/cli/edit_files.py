@@ -11,6 +11,7 @@ from PIL import Image
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import atomic_folder, check_writable, write_json
 from mage_kit.base.progress import Reporter
+from mage_kit.cli.opening import open_model
 from mage_kit.editing import Edited, EditOptions
 from mage_kit.generation.animation import Animation
 from mage_kit.images.image_files import open_image
@@ -18,8 +19,7 @@ from mage_kit.images.pictures import side_by_side
 from mage_kit.images.written import save_gif, write_png
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
-from mage_kit.store.loading import load
+from mage_kit.store.folders import RECIPE_FILE, require_folder
 
 
 class Make(Protocol):
@@ -41,6 +41,7 @@ def edit_files(
     options: EditOptions,
     *,
     ema: bool,
+    image_size: str | None = None,
     gif: bool,
     overwrite: bool,
     reporter: Reporter,
@@ -54,6 +55,7 @@ def edit_files(
         out: Folder: 000.png and so on, given.png, seen.png, sheet.png, settings.json, steps.gif if asked for.
         options: Of the edit.
         ema: Take the running mean of the run's weights.
+        image_size: Of the model's window, as "512" or "512x384"; None for the run's own.
         gif: Write an animation of the first variant's canvas filling up.
         overwrite: Replace what an earlier edit left there.
         reporter: Where progress goes.
@@ -64,7 +66,7 @@ def edit_files(
     require_folder(run)
     _check_target(out, overwrite)
     picture = read_image(image)
-    model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
+    model = open_model(run, ema=ema, image_size=image_size, reporter=reporter)
     total = options.get("n", 1) * (options.get("steps") or model.decoding.steps)
     animation = Animation(model)
     with reporter.task("painting", total) as task:

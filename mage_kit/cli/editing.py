@@ -13,6 +13,7 @@ from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
 from mage_kit.cli.decoding_options import (
     DecodingOptions,
     GifOption,
+    ImageSizeOption,
     PrecisionOption,
     Precisions,
     SeedOption,
@@ -48,6 +49,7 @@ class VariantOptions:
     overwrite: OverwriteOption = False
     precision: PrecisionOption = Precisions.auto
     weights: WeightsOption = Weights.raw
+    image_size: ImageSizeOption = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def _write(
     }
     ema = variants.weights is Weights.ema
     written = edit_files(
-        run, image, job, out, options, ema=ema, gif=variants.gif, overwrite=variants.overwrite, reporter=Reporter()
-    )
+        run, image, job, out, options, ema=ema, image_size=variants.image_size, gif=variants.gif,
+        overwrite=variants.overwrite, reporter=Reporter(),
+    )  # fmt: skip
     console.print(f"written: {written}", markup=False, soft_wrap=True)

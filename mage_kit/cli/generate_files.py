@@ -13,14 +13,15 @@ from torch import Tensor
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import atomic_folder, check_writable, read_json, write_json
 from mage_kit.base.progress import Reporter
+from mage_kit.cli.opening import open_model
 from mage_kit.generation import Asked, Labels, generate, generation_precision
 from mage_kit.generation.animation import Animation
 from mage_kit.images.pictures import grid_picture
 from mage_kit.images.written import save_gif, write_png
-from mage_kit.models.decoding import DecodingChanges
+from mage_kit.models.decoding import Decoding, DecodingChanges
+from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
-from mage_kit.store.loading import load
+from mage_kit.store.folders import RECIPE_FILE, require_folder
 
 _COLUMNS = 8
 _ANIMATED = 16  # images of an animation
@@ -42,6 +43,7 @@ def generate_files(
     precision: Asked = "auto",
     compile_: bool = False,
     ema: bool = False,
+    image_size: str | None = None,
     gif: bool = False,
     reporter: Reporter,
 ) -> Path:
@@ -60,6 +62,7 @@ def generate_files(
         precision: What to compute in; "auto" follows the machine and the model's width.
         compile_: Compile the transformer blocks first.
         ema: Take the running mean of the run's weights.
+        image_size: As "512" or "512x384"; None for the run's own.
         gif: Write an animation of the canvas filling up too, of the first images, beside the sheet.
         reporter: Where progress goes.
 
@@ -70,24 +73,27 @@ def generate_files(
         MageKitError: If something would be overwritten unasked.
     """
     require_folder(run)
-    target = _target(out or run / f"generated-seed{seed}-n{n}{'' if separate else '.png'}", separate, overwrite)
-    model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
-    decided, decoding = generation_precision(precision, model), model.decoding.changed(changes)
+    name = f"generated-seed{seed}-n{n}" + ("" if image_size is None else f"-{image_size}")
+    target = _target(out or run / (name + ("" if separate else ".png")), separate, overwrite)
+    model = open_model(run, ema=ema, image_size=image_size, reporter=reporter)
     if compile_:
         model.compile_blocks()
     animation = Animation(model, _ANIMATED, _COLUMNS // 2, _scale(model.tokenizer.image_size))
+    decoding = model.decoding.changed(changes)
     with reporter.task(f"generating {n} images", n * decoding.steps) as task:
         made = generate(
             model, n, seed=seed, labels=labels, batch=batch, precision=precision,
             on_progress=lambda done, _: task.update(done), watch=animation.watch if gif else None, **changes,
         )  # fmt: skip
-    settings = {
-        "run": Recipe.load(run / RECIPE_FILE).name, "seed": seed, "weights": "ema" if ema else "raw",
-        "precision": decided.value, "decoding": decoding.describe(),
-        "labels": None if made.labels_B is None else made.labels_B.tolist(),
-    }  # fmt: skip
+    settings = {"run": Recipe.load(run / RECIPE_FILE).name, "seed": seed, "weights": "ema" if ema else "raw"}
+    settings |= _settings(model, decoding, generation_precision(precision, model).value, made.labels_B)
     (_write_each if separate else _write_sheet)(made.images_BCHW, target, settings, animation.frames())
     return target
+
+
+def _settings(model: Mage, decoding: Decoding, precision: str, labels_B: Tensor | None) -> dict[str, Any]:
+    labels, size = None if labels_B is None else labels_B.tolist(), list(model.tokenizer.image_size)
+    return {"precision": precision, "image_size": size, "decoding": decoding.describe(), "labels": labels}
 
 
 def _target(target: Path, separate: bool, overwrite: bool) -> Path:

@@ -11,6 +11,7 @@ from mage_kit.cli.app import OverwriteOption, RunArgument, app, console
 from mage_kit.cli.decoding_options import (
     DecodingOptions,
     GifOption,
+    ImageSizeOption,
     PrecisionOption,
     Precisions,
     SeedOption,
@@ -42,6 +43,7 @@ def generate(
         bool, typer.Option("--compile", help="Compile the blocks first: pays for many images.")
     ] = False,
     weights: WeightsOption = Weights.raw,
+    image_size: ImageSizeOption = None,
 ) -> None:
     """Generate images from nothing, as one picture or one file each; the settings stand in each PNG and in a JSON."""
     from mage_kit.base.progress import Reporter
@@ -60,6 +62,7 @@ def generate(
         precision=precision.value,
         compile_=compile_,
         ema=weights is Weights.ema,
+        image_size=image_size,
         gif=gif,
         reporter=Reporter(),
     )

@@ -21,7 +21,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name in groups:
-            parameters.extend(_options(groups[name]))
+            parameters.extend(options_of(groups[name]))
         else:
             parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -36,7 +36,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _options(group: Any) -> list[inspect.Parameter]:
+def options_of(group: Any) -> list[inspect.Parameter]:
+    """Return the fields of a dataclass of options as parameters of a command."""
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(

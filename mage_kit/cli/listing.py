@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Column, Table
 
-import mage_kit.recipes.recipe  # noqa: F401  # imports every family
+import mage_kit.evaluation.measures
+import mage_kit.recipes.recipe  # noqa: F401  # with the line above it imports every family
 from mage_kit.base.errors import MageKitError, RecipeError, nearest
 from mage_kit.base.plugins import load_entry_points, load_plugins
 from mage_kit.base.registry import FAMILIES, Registry

@@ -11,6 +11,10 @@ from rich.table import Table
 from mage_kit.cli.app import RecipeArgument, SetOption, app, console
 from mage_kit.planning import Estimate, Machine, estimate
 from mage_kit.planning.estimate import IMAGENET, as_json
+from mage_kit.planning.passes import operations_of
+from mage_kit.recipes.workload import Workload, workload
+
+_TESTED = 50_000  # ImageNet's validation images
 
 
 @app.command()
@@ -27,17 +31,18 @@ def plan(
 ) -> None:
     """Parameters, operations, memory, the batch that fits, days and traffic of a recipe; docs/planning.md says how."""
     from mage_kit.recipes import Recipe
-    from mage_kit.recipes.workload import workload
     from mage_kit.training.check import check
 
     machine = Machine(gpus, tflops, utilization, bandwidth, memory)
     loaded = Recipe.load(recipe, set_ or [])
     check(loaded)
-    made = estimate(workload(loaded), machine, images)
+    work = workload(loaded)
+    made = estimate(work, machine, images)
     if json_out:
         typer.echo(json.dumps(as_json(made), indent=2))
         return
-    for table in (_parts(made, loaded.name), _memory(made, machine), _run(made, machine)):
+    tables = [_parts(made, loaded.name), _memory(made, machine), _run(made, machine)]
+    for table in (*tables, _measures(work, machine, images)):
         console.print(table)
     console.print("estimates by formula (docs/planning.md); nothing was run", markup=False)
 
@@ -55,7 +60,7 @@ def _memory(made: Estimate, machine: Machine) -> Table:
     held = made.memory
     table = Table("memory of a process", "GiB", title=f"{made.micro} images at once")
     rows = {
-        "weights": held.weights, "gradients": held.gradients, "AdamW's moments": held.optimizer,
+        "weights": held.weights, "gradients": held.gradients, "optimizer state": held.optimizer,
         "mean of the weights": held.mean, "bfloat16 copies": held.low, "kept for the backward pass": held.kept,
         "at the turn to it": held.passing, "while tokenizing": held.tokenizer, "peak": held.peak,
     }  # fmt: skip
@@ -77,9 +82,29 @@ def _run(made: Estimate, machine: Machine) -> Table:
     return table
 
 
+def _measures(work: Workload, machine: Machine, images: int) -> Table:
+    """What measuring costs: each measure says what it sends through the model."""
+    from mage_kit.evaluation.evaluate import make_measure
+    from mage_kit.evaluation.measures import MEASURES
+
+    table = Table(
+        "measure", "TFLOP", "on these machines", title=f"{images:,} images to learn from, {_TESTED:,} to test on"
+    )
+    rate = machine.processes * machine.tflops * 1e12 * machine.utilization
+    for entry in MEASURES:
+        if any(field.is_required() for name, field in entry.config.model_fields.items() if name != "kind"):
+            continue  # of data sets that only its user knows
+        operations = operations_of(work.model, make_measure(entry.kind).passes(images, _TESTED))
+        if operations:
+            table.add_row(f"eval {entry.kind}", f"{operations / 1e12:,.0f}", _seconds(operations / rate))
+    return table
+
+
 def _millions(count: int | None) -> str:
     return "-" if count is None else f"{count / 1e6:.1f} M"
 
 
 def _seconds(value: float) -> str:
+    if value >= 3600:
+        return f"{value / 3600:.1f} h"
     return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"

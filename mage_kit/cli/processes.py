@@ -27,12 +27,27 @@ def spread_out(count: int | None) -> None:
 
     if started_by()[0] > 1:
         return
+    wanted = count_processes(count)
+    if wanted > 1:
+        threads = None if torch.cuda.device_count() else max(1, torch.get_num_threads() // wanted)
+        raise typer.Exit(run_processes(wanted, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))
+
+
+def count_processes(count: int | None) -> int:
+    """Return how many processes a command takes here.
+
+    Args:
+        count: Asked for; None for one a GPU, or one.
+
+    Raises:
+        MageKitError: If this machine is too small for so many.
+    """
+    import torch
+
     gpus = torch.cuda.device_count()
     wanted = count or max(1, gpus)
     if gpus and wanted > gpus:
         raise MageKitError(f"processes: {wanted}, must be at most the GPUs of this machine ({gpus})")
     if not gpus and wanted > (most := max(_FEW, os.cpu_count() or 1)):
         raise MageKitError(f"processes: {wanted}, must be at most the processors of this machine ({most})")
-    if wanted > 1:
-        threads = None if gpus else max(1, torch.get_num_threads() // wanted)
-        raise typer.Exit(run_processes(wanted, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))
+    return wanted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from mage_kit.base.errors import MageKitError
 from mage_kit.cli.app import OverwriteOption, app, console
 
 
@@ -22,7 +20,7 @@ def convert(
     vqgan: Annotated[Path | None, typer.Option(help="The tokenizer's file, where the checkpoint holds none.")] = None,
     layout: Annotated[str | None, typer.Option(help="Layout, where the tensors' names do not tell.")] = None,
     weights: Annotated[str | None, typer.Option(help="Key of the weights, where a file has several.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="Pixels, as 256 or 256x384.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Pixels, as 256 or 256x384; resizes positions.")] = None,
     encoder_heads: Annotated[int | None, typer.Option(min=1, help="Default: by the published width.")] = None,
     decoder_heads: Annotated[int | None, typer.Option(min=1, help="Default: by the published width.")] = None,
     padding: Annotated[str, typer.Option(help="class_token, or mask_token if trained so.")] = "class_token",
@@ -30,6 +28,7 @@ def convert(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Turn a published checkpoint into a folder: model, classifier, or tokenizer."""
+    from mage_kit.cli.opening import read_size
     from mage_kit.store.convert import convert as run
 
     made = run(
@@ -38,7 +37,7 @@ def convert(
         layout=layout,
         weights=weights,
         vqgan=vqgan,
-        image_size=None if image_size is None else _size("image-size", image_size),
+        image_size=None if image_size is None else read_size("image-size", image_size),
         encoder_heads=encoder_heads,
         decoder_heads=decoder_heads,
         padding=padding,
@@ -76,9 +75,10 @@ def export(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a model in the published layout, or its encoder as a plain ViT."""
+    from mage_kit.cli.opening import read_size
     from mage_kit.store.export import export as run
 
-    wanted = None if grid is None else _size("grid", grid)
+    wanted = None if grid is None else read_size("grid", grid)
     made = run(folder, out, part=part, grid=wanted, overwrite=overwrite)  # type: ignore[arg-type]  # checked there
     lines = [f"layout {made.layout}: {made.tensors} tensors, {made.values:,} values, {', '.join(made.dtypes)}"]
     if made.filled:
@@ -108,14 +108,6 @@ def classify(
     for file, classes in found.items():
         table.add_row(escape(file), "  ".join(f"{number}: {share:.3f}" for number, share in classes))
     console.print(table)
-
-
-def _size(name: str, text: str) -> tuple[int, int]:
-    """Read "256" or "256x384" as height and width."""
-    match = re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", text)
-    if match is None:
-        raise MageKitError(f"{name}: '{text}', must be a number or HEIGHTxWIDTH")
-    return int(match[1]), int(match[2] or match[1])
 
 
 def _grouped(unused: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:

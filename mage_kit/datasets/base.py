@@ -104,9 +104,9 @@ class Dataset(ABC):
             MageKitError: If an image has none.
         """
         labels = [self.label(index) for index in range(len(self))]
-        missing = sum(label is None for label in labels)
-        if missing:
-            raise MageKitError(f"{missing} of {len(self)} images have no label, each must have one here")
+        count = sum(label is None for label in labels)
+        if count:
+            raise MageKitError(f"{count} of {len(self)} images have no label, each must have one here")
         return np.array(labels, dtype=np.int64)
 
     def name(self, index: int) -> str:
@@ -120,12 +120,12 @@ class Dataset(ABC):
             BrokenImageError: If the image cannot be used.
         """
         augment, size = self.augment, self.image_size
-        with self.image(index) as opened:
-            whole = upright_size(opened)
+        with self.image(index) as picture:
+            whole = upright_size(picture)
             crops = [random_crop(whole, augment, _random(seed, epoch, index, view)) for view in range(augment.views)]
             widths, heights = zip(*(crop.least(size) for crop in crops), strict=True)
             image = load_image(
-                opened, self.name(index), self.channels, (math.ceil(max(widths)), math.ceil(max(heights)))
+                picture, self.name(index), self.channels, (math.ceil(max(widths)), math.ceil(max(heights)))
             )
         cuts = [cut(image, crop, size, augment.filter) for crop in crops]
         if augment.randaugment is not None:
@@ -141,8 +141,8 @@ class Dataset(ABC):
         Raises:
             BrokenImageError: If the image cannot be used.
         """
-        with self.image(index) as opened:
-            image = load_image(opened, self.name(index), self.channels)
+        with self.image(index) as picture:
+            image = load_image(picture, self.name(index), self.channels)
         view = centre_view(image, self.image_size, self.augment.filter, self.augment.centre)
         return Sample((to_array(view),), self.label(index), index)
 

@@ -70,15 +70,15 @@ def few_of_each(dataset: Dataset, count: int, seed: int) -> Chosen:
     """
     labels = dataset.labels()
     for number, name in enumerate(dataset.classes):
-        found = np.flatnonzero(labels == number)
-        if len(found) < count:
+        places = np.flatnonzero(labels == number)
+        if len(places) < count:
             raise MageKitError(
-                f"images_per_class: {count}, class '{name}' has {len(found)} images, must be at most that"
+                f"images_per_class: {count}, class '{name}' has {len(places)} images, must be at most that"
             )
-    return Chosen(dataset, drawn(labels, len(dataset.classes), count, seed).tolist())
+    return Chosen(dataset, draw_places(labels, len(dataset.classes), count, seed).tolist())
 
 
-def drawn(labels_I: NDArray[np.int64], classes: int, count: int, seed: int) -> NDArray[np.int64]:
+def draw_places(labels_I: NDArray[np.int64], classes: int, count: int, seed: int) -> NDArray[np.int64]:
     """Return places of so many images of each class, drawn from the seed; those of fewer are among those of more.
 
     Args:

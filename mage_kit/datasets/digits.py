@@ -39,10 +39,10 @@ class Digits(Dataset):
     ) -> None:
         super().__init__(image_size, channels, augment)
         self.part, self.path = part, path
-        values, labels = _bundled() if path is None else _from_csv(Path(path))
+        values, labels = _from_sklearn() if path is None else _from_csv(Path(path))
         if part != "all":
-            chosen = (np.arange(len(labels)) % _NINTH == _NINTH // 2) == (part == "held_out")
-            values, labels = values[chosen], labels[chosen]
+            rows = (np.arange(len(labels)) % _NINTH == _NINTH // 2) == (part == "held_out")
+            values, labels = values[rows], labels[rows]
         self._pixels = np.round(values * (255.0 / 16.0)).astype(np.uint8).reshape(-1, 8, 8)
         self._labels = labels.astype(np.int64)
 
@@ -64,7 +64,7 @@ class Digits(Dataset):
         return int(self._labels[index])
 
 
-def _bundled() -> tuple[np.ndarray, np.ndarray]:
+def _from_sklearn() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:

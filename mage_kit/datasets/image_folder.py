@@ -101,9 +101,9 @@ class _Listing:
         self.classes = tuple(folders)
         self.names += images
         for number, folder in enumerate(folders):
-            found = [name for name, is_file in sorted(_below(root, folder)) if self._judge(name, is_file, root)]
-            self.names += found
-            self.labels += [number] * len(found)
+            names = [name for name, is_file in sorted(_below(root, folder)) if self._judge(name, is_file, root)]
+            self.names += names
+            self.labels += [number] * len(names)
 
     def _judge(self, name: str, is_file: bool, root: Path) -> bool:
         """Return whether this may be an image file; else note why not."""

@@ -81,6 +81,6 @@ def by_names(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = [name for name in dataset.classes if name not in numbers]
     if unknown:
-        learned = ", ".join(f"'{name}'" for name in classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
-        raise MageKitError(f"class '{unknown[0]}' is none of the {len(classes)} that were learned ({learned})")
+        names = ", ".join(f"'{name}'" for name in classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+        raise MageKitError(f"class '{unknown[0]}' is none of the {len(classes)} that were learned ({names})")
     return Renumbered(dataset, classes, [numbers[name] for name in dataset.classes])

@@ -16,9 +16,9 @@ class PackedNames:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        self._bytes: NDArray[np.uint8] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends: NDArray[np.int64] = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        texts = [name.encode("utf-8", "surrogateescape") for name in names]
+        self._bytes: NDArray[np.uint8] = np.frombuffer(b"".join(texts), dtype=np.uint8)
+        self._ends: NDArray[np.int64] = np.cumsum([len(name) for name in texts], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -46,6 +46,6 @@ class PackedNames:
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], name: str) -> PackedNames:
         """Return what `arrays` wrote."""
-        made = cls(())
-        made._bytes, made._ends = arrays[f"{name}_bytes"].astype(np.uint8), arrays[f"{name}_ends"].astype(np.int64)
-        return made
+        names = cls(())
+        names._bytes, names._ends = arrays[f"{name}_bytes"].astype(np.uint8), arrays[f"{name}_ends"].astype(np.int64)
+        return names

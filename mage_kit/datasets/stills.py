@@ -61,13 +61,13 @@ def still_batches(dataset: Dataset, batches: Sequence[Sequence[int]], workers: i
         _Views(dataset),
         batch_sampler=[list(part) for part in batches],
         num_workers=count,
-        collate_fn=_sorted,
+        collate_fn=_sort,
         generator=torch.Generator().manual_seed(0),  # else it would draw from torch's own
     )
     yield from loader
 
 
-def _sorted(loaded: list[Sample | str]) -> Stills:
+def _sort(items: list[Sample | str]) -> Stills:
     return Stills(
-        [item for item in loaded if isinstance(item, Sample)], [item for item in loaded if isinstance(item, str)]
+        [item for item in items if isinstance(item, Sample)], [item for item in items if isinstance(item, str)]
     )

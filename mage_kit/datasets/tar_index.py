@@ -54,13 +54,13 @@ def tar_index(path: Path) -> TarIndex:
     Raises:
         MageKitError: If it is no plain tar file.
     """
-    kept = _place(path)
+    place = _place(path)
     with contextlib.suppress(Exception):  # damaged in whatever way: it is scanned again
-        return _read(kept)
+        return _read(place)
     index = _scan(path)
     with contextlib.suppress(OSError):  # no room in the cache: it is scanned again next time
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        _write(kept, index)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _write(place, index)
     return index
 
 
@@ -110,19 +110,21 @@ def _scan(path: Path) -> TarIndex:
 
 def _members(tar: tarfile.TarFile, path: Path, passed_over: list[tuple[str, str]]) -> Iterator[tarfile.TarInfo]:
     """Yield regular files; where headers break off after some, keep those and note it."""
-    seen = 0
+    count = 0
     try:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep every header of the file
-            seen += 1
+            count += 1
             if member.isreg():
                 yield member
         if not _ends(tar, path):  # a header that does not add up ends the loop without a word
-            passed_over.append((str(path), f"damaged after {seen} members: its headers break off at byte {tar.offset}"))
+            passed_over.append(
+                (str(path), f"damaged after {count} members: its headers break off at byte {tar.offset}")
+            )
     except (tarfile.TarError, OSError, EOFError) as error:
-        if not seen:
+        if not count:
             raise tarfile.ReadError(str(error)) from None
-        passed_over.append((str(path), f"damaged after {seen} members: {error}"))
+        passed_over.append((str(path), f"damaged after {count} members: {error}"))
 
 
 def _ends(tar: tarfile.TarFile, path: Path) -> bool:
@@ -148,16 +150,16 @@ def _label(raw: BinaryIO, member: tarfile.TarInfo) -> int:
     return number if 0 <= number < _CLASSES else NO_LABEL
 
 
-def _write(kept: Path, index: TarIndex) -> None:
+def _write(place: Path, index: TarIndex) -> None:
     passed_over = [text for pair in index.passed_over for text in pair]
     arrays: dict[str, Any] = {"offsets": index.offsets_I, "sizes": index.sizes_I, "labels": index.labels_I}
     arrays |= index.names.arrays("names") | PackedNames(passed_over).arrays("passed_over")
-    with atomic(kept) as temporary, temporary.open("wb") as file:
+    with atomic(place) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
-def _read(kept: Path) -> TarIndex:
-    with np.load(kept, allow_pickle=False) as arrays:
+def _read(place: Path) -> TarIndex:
+    with np.load(place, allow_pickle=False) as arrays:
         texts = list(PackedNames.of_arrays(arrays, "passed_over"))
         names = PackedNames.of_arrays(arrays, "names")
         pairs = tuple(zip(texts[::2], texts[1::2], strict=True))

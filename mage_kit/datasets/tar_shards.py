@@ -16,7 +16,7 @@ from mage_kit.base.fields import Fraction
 from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.tar_index import NO_LABEL, TarIndex, tar_index
-from mage_kit.images.image_files import broken, open_image
+from mage_kit.images.image_files import image_error, open_image
 from mage_kit.images.transforms import Augment
 
 _OPEN_FILES = 64  # tar files that a process keeps open
@@ -52,7 +52,7 @@ class TarShards(Dataset):
             raise MageKitError(f"path: '{path}', holds no image in {len(self._tars)} tar files")
         self.passed_over = [pair for index in indices for pair in index.passed_over]
         self._names = PackedNames(name for index in indices for name in index.names)
-        self._offsets, self._sizes, self._labels = _joined(indices)
+        self._offsets, self._sizes, self._labels = _concatenate(indices)
         self.classes = tuple(str(number) for number in range(int(self._labels.max()) + 1))
         self._handles: OrderedDict[tuple[int, int], int] = OrderedDict()
 
@@ -71,7 +71,7 @@ class TarShards(Dataset):
         try:
             content = os.pread(self._handle(tar), size, int(self._offsets[index]))
         except OSError as error:
-            raise broken(self.name(index), error) from None
+            raise image_error(self.name(index), error) from None
         if len(content) != size:
             raise BrokenImageError(self.name(index), f"{len(content)} of {size} bytes can be read")
         return open_image(BytesIO(content), self.name(index))
@@ -115,17 +115,17 @@ def _tar_files(path: str | None) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise MageKitError(f"path: '{path}', must be a folder of tar files, or one")
-    found = sorted(file for file in place.iterdir() if file.suffix.lower() == ".tar" and file.is_file())
-    if not found:
-        packed = next(
+    files = sorted(file for file in place.iterdir() if file.suffix.lower() == ".tar" and file.is_file())
+    if not files:
+        archive = next(
             (file.name for file in sorted(place.iterdir()) if ".tar." in file.name or file.suffix == ".tgz"), None
         )
-        hint = f"; '{packed}' is compressed, which allows no access by place: unpack it" if packed else ""
+        hint = f"; '{archive}' is compressed, which allows no access by place: unpack it" if archive else ""
         raise MageKitError(f"path: '{path}', holds no .tar file{hint}")
-    return found
+    return files
 
 
-def _joined(indices: list[TarIndex]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _concatenate(indices: list[TarIndex]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (
         np.concatenate([index.offsets_I for index in indices]),
         np.concatenate([index.sizes_I for index in indices]),

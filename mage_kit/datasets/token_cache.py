@@ -55,8 +55,8 @@ class TokenCache(Dataset):
         self._folder = Path(path)
         self.card = card = read_cache_card(self._folder)
         self._images = _open_source(source, image_size, channels)
-        stored = card.transform["augment"]
-        augment = Augment.model_validate_json(json.dumps({**stored, "views": views}))
+        settings = card.transform["augment"]
+        augment = Augment.model_validate_json(json.dumps({**settings, "views": views}))
         super().__init__(image_size, channels, augment)
         self.classes = card.classes
         problems = differences(
@@ -65,7 +65,7 @@ class TokenCache(Dataset):
         )
         problems = [f"transform: {line}" for line in problems]
         if self._images is not None:
-            problems += [f"transform: {line}" for line in _other_augment(stored, self._images.augment)]
+            problems += [f"transform: {line}" for line in _other_augment(settings, self._images.augment)]
             here = _plain(self._images.identity()) if is_first() else card.source  # reads all names: once is enough
             problems += [f"source: {line}" for line in differences(card.source, here)]
         if views > card.crops:
@@ -85,8 +85,8 @@ class TokenCache(Dataset):
         Raises:
             MageKitError: If one is another.
         """
-        held = {name: value for name, value in self.card.tokenizer.items() if name != "precision"}
-        lines = [f"tokenizer: {line}" for line in differences(held, tokenizer)]
+        own = {name: value for name, value in self.card.tokenizer.items() if name != "precision"}
+        lines = [f"tokenizer: {line}" for line in differences(own, tokenizer)]
         for name in self.card.targets.keys() & targets.keys():
             lines += [f"targets.{name}: {line}" for line in differences(self.card.targets[name], targets[name])]
         if lines:
@@ -106,8 +106,8 @@ class TokenCache(Dataset):
 
     def still(self, index: int) -> Sample:
         """Return the evaluation view of the source's image."""
-        made = self._need_images().still(int(self._shards.index_I[index]))
-        return Sample(made.views, self.label(index), index)
+        sample = self._need_images().still(int(self._shards.index_I[index]))
+        return Sample(sample.views, self.label(index), index)
 
     def label(self, index: int) -> int | None:
         """Return the class number, or None."""
@@ -143,10 +143,10 @@ class _Shards:
 
     def __init__(self, folder: Path, card: CacheCard) -> None:
         self._folder, self._card = folder, card
-        missing = [number for number in range(card.files) if not shard_file(folder, number).is_file()]
-        if missing:
+        absent = [number for number in range(card.files) if not shard_file(folder, number).is_file()]
+        if absent:
             raise MageKitError(
-                f"path: '{folder}', {len(missing)} of {card.files} token files are missing; the same mage-kit tokenize "
+                f"path: '{folder}', {len(absent)} of {card.files} token files are missing; the same mage-kit tokenize "
                 "command goes on where it stopped"
             )
         parts = [self._read(number) for number in range(card.files)]
@@ -165,7 +165,7 @@ class _Shards:
             if (
                 key not in self._open
             ):  # a handle for this process: a forked one would share the other's place in the file
-                self._open[key] = _verified(file, list(self._card.streams))
+                self._open[key] = _open_shard(file, list(self._card.streams))
             tokens: NDArray[Any] = self._open[key].get_slice(stream)[index - first]
         except (SafetensorError, OSError) as error:
             raise MageKitError(f"{file}: cannot be read ({error})") from None
@@ -174,29 +174,29 @@ class _Shards:
     def _read(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         file = shard_file(self._folder, number)
         try:
-            with safe_open(file, framework="np") as held:
-                shapes = {name: tuple(held.get_slice(name).get_shape()) for name in self._card.streams}
-                index, labels = held.get_tensor("index"), held.get_tensor("labels")
+            with safe_open(file, framework="np") as shard:
+                shapes = {name: tuple(shard.get_slice(name).get_shape()) for name in self._card.streams}
+                index, labels = shard.get_tensor("index"), shard.get_tensor("labels")
         except (SafetensorError, OSError) as error:
             raise MageKitError(f"{file}: damaged ({error}); remove it and run mage-kit tokenize again") from None
         card = self._card
         for name, shape in shapes.items():
-            wanted = (len(index), card.crops, *card.spec(name).shape(card.mirrored))
-            if shape != wanted or len(labels) != len(index):
-                rule = f"must be {wanted}; remove it and run mage-kit tokenize again"
+            spec_shape = (len(index), card.crops, *card.spec(name).shape(card.mirrored))
+            if shape != spec_shape or len(labels) != len(index):
+                rule = f"must be {spec_shape}; remove it and run mage-kit tokenize again"
                 raise MageKitError(f"{file}: stream '{name}' {shape}, {rule}")
         return index, labels
 
 
-def _verified(file: Path, streams: list[str]) -> Any:
+def _open_shard(file: Path, streams: list[str]) -> Any:
     """Open a token file; once in each process its tokens are held against their digest, a few milliseconds' work."""
-    held: Any = safe_open(file, framework="np")
-    wanted, _ = read_notes(held.metadata())
-    if wanted != tokens_digest({name: held.get_tensor(name) for name in streams}):
+    shard: Any = safe_open(file, framework="np")
+    digest, _ = read_notes(shard.metadata())
+    if digest != tokens_digest({name: shard.get_tensor(name) for name in streams}):
         raise MageKitError(
             f"{file}: damaged, its tokens are not what was written; remove it and run mage-kit tokenize again"
         )
-    return held
+    return shard
 
 
 def _open_source(source: dict[str, Any] | None, image_size: tuple[int, int], channels: int) -> Dataset | None:
@@ -211,11 +211,11 @@ def _open_source(source: dict[str, Any] | None, image_size: tuple[int, int], cha
         raise MageKitError(f"source: {error}") from None
 
 
-def _other_augment(stored: dict[str, Any], here: Augment) -> list[str]:
+def _other_augment(settings: dict[str, Any], here: Augment) -> list[str]:
     """What of the augmentation differs; the number of views is the training's own affair."""
-    there = Augment.model_validate_json(json.dumps(stored))  # one written before there were all settings of today
-    held = ({k: v for k, v in augment.model_dump(mode="json").items() if k != "views"} for augment in (there, here))
-    return differences(*held)
+    there = Augment.model_validate_json(json.dumps(settings))  # one written before there were all settings of today
+    sides = ({k: v for k, v in augment.model_dump(mode="json").items() if k != "views"} for augment in (there, here))
+    return differences(*sides)
 
 
 def _plain(value: dict[str, object]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class CacheCard:
         parts["layout"] = {name: getattr(self, name) for name in names}
         return {name: _digest(part) for name, part in parts.items()}
 
-    def written(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return the card as JSON values."""
         return {"version": VERSION, "fingerprint": self.fingerprint(), **asdict(self)}
 
@@ -101,10 +101,10 @@ class CacheCard:
         return lines
 
 
-def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def differences(cache: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Return a line for each key whose value differs; long values are told by their beginning."""
-    keys = [key for key in dict.fromkeys((*held, *wanted)) if held.get(key) != wanted.get(key)]
-    return [f"{key} is {_short(held.get(key))} in the cache, {_short(wanted.get(key))} here" for key in keys]
+    keys = [key for key in dict.fromkeys((*cache, *here)) if cache.get(key) != here.get(key)]
+    return [f"{key} is {_short(cache.get(key))} in the cache, {_short(here.get(key))} here" for key in keys]
 
 
 def shard_file(folder: Path, number: int) -> Path:
@@ -143,13 +143,13 @@ def read_cache_card(folder: Path) -> CacheCard:
     """
     if not (folder / CACHE_FILE).is_file():
         raise MageKitError(f"path: '{folder}', must be a token cache (mage-kit tokenize writes one)")
-    stored = read_json(folder / CACHE_FILE)
-    if stored.get("version") != VERSION:
-        raise MageKitError(f"path: '{folder}', is a cache of version {stored.get('version')}, must be {VERSION}")
+    content = read_json(folder / CACHE_FILE)
+    if content.get("version") != VERSION:
+        raise MageKitError(f"path: '{folder}', is a cache of version {content.get('version')}, must be {VERSION}")
     try:
-        values = {name: stored[name] for name in CacheCard.__dataclass_fields__}
+        values = {name: content[name] for name in CacheCard.__dataclass_fields__}
         card = CacheCard(**{**values, "classes": tuple(values["classes"]), "grid": tuple(values["grid"])})
-        sound = card.fingerprint() == stored["fingerprint"]
+        sound = card.fingerprint() == content["fingerprint"]
     except (KeyError, TypeError, ValueError) as error:
         raise MageKitError(f"{folder / CACHE_FILE}: damaged ({error})") from None
     if not sound:

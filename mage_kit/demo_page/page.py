@@ -137,13 +137,13 @@ def _controls(gr: Any, model: Mage) -> list[Any]:
 
 
 def _inpaint(gr: Any, model: Mage) -> Callable[..., Iterator[tuple[Any, Any, Any]]]:
-    def inpaint(held: Any, edited: Any, *controls: float) -> Iterator[tuple[Any, Any, Any]]:
+    def inpaint(picture: Any, drawing: Any, *controls: float) -> Iterator[tuple[Any, Any, Any]]:
         steps, temperature, tokens, dilate, variants, seed = controls
         wish = Wish(int(steps), temperature, tokens, int(dilate), int(variants), int(seed or 0))
         try:
-            for shown in paint(model, held, edited or {}, wish):
-                yield shown.canvas, shown.results, shown.line
-                time.sleep(0 if shown.results else _PAUSE)
+            for state in paint(model, picture, drawing or {}, wish):
+                yield state.canvas, state.results, state.line
+                time.sleep(0 if state.results else _PAUSE)
         except ValueError as error:  # in the line of text: a pop-up would lie over the button
             yield gr.skip(), gr.skip(), str(error)
 
@@ -151,27 +151,27 @@ def _inpaint(gr: Any, model: Mage) -> Callable[..., Iterator[tuple[Any, Any, Any
 
 
 def _take(gr: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
-    def take(held: Any, edited: Any) -> tuple[Any, Any]:
-        given = to_channels(edited["background"], 3)
-        if alike(given, enlarged(held)):
+    def take(picture: Any, drawing: Any) -> tuple[Any, Any]:
+        background = to_channels(drawing["background"], 3)
+        if alike(background, enlarged(picture)):
             return gr.skip(), gr.skip()  # the editor tells of pictures that this page gave it, too
-        uploaded = reduced(given)
-        return uploaded, _editable(uploaded)
+        upload = reduced(background)
+        return upload, _editable(upload)
 
     return take
 
 
 def _another(model: Mage) -> Callable[[float], tuple[Any, Any, float]]:
     def another(seed: float) -> tuple[Any, Any, float]:
-        made = sample(model, int(seed or 0) + 1)
-        return made, _editable(made), (seed or 0) + 1
+        picture = sample(model, int(seed or 0) + 1)
+        return picture, _editable(picture), (seed or 0) + 1
 
     return another
 
 
 def _editable(picture: Image.Image) -> dict[str, Any]:
-    shown = enlarged(picture).convert("RGB")
-    return {"background": shown, "layers": [], "composite": shown}
+    background = enlarged(picture).convert("RGB")
+    return {"background": background, "layers": [], "composite": background}
 
 
 def _name(run: Path) -> str:

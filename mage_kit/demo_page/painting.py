@@ -107,19 +107,19 @@ def sample(model: Mage, seed: int) -> Image.Image:
     return grid_picture(Sampler(model, batch=1, seed=seed).make(0, 1).images_BCHW, 1)
 
 
-def paint(model: Mage, picture: Image.Image, edited: Mapping[str, Any], wish: Wish) -> Iterator[Shown]:
+def paint(model: Mage, picture: Image.Image, drawing: Mapping[str, Any], wish: Wish) -> Iterator[Shown]:
     """Paint what is drawn over anew; yield the canvas after each step, then the results.
 
     Args:
         model: A model that generates.
         picture: As it is, not enlarged.
-        edited: What the editor holds: "layers" with the strokes.
+        drawing: What the editor holds: "layers" with the strokes.
         wish: The controls.
 
     Raises:
         ValueError: If nothing is drawn, or a setting breaks its rule.
     """
-    mask = drawn_mask(list(edited.get("layers") or []), (picture.height, picture.width))
+    mask = drawn_mask(list(drawing.get("layers") or []), (picture.height, picture.width))
     if not mask.any():
         raise ValueError("Draw on the picture first: what you cover is painted anew.")
     own = model.decoding.selection
@@ -139,19 +139,19 @@ def paint(model: Mage, picture: Image.Image, edited: Mapping[str, Any], wish: Wi
             watch=watch,
         )
 
-    made = yield from _watched(model, work)
-    unknown = int(made.masked_NL[0].sum())
-    line = f"{unknown} of {made.masked_NL.shape[1]} tokens painted anew in {wish.steps} steps"
-    if made.frame.scale > 1.05:
-        line += f"; the window is {made.frame.scale:.1f} times the model's size, so what is new is less sharp"
-    yield Shown(enlarged(made.pictures[0]), [enlarged(result) for result in made.pictures], line)
+    edit = yield from _follow(model, work)
+    unknown = int(edit.masked_NL[0].sum())
+    line = f"{unknown} of {edit.masked_NL.shape[1]} tokens painted anew in {wish.steps} steps"
+    if edit.frame.scale > 1.05:
+        line += f"; the window is {edit.frame.scale:.1f} times the model's size, so what is new is less sharp"
+    yield Shown(enlarged(edit.pictures[0]), [enlarged(result) for result in edit.pictures], line)
 
 
 class _Gone(Exception):
     """Nobody watches any more."""
 
 
-def _watched(model: Mage, work: Callable[[Watch], Edited]) -> Generator[Shown, None, Edited]:
+def _follow(model: Mage, work: Callable[[Watch], Edited]) -> Generator[Shown, None, Edited]:
     """Yield the first variant's canvas while a thread decodes; return what it made."""
     steps: queue.SimpleQueue[Shown | None] = queue.SimpleQueue()
     gone = threading.Event()
@@ -161,8 +161,8 @@ def _watched(model: Mage, work: Callable[[Watch], Edited]) -> Generator[Shown, N
             raise _Gone
         if step.first == 0:
             image = canvas(model, step.ids_BL[:1], step.masked_BL[:1])
-            left = int(step.masked_BL[0].sum())
-            line = f"step {step.number} of {step.steps}: {left} tokens left"
+            count = int(step.masked_BL[0].sum())
+            line = f"step {step.number} of {step.steps}: {count} tokens left"
             steps.put(Shown(enlarged(grid_picture(image, 1)), [], line))
 
     def end(_: Future[Edited]) -> None:
@@ -172,8 +172,8 @@ def _watched(model: Mage, work: Callable[[Watch], Edited]) -> Generator[Shown, N
         job = pool.submit(work, watch)
         job.add_done_callback(end)
         try:
-            while (shown := steps.get()) is not None:
-                yield shown
+            while (state := steps.get()) is not None:
+                yield state
         finally:
             gone.set()  # the page was closed: stop at the next step
         return job.result()

@@ -70,7 +70,7 @@ def inpaint(model: Mage, image: ImageLike, mask: ImageLike, **options: Unpack[Ed
         PartsError: If the tokenizer has no codes.
     """
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
-    return _painted(model, pixels_CHW, to_mask(mask, pixels_CHW.shape[1:]), "inpaint", options)
+    return _paint(model, pixels_CHW, to_mask(mask, pixels_CHW.shape[1:]), "inpaint", options)
 
 
 def outpaint(
@@ -104,8 +104,8 @@ def outpaint(
         raise ValueError("left, right, top, bottom: all 0, one must be at least 1: pixels to add there")
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
     canvas_CHW, masked_HW = _canvas(pixels_CHW, (top, bottom, left, right))
-    made = _painted(model, canvas_CHW, masked_HW, "outpaint", options)
-    return dataclasses.replace(made, settings={**made.settings, **sides})
+    edit = _paint(model, canvas_CHW, masked_HW, "outpaint", options)
+    return dataclasses.replace(edit, settings={**edit.settings, **sides})
 
 
 def uncrop(
@@ -143,8 +143,8 @@ def uncrop(
     top, left = round((height - own[0]) * down), round((width - own[1]) * across)
     sides = (top, height - own[0] - top, left, width - own[1] - left)
     canvas_CHW, masked_HW = _canvas(pixels_CHW, sides)
-    made = _painted(model, canvas_CHW, masked_HW, "uncrop", options)
-    return dataclasses.replace(made, settings={**made.settings, "width": width, "height": height, "at": [left, top]})
+    edit = _paint(model, canvas_CHW, masked_HW, "uncrop", options)
+    return dataclasses.replace(edit, settings={**edit.settings, "width": width, "height": height, "at": [left, top]})
 
 
 def reconstruct(
@@ -171,7 +171,7 @@ def reconstruct(
     pixels_CHW = to_pixels(image, model.tokenizer.channels)
     nothing_HW = np.zeros(pixels_CHW.shape[1:], dtype=np.bool_)
     options = {**options, "whole": True, "dilate": 0, "paste": False}
-    return _painted(model, pixels_CHW, nothing_HW, "reconstruct", options, ratio)
+    return _paint(model, pixels_CHW, nothing_HW, "reconstruct", options, ratio)
 
 
 def _canvas(
@@ -186,7 +186,7 @@ def _canvas(
     return canvas_CHW, np.pad(np.zeros(pixels_CHW.shape[1:], dtype=np.bool_), (rows, columns), constant_values=True)
 
 
-def _painted(
+def _paint(
     model: Mage,
     pixels_CHW: NDArray[np.uint8],
     masked_HW: NDArray[np.bool_],
@@ -209,38 +209,38 @@ def _painted(
     if ratio is not None:
         unknown_NL = masked_at_random(unknown_L, ratio, settings)
     labels = chosen_labels(model, UNKNOWN if settings.labels is None and model.classes else settings.labels)
-    with prepared(model, min(settings.n, settings.batch), settings.precision) as decided:
-        parts = _decoded(model, decoding, settings, known_1L, unknown_NL, labels)
-        made = [image for part in parts for image in to_images(model, part.ids_BL).cpu()]
-    trace = Trace.joined(part.trace for part in parts)
+    with prepared(model, min(settings.n, settings.batch), settings.precision) as decision:
+        parts = _decode(model, decoding, settings, known_1L, unknown_NL, labels)
+        images = [image for part in parts for image in to_images(model, part.ids_BL).cpu()]
+    trace = Trace.join(part.trace for part in parts)
     alpha_HW = shown_anew(frame, mask_HW, settings)
     hidden_HW = masked_HW if ratio is None else frame.cells(unknown_NL[0], model.spec.grid, masked_HW.shape)
-    given = to_picture(np.where(hidden_HW, np.uint8(128), pixels_CHW))
+    canvas = to_picture(np.where(hidden_HW, np.uint8(128), pixels_CHW))
     window = {"window": [frame.left, frame.top, frame.width, frame.height], "scale": round(frame.scale, 4)}
-    told = {"what": what, **({} if ratio is None else {"ratio": ratio}), **settings.told()}
+    request = {"what": what, **({} if ratio is None else {"ratio": ratio}), **settings.describe()}
     return Edited(
-        [put_back(frame, pixels_CHW, image, alpha_HW) for image in made],
-        given,
+        [put_back(frame, pixels_CHW, image, alpha_HW) for image in images],
+        canvas,
         to_picture(to_bytes(seen_Chw)),
         torch.cat([part.ids_BL for part in parts]).cpu(),
         unknown_NL,
         torch.cat([part.log_p_BL for part in parts]).cpu(),
         frame,
         {
-            **told,
+            **request,
             **window,
             "dilate": dilate,
             "known_tokens": int((~unknown_NL[0]).sum()),
             "feather": settings.feather_of(*masked_HW.shape),
             "labels": labels,
-            "precision": decided.value,
+            "precision": decision.value,
             "decoding": decoding.describe(),
         },
         trace and trace.cpu(),
     )
 
 
-def _decoded(
+def _decode(
     model: Mage,
     decoding: Decoding,
     settings: EditSettings,
@@ -252,7 +252,7 @@ def _decoded(
     parts = []
     for start in range(0, settings.n, settings.batch):
         count = min(settings.batch, settings.n - start)
-        told = [labels[index % len(labels)] for index in range(start, start + count)] if labels else None
+        classes = [labels[index % len(labels)] for index in range(start, start + count)] if labels else None
         parts.append(
             decode_tokens(
                 model,
@@ -261,7 +261,7 @@ def _decoded(
                 decoding=decoding,
                 seed=settings.seed,
                 first_index=start,
-                condition=None if told is None else Condition(torch.tensor(told, device=model.device)),
+                condition=None if classes is None else Condition(torch.tensor(classes, device=model.device)),
                 trace=settings.trace,
                 watch=settings.watch_all,
             )

@@ -62,19 +62,19 @@ class Frame:
         cells_1hw = unknown_L.view(1, 1, grid.height, grid.width).float()
         window_HW = F.interpolate(cells_1hw, size=(self.height, self.width), mode="nearest")[0, 0] > 0
         rows, columns = self.inside(shape[0], shape[1])
-        made = np.zeros(shape, dtype=np.bool_)
-        made[rows, columns] = window_HW[
+        unknown_HW = np.zeros(shape, dtype=np.bool_)
+        unknown_HW[rows, columns] = window_HW[
             rows.start - self.top : rows.stop - self.top, columns.start - self.left : columns.stop - self.left
         ].numpy()
-        return made
+        return unknown_HW
 
     def reduce(self, image_CHW: Tensor) -> Tensor:
         """Return the window's image (C, h, w) at the model's resolution."""
-        return _resized(image_CHW, self.size)
+        return _resize(image_CHW, self.size)
 
     def restore(self, image_Chw: Tensor) -> Tensor:
         """Return a model's image at the window's resolution."""
-        return _resized(image_Chw, (self.height, self.width))
+        return _resize(image_Chw, (self.height, self.width))
 
 
 def frame_around(masked_HW: Tensor, size: tuple[int, int], grid: TokenGrid, ring: int, whole: bool = False) -> Frame:
@@ -92,9 +92,9 @@ def frame_around(masked_HW: Tensor, size: tuple[int, int], grid: TokenGrid, ring
     extents = (masked_HW.shape[0], masked_HW.shape[1])
     spans = tuple(_span(masked_HW.any(dim=1 - axis)) for axis in (0, 1))
     cells = (grid.height, grid.width)
-    needed = [_needed(*span, extent, count, ring) for span, extent, count in zip(spans, extents, cells, strict=True)]
+    needs = [_need(*span, extent, count, ring) for span, extent, count in zip(spans, extents, cells, strict=True)]
     most = max(extent / side for extent, side in zip(extents, size, strict=True))
-    scale = most if whole else min(most, max(1.0, *(need / side for need, side in zip(needed, size, strict=True))))
+    scale = most if whole else min(most, max(1.0, *(need / side for need, side in zip(needs, size, strict=True))))
     sides = [max(1, round(scale * side)) for side in size]
     starts = [_start(*span, side, extent) for span, side, extent in zip(spans, sides, extents, strict=True)]
     return Frame(starts[0], starts[1], sides[0], sides[1], size)
@@ -121,8 +121,8 @@ def unknown_tokens(hole_HW: Tensor, outside_HW: Tensor, size: tuple[int, int], g
     cells = F.adaptive_max_pool2d(pixels_1hw, shape)
     if dilate:
         cells = F.max_pool2d(cells, 2 * dilate + 1, stride=1, padding=dilate)
-    shown = F.adaptive_max_pool2d(F.adaptive_max_pool2d((~outside_HW)[None].float(), size), shape)
-    return ((cells > 0) | (shown == 0))[0].flatten()
+    visible = F.adaptive_max_pool2d(F.adaptive_max_pool2d((~outside_HW)[None].float(), size), shape)
+    return ((cells > 0) | (visible == 0))[0].flatten()
 
 
 def feathered(masked_HW: Tensor, pixels: int) -> Tensor:
@@ -135,12 +135,12 @@ def feathered(masked_HW: Tensor, pixels: int) -> Tensor:
     return alpha_1HW[0]
 
 
-def _span(hit: Tensor) -> tuple[int, int]:
-    places = hit.nonzero()[:, 0]
+def _span(marks: Tensor) -> tuple[int, int]:
+    places = marks.nonzero()[:, 0]
     return int(places[0]), int(places[-1]) + 1
 
 
-def _needed(first: int, last: int, extent: int, cells: int, ring: int) -> float:
+def _need(first: int, last: int, extent: int, cells: int, ring: int) -> float:
     """Length of the window along an axis; where the hole takes the whole axis there is nothing around it.
 
     A hole as wide as k cells touches k + 1 of them, the ring takes more at both sides, and one is to stay at each.
@@ -156,8 +156,8 @@ def _start(first: int, last: int, side: int, extent: int) -> int:
     return min(max(0, (first + last - side) // 2), extent - side)
 
 
-def _resized(image_CHW: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(image_CHW: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(image_CHW.shape[1:]) == size:
         return image_CHW
-    made = F.interpolate(image_CHW[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
-    return made.clamp(0, 1)
+    new_CHW = F.interpolate(image_CHW[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
+    return new_CHW.clamp(0, 1)

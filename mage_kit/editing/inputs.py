@@ -81,17 +81,17 @@ def _planes(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _array_pixels(array: NDArray[Any], channels: int, name: str) -> NDArray[np.uint8]:
-    shaped = array[..., None] if array.ndim == 2 else array
-    if shaped.ndim != 3 or shaped.shape[2] not in (1, 3, 4) or 0 in shaped.shape:
+    image_HWC = array[..., None] if array.ndim == 2 else array
+    if image_HWC.ndim != 3 or image_HWC.shape[2] not in (1, 3, 4) or 0 in image_HWC.shape:
         raise ValueError(
             f"{name}: an array of shape {array.shape}, must be (H, W) or (H, W, C) with 1, 3 or 4 channels"
         )
-    if np.issubdtype(shaped.dtype, np.floating):
-        if not (np.isfinite(shaped).all() and shaped.min() >= 0 and shaped.max() <= 1):
+    if np.issubdtype(image_HWC.dtype, np.floating):
+        if not (np.isfinite(image_HWC).all() and image_HWC.min() >= 0 and image_HWC.max() <= 1):
             raise ValueError(f"{name}: floating values outside [0, 1], must lie in it (or be uint8)")
-        shaped = np.rint(shaped * 255).astype(np.uint8)
-    if shaped.dtype != np.uint8:
+        image_HWC = np.rint(image_HWC * 255).astype(np.uint8)
+    if image_HWC.dtype != np.uint8:
         raise ValueError(f"{name}: an array of {array.dtype}, must be uint8, or floating in [0, 1]")
-    picture = to_channels(to_picture(np.ascontiguousarray(rearrange(shaped, "h w c -> c h w"))), channels)
+    picture = to_channels(to_picture(np.ascontiguousarray(rearrange(image_HWC, "h w c -> c h w"))), channels)
     pixels = np.asarray(picture)
     return _planes(pixels)

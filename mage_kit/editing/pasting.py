@@ -60,8 +60,8 @@ def unknown_around(hole_HW: Tensor, outside_HW: Tensor, model: Mage, settings: E
 
 def masked_at_random(outside_L: Tensor, ratio: float, settings: EditSettings) -> Tensor:
     """Mask ceil(ratio x tokens) of the tokens that show the picture, in each variant others; and all that show none."""
-    shown = int((~outside_L).sum())
-    count = min(shown, int(np.ceil(ratio * shown - 1e-9)))
+    visible = int((~outside_L).sum())
+    count = min(visible, int(np.ceil(ratio * visible - 1e-9)))
     noise_NL = uniforms(keys(settings.seed, "reconstruct", torch.arange(settings.n)), len(outside_L))
     order_NL = noise_NL.masked_fill(outside_L, torch.inf).argsort(dim=1).argsort(dim=1)
     return (order_NL < count) | outside_L
@@ -79,17 +79,17 @@ def put_back(frame: Frame, pixels_CHW: NDArray[np.uint8], new_Chw: Tensor, alpha
     rows, columns = frame.inside(*pixels_CHW.shape[1:])
     shift_rows = slice(rows.start - frame.top, rows.stop - frame.top)
     new_CHW = frame.restore(new_Chw)[:, shift_rows, columns.start - frame.left : columns.stop - frame.left]
-    made = pixels_CHW.copy()
+    canvas_CHW = pixels_CHW.copy()
     if alpha_HW is None:
-        made[:, rows, columns] = to_bytes(new_CHW)
-        return to_picture(made)
+        canvas_CHW[:, rows, columns] = to_bytes(new_CHW)
+        return to_picture(canvas_CHW)
     old_CHW = torch.from_numpy(pixels_CHW[:, rows, columns])
     mixed_CHW = alpha_HW * new_CHW + (1 - alpha_HW) * (old_CHW.float() / 255)
-    made[:, rows, columns] = np.where(alpha_HW.numpy() == 0, old_CHW.numpy(), to_bytes(mixed_CHW))
-    return to_picture(made)
+    canvas_CHW[:, rows, columns] = np.where(alpha_HW.numpy() == 0, old_CHW.numpy(), to_bytes(mixed_CHW))
+    return to_picture(canvas_CHW)
 
 
 def to_bytes(image_CHW: Tensor) -> NDArray[np.uint8]:
     """Return float images in [0, 1] as uint8, rounded: what was 8 bits stays what it was."""
-    rounded: NDArray[np.uint8] = (image_CHW.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    return rounded
+    bytes_CHW: NDArray[np.uint8] = (image_CHW.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return bytes_CHW

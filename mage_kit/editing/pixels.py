@@ -59,5 +59,5 @@ def predict_pixels(model: Mage, image: ImageLike, ratio: float = 0.75, *, seed: 
     filled_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], predicted_1LW, tokens_1LW))
     grey_1LW = tokenizer.encode(torch.full_like(images_1CHW, 0.5))
     left_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], grey_1LW, tokens_1LW))
-    made = [rearrange(each, "1 c h w -> c h w").float().clamp(0, 1).cpu() for each in (left_1CHW, filled_1CHW)]
-    return [to_picture(pixels_CHW), *(to_picture((each * 255).round().to(torch.uint8).numpy()) for each in made)]
+    pictures = [rearrange(each, "1 c h w -> c h w").float().clamp(0, 1).cpu() for each in (left_1CHW, filled_1CHW)]
+    return [to_picture(pixels_CHW), *(to_picture((each * 255).round().to(torch.uint8).numpy()) for each in pictures)]

@@ -98,7 +98,7 @@ class EditSettings:
         """Return the feather of a picture of that size."""
         return min(8, min(height, width) // 32) if self.feather is None else self.feather
 
-    def told(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what matters of them to the pictures, ready for JSON."""
         left_out = ("labels", "batch", "precision", "trace", "on_progress", "watch")
         names = [field.name for field in dataclasses.fields(self) if field.name not in left_out]

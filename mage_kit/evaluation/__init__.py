@@ -1,8 +1,8 @@
 """Evaluation: features and their linear probe, generated images and their Fréchet distance, pictures."""
 
 from mage_kit.evaluation.features import Features, extract_features, still_images
+from mage_kit.evaluation.folds import Probe, linear_probe, probe_run
 from mage_kit.evaluation.frechet import frechet_distance
-from mage_kit.evaluation.probe import Probe, linear_probe, probe_run
 
 __all__ = [
     "Features",

@@ -17,7 +17,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_tensors
 from mage_kit.base.progress import ProgressTask
 from mage_kit.datasets import Dataset
-from mage_kit.evaluation.features import BATCH, Made, batches
+from mage_kit.evaluation.features import BATCH, Made, feature_batches
 from mage_kit.evaluation.kinds import Kind
 
 _KEY = "mage_kit"
@@ -53,7 +53,7 @@ def made_parts(
         for start in range(parts[number].start, parts[number].stop, BATCH)
     ]
     held: list[Made] = []
-    stream = batches(kinds, dataset, [images for _, images in ranges])
+    stream = feature_batches(kinds, dataset, [images for _, images in ranges])
     for (number, images), made in zip(ranges, stream, strict=True):
         held.append(made)
         progress.add(len(images))

@@ -127,7 +127,7 @@ def extract(
         mine: list[tuple[int, Made]] = []
         with (reporter or Reporter()).task("extracting features", len(dataset)) as task:
             for number, made in zip(
-                numbers, batches(kinds, dataset, [parts[number] for number in numbers]), strict=True
+                numbers, feature_batches(kinds, dataset, [parts[number] for number in numbers]), strict=True
             ):
                 mine.append((number, made))
                 task.update(parts[number].stop)
@@ -165,7 +165,7 @@ class Made:
     broken: list[str]
 
 
-def batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[range]) -> Iterator[Made]:
+def feature_batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[range]) -> Iterator[Made]:
     """Yield the features of batches of a data set's images, each model in evaluation mode for the while."""
     with contextlib.ExitStack() as modes:
         for model in {id(kind.model): kind.model for kind in kinds}.values():

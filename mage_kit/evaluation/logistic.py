@@ -24,7 +24,7 @@ _SMALLEST = 1e-6  # deviation of a feature, below which it says nothing
 
 
 @dataclass(frozen=True)
-class Linear:
+class FittedClassifier:
     """A fitted classifier: standardise, then a linear layer.
 
     Args:
@@ -61,7 +61,7 @@ def fit_logistic(
     strength: float = 1.0,
     *,
     device: torch.device | None = None,
-) -> Linear:
+) -> FittedClassifier:
     """Minimise strength x (sum of cross-entropies) + |weights|^2 / 2 over standardised features; biases are free.
 
     Args:
@@ -104,7 +104,7 @@ def fit_logistic(
 
     optimizer.step(loss)
     found = weight.detach()
-    return Linear(mean_D, scale_D, found[:, :-1].contiguous(), found[:, -1].contiguous())
+    return FittedClassifier(mean_D, scale_D, found[:, :-1].contiguous(), found[:, -1].contiguous())
 
 
 def _near(values_ID: Tensor, device: torch.device) -> Tensor:
@@ -124,7 +124,7 @@ class Best:
         validation: Its accuracy on a fifth of the training images, fitted to the rest.
     """
 
-    model: Linear
+    model: FittedClassifier
     strength: float
     validation: float
 

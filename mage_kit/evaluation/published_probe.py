@@ -1,30 +1,27 @@
-"""Evaluations of a run, each with its result in RUN/eval/NAME.json."""
+"""The linear probe as published: a classifier of its own, trained on a run's frozen encoder (supplement, Table 11)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.files import check_writable, read_json, write_json
-from mage_kit.base.version import versions
-from mage_kit.evaluation.curves import block_curves, shot_curves
-from mage_kit.evaluation.plots import plot_series
+from mage_kit.base.files import read_json
 from mage_kit.evaluation.splits import published_views
 from mage_kit.evaluation.subject import Subject
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, untrained_like
-from mage_kit.store.folders import RECIPE_FILE, require_folder, save, weights_digest
-from mage_kit.store.loading import load
+from mage_kit.store.folders import RECIPE_FILE, save
 from mage_kit.store.run_folders import clear_run
 from mage_kit.training.train import train
 
 EVAL = "eval"
+EPOCHS = 90  # of the published probe
 _WIDE = 1024  # from this width on the published probe's rate is half
 _BATCH = 4096  # of the published probe
 _STEPS = 20  # an epoch, at least
@@ -42,47 +39,6 @@ _CARRIED_OUT = frozenset(
         "validation",
     }
 )  # how a probe runs, not what it is
-
-
-def result_file(run: Path, name: str, overwrite: bool) -> Path:
-    """Return the place of a result, before anything is measured.
-
-    Raises:
-        MageKitError: If it is there already and may not be replaced, or cannot be written.
-    """
-
-    def check() -> Path:
-        require_folder(run)
-        target = run / EVAL / f"{name}.json"
-        if target.exists() and not overwrite:
-            raise MageKitError(f"out: '{target}', exists; give --overwrite to measure again")
-        if run.is_dir():
-            check_writable(target)
-        return target
-
-    return processes.on_first(check)
-
-
-def keep(target: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Write a result; the first process alone."""
-    if processes.is_first():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, result)
-    return result
-
-
-def plot(target: Path, result: dict[str, Any], kind: Literal["blocks", "shots"]) -> Path | None:
-    """Draw a result's curves beside its file; None in all processes but the first."""
-    if not processes.is_first():
-        return None
-    if kind == "blocks":
-        title, series, across = "Linear probe after each block", block_curves(result["rows"]), "block"
-    else:
-        title, across = "Top-1 from a few labels", "labelled images of each class"
-        series = shot_curves(result["rows"])
-    file = target.with_suffix(".png")
-    plot_series(series, title, (across, "top-1"), file)
-    return file
 
 
 def published_probe(
@@ -141,11 +97,19 @@ def departures(subject: Subject, ran: Recipe) -> list[str]:
     found = []
     for section in ("model", "training"):
         for name, value in published[section].items():
-            if name not in _CARRIED_OUT and mine[section][name] != value:
-                found.append(f"{name} {mine[section][name]} (published {value})")
+            if name not in _CARRIED_OUT:
+                found += _differences(name, mine[section][name], value)
     if subject.split.train.augment != published_views(None, subject.model.tokenizer.image_size):
         found.append("crops of the run's own (published: 0.2 to 1 of the area, flipped, tests on the centre)")
     return found
+
+
+def _differences(name: str, mine: Any, published: Any) -> list[str]:
+    """Values of one setting, or of each of its parts, that are not the published ones, in words."""
+    if isinstance(mine, dict) and isinstance(published, dict) and mine.get("kind") == published.get("kind"):
+        return [line for part, value in published.items() for line in _differences(f"{name}.{part}", mine[part], value)]
+    kinds = [value["kind"] if isinstance(value, dict) and "kind" in value else value for value in (mine, published)]
+    return [] if mine == published else [f"{name} {kinds[0]} (published {kinds[1]})"]
 
 
 def _published(subject: Subject, batch: int = 4096) -> dict[str, Any]:
@@ -153,7 +117,7 @@ def _published(subject: Subject, batch: int = 4096) -> dict[str, Any]:
     wide = subject.recipe.model_dump(mode="json")["model"]["encoder"].get("dim", 0) >= _WIDE
     peak = (0.05 if wide else 0.1) * _BATCH / 256
     return {
-        "kind": "classify", "batch": batch, "epochs": 90, "warmup_epochs": 10, "optimizer": "lars", "weight_decay": 0.0,
+        "kind": "classify", "batch": batch, "epochs": EPOCHS, "warmup_epochs": 10, "optimizer": {"kind": "lars"},
         "base_lr": peak * 256 / batch,
     }  # fmt: skip
 
@@ -241,16 +205,5 @@ def _probe(
     if not resume:
         processes.on_first(lambda: _clear(out, overwrite))
     train(recipe, out, resume=resume, reporter=subject.reporter, images=images)
-    measured: dict[str, Any] = read_json(out / EVAL / "accuracy.json")["raw"]
+    measured: dict[str, Any] = read_json(out / EVAL / "accuracy.json")["rows"]["raw"]
     return measured
-
-
-def of_run(run: Path) -> dict[str, Any]:
-    """Return what a result says of a run whose weights are taken as they are, ready for JSON."""
-    digest = weights_digest(load(run))
-    return {
-        "run": Recipe.load(run / RECIPE_FILE).name,
-        "weights": "raw",
-        "weights_sha256": digest,
-        "versions": versions(),
-    }

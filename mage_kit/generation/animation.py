@@ -61,10 +61,10 @@ class Animation:
         """Keep what a step shows of the first images."""
         count = self._most - step.first
         if count > 0:
-            shown = canvas(self._model, step.ids_BL[:count], step.masked_BL[:count])
-            self._steps.setdefault(step.number, []).append(shown)
+            images = canvas(self._model, step.ids_BL[:count], step.masked_BL[:count])
+            self._steps.setdefault(step.number, []).append(images)
 
     def frames(self) -> list[Image.Image]:
         """Return a picture of each step."""
-        joined = (torch.cat(parts) for _, parts in sorted(self._steps.items()))
-        return [grid_picture(images, min(self._columns, len(images)), scale=self._scale) for images in joined]
+        batches = (torch.cat(parts) for _, parts in sorted(self._steps.items()))
+        return [grid_picture(images, min(self._columns, len(images)), scale=self._scale) for images in batches]

@@ -98,7 +98,7 @@ def generate(
     """
     n, batch = whole_number("n", n, 1, _MOST), whole_number("batch", batch, 1)
     source = Sampler(model, seed=seed, labels=labels, batch=batch, precision=precision, **changes)
-    made: list[Generated] = []
+    batches: list[Generated] = []
     with prepared(model, min(n, batch), precision):  # around all batches: weights are laid out once
         for start in range(0, n, batch):
             size = min(batch, n - start)
@@ -109,8 +109,8 @@ def generate(
                 if watch is not None:
                     watch(step)
 
-            made.append(source.make(start, size, trace=trace, watch=report))
-    return _joined(made)
+            batches.append(source.make(start, size, trace=trace, watch=report))
+    return _join(batches)
 
 
 class Sampler:
@@ -180,7 +180,7 @@ class Sampler:
         with prepared(model, count, self.precision):
             known_BL = torch.zeros(model.spec.shape(count), dtype=model.spec.dtype, device=model.device)
             labels_B = self._labels_of(start, count)
-            decoded = decode_tokens(
+            result = decode_tokens(
                 model,
                 known_BL,
                 torch.ones(known_BL.shape[:2], dtype=torch.bool, device=model.device),
@@ -191,8 +191,8 @@ class Sampler:
                 trace=trace,
                 watch=watch,
             )
-            images = to_images(model, decoded.ids_BL)
-        return Generated(images, decoded.ids_BL, decoded.log_p_BL, labels_B, decoded.trace)
+            images = to_images(model, result.ids_BL)
+        return Generated(images, result.ids_BL, result.log_p_BL, labels_B, result.trace)
 
     def _labels_of(self, start: int, count: int) -> Tensor | None:
         if self.labels is None:
@@ -211,22 +211,22 @@ def chosen_labels(model: Mage, labels: Labels) -> list[int] | None:
         if labels is not None:
             raise ValueError(f"labels: given, but {type(model.decoder).__name__} takes none")
         return None
-    wanted = labels_in_turn(0, classes, classes) if labels is None else labels
-    chosen = checked_labels([wanted] if isinstance(wanted, SupportsIndex) else list(wanted), classes)
-    if not chosen:
+    request = labels_in_turn(0, classes, classes) if labels is None else labels
+    numbers = checked_labels([request] if isinstance(request, SupportsIndex) else list(request), classes)
+    if not numbers:
         raise ValueError("labels: none given, must be at least one")
-    return chosen
+    return numbers
 
 
-def _joined(made: list[Generated]) -> Generated:
+def _join(batches: list[Generated]) -> Generated:
     """Return batches as one."""
-    labels = [part.labels_B for part in made if part.labels_B is not None]
+    labels = [part.labels_B for part in batches if part.labels_B is not None]
     return Generated(
-        torch.cat([part.images_BCHW for part in made]),
-        torch.cat([part.ids_BL for part in made]),
-        torch.cat([part.log_p_BL for part in made]),
+        torch.cat([part.images_BCHW for part in batches]),
+        torch.cat([part.ids_BL for part in batches]),
+        torch.cat([part.log_p_BL for part in batches]),
         torch.cat(labels) if labels else None,
-        Trace.joined(part.trace for part in made),
+        Trace.join(part.trace for part in batches),
     )
 
 

@@ -13,7 +13,7 @@ from mage_kernels import remask
 from torch import Tensor
 
 from mage_kit.base.draws import keys, uniforms
-from mage_kit.generation.sampling import check_decoding, check_tokens, chosen, draw_tokens
+from mage_kit.generation.sampling import check_decoding, check_tokens, draw_tokens, merge_tokens
 from mage_kit.heads import Head
 from mage_kit.layers.condition import Condition
 from mage_kit.layers.predictions import Drawn
@@ -63,13 +63,13 @@ class Trace:
         return Trace(self.ids_TBL.cpu(), self.masked_TBL.cpu())
 
     @staticmethod
-    def joined(parts: Iterable[Trace | None], dim: int = 1) -> Trace | None:
+    def join(parts: Iterable[Trace | None], dim: int = 1) -> Trace | None:
         """Return several as one, along steps (dim 0) or images (dim 1); None if there are none."""
-        held = [part for part in parts if part is not None]
-        if not held:
+        traces = [part for part in parts if part is not None]
+        if not traces:
             return None
         names = ("ids_TBL", "masked_TBL")
-        return Trace(*(torch.cat([getattr(part, name) for part in held], dim=dim) for name in names))
+        return Trace(*(torch.cat([getattr(part, name) for part in traces], dim=dim) for name in names))
 
 
 @dataclass(frozen=True)
@@ -130,25 +130,25 @@ def decode_tokens(
     revised_BL = start_BL if plan.selection.revises else None
     alike = condition is None and bool(masked_BL.all())
     index_B = torch.arange(first_index, first_index + len(ids_BL), device=ids_BL.device)
-    broken = torch.zeros(2, dtype=torch.bool, device=ids_BL.device)
+    flags = torch.zeros(2, dtype=torch.bool, device=ids_BL.device)
     steps: list[Trace] = []
     for step in range(1, plan.steps + 1):
         uniform_BL, noise_BL = uniforms(keys(seed, "decode", index_B, step), 2 * length).chunk(2, dim=1)
-        drawn = draw_tokens(
+        draw = draw_tokens(
             model, plan, step, ids_BL, masked_BL, uniform_BL, condition, alike and step == 1, None, revised_BL
         )
         before_BL = masked_BL if revised_BL is None else start_BL
-        ids_BL, masked_BL, found = _keep_best(
-            model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, drawn, revised_BL
+        ids_BL, masked_BL, step_flags = _keep_best(
+            model, plan, step, ids_BL, masked_BL, unknown_B, noise_BL, draw, revised_BL
         )
-        confidence_BL = torch.where(before_BL & ~masked_BL, drawn.log_p_BL, confidence_BL)
-        broken |= found
+        confidence_BL = torch.where(before_BL & ~masked_BL, draw.log_p_BL, confidence_BL)
+        flags |= step_flags
         if trace:
             steps.append(Trace(ids_BL[None], masked_BL[None]))
         if watch is not None:
             watch(Step(step, plan.steps, first_index, ids_BL, masked_BL))
-    _refuse(broken, plan.selection, model.head)  # once: reading back in each step would hold the device up
-    return Decoded(ids_BL, confidence_BL, Trace.joined(steps, dim=0))
+    _refuse(flags, plan.selection, model.head)  # once: reading back in each step would hold the device up
+    return Decoded(ids_BL, confidence_BL, Trace.join(steps, dim=0))
 
 
 @torch.no_grad()
@@ -184,10 +184,10 @@ def decode_step(
     """
     uniform_BL, noise_BL = noise_B2L.chunk(2, dim=1)
     revised_BL = (masked_BL if start_BL is None else start_BL) if plan.selection.revises else None
-    drawn = draw_tokens(model, plan, step, ids_BL, masked_BL, uniform_BL, condition, False, None, revised_BL)
-    rest = (unknown_B, noise_BL, drawn, revised_BL)
-    ids_BL, masked_BL, broken = _keep_best(model, plan, step, ids_BL, masked_BL, *rest)
-    _refuse(broken, plan.selection, model.head)
+    draw = draw_tokens(model, plan, step, ids_BL, masked_BL, uniform_BL, condition, False, None, revised_BL)
+    rest = (unknown_B, noise_BL, draw, revised_BL)
+    ids_BL, masked_BL, flags = _keep_best(model, plan, step, ids_BL, masked_BL, *rest)
+    _refuse(flags, plan.selection, model.head)
     return ids_BL, masked_BL
 
 
@@ -199,29 +199,29 @@ def _keep_best(
     masked_BL: Tensor,
     unknown_B: Tensor,
     noise_BL: Tensor,
-    drawn: Drawn,
+    draw: Drawn,
     revised_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens, what is unknown next, and whether (log-probabilities, scores) held NaN: a flag on the device.
 
     What may be masked again are the places unknown now; for a selection that revises, all that were at the start.
     """
-    ids_BL = chosen(masked_BL, drawn.ids_BL, ids_BL)
+    ids_BL = merge_tokens(masked_BL, draw.ids_BL, ids_BL)
     count_B = plan.schedule.next_counts(unknown_B, masked_BL.sum(dim=1), step, plan.steps)
-    told = SelectionStep(step, plan.steps, model.spec.grid, drawn.log_p_BL, noise_BL, drawn.predictions)
-    score_BL = plan.selection.score(told)
+    inputs = SelectionStep(step, plan.steps, model.spec.grid, draw.log_p_BL, noise_BL, draw.predictions)
+    score_BL = plan.selection.score(inputs)
     if not isinstance(score_BL, Tensor) or score_BL.shape != masked_BL.shape:
         shape = tuple(score_BL.shape) if isinstance(score_BL, Tensor) else type(score_BL).__name__
         name = type(plan.selection).__name__
         raise ValueError(f"selection: {name} returned {shape}, must be a tensor of shape {tuple(masked_BL.shape)}")
     open_BL = masked_BL if revised_BL is None else revised_BL
-    broken = torch.stack([(torch.isnan(values) & open_BL).any() for values in (drawn.log_p_BL, score_BL)])
-    return ids_BL, remask(score_BL, open_BL, count_B, backend=model.backend), broken
+    flags = torch.stack([(torch.isnan(values) & open_BL).any() for values in (draw.log_p_BL, score_BL)])
+    return ids_BL, remask(score_BL, open_BL, count_B, backend=model.backend), flags
 
 
-def _refuse(broken: Tensor, selection: Selection, head: Head) -> None:
+def _refuse(flags: Tensor, selection: Selection, head: Head) -> None:
     """Raise for what decoding must not go on with; a selection that breaks its contract is a plug-in's bug, named."""
-    logits, scores = broken.tolist()
+    logits, scores = flags.tolist()
     if logits and not head.gives_logits:
         raise ValueError(f"head: log_p of {type(head).__name__} is not finite, must be numbers")
     if logits:

@@ -24,24 +24,24 @@ _lock = threading.Lock()
 _users: weakref.WeakKeyDictionary[Mage, tuple[int, bool]] = weakref.WeakKeyDictionary()  # calls, mode before them
 
 
-def generation_precision(asked: str | None, model: Mage) -> Decision:
+def generation_precision(precision: str | None, model: Mage) -> Decision:
     """Return what a model generates in: "float32", "bfloat16", or "surrounding" for what is on around the call.
 
     "auto" follows the machine and the model's width, not a measurement: the same seed must give the same picture.
 
     Args:
-        asked: An `Asked`, or None.
+        precision: An `Asked`, or None.
         model: Where it is decides.
 
     Raises:
         ValueError: If it is unknown.
     """
-    if asked is None:
+    if precision is None:
         return Decision("surrounding", "whatever the caller's autocast says")
-    if asked not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision: '{asked}', must be auto, float32 or bfloat16")
-    if asked != "auto":
-        return Decision(asked, f"precision '{asked}' was asked for")
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision: '{precision}', must be auto, float32 or bfloat16")
+    if precision != "auto":
+        return Decision(precision, f"precision '{precision}' was asked for")
     if next(model.parameters()).dtype != torch.float32:
         return Decision("surrounding", "the model's own dtype")
     if model.encoder.dim < _WIDE:

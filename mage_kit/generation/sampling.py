@@ -87,64 +87,64 @@ def draw_tokens(
     if not (ids_BL.device.type == "cpu" if rows is None else rows):
         made_BLX = model.logits(ids_BL[:images], masked_BL[:images], condition, guidance=guidance)
         made_BLX = made_BLX.expand(len(ids_BL), -1, -1)
-        drawn = _checked(model, model.head.draw(made_BLX, uniform_BL, wanted_BL, rule), uniform_BL, rule)
-        return _standing(model, drawn, made_BLX, ids_BL, masked_BL, scored_BL)
+        draw = _check(model, model.head.draw(made_BLX, uniform_BL, wanted_BL, rule), uniform_BL, rule)
+        return _standing(model, draw, made_BLX, ids_BL, masked_BL, scored_BL)
     # On a CPU sizes cost no waiting.
     rows_M = wanted_BL[:images].flatten().nonzero()[:, 0]
     made_MX = model.logits(ids_BL[:images], masked_BL[:images], condition, rows_M, guidance)
     if same:
         made_MX, rows_M = made_MX.repeat(len(ids_BL), 1), wanted_BL.flatten().nonzero()[:, 0]
     uniform_1M = uniform_BL.flatten()[rows_M][None]
-    drawn = _checked(model, model.head.draw(made_MX[None], uniform_1M, None, rule), uniform_1M, rule)
+    draw = _check(model, model.head.draw(made_MX[None], uniform_1M, None, rule), uniform_1M, rule)
     if scored_BL is not None:
         here = ids_BL.flatten(0, 1)[rows_M][None], masked_BL.flatten()[rows_M][None]
-        drawn = _standing(model, drawn, made_MX[None], *here, torch.ones_like(here[1]))
+        draw = _standing(model, draw, made_MX[None], *here, torch.ones_like(here[1]))
 
-    def spread(values_1M: Tensor) -> Tensor:
+    def scatter(values_1M: Tensor) -> Tensor:
         whole = torch.zeros((*ids_BL.shape[:2], *values_1M.shape[2:]), dtype=values_1M.dtype, device=values_1M.device)
         whole.flatten(0, 1)[rows_M] = values_1M[0]
         return whole
 
-    predictions = drawn.predictions
+    predictions = draw.predictions
     if predictions is not None:
         values = predictions.first_BL, predictions.second_BL, predictions.entropy_BL
-        predictions = Predictions(*map(spread, values))
-    return Drawn(spread(drawn.ids_BL), spread(drawn.log_p_BL), predictions)
+        predictions = Predictions(*map(scatter, values))
+    return Drawn(scatter(draw.ids_BL), scatter(draw.log_p_BL), predictions)
 
 
-def _checked(model: Mage, drawn: Drawn, uniform_BL: Tensor, rule: DrawRule) -> Drawn:
+def _check(model: Mage, draw: Drawn, uniform_BL: Tensor, rule: DrawRule) -> Drawn:
     """Make sure, without waiting for the device, that a head drew what it was asked for."""
     head, spec = type(model.head).__name__, model.spec
-    if not isinstance(drawn, Drawn):
-        raise PartsError(("heads.tokens",), f"{head} drew a {type(drawn).__name__}, must give a Drawn")
+    if not isinstance(draw, Drawn):
+        raise PartsError(("heads.tokens",), f"{head} drew a {type(draw).__name__}, must give a Drawn")
     shape = (*uniform_BL.shape, *spec.token_shape)
-    if tuple(drawn.ids_BL.shape) != shape or drawn.ids_BL.dtype != spec.dtype:
-        has = f"{drawn.ids_BL.dtype} {tuple(drawn.ids_BL.shape)}"
+    if tuple(draw.ids_BL.shape) != shape or draw.ids_BL.dtype != spec.dtype:
+        has = f"{draw.ids_BL.dtype} {tuple(draw.ids_BL.shape)}"
         raise PartsError(("heads.tokens",), f"{head} drew tokens of {has}, must be {spec.dtype} {shape}")
-    if spec.codes and drawn.ids_BL.device.type == "cpu" and drawn.ids_BL.numel():  # elsewhere it would be waited for
-        low, high = int(drawn.ids_BL.min()), int(drawn.ids_BL.max())
+    if spec.codes and draw.ids_BL.device.type == "cpu" and draw.ids_BL.numel():  # elsewhere it would be waited for
+        low, high = int(draw.ids_BL.min()), int(draw.ids_BL.max())
         if low < 0 or high >= spec.codes:
             raise PartsError(("heads.tokens",), f"{head} drew ids from {low} to {high}, must be 0 to {spec.codes - 1}")
-    if drawn.log_p_BL.shape != uniform_BL.shape:
-        log_p, places = tuple(drawn.log_p_BL.shape), tuple(uniform_BL.shape)
+    if draw.log_p_BL.shape != uniform_BL.shape:
+        log_p, places = tuple(draw.log_p_BL.shape), tuple(uniform_BL.shape)
         raise PartsError(("heads.tokens",), f"{head} gave log_p of shape {log_p}, must be {places}")
-    if rule.reads_predictions and drawn.predictions is None:
+    if rule.reads_predictions and draw.predictions is None:
         rule_of = "must fill Drawn.predictions where rule.reads_predictions is set"
         raise PartsError(("generation.selection", "heads.tokens"), f"the selection reads predictions; {head} {rule_of}")
-    return drawn
+    return draw
 
 
 def _standing(
-    model: Mage, drawn: Drawn, made_BLX: Tensor, ids_BL: Tensor, masked_BL: Tensor, scored_BL: Tensor | None
+    model: Mage, draw: Drawn, made_BLX: Tensor, ids_BL: Tensor, masked_BL: Tensor, scored_BL: Tensor | None
 ) -> Drawn:
     """Put back, at places that are scored and not masked, the token that stands there and what it is worth now."""
     if scored_BL is None:
-        return drawn
+        return draw
     stands_BL = scored_BL & ~masked_BL
-    log_p_BL = torch.where(stands_BL, model.head.log_p(made_BLX, ids_BL), drawn.log_p_BL)
-    return Drawn(chosen(stands_BL, ids_BL, drawn.ids_BL), log_p_BL, drawn.predictions)
+    log_p_BL = torch.where(stands_BL, model.head.log_p(made_BLX, ids_BL), draw.log_p_BL)
+    return Drawn(merge_tokens(stands_BL, ids_BL, draw.ids_BL), log_p_BL, draw.predictions)
 
 
-def chosen(where_BL: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def merge_tokens(where_BL: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return tokens (B, L), (B, L, F) or (B, L, W) of the first where a place is True, else of the second."""
     return torch.where(where_BL if first.ndim == 2 else where_BL[..., None], first, second)

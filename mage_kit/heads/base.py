@@ -111,14 +111,14 @@ def checked_rows(head: Head, predictions_MX: Tensor, targets_M: Tensor) -> LossR
     Raises:
         MageKitError: If it is no LossRows, or rows or hits are not one a prediction.
     """
-    made = head.rows(predictions_MX, targets_M)
+    rows = head.rows(predictions_MX, targets_M)
     name, count = type(head).__name__, (len(predictions_MX),)
-    if not isinstance(made, LossRows):
-        raise MageKitError(f"{name}: rows gave a {type(made).__name__}, must give LossRows")
-    for field_name, value in (("rows_M", made.rows_M), ("hits_M", made.hits_M)):
+    if not isinstance(rows, LossRows):
+        raise MageKitError(f"{name}: rows gave a {type(rows).__name__}, must give LossRows")
+    for field_name, value in (("rows_M", rows.rows_M), ("hits_M", rows.hits_M)):
         if value is not None and tuple(value.shape) != count:
             raise MageKitError(f"{name}: {field_name} of shape {tuple(value.shape)}, must be {count}")
-    return made
+    return rows
 
 
 HEADS: Registry[Head, HeadWires] = Registry("heads", Head, HeadWires)

@@ -107,9 +107,9 @@ class CodeHead(Head):
         first, second = (torch.stack([getattr(each, name) for each in logs]) for name in ("first_BL", "second_BL"))
         best = first.prod(dim=0)
         # The next likeliest token changes one id: the one where that costs least.
-        swapped = (best * second / first.clamp_min(1e-30)).amax(dim=0)
+        next_best = (best * second / first.clamp_min(1e-30)).amax(dim=0)
         entropy = torch.stack([each.entropy_BL for each in logs]).sum(dim=0)
-        return Drawn(torch.stack(ids, dim=-1), log_p, Predictions(best, swapped, entropy))
+        return Drawn(torch.stack(ids, dim=-1), log_p, Predictions(best, next_best, entropy))
 
 
 def _by_factor(logits: Tensor, spec: TokenSpec) -> Tensor:

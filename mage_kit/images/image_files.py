@@ -39,7 +39,7 @@ def open_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
     except Image.DecompressionBombError:
         raise BrokenImageError(name or str(file), f"too large, must be at most {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise what they like: see above
-        raise broken(name or str(file), error) from None
+        raise image_error(name or str(file), error) from None
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -78,7 +78,7 @@ def load_image(image: Image.Image, name: str, channels: int, least: tuple[int, i
         upright = ImageOps.exif_transpose(image) or image
         return to_channels(_eight_bits(upright), channels)
     except Exception as error:  # decoders raise what they like: see above
-        raise broken(name, error) from None
+        raise image_error(name, error) from None
 
 
 def to_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -93,10 +93,10 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(mode)
 
 
-def broken(name: str, error: Exception) -> BrokenImageError:
+def image_error(name: str, error: Exception) -> BrokenImageError:
     """Return the error for a file, with what the decoder said in one short line."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return BrokenImageError(name, said[:_REASON])
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BrokenImageError(name, reason[:_REASON])
 
 
 def _orientation(image: Image.Image) -> int:

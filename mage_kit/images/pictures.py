@@ -26,10 +26,10 @@ def grid_picture(images_BCHW: Tensor, columns: int, *, scale: int = 1) -> Image.
     array = (images_BCHW.detach().cpu().float().clamp(0, 1) * 255).byte().numpy()
     count, channels, height, width = array.shape
     rows = -(-count // columns)
-    missing = np.full((rows * columns - count, channels, height, width), 255, dtype=np.uint8)
-    cells = np.concatenate([array, missing]).repeat(scale, axis=2).repeat(scale, axis=3)
-    padded = np.pad(cells, ((0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=255)
-    sheet = rearrange(padded, "(r c) k h w -> (r h) (c w) k", r=rows)[:-GAP, :-GAP]
+    blanks = np.full((rows * columns - count, channels, height, width), 255, dtype=np.uint8)
+    cells = np.concatenate([array, blanks]).repeat(scale, axis=2).repeat(scale, axis=3)
+    tiles = np.pad(cells, ((0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=255)
+    sheet = rearrange(tiles, "(r c) k h w -> (r h) (c w) k", r=rows)[:-GAP, :-GAP]
     return Image.fromarray(np.ascontiguousarray(sheet[:, :, 0] if channels == 1 else sheet))
 
 

@@ -37,7 +37,7 @@ class RandAugment(Strict):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnOperation:
     """An operation for one image.
 
     Args:
@@ -51,20 +51,20 @@ class Drawn:
     backwards: bool
 
 
-def draw_operations(config: RandAugment, random: np.random.Generator) -> list[Drawn]:
+def draw_operations(config: RandAugment, random: np.random.Generator) -> list[DrawnOperation]:
     """Draw the operations of an image.
 
     Args:
         config: How many, how strong.
         random: Source of the draws; four an operation, whether it is carried out or not.
     """
-    names, found = list(OPERATIONS), []
+    names, operations = list(OPERATIONS), []
     for _ in range(config.operations):
         place, chance, side = random.random(3)
         level = min(HIGHEST, max(0.0, config.magnitude + config.deviation * random.standard_normal()))
         if chance < config.probability:
-            found.append(Drawn(names[int(place * len(names))], level, bool(side < 0.5)))
-    return found
+            operations.append(DrawnOperation(names[int(place * len(names))], level, bool(side < 0.5)))
+    return operations
 
 
 def randaugment(image: Image.Image, config: RandAugment, random: np.random.Generator) -> Image.Image:
@@ -80,23 +80,23 @@ def randaugment(image: Image.Image, config: RandAugment, random: np.random.Gener
     """
     if image.mode not in ("L", "RGB"):
         raise ValueError(f"data.augment.randaugment: works on grey and RGB images, not on {image.mode}; must be null")
-    for drawn in draw_operations(config, random):
-        image = OPERATIONS[drawn.name](image, drawn.level / HIGHEST, drawn.backwards)
+    for operation in draw_operations(config, random):
+        image = OPERATIONS[operation.name](image, operation.level / HIGHEST, operation.backwards)
     return image
 
 
-def _signed(value: float, backwards: bool) -> float:
+def _with_sign(value: float, backwards: bool) -> float:
     return -value if backwards else value
 
 
-def _moved(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
+def _warp(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
     grey = 128 if image.mode == "L" else (128, 128, 128)
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=grey)
 
 
 def _rotate(image: Image.Image, share: float, backwards: bool) -> Image.Image:
     grey = 128 if image.mode == "L" else (128, 128, 128)
-    return image.rotate(_signed(_TURN * share, backwards), Image.Resampling.BICUBIC, fillcolor=grey)
+    return image.rotate(_with_sign(_TURN * share, backwards), Image.Resampling.BICUBIC, fillcolor=grey)
 
 
 def _posterize(image: Image.Image, share: float, _: bool) -> Image.Image:
@@ -108,31 +108,31 @@ def _solarize(image: Image.Image, share: float, _: bool) -> Image.Image:
 
 
 def _solarize_add(image: Image.Image, share: float, _: bool) -> Image.Image:
-    added = int(_ADD * share)
-    return image.point([min(255, value + added) if value < _DARK else value for value in range(256)] * len(image.mode))
+    amount = int(_ADD * share)
+    return image.point([min(255, value + amount) if value < _DARK else value for value in range(256)] * len(image.mode))
 
 
-def _enhanced(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
+def _enhancer(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
     def enhance(image: Image.Image, share: float, backwards: bool) -> Image.Image:
-        return kind(image).enhance(max(0.1, 1 + _signed(_ENHANCE * share, backwards)))
+        return kind(image).enhance(max(0.1, 1 + _with_sign(_ENHANCE * share, backwards)))
 
     return enhance
 
 
 def _shear_x(image: Image.Image, share: float, backwards: bool) -> Image.Image:
-    return _moved(image, (1, _signed(_SHEAR * share, backwards), 0, 0, 1, 0))
+    return _warp(image, (1, _with_sign(_SHEAR * share, backwards), 0, 0, 1, 0))
 
 
 def _shear_y(image: Image.Image, share: float, backwards: bool) -> Image.Image:
-    return _moved(image, (1, 0, 0, _signed(_SHEAR * share, backwards), 1, 0))
+    return _warp(image, (1, 0, 0, _with_sign(_SHEAR * share, backwards), 1, 0))
 
 
 def _shift_x(image: Image.Image, share: float, backwards: bool) -> Image.Image:
-    return _moved(image, (1, 0, _signed(_SHIFT * share, backwards) * image.width, 0, 1, 0))
+    return _warp(image, (1, 0, _with_sign(_SHIFT * share, backwards) * image.width, 0, 1, 0))
 
 
 def _shift_y(image: Image.Image, share: float, backwards: bool) -> Image.Image:
-    return _moved(image, (1, 0, 0, 0, 1, _signed(_SHIFT * share, backwards) * image.height))
+    return _warp(image, (1, 0, 0, 0, 1, _with_sign(_SHIFT * share, backwards) * image.height))
 
 
 Operation = Callable[[Image.Image, float, bool], Image.Image]
@@ -144,10 +144,10 @@ OPERATIONS: dict[str, Operation] = {
     "posterize": _posterize,
     "solarize": _solarize,
     "solarize_add": _solarize_add,
-    "color": _enhanced(ImageEnhance.Color),
-    "contrast": _enhanced(ImageEnhance.Contrast),
-    "brightness": _enhanced(ImageEnhance.Brightness),
-    "sharpness": _enhanced(ImageEnhance.Sharpness),
+    "color": _enhancer(ImageEnhance.Color),
+    "contrast": _enhancer(ImageEnhance.Contrast),
+    "brightness": _enhancer(ImageEnhance.Brightness),
+    "sharpness": _enhancer(ImageEnhance.Sharpness),
     "shear_x": _shear_x,
     "shear_y": _shear_y,
     "shift_x": _shift_x,

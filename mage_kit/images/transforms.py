@@ -38,7 +38,7 @@ class Augment(Strict):
     centre: Share = Field(1.0, description="Share of the largest centred box that evaluation views show.")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Augment:
+    def _check_order(self) -> Augment:
         for name, (low, high) in (("area", self.area), ("aspect", self.aspect)):
             if low > high:
                 raise ValueError(f"{name}: ({low}, {high}), the first must not exceed the second")

@@ -32,13 +32,13 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        if self.packed is not None and _lowered(x):
+        if self.packed is not None and _is_lowered(x):
             return self.packed(x, gelu)
         out = super().forward(x)
         return F.gelu(out) if gelu else out
 
 
-def _lowered(x: Tensor) -> bool:
+def _is_lowered(x: Tensor) -> bool:
     """Whether this thread computes x without gradients in bfloat16: what was prepared for that serves nobody else."""
     return not torch.is_grad_enabled() and autocast_dtype(x.device.type) == torch.bfloat16
 
@@ -72,10 +72,10 @@ class SelfAttention(nn.Module):
         query, key, value = rearrange(self.qkv(x_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         rate = self.dropout if self.training else 0.0
         form = self.implementation if torch.is_grad_enabled() else self.inference
-        if self.generating is not None and _lowered(x_BND):
+        if self.generating is not None and _is_lowered(x_BND):
             form = self.generating
-        mixed = attention(query, key, value, dropout=rate, implementation=form)
-        return drop(self.proj(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
+        out = attention(query, key, value, dropout=rate, implementation=form)
+        return drop(self.proj(rearrange(out, "b h n d -> b n (h d)")), self.dropout, self.training)
 
 
 class MLP(nn.Module):

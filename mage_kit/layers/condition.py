@@ -66,7 +66,7 @@ def checked_labels(labels: Sequence[SupportsIndex], classes: int) -> list[int]:
     Raises:
         ValueError: Unless each is a class, or `UNKNOWN`.
     """
-    found = []
+    numbers = []
     for label in labels:
         try:
             number = UNKNOWN - 1 if isinstance(label, bool) else operator.index(label)
@@ -74,5 +74,5 @@ def checked_labels(labels: Sequence[SupportsIndex], classes: int) -> list[int]:
             number = UNKNOWN - 1
         if not UNKNOWN <= number < classes:
             raise ValueError(f"labels: {label!r}, must be whole numbers from 0 to {classes - 1}, or -1 for no class")
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers

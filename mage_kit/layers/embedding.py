@@ -58,8 +58,8 @@ def resize_positions(positions_ND: Tensor, old: TokenGrid, new: TokenGrid) -> Te
     if new == old:
         return positions_ND
     plane = rearrange(positions_ND[1:].float(), "(h w) d -> 1 d h w", h=old.height)
-    resized = F.interpolate(plane, (new.height, new.width), mode="bicubic", align_corners=False, antialias=True)
-    rest_LD = rearrange(resized, "1 d h w -> (h w) d").to(positions_ND.dtype)
+    new_plane = F.interpolate(plane, (new.height, new.width), mode="bicubic", align_corners=False, antialias=True)
+    rest_LD = rearrange(new_plane, "1 d h w -> (h w) d").to(positions_ND.dtype)
     return torch.cat([positions_ND[:1], rest_LD])
 
 

@@ -65,18 +65,18 @@ def export_part(
     """
     layout = get_layout(_kind_of(part))
     own = origin if origin is not None and origin.card.get("layout") == layout.kind else None
-    kept = own.unused if own is not None else {}
+    leftovers = own.unused if own is not None else {}
     try:
         _check_kinds(part)
         pairs = layout.pairs(part)
         state = {name: _on_host(tensor) for name, tensor in part.state_dict().items()}
-        tensors = {pair.theirs: pair.form.write(state[pair.ours], kept.get(pair.theirs)) for pair in pairs}
-        extra = kept if own is not None else layout.filler(part)
+        tensors = {pair.theirs: pair.form.write(state[pair.ours], leftovers.get(pair.theirs)) for pair in pairs}
+        extra = leftovers if own is not None else layout.filler(part)
         tensors |= {name: tensor for name, tensor in extra.items() if name not in tensors}
         _check_reads_back(part, layout, tensors)
     except LayoutError as error:
         raise MageKitError(f"layout '{layout.kind}' ({layout.title}) cannot hold this: {error}") from None
-    rows = [pair for pair in pairs if isinstance(pair.form, Rows) and pair.theirs not in kept]
+    rows = [pair for pair in pairs if isinstance(pair.form, Rows) and pair.theirs not in leftovers]
     filled = [*(_rows(pair) for pair in rows), *(extra if own is None else ())]
     left_out = sorted(state.keys() - {pair.ours for pair in pairs})
     return Exported(
@@ -111,30 +111,30 @@ def _check_kinds(part: Mage | MageClassifier | Tokenizer) -> None:
         raise LayoutError(f"tokenizer is {type(tokenizer).__name__}, must be VQGAN")
     if not isinstance(tokenizer, CodebookTokenizer):
         raise LayoutError(f"tokenizer is {type(tokenizer).__name__}, must be one with a codebook")
-    fixed = {"channels": 3, "norm_groups": 32}
-    found = [
+    rules = {"channels": 3, "norm_groups": 32}
+    problems = [
         f"tokenizer.{name} is {getattr(tokenizer, name)}, it has {value}"
-        for name, value in fixed.items()
+        for name, value in rules.items()
         if getattr(tokenizer, name) != value
     ]
     unit, codebook = isinstance(tokenizer, LlamaGenVQ), tokenizer.quantize
     if not isinstance(codebook, Codebook) or codebook.unit != unit:
         has = TOKENIZERS.describe(tokenizer, weights=None)["quantizer"]
-        found.append(f"tokenizer.quantizer is {has}, it has a codebook with unit {str(unit).lower()}")
+        problems.append(f"tokenizer.quantizer is {has}, it has a codebook with unit {str(unit).lower()}")
     for name, (registry, component) in _components(part).items():
         if registry is not TOKENIZERS and registry.entry_of(component).kind not in ("vit", "class_token", "mask_token"):
-            found.append(f"{name} is {type(component).__name__}, which it does not know")
+            problems.append(f"{name} is {type(component).__name__}, which it does not know")
     if isinstance(part, Mage) and part.decoder is None:
-        found.append("decoder is null, it has one (the encoder alone: part 'encoder')")
-    if found:
-        raise LayoutError("; ".join(found))
+        problems.append("decoder is null, it has one (the encoder alone: part 'encoder')")
+    if problems:
+        raise LayoutError("; ".join(problems))
 
 
 def _components(part: Mage | MageClassifier | Tokenizer) -> dict[str, tuple[Registry[Any, Any], Any]]:
     """Registered parts by name, with their registries."""
     if isinstance(part, Tokenizer):
         return {"tokenizer": (TOKENIZERS, part)}
-    found: dict[str, tuple[Registry[Any, Any], Any]] = {
+    parts: dict[str, tuple[Registry[Any, Any], Any]] = {
         "tokenizer": (TOKENIZERS, part.tokenizer),
         "encoder": (ENCODERS, part.encoder),
     }
@@ -143,15 +143,15 @@ def _components(part: Mage | MageClassifier | Tokenizer) -> dict[str, tuple[Regi
             "decoder": (DECODERS, part.decoder),
             "padding": (PADDINGS, part.padding),
         }
-        found |= {name: pair for name, pair in others.items() if pair[1] is not None}
-    return found
+        parts |= {name: pair for name, pair in others.items() if pair[1] is not None}
+    return parts
 
 
 def _rows(pair: Pair) -> str:
     """Say which rows of a filled tensor hold nothing trained."""
     assert isinstance(pair.form, Rows)
-    left = sorted(set(range(pair.form.total)) - set(pair.form.rows))
-    return f"{pair.theirs} (rows {left[0]} to {left[-1]} that no code uses)"
+    spare = sorted(set(range(pair.form.total)) - set(pair.form.rows))
+    return f"{pair.theirs} (rows {spare[0]} to {spare[-1]} that no code uses)"
 
 
 def _check_reads_back(part: Mage | MageClassifier | Tokenizer, layout: Layout, tensors: Mapping[str, Tensor]) -> None:
@@ -166,14 +166,14 @@ def _check_reads_back(part: Mage | MageClassifier | Tokenizer, layout: Layout, t
     )
     back = layout.fit({name: tensor.to("meta") for name, tensor in tensors.items()}, options).module
     assert isinstance(back, Mage | MageClassifier | Tokenizer)
-    read = _components(back)
-    found = [
+    components = _components(back)
+    problems = [
         line
         for name, (registry, component) in parts.items()
-        for line in _differences(name, registry, component, read[name][1])
+        for line in _differences(name, registry, component, components[name][1])
     ]
-    if found:
-        raise LayoutError("; ".join(found))
+    if problems:
+        raise LayoutError("; ".join(problems))
 
 
 def _flags(part: Mage | MageClassifier | Tokenizer) -> list[str]:
@@ -182,9 +182,9 @@ def _flags(part: Mage | MageClassifier | Tokenizer) -> list[str]:
     (height, width), flags = tokenizer.image_size, []
     if (isinstance(part, Tokenizer) and (height, width) != DEFAULT_SIZE) or height != width:
         flags.append(f"--image-size {height}x{width}")
-    for name, known in (("encoder", ENCODER_HEADS), ("decoder", DECODER_HEADS)):
+    for name, heads in (("encoder", ENCODER_HEADS), ("decoder", DECODER_HEADS)):
         component: Any = getattr(part, name, None)
-        if not isinstance(part, Tokenizer) and component is not None and known.get(component.dim) != component.heads:
+        if not isinstance(part, Tokenizer) and component is not None and heads.get(component.dim) != component.heads:
             flags.append(f"--{name}-heads {component.heads}")
     if isinstance(part, Mage) and isinstance(part.padding, MaskTokenPadding):
         flags.append("--padding mask_token")
@@ -193,30 +193,30 @@ def _flags(part: Mage | MageClassifier | Tokenizer) -> list[str]:
 
 def _differences(name: str, registry: Registry[Any, Any], ours: Any, theirs: Any) -> list[str]:
     slots = dict.fromkeys(registry.slot_fields)
-    mine, read = registry.describe(ours, **slots), registry.describe(theirs, **slots)
-    silent = _SILENT | getattr(ours, "training_only", frozenset())
+    mine, back = registry.describe(ours, **slots), registry.describe(theirs, **slots)
+    silent = _SILENT | (getattr(ours, "weightless", frozenset()) - {"image_size"})
     return [
-        f"{name}.{key} is {mine.get(key)}, reading would make it {read.get(key)}"
+        f"{name}.{key} is {mine.get(key)}, reading would make it {back.get(key)}"
         for key in mine
-        if key not in silent and mine.get(key) != read.get(key)
+        if key not in silent and mine.get(key) != back.get(key)
     ]
 
 
 def _with_dtypes(tensors: dict[str, Tensor], card: Mapping[str, Any]) -> dict[str, Tensor]:
     """In the dtypes of the source where that changes no value, else all numbers in float32."""
-    wanted = {name: _dtype(card, name) or tensor.dtype for name, tensor in tensors.items()}
-    exact = all(_fits(tensor, wanted[name]) for name, tensor in tensors.items())
-    made = {}
+    dtypes = {name: _dtype(card, name) or tensor.dtype for name, tensor in tensors.items()}
+    exact = all(_fits(tensor, dtypes[name]) for name, tensor in tensors.items())
+    out = {}
     for name, tensor in tensors.items():
-        dtype = wanted[name] if exact else torch.float32 if tensor.is_floating_point() else tensor.dtype
-        made[name] = tensor.to(dtype).contiguous()
-    return made
+        dtype = dtypes[name] if exact else torch.float32 if tensor.is_floating_point() else tensor.dtype
+        out[name] = tensor.to(dtype).contiguous()
+    return out
 
 
 def _dtype(card: Mapping[str, Any], name: str) -> torch.dtype | None:
     """The source's dtype of a tensor, where the card tells; float64 was rounded when it was read."""
-    said = getattr(torch, str(card.get("other_dtypes", {}).get(name, card.get("dtype"))), None)
-    return said if isinstance(said, torch.dtype) and said != torch.float64 else None
+    dtype = getattr(torch, str(card.get("other_dtypes", {}).get(name, card.get("dtype"))), None)
+    return dtype if isinstance(dtype, torch.dtype) and dtype != torch.float64 else None
 
 
 def _fits(tensor: Tensor, dtype: torch.dtype) -> bool:

@@ -27,7 +27,7 @@ class Form:
         """Return the published tensor's shape from ours."""
         return ours
 
-    def unused(self, shape: tuple[int, ...]) -> int:
+    def surplus(self, shape: tuple[int, ...]) -> int:
         """Return how many values of a published tensor of this shape do not reach us."""
         return 0
 
@@ -107,7 +107,7 @@ class Rows(Form):
         """All rows published, ours or not."""
         return (*(1,) * self.leading, self.total, *ours[1:])
 
-    def unused(self, shape: tuple[int, ...]) -> int:
+    def surplus(self, shape: tuple[int, ...]) -> int:
         """Values of the rows not picked."""
         width = 1
         for size in shape[self.leading + 1 :]:

@@ -21,6 +21,7 @@ from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.source import Source, read_source
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
+from mage_kit.recipes.resizing import at_size, resize_words
 from mage_kit.tokenizers import Tokenizer
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -60,23 +61,31 @@ def import_checkpoint(
         MageKitError: If the file is damaged, wants to run code, or does not fit its layout; says which it fits.
     """
     source = read_source(Path(path), weights)
-    chosen = _layout_of(source, layout)
-    return _imported(source, chosen, options or Options(), None if vqgan is None else read_source(Path(vqgan)))
+    return _import(
+        source,
+        _layout_of(source, layout),
+        options or Options(),
+        None if vqgan is None else read_source(Path(vqgan)),
+    )
 
 
-def _imported(source: Source, chosen: Layout, options: Options, tokenizer: Source | None = None) -> Imported:
-    tensors = source.tensors if tokenizer is None else _with_tokenizer(source, tokenizer, chosen)
+def _import(source: Source, layout: Layout, options: Options, tokenizer: Source | None = None) -> Imported:
+    tensors = source.tensors if tokenizer is None else _with_tokenizer(source, tokenizer, layout)
     sources = [source] if tokenizer is None else [source, tokenizer]
     try:
-        fitted = chosen.fit(tensors, options)
+        fit = layout.fit(tensors, options)
     except LayoutError as error:
-        raise MageKitError(_misfit(source, chosen, str(error))) from None
-    loaded = {pair.theirs for pair in fitted.pairs}
-    for name in sorted(loaded):
+        raise MageKitError(_misfit(source, layout, str(error))) from None
+    names = {pair.theirs for pair in fit.pairs}
+    for name in sorted(names):
         _check_values(source if name in source.tensors else sources[-1], name, tensors[name])
-    part = _filled(fitted)
-    unused = {item.name: tensors[item.name].detach().contiguous().clone() for item in fitted.unused}
-    return Imported(part, Origin(_card(sources, chosen, fitted, tensors, options), unused))
+    part, size = _load(fit), options.image_size
+    card = _card(sources, layout, fit, tensors, options)
+    if size is not None and isinstance(part, Mage | MageClassifier) and size != part.tokenizer.image_size:
+        old, part = part.spec.grid, at_size(part, size)
+        card |= {"image_size": list(size), "image_size_from": f"the option; {resize_words(old, part.spec.grid)}"}
+    leftovers = {item.name: tensors[item.name].detach().contiguous().clone() for item in fit.unused}
+    return Imported(part, Origin(card, leftovers))
 
 
 def import_tokenizer(
@@ -99,20 +108,19 @@ def import_tokenizer(
     }
     if inside and layout is None:
         size = (options or Options()).image_size  # heads and padding say nothing of a tokenizer
-        return _tokenizer(_imported(dataclasses.replace(source, tensors=inside), get_layout("vqgan"), Options(size)))
-    chosen = _layout_of(source, layout)
-    return _tokenizer(_imported(source, chosen, options or Options()))
+        return _tokenizer(_import(dataclasses.replace(source, tensors=inside), get_layout("vqgan"), Options(size)))
+    return _tokenizer(_import(source, _layout_of(source, layout), options or Options()))
 
 
-def _tokenizer(imported: Imported) -> Tokenizer:
-    part = imported.part
+def _tokenizer(result: Imported) -> Tokenizer:
+    part = result.part
     return part if isinstance(part, Tokenizer) else part.tokenizer
 
 
-def _layout_of(source: Source, asked: str | None) -> Layout:
+def _layout_of(source: Source, kind: str | None) -> Layout:
     """The layout asked for, or the one that the file looks like."""
-    if asked is not None:
-        return get_layout(asked)
+    if kind is not None:
+        return get_layout(kind)
     layout = recognise(source.tensors)
     if layout is None:
         if source.tensors.keys() & {"embedding.table", "token_embed.weight"}:
@@ -128,8 +136,8 @@ def _with_tokenizer(source: Source, tokenizer: Source, layout: Layout) -> dict[s
     """The checkpoint's tensors with the tokenizer's among them."""
     if not layout.kind.startswith("mage"):
         raise MageKitError(f"vqgan: given, but {source.path} is itself {layout.title}; leave it out")
-    found = {name: tensor for name, tensor in tokenizer.tensors.items() if name.startswith(TOKENIZER_PREFIX)}
-    if not found:
+    tensors = {name: tensor for name, tensor in tokenizer.tensors.items() if name.startswith(TOKENIZER_PREFIX)}
+    if not tensors:
         other = recognise(tokenizer.tensors)
         if other is not None and other.kind != "vqgan":
             route = "; convert it and export the folder as .ckpt first" if other.kind == "maskgit_jax" else ""
@@ -138,14 +146,14 @@ def _with_tokenizer(source: Source, tokenizer: Source, layout: Layout) -> dict[s
                 f"MAGE's tokenizer has layout 'vqgan'{route}"
             )
         plain, none = get_layout("vqgan"), Options()
-        named = {name: tensor for name, tensor in tokenizer.tensors.items() if plain.reason(name, none) is None}
-        found = {TOKENIZER_PREFIX + name: tensor for name, tensor in named.items()}
+        bare = {name: tensor for name, tensor in tokenizer.tensors.items() if plain.reason(name, none) is None}
+        tensors = {TOKENIZER_PREFIX + name: tensor for name, tensor in bare.items()}
     own = {name for name in source.tensors if name.startswith(TOKENIZER_PREFIX)}
-    if any(name not in found or not _same(source.tensors[name], found[name]) for name in own):
+    if any(name not in tensors or not _same(source.tensors[name], tensors[name]) for name in own):
         raise MageKitError(
             f"vqgan: {tokenizer.path} is another tokenizer than {source.path} was trained with and holds"
         )
-    return {**found, **source.tensors}
+    return {**tensors, **source.tensors}
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -169,16 +177,16 @@ def _misfit(source: Source, layout: Layout, problem: str) -> str:
 def _check_values(source: Source, name: str, tensor: Tensor) -> None:
     """Refuse weights that are no real numbers, or do not fit float32."""
     if tensor.dtype not in _DTYPES:
-        known = ", ".join(map(str, _DTYPES))
-        raise MageKitError(f"{source.path}: {name} is {tensor.dtype}, must be one of {known}")
+        dtypes = ", ".join(map(str, _DTYPES))
+        raise MageKitError(f"{source.path}: {name} is {tensor.dtype}, must be one of {dtypes}")
     if not bool(torch.isfinite(tensor.float()).all()):
         raise MageKitError(f"{source.path}: {name} holds values that are not finite (in float32)")
 
 
-def _filled(fitted: Fitted) -> Mage | MageClassifier | Tokenizer:
+def _load(fit: Fitted) -> Mage | MageClassifier | Tokenizer:
     """The module with its weights, in float32 memory of its own."""
-    state = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in fitted.state.items()}
-    module = fitted.module
+    state = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in fit.state.items()}
+    module = fit.module
     module.load_state_dict(state, assign=True)
     assert isinstance(module, Mage | MageClassifier | Tokenizer)
     assert all(not tensor.is_meta for tensor in [*module.parameters(), *module.buffers()])
@@ -188,11 +196,11 @@ def _filled(fitted: Fitted) -> Mage | MageClassifier | Tokenizer:
 
 
 def _card(
-    sources: list[Source], layout: Layout, fitted: Fitted, tensors: dict[str, Tensor], options: Options
+    sources: list[Source], layout: Layout, fit: Fitted, tensors: dict[str, Tensor], options: Options
 ) -> dict[str, Any]:
-    named = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
-    usual = Counter(named.values()).most_common(1)[0][0]
-    module: Any = fitted.module
+    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    usual = Counter(dtypes.values()).most_common(1)[0][0]
+    module: Any = fit.module
     size = module.image_size if isinstance(module, Tokenizer) else module.tokenizer.image_size
     return {
         "sources": [
@@ -209,14 +217,14 @@ def _card(
         "image_size_from": "the option" if options.image_size else _size_source(module),
         "tensors": len(tensors),
         "values": sum(tensor.numel() for tensor in tensors.values()),
-        "values_loaded": fitted.loaded,
+        "values_loaded": fit.values,
         "unused": [
             {"name": item.name, "shape": list(item.shape), "values": item.values, "reason": item.reason}
-            for item in fitted.unused
+            for item in fit.unused
         ],
         "not_weights": list(sources[0].beside),
         "dtype": usual,
-        "other_dtypes": {name: dtype for name, dtype in named.items() if dtype != usual},
+        "other_dtypes": {name: dtype for name, dtype in dtypes.items() if dtype != usual},
         "mage_kit": __version__,
     }
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mage_kit.base.errors import MageKitError, misfits
 from mage_kit.legacy.forms import SAME, Form
+from mage_kit.recipes.resizing import check_size
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,7 @@ class Options:
     def __post_init__(self) -> None:
         if isinstance(self.ignore, str) or not all(isinstance(prefix, str) and prefix for prefix in self.ignore):
             raise MageKitError(f"ignore: {self.ignore!r}, must be a tuple of prefixes")
-        size = self.image_size
-        if size is not None and (
-            not isinstance(size, tuple) or len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size)
-        ):
-            raise MageKitError(f"image_size: {size!r}, must be a pair (height, width) of positive numbers")
+        check_size(self.image_size)
         for name in ("encoder_heads", "decoder_heads"):
             heads = getattr(self, name)
             if heads is not None and (not isinstance(heads, int) or heads < 1):
@@ -94,14 +91,14 @@ class Fitted:
         module: On the meta device.
         state: Its tensors, as they stand in the file.
         unused: What is left.
-        loaded: Values that reach the module.
+        values: Values that reach the module.
         pairs: How names correspond.
     """
 
     module: nn.Module
     state: dict[str, Tensor]
     unused: list[Unused]
-    loaded: int
+    values: int
     pairs: list[Pair]
 
 
@@ -144,9 +141,9 @@ class Shapes:
         """Return how many numbers `{}` takes from `first` without a gap, in names that start with the pattern."""
         before, after = (re.escape(part) for part in (self.prefix + pattern).split("{}"))
         form = re.compile(f"{before}(0|[1-9][0-9]{{0,5}}){after}")
-        held = {int(match[1]) for name in self.shapes if (match := form.match(name))}
+        numbers = {int(match[1]) for name in self.shapes if (match := form.match(name))}
         number = first
-        while number in held:
+        while number in numbers:
             number += 1
         return number - first
 
@@ -217,23 +214,23 @@ class Layout(ABC):
             raise LayoutError(str(error)) from None
         state, pairs = module.state_dict(), self.pairs(module)
         assert sorted(pair.ours for pair in pairs) == sorted(state), "a layout must name every tensor of its module"
-        wanted = {pair.theirs: pair.form.shape(tuple(state[pair.ours].shape)) for pair in pairs}
-        unused = [
+        needs = {pair.theirs: pair.form.shape(tuple(state[pair.ours].shape)) for pair in pairs}
+        leftovers = [
             Unused(name, shapes[name], math.prod(shapes[name]), reason)
-            for name in shapes.keys() - wanted.keys()
+            for name in shapes.keys() - needs.keys()
             if (reason := self.reason(name, options)) is not None
         ]
-        self._check(shapes, wanted, {item.name for item in unused})
+        self._check(shapes, needs, {item.name for item in leftovers})
         for prefix in options.ignore:
-            if not any(item.name.startswith(prefix) for item in unused):
+            if not any(item.name.startswith(prefix) for item in leftovers):
                 raise LayoutError(f"ignore: '{prefix}', no tensor that could be left out starts so")
         for pair in pairs:
-            left = pair.form.unused(shapes[pair.theirs])
-            if left:
-                unused.append(Unused(pair.theirs, shapes[pair.theirs], left, self.row_reason))
-        filled = {pair.ours: pair.form.read(tensors[pair.theirs]) for pair in pairs}
-        loaded = sum(math.prod(shape) for shape in shapes.values()) - sum(item.values for item in unused)
-        return Fitted(module, filled, sorted(unused, key=lambda item: item.name), loaded, pairs)
+            surplus = pair.form.surplus(shapes[pair.theirs])
+            if surplus:
+                leftovers.append(Unused(pair.theirs, shapes[pair.theirs], surplus, self.row_reason))
+        weights = {pair.ours: pair.form.read(tensors[pair.theirs]) for pair in pairs}
+        count = sum(math.prod(shape) for shape in shapes.values()) - sum(item.values for item in leftovers)
+        return Fitted(module, weights, sorted(leftovers, key=lambda item: item.name), count, pairs)
 
     def _check_options(self, options: Options) -> None:
         """Refuse options that this layout has no use for."""
@@ -242,11 +239,11 @@ class Layout(ABC):
                 raise LayoutError(f"{field.name}: given, but the layout has no use for it")
 
     def _check(
-        self, shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], unused: set[str]
+        self, shapes: Mapping[str, tuple[int, ...]], needs: Mapping[str, tuple[int, ...]], leftovers: set[str]
     ) -> None:
-        lines = misfits(wanted, {name: shape for name, shape in shapes.items() if name not in unused})
-        roots = {name.split(".")[0] for name in wanted}
-        beyond = {name.split(".")[0] + "." for name in shapes.keys() - unused if name.split(".")[0] not in roots}
+        lines = misfits(needs, {name: shape for name, shape in shapes.items() if name not in leftovers})
+        roots = {name.split(".")[0] for name in needs}
+        beyond = {name.split(".")[0] + "." for name in shapes.keys() - leftovers if name.split(".")[0] not in roots}
         if beyond and len(lines) == 1:  # nothing else is wrong
             lines.append("  leave them out with " + " ".join(f"--ignore {prefix}" for prefix in sorted(beyond)[:5]))
         if lines:

@@ -31,5 +31,5 @@ def get_layout(kind: str) -> Layout:
 
 def recognise(names: Iterable[str]) -> Layout | None:
     """Return the first layout that a file with these names looks like."""
-    given = set(names)
-    return next((layout for layout in LAYOUTS.values() if layout.recognises(given)), None)
+    name_set = set(names)
+    return next((layout for layout in LAYOUTS.values() if layout.recognises(name_set)), None)

@@ -66,24 +66,21 @@ class _MageTensors(Layout):
     uses = frozenset({"image_size", "encoder_heads"})
 
     def tokenizer(self, shapes: Shapes, options: Options) -> VQGAN:
-        """Build the tokenizer; the image's size follows from the number of positions."""
+        """Build the tokenizer; the image's size follows from the number of positions, a square where no option fits."""
         below = shapes.under(TOKENIZER_PREFIX)
         if "quantize.embedding.weight" not in below:
             raise LayoutError("vqgan.*: missing, the file holds no tokenizer; give its file (option vqgan)")
         positions = shapes.of("token_emb.position_embeddings.weight", 2)[0] - 1
         factor = 2 ** (below.count("encoder.down.{}.") - 1)
         size = options.image_size
-        if size is None:
+        if size is None or (size[0] // factor) * (size[1] // factor) != positions:
             side = math.isqrt(positions)
             if side * side != positions:
-                raise LayoutError(f"{positions} positions are no square grid; give the image size (--image-size HxW)")
+                rule = "give the image size that the file was trained at (--image-size HxW)"
+                raise LayoutError(f"{positions} positions are no square grid; {rule}")
             size = (side * factor, side * factor)
         tokenizer = VQGANLayout().build(below, Options(image_size=size))
         assert isinstance(tokenizer, VQGAN)
-        if tokenizer.spec.grid.size != positions:
-            raise LayoutError(
-                f"image_size: {size[0]}x{size[1]} gives {tokenizer.spec.grid.size} tokens, the file has {positions}"
-            )
         codes = below.of("quantize.embedding.weight", 2)[0]
         vocabulary(codes, shapes.of("token_emb.word_embeddings.weight", 2)[0])
         return tokenizer
@@ -221,15 +218,15 @@ def _bias_rows(module: Mage) -> Rows:
     return Rows(tuple(range(codes)), codes + CLASS_ROWS + 1, leading=2)
 
 
-def heads_of(part: str, width: int, given: int | None, known: dict[int, int]) -> int:
+def heads_of(part: str, width: int, number: int | None, table: dict[int, int]) -> int:
     """Return the number of attention heads, which no tensor's shape tells.
 
     Raises:
         LayoutError: If none is given and the width is not a published one, or it does not divide the width.
     """
-    heads = given or known.get(width)
+    heads = number or table.get(width)
     if heads is None:
-        sizes = ", ".join(f"{heads} at {size}" for size, heads in known.items())
+        sizes = ", ".join(f"{heads} at {size}" for size, heads in table.items())
         raise LayoutError(f"{part} of width {width}: give its number of heads ({part}-heads; published: {sizes})")
     if width % heads:
         raise LayoutError(f"{part}-heads: {heads}, must divide the {part}'s width ({width})")

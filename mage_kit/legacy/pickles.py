@@ -51,19 +51,19 @@ def read_pickle(path: Path) -> Any:
     Raises:
         MageKitError: If it is damaged, or wants to run something; names what.
     """
-    allowed: list[Any] = [(Inert, name) for name in STOOD_FOR]
+    stand_ins: list[Any] = [(Inert, name) for name in STOOD_FOR]
     try:
-        mapped = _is_zip(path) and _is_stored(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+        lazy = _is_zip(path) and _is_stored(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")  # about pickle protocols
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except pickle.UnpicklingError as error:
-        wanted = _wanted(path, str(error))
-        if wanted:
-            arrays = any(name.startswith("numpy") for name in wanted)
+        names = _import_names(path, str(error))
+        if names:
+            arrays = any(name.startswith("numpy") for name in names)
             hint = "; save arrays as tensors (torch.from_numpy)" if arrays else ""
             raise MageKitError(
-                f"{path}: besides tensors it holds {', '.join(wanted)}, which loading would have to run; nothing of it "
+                f"{path}: besides tensors it holds {', '.join(names)}, which loading would have to run; nothing of it "
                 f"was. If you trust its source, save its tensors alone: torch.save({{'model': state_dict}}, ...){hint}"
             ) from None
         reason = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
@@ -91,7 +91,7 @@ def _is_stored(path: Path) -> bool:
         return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
 
 
-def _wanted(path: Path, message: str) -> list[str]:
+def _import_names(path: Path, message: str) -> list[str]:
     """Names of what a file would import; from torch's message where its pickle cannot be followed."""
     names = re.findall(r"GLOBAL ([\w.]+)", message)[:1] + _imports(path)
     return sorted(name for name in set(names) if not name.startswith(_HARMLESS) and name not in STOOD_FOR)

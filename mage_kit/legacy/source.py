@@ -74,7 +74,7 @@ def read_source(path: Path, weights: str | None = None) -> Source:
         beside = tuple(sorted(flat.keys() - tensors.keys()))
     for name, tensor in tensors.items():
         _check_plain(path, name, tensor)
-    return Source(path, kind, container, _unwrapped(tensors), beside, file_sha256(path))
+    return Source(path, kind, container, _unwrap(tensors), beside, file_sha256(path))
 
 
 def file_sha256(path: Path) -> str:
@@ -101,24 +101,24 @@ def _format(path: Path) -> str:
     if len(head) > 1 and (head[0] in (0xDE, 0xDF) or (0x81 <= head[0] <= 0x8F and head[1] >= 0xA0)):  # a map of strings
         return "flax"
     what = "is empty" if not head else "is a web page: the download failed" if head.lstrip()[:1] == b"<" else ""
-    known = "a PyTorch, safetensors or flax (msgpack) checkpoint"
-    raise MageKitError(f"{path}: {what or 'is in no known format, or its first bytes are damaged'}, must be {known}")
+    formats = "a PyTorch, safetensors or flax (msgpack) checkpoint"
+    raise MageKitError(f"{path}: {what or 'is in no known format, or its first bytes are damaged'}, must be {formats}")
 
 
-def _container(path: Path, whole: Mapping[Any, Any], asked: str | None) -> str:
+def _container(path: Path, whole: Mapping[Any, Any], weights: str | None) -> str:
     """Key of the weights; "" where they stand at the top."""
-    held = [key for key in whole if isinstance(key, str) and _tensors(whole[key])]
-    if asked is not None:
-        if asked not in held:
-            known = ", ".join(held) or "no key"
-            raise MageKitError(f"weights: '{asked}'{nearest(asked, held)}; {path} holds tensors under {known}")
-        return asked
-    usual = [key for key in _CONTAINERS if key in held]
-    fitting = [key for key in usual if recognise(_unwrapped(_tensors(whole[key]))) is not None]
+    keys = [key for key in whole if isinstance(key, str) and _tensors(whole[key])]
+    if weights is not None:
+        if weights not in keys:
+            names = ", ".join(keys) or "no key"
+            raise MageKitError(f"weights: '{weights}'{nearest(weights, keys)}; {path} holds tensors under {names}")
+        return weights
+    usual = [key for key in _CONTAINERS if key in keys]
+    fitting = [key for key in usual if recognise(_unwrap(_tensors(whole[key]))) is not None]
     if fitting or usual:
         return (fitting or usual)[0]
     if not _tensors(whole):
-        where = f"but under {', '.join(held)} (--weights KEY)" if held else "nor anywhere else"
+        where = f"but under {', '.join(keys)} (--weights KEY)" if keys else "nor anywhere else"
         raise MageKitError(f"{path}: holds no tensors under {', '.join(_CONTAINERS)}, nor at the top, {where}")
     return ""
 
@@ -139,9 +139,9 @@ def _check_plain(path: Path, name: str, tensor: Tensor) -> None:
         raise MageKitError(f"{path}: {name} claims {tuple(tensor.shape)}, more values than the file holds for it")
 
 
-def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what a wrapper put before all of them."""
     for prefix in _WRAPPERS:
         if tensors and all(name.startswith(prefix) for name in tensors):
-            return _unwrapped({name.removeprefix(prefix): value for name, value in tensors.items()})
+            return _unwrap({name.removeprefix(prefix): value for name, value in tensors.items()})
     return tensors

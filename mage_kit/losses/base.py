@@ -99,8 +99,8 @@ class LossInputs:
             MageKitError: If no loss names the stream in `reads`.
         """
         if stream not in self.streams:
-            known = ", ".join(self.streams)
-            raise MageKitError(f"loss: stream '{stream}' is not at hand ({known}); name it in `reads`")
+            names = ", ".join(self.streams)
+            raise MageKitError(f"loss: stream '{stream}' is not at hand ({names}); name it in `reads`")
         return self.streams[stream].flatten(0, 1).index_select(0, self.plan.picked_M)
 
 

@@ -1,5 +1,16 @@
 """MAGE-C's contrastive loss: InfoNCE between two views' mean features.
 
+The gradient over processes. With unit rows z, an anchor a and its positive a', temperature t, gate g:
+
+    L = sum over a of g_a l_a,    l_a = -z_a z_a' / t + log sum over others j of exp(z_a z_j / t)
+    dl_a / dz_j = (softmax_j - [j = a']) z_a / t        dl_a / dz_a = sum over j of (softmax_j - [j = a']) z_j / t
+
+So a row has a gradient as an anchor, from its own term, and as an "other", from everybody's terms. Process p computes
+L_p, the terms of its own anchors, against the rows of all: L is the sum of the L_p, and what a row of process q gets
+as an "other" is a sum over the processes. The gather's backward pass is that sum (all-reduce, then the own rows), so
+that every process holds dL / dz of its own rows, and by the chain rule its part of dL / dw. The engine takes the mean
+of these parts where the sum is meant: the task multiplies the loss by the number of processes.
+
 Legend: B images (view after view), A images of this process (the anchors), I images of all processes, S kept
 positions, D encoder width, P projection width.
 """

@@ -22,8 +22,8 @@ def read_streams(input: str, losses: Iterable[Any], streams: Mapping[str, TokenS
         assert isinstance(loss, Loss)
         for name in loss.reads:
             if name not in streams:
-                known = ", ".join(streams)
-                raise PartsError((f"losses[{number}]", "tokenizer"), f"stream '{name}', must be one of {known}")
+                choices = ", ".join(streams)
+                raise PartsError((f"losses[{number}]", "tokenizer"), f"stream '{name}', must be one of {choices}")
             names.append(name)
     return tuple(dict.fromkeys(names))
 

@@ -69,8 +69,8 @@ class Mage(MaskedParts):
 
     def encode(self, tokens: Tensor, plan: MaskPlan) -> Tensor:
         """Return the encoder's last block output (B, S, D), before the final norm."""
-        hidden: Tensor = self.encoder(self.embedding(tokens, plan))
-        return hidden
+        latents_BSD: Tensor = self.encoder(self.embedding(tokens, plan))
+        return latents_BSD
 
     def decode(self, latents_BSD: Tensor, plan: MaskPlan, condition: Condition | None = None) -> Tensor:
         """Return decoder features (B, L, E) of all tokens from normed encoder outputs."""
@@ -104,7 +104,7 @@ class Mage(MaskedParts):
         predictions: dict[str, Tensor] = {}
         if self.decoder is not None:
             picked_ME = self.decode(latents_BSD, plan, condition).flatten(0, 1).index_select(0, plan.picked_M)
-            predictions = {name: self._predicted(head, name, picked_ME).float() for name, head in self.heads.items()}
+            predictions = {name: self._predict(head, name, picked_ME).float() for name, head in self.heads.items()}
         terms = []
         for loss in self.losses:
             assert isinstance(loss, Loss)
@@ -112,11 +112,11 @@ class Mage(MaskedParts):
             terms.append(check_term(loss, loss(inputs), inputs))
         if predictions and not self.predicts:
             # Decoder and head would get no gradient at all, which wrappers and optimizers trip over: give them zeros.
-            unread = torch.stack([0.0 * values.sum() for values in predictions.values()]).sum()
-            terms[0] = replace(terms[0], total=terms[0].total + unread)
+            zero = torch.stack([0.0 * values.sum() for values in predictions.values()]).sum()
+            terms[0] = replace(terms[0], total=terms[0].total + zero)
         return StepOutput(terms, plan.picked_M, plan.weight_M)
 
-    def _predicted(self, head: nn.Module, stream: str, features: Tensor) -> Tensor:
+    def _predict(self, head: nn.Module, stream: str, features: Tensor) -> Tensor:
         """A head's predictions (..., X) of features (..., E)."""
         predictions = head(features, self.embedding)
         if not isinstance(predictions, Tensor) or predictions.shape[:-1] != features.shape[:-1]:
@@ -169,11 +169,11 @@ class Mage(MaskedParts):
         plan = full_plan(masked_BL)
         latents_BSD = self.encoder.norm(self.encode(ids_BL, plan))
 
-        def predict(known: Condition | None) -> Tensor:
-            features = self.decode(latents_BSD, plan, known)
+        def predict(labels: Condition | None) -> Tensor:
+            features = self.decode(latents_BSD, plan, labels)
             if rows_M is not None:
                 features = features.flatten(0, 1).index_select(0, rows_M)
-            return self._predicted(head, TOKENS, features)
+            return self._predict(head, TOKENS, features)
 
         conditional = predict(condition)
         if not guidance or condition is None:

@@ -79,9 +79,9 @@ class MaskedParts(WithBlocks):
         self.mask_ratio = mask_ratio or TruncatedNormalRatio()
         self.encoder, self.decoder = encoder, decoder
         self.padding = (padding or ClassTokenPadding()) if decoder is not None else None
-        weighted = [slot if isinstance(slot, Weighted) else Weighted(slot) for slot in losses]
-        self.losses = nn.ModuleList(slot.loss for slot in weighted)
-        self.loss_weights = [slot.weight for slot in weighted]
+        slots = [slot if isinstance(slot, Weighted) else Weighted(slot) for slot in losses]
+        self.losses = nn.ModuleList(slot.loss for slot in slots)
+        self.loss_weights = [slot.weight for slot in slots]
         self.drop, self.ratio_group = drop, ratio_group
         self.decoding = decoding or Decoding(CosineSchedule(), GumbelConfidence())
         config = embedding or EmbeddingConfig()
@@ -93,8 +93,8 @@ class MaskedParts(WithBlocks):
         if decoder is not None:
             rest = dict(heads or {})
             # A decoder that no loss reads keeps the head of its own tokens, if only to generate with.
-            predicted = [loss.stream for loss in self.losses if isinstance(loss, Loss) and loss.reads_predictions]
-            for name in dict.fromkeys(predicted or [input]):
+            names = [loss.stream for loss in self.losses if isinstance(loss, Loss) and loss.reads_predictions]
+            for name in dict.fromkeys(names or [input]):
                 head = rest.pop(name, None) or default_head(self.streams[name], decoder.dim, encoder.dim, name == input)
                 self.heads[name] = head
             if rest:
@@ -274,7 +274,7 @@ class MaskedParts(WithBlocks):
         Returns:
             By name int64 ids (B, L) or (B, L, F), or float32 values (B, L, W).
         """
-        return self._encoded(self.reads, images_BCHW)
+        return self._encode_streams(self.reads, images_BCHW)
 
     def see(self, images_BCHW: Tensor) -> Tensor:
         """Return the tokens of images that the encoder sees: (B, L), (B, L, F) or (B, L, W).
@@ -282,9 +282,9 @@ class MaskedParts(WithBlocks):
         Args:
             images_BCHW: float images in [0, 1] of the tokenizer's size.
         """
-        return self._encoded((self.input,), images_BCHW)[self.input]
+        return self._encode_streams((self.input,), images_BCHW)[self.input]
 
-    def _encoded(self, names: tuple[str, ...], images_BCHW: Tensor) -> dict[str, Tensor]:
+    def _encode_streams(self, names: tuple[str, ...], images_BCHW: Tensor) -> dict[str, Tensor]:
         others = {name: other for name, other in self.targets.items() if isinstance(other, Tokenizer)}
         return encode_streams(self.tokenizer, others, names, images_BCHW)
 

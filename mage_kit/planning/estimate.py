@@ -98,7 +98,7 @@ def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention
 
     def memory(count: int) -> Memory:
         return memory_of_step(
-            model, count, ratio, numbers, ema=work.ema, recompute=recompute,
+            model, count, ratio, numbers, state_values=work.state_values, ema=work.ema, recompute=recompute,
             accumulates=micro < local, shards=machine.processes if work.shard else 1, tokens_cached=cached,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mage_kit.models.mage import Mage
+from mage_kit.optimizers import AdamW
 from mage_kit.planning.walk import Numbers, walk_step, walk_tokenizers
 
 _LOGIT_COPIES = 3  # float32 logits that exist beside the kept ones where the loss turns from forward to backward
@@ -20,7 +21,7 @@ class Memory:
     Args:
         weights: Trained weights, float32, the tokenizer's too.
         gradients: As large as the trained weights.
-        optimizer: AdamW's two moments.
+        optimizer: What it keeps for each weight: of AdamW two moments.
         mean: Of the weights, where the recipe has one.
         low: Copies of the weight matrices in bfloat16, which live as long as autocast does.
         kept: What the forward pass keeps for the backward pass.
@@ -58,6 +59,7 @@ def memory_of_step(
     ratio: float,
     numbers: Numbers,
     *,
+    state_values: float = AdamW.state_values,
     ema: bool = False,
     recompute: bool = False,
     accumulates: bool = False,
@@ -71,6 +73,7 @@ def memory_of_step(
         images: At once in the process.
         ratio: Mask ratio of all.
         numbers: Bytes of a value.
+        state_values: float32 numbers that the optimizer keeps for each trained one.
         ema: Whether there is a running mean of the weights.
         recompute: Whether blocks keep their inputs alone.
         accumulates: Whether a step has more than one pass.
@@ -94,7 +97,7 @@ def memory_of_step(
     return Memory(
         weights=trained / shards + frozen,
         gradients=trained if accumulates else trained / shards,  # summed whole until the last pass sends them
-        optimizer=2 * trained / shards,
+        optimizer=state_values * trained / shards,
         mean=trained / shards if ema else 0.0,
         low=2.0 * matrices if numbers.low == 2 else 0.0,
         kept=kept,

@@ -41,7 +41,7 @@ class Quantizer(nn.Module, ABC):
         codes: Codes that an id may name, V.
         width: Width of features and codes, W.
         factors: Ids a token, F.
-        training_only: Keywords that do not matter to a trained one: weights fit whatever they say. "kind" among them
+        weightless: Keywords that weights fit whatever they say, as those of training alone. "kind" among them
             where other kinds read the same weights.
         passing: Names of buffers that training alone needs; they are not stored.
     """
@@ -49,7 +49,7 @@ class Quantizer(nn.Module, ABC):
     codes: int
     width: int
     factors: int = 1
-    training_only: ClassVar[frozenset[str]] = frozenset()
+    weightless: ClassVar[frozenset[str]] = frozenset()
     passing: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

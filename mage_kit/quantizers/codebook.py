@@ -31,7 +31,7 @@ class Codebook(Quantizer):
         commitment: beta, the weight of the features' distance to their codes.
     """
 
-    training_only = frozenset({"kind", "commitment"})
+    weightless = frozenset({"kind", "commitment"})
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class Codebook(Quantizer):
     ) -> None:
         super().__init__()
         self.codes, self.width, self.unit, self.commitment = codes, width, unit, commitment
-        self.trained = False  # fresh codes are placed on features first; trained ones stay where they are
+        self.is_trained = False  # fresh codes are placed on features first; trained ones stay where they are
         self.embedding = nn.Embedding(codes, width)
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
-        self.trained = True
+        self.is_trained = True
 
     def finish_training(self) -> None:
         """Know that the codes are trained."""
-        self.trained = True
+        self.is_trained = True
 
     @torch.no_grad()
     def nearest(self, features_BLW: Tensor) -> Tensor:

@@ -19,5 +19,5 @@ class GradientCodebook(Codebook):
     def forward(self, features_BLW: Tensor, progress: float, random: torch.Generator) -> Quantized:
         """Quantize; the loss has the codes' own term, whose gradient reaches the codes alone."""
         prepared_BLW = self.prepare(features_BLW)
-        made, codes_BLW = self.look_up(prepared_BLW)
-        return replace(made, loss=made.loss + F.mse_loss(codes_BLW, prepared_BLW.detach()))
+        result, codes_BLW = self.look_up(prepared_BLW)
+        return replace(result, loss=result.loss + F.mse_loss(codes_BLW, prepared_BLW.detach()))

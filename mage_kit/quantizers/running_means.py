@@ -35,7 +35,7 @@ class EMACodebook(Codebook):
         restart: A code used less than this share of the mean use is moved onto a random feature (0: never).
     """
 
-    training_only = Codebook.training_only | {"decay", "restart"}
+    weightless = Codebook.weightless | {"decay", "restart"}
     passing: ClassVar[tuple[str, ...]] = ("counts_V", "sums_VW", "updates")
 
     counts_V: Tensor
@@ -55,7 +55,7 @@ class EMACodebook(Codebook):
         codes_VW = self.embedding.weight.detach()
         self.register_buffer("counts_V", torch.ones(len(codes_VW), device=codes_VW.device))
         self.register_buffer("sums_VW", codes_VW.clone())
-        start = _SETTLED if self.trained else 0
+        start = _SETTLED if self.is_trained else 0
         self.register_buffer("updates", torch.full((), start, dtype=torch.int64, device=codes_VW.device))
 
     def finish_training(self) -> None:
@@ -79,26 +79,26 @@ class EMACodebook(Codebook):
         return self.look_up(prepared_BLW)[0]
 
     def _follow(self, features_FW: Tensor, restart: float, random: torch.Generator) -> None:
-        done = int(self.updates)
-        if done == 0:
+        updates = int(self.updates)
+        if updates == 0:
             self._place(torch.ones(self.codes, dtype=torch.bool), features_FW, random)
         ids_F = self.nearest(features_FW)
         counts_V = torch.bincount(ids_F, minlength=self.codes).to(features_FW.dtype)
         sums_VW = torch.zeros_like(self.sums_VW).index_add_(0, ids_F, features_FW)
-        keep = min(self.decay, (1 + done) / (10 + done))
+        keep = min(self.decay, (1 + updates) / (10 + updates))
         self.counts_V.lerp_(add_up(counts_V), 1 - keep)
         self.sums_VW.lerp_(add_up(sums_VW), 1 - keep)
         self.embedding.weight.copy_(self.sums_VW / self.counts_V.clamp_min(1e-3)[:, None])
-        if restart and done % _EVERY == _EVERY - 1:
+        if restart and updates % _EVERY == _EVERY - 1:
             self._place((self.counts_V < restart * world() * len(features_FW) / self.codes).cpu(), features_FW, random)
         self.updates += 1
 
     def _place(self, which_V: Tensor, features_FW: Tensor, random: torch.Generator) -> None:
         """Put the chosen codes onto random features of all processes, with the mean use as their count."""
         features_FW = gather_rows(features_FW)
-        chosen = which_V.nonzero()[:, 0].to(features_FW.device)
-        picks = torch.randint(len(features_FW), (len(chosen),), generator=random).to(features_FW.device)
+        ids = which_V.nonzero()[:, 0].to(features_FW.device)
+        picks = torch.randint(len(features_FW), (len(ids),), generator=random).to(features_FW.device)
         count = len(features_FW) / self.codes
-        self.embedding.weight[chosen] = features_FW[picks]
-        self.counts_V[chosen] = count
-        self.sums_VW[chosen] = features_FW[picks] * count
+        self.embedding.weight[ids] = features_FW[picks]
+        self.counts_V[ids] = count
+        self.sums_VW[ids] = features_FW[picks] * count

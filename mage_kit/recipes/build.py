@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from mage_kit.base.grid import TokenGrid
+from mage_kit.base.signature import NoWires
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes.recipe import Recipe, require_recipe
 from mage_kit.recipes.sections import ClassifierSection, MageSection
-from mage_kit.tokenizers import TOKENS, Tokenizer
+from mage_kit.tokenizers import TOKENIZERS, TOKENS, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,14 @@ class Forms:
         encoder: The masked model's; None of other recipes.
         embedding: The same.
         input: Stream that the encoder sees.
+        targets: Other tokenizers, by name.
     """
 
     tokenizer: dict[str, Any]
     encoder: dict[str, Any] | None = None
     embedding: dict[str, Any] | None = None
     input: str = TOKENS
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_forms(file: Path) -> Forms:
@@ -89,4 +95,12 @@ def read_forms(file: Path) -> Forms:
     if not isinstance(section, MageSection):
         return Forms(tokenizer)
     encoder, embedding = (part.model_dump(mode="json") for part in (section.encoder, section.embedding))
-    return Forms(tokenizer, encoder, embedding, section.input)
+    targets = {name: target.model_dump(mode="json") for name, target in section.targets.items()}
+    return Forms(tokenizer, encoder, embedding, section.input, targets)
+
+
+def grid_of_form(form: dict[str, Any]) -> TokenGrid:
+    """Return the token grid of a tokenizer's recipe form; nothing is built but on the meta device."""
+    config = TOKENIZERS.parse(form)
+    with torch.device("meta"):
+        return TOKENIZERS.build(config, NoWires()).spec.grid

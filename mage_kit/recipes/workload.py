@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from mage_kit.base.errors import RecipeError
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.models import Mage
+from mage_kit.optimizers import OPTIMIZERS, AdamW
 from mage_kit.recipes.recipe import Recipe
 
 
@@ -22,6 +24,7 @@ class Workload:
         micro_batch: Images at once in a process; None for its share.
         epochs: Passes over the data.
         low_precision: Whether products may be computed in bfloat16.
+        state_values: float32 numbers that the optimizer keeps for each trained one.
         ema: Whether there is a running mean of the weights.
         shard: Whether weights, gradients and moments are spread over the processes.
         recompute: Whether blocks keep their inputs alone.
@@ -34,6 +37,7 @@ class Workload:
     micro_batch: int | None
     epochs: float
     low_precision: bool
+    state_values: float
     ema: bool
     shard: bool
     recompute: bool
@@ -63,8 +67,15 @@ def workload(recipe: Recipe) -> Workload:
         micro_batch=training.get("micro_batch"),
         epochs=epochs,
         low_precision=training.get("precision") != "float32",
+        state_values=_state_values(training),
         ema=getattr(training, "ema", None) is not None,
         shard=getattr(training, "shard", False),
         recompute=recipe.kernels.recompute,
         cached=recipe.data is not None and recipe.data.kind == "token_cache",
     )
+
+
+def _state_values(training: ComponentConfig) -> float:
+    """What the task's optimizer keeps; of a task without such a keyword AdamW's."""
+    config = getattr(training, "optimizer", None)
+    return OPTIMIZERS.get(config.kind).cls.state_values if isinstance(config, ComponentConfig) else AdamW.state_values

@@ -20,7 +20,7 @@ from mage_kit.images.pictures import labelled_sheets, side_by_side
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.recipes import Recipe
 from mage_kit.report.charts import confusion_chart
-from mage_kit.report.content import Figure, Part, picture
+from mage_kit.report.content import Illustration, Part, picture
 from mage_kit.report.own_images import still_of
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load_classifier
@@ -96,7 +96,7 @@ def _cell(view: Any, letters: int) -> Image.Image:
     return cell
 
 
-def _sheet(cells: list[Image.Image]) -> Figure:
+def _sheet(cells: list[Image.Image]) -> Illustration:
     rows = [side_by_side(cells[first : first + 4]) for first in range(0, len(cells), 4)]
     canvas = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0

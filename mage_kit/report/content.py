@@ -31,7 +31,7 @@ _LARGE = 4
 
 
 @dataclass(frozen=True)
-class Figure:
+class Illustration:
     """A picture with words under it.
 
     Args:
@@ -59,18 +59,18 @@ class Part:
 
     title: str
     note: str = ""
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[Illustration] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     rows: list[tuple[str, str]] = field(default_factory=list)
 
 
-def picture(image: Image.Image, caption: str, scale: int = 1) -> Figure:
+def picture(image: Image.Image, caption: str, scale: int = 1) -> Illustration:
     """Return a picture for the page: PNG, small ones enlarged without smoothing."""
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     held = io.BytesIO()
     image.save(held, format="PNG", optimize=True)
-    return Figure(caption, "data:image/png;base64," + base64.b64encode(held.getvalue()).decode(), image.width)
+    return Illustration(caption, "data:image/png;base64," + base64.b64encode(held.getvalue()).decode(), image.width)
 
 
 def scale_of(tokenizer: Tokenizer) -> int:

@@ -59,8 +59,8 @@ class Schedule(ABC):
         self.check(steps)
         masked, result = unknown, []
         for step in range(1, steps + 1):
-            wanted = 0 if step == steps else max(1, math.floor(unknown * self.remaining(step / steps)))
-            masked = max(0, min(wanted, masked - 1))
+            target = 0 if step == steps else max(1, math.floor(unknown * self.remaining(step / steps)))
+            masked = max(0, min(target, masked - 1))
             result.append(masked)
         return result
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,13 @@ from mage_kit.base.errors import MageKitError, misfits
 from mage_kit.base.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from mage_kit.base.plugins import plugin_folders
 from mage_kit.base.processes import is_first, sharded_like, whole
-from mage_kit.legacy import Origin
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
+
+if TYPE_CHECKING:
+    from mage_kit.legacy import Origin
 
 RECIPE_FILE = "recipe.json"
 MODEL_FILE = "model.safetensors"
@@ -156,6 +159,8 @@ def read_origin(folder: Path) -> Origin | None:
     Raises:
         MageKitError: If what was kept of the source is damaged or missing.
     """
+    from mage_kit.legacy import Origin
+
     if not (folder / CARD_FILE).is_file():
         return None
     card = read_json(folder / CARD_FILE)

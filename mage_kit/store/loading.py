@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 from pydantic import ValidationError
@@ -13,11 +13,11 @@ from mage_kit.base.errors import MageKitError, json_path
 from mage_kit.base.files import read_json, read_tensors
 from mage_kit.base.plugins import load_plugins
 from mage_kit.base.signature import NoWires
-from mage_kit.legacy import Options, import_checkpoint, import_tokenizer
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
-from mage_kit.recipes import Recipe, build
+from mage_kit.recipes import Recipe, at_size, build
 from mage_kit.recipes.places import at
+from mage_kit.recipes.resizing import check_size
 from mage_kit.store.folders import (
     EMA_FILE,
     MODEL_FILE,
@@ -29,6 +29,9 @@ from mage_kit.store.folders import (
 )
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
+if TYPE_CHECKING:
+    from mage_kit.legacy import Options
+
 
 class ImportOptions(TypedDict, total=False):
     """What a published checkpoint does not say of itself; see `mage_kit.legacy.Options`.
@@ -36,7 +39,9 @@ class ImportOptions(TypedDict, total=False):
     layout: its layout, where its tensors' names do not tell. weights: key under which the weights stand, where there
     are several; of a run folder, "ema" for the running mean, "raw" for themselves. vqgan: file with the tokenizer,
     where it holds none.
-    image_size, encoder_heads, decoder_heads, padding, ignore: as in `Options`.
+    image_size: height and width in pixels, where they should be others than the weights were trained at: learned
+    positions are resized (bicubic); of folders of this program too.
+    encoder_heads, decoder_heads, padding, ignore: as in `Options`.
     """
 
     layout: str
@@ -85,9 +90,11 @@ def load_tokenizer(
     """Read a tokenizer: a tokenizer, run or model folder of this program, or a published checkpoint. See `load`."""
     place = Path(source)
     if place.is_dir() and tokenizer_folder(place) is not None:
-        _refuse_options(place, options)
-        tokenizer = _tokenizer_in(place)
+        size = _size_and_no_more(place, options)
+        tokenizer = _tokenizer_in(place, size)
     elif place.is_file() and "vqgan" not in options:
+        from mage_kit.legacy import import_tokenizer  # published layouts, which most programs never read
+
         tokenizer = import_tokenizer(
             place, layout=options.get("layout"), weights=options.get("weights"), options=_file_options(options)
         )
@@ -97,7 +104,7 @@ def load_tokenizer(
     return tokenizer.to(device).eval()
 
 
-def _tokenizer_in(folder: Path) -> Tokenizer:
+def _tokenizer_in(folder: Path, image_size: tuple[int, int] | None = None) -> Tokenizer:
     inner = tokenizer_folder(folder)
     assert inner is not None
     card = read_json(inner / TOKENIZER_CARD)
@@ -108,7 +115,7 @@ def _tokenizer_in(folder: Path) -> Tokenizer:
     if found:
         raise MageKitError(f"{inner / TOKENIZER_CARD}: {'; '.join(found)}")
     try:
-        config = TOKENIZERS.parse(stated)
+        config = TOKENIZERS.parse({**stated, **({} if image_size is None else {"image_size": list(image_size)})})
     except ValidationError as error:
         item = error.errors()[0]
         place = json_path(("tokenizer", *item["loc"]))
@@ -123,6 +130,8 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     """Read whatever a place holds. See `load`."""
     options = options or {}
     if source.is_file():
+        from mage_kit.legacy import import_checkpoint
+
         return import_checkpoint(
             source,
             layout=options.get("layout"),
@@ -130,18 +139,17 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
             vqgan=options.get("vqgan"),
             options=_file_options(options),
         ).part
-    mean = options == {"weights": "ema"}
-    if not mean and options != {"weights": "raw"}:
-        _refuse_options(source, options)
+    mean = options.get("weights") == "ema"
+    size = _size_and_no_more(source, options, ("raw", "ema"))
     if not source.exists():
         raise MageKitError(f"'{source}': there is no such file or folder")
     if not (source / RECIPE_FILE).is_file():
         if tokenizer_folder(source) == source:
-            return _tokenizer_in(source)
+            return _tokenizer_in(source, size)
         raise MageKitError(f"folder: '{source}', holds no {RECIPE_FILE}, so is no model or run folder")
     recipe = Recipe.load(source / RECIPE_FILE)
     if recipe.model is None and tokenizer_folder(source) is not None:
-        return _tokenizer_in(source)
+        return _tokenizer_in(source, size)
     if not (source / MODEL_FILE).is_file():
         raise MageKitError(
             f"folder: '{source}', holds no {MODEL_FILE}: training has not ended (mage-kit train ... --resume)"
@@ -153,18 +161,23 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     if model is None:
         raise MageKitError(f"folder: '{source}', its recipe is of a tokenizer alone, and beside it lies a {MODEL_FILE}")
     load_state(model, read_tensors(file), str(file))
-    return model
+    return model if size is None else at_size(model, size)
 
 
 def _file_options(options: ImportOptions) -> Options:
+    from mage_kit.legacy import Options
+
     known = {name: value for name, value in options.items() if name not in ("layout", "weights", "vqgan")}
     return Options(**known)  # type: ignore[arg-type]  # held by ImportOptions
 
 
-def _refuse_options(folder: Path, options: ImportOptions) -> None:
-    """A folder of this program says everything of itself."""
-    if options:
-        raise MageKitError(f"{', '.join(options)}: given, but '{folder}' is no checkpoint file")
+def _size_and_no_more(folder: Path, options: ImportOptions, weights: tuple[str, ...] = ()) -> tuple[int, int] | None:
+    """A folder of this program says everything of itself; it may only be wanted at another image size."""
+    others = [name for name in options if name not in ("image_size", "weights")]
+    others += ["weights"] if "weights" in options and options["weights"] not in weights else []
+    if others:
+        raise MageKitError(f"{', '.join(others)}: given, but '{folder}' is no checkpoint file")
+    return check_size(options.get("image_size"))
 
 
 def _what(model: Mage | MageClassifier | Tokenizer) -> str:
@@ -172,4 +185,4 @@ def _what(model: Mage | MageClassifier | Tokenizer) -> str:
         return "model: mage_kit.load reads it, mage-kit eval knn and its like measure it"
     if isinstance(model, MageClassifier):
         return "classifier: mage_kit.load_classifier reads it, mage-kit eval accuracy measures it"
-    return "tokenizer: mage_kit.load_tokenizer reads it, mage-kit audit measures it"
+    return "tokenizer: mage_kit.load_tokenizer reads it, mage-kit eval audit measures it"

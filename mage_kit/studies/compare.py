@@ -11,8 +11,8 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import extract_features, labels_of
+from mage_kit.evaluation.folds import linear_probe
 from mage_kit.evaluation.judgement import SmallReference, make_small_reference
-from mage_kit.evaluation.probe import linear_probe
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load

@@ -11,6 +11,7 @@ import torch
 from mage_kit.base.files import write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import labels_of
+from mage_kit.evaluation.folds import probe_run
 from mage_kit.evaluation.judgement import (
     SmallReference,
     judge_samples,
@@ -19,7 +20,6 @@ from mage_kit.evaluation.judgement import (
     reconstruction_psnr,
 )
 from mage_kit.evaluation.plots import plot_curves
-from mage_kit.evaluation.probe import probe_run
 from mage_kit.generation import generate
 from mage_kit.images.pictures import grid_picture, labelled_rows, save_picture
 from mage_kit.models.mage import Mage

@@ -203,7 +203,7 @@ def _open(
         raise MageKitError(f"out: '{out}', is not empty; choose another folder, or a cache to be completed")
     out.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, out / TOKENIZER_FOLDER)
-    write_json(out / CACHE_FILE, card.written())
+    write_json(out / CACHE_FILE, card.as_json())
     return card
 
 

@@ -46,8 +46,8 @@ class SpatialAttention(nn.Module):
         """(B, C, H, W) -> the same shape."""
         normed = self.norm(x)
         query, key, value = (rearrange(part(normed), "b c h w -> b (h w) c") for part in (self.q, self.k, self.v))
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        out: Tensor = x + self.proj_out(rearrange(mixed, "b (h w) c -> b c h w", h=x.shape[2]))
+        context = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = x + self.proj_out(rearrange(context, "b (h w) c -> b c h w", h=x.shape[2]))
         return out
 
 

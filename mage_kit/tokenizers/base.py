@@ -48,14 +48,14 @@ class Tokenizer(nn.Module, ABC):
         channels: 1 grey, 3 RGB, 4 RGBA.
         spec: Grid, codes and width of its tokens.
         needs_training: False where there is nothing to learn.
-        training_only: Keywords that do not matter to a trained one: weights fit whatever they say.
+        weightless: Keywords that weights fit whatever they say: of training alone, and of sizes that no weight knows.
     """
 
     image_size: tuple[int, int]
     channels: int
     spec: TokenSpec
     needs_training: ClassVar[bool] = True
-    training_only: ClassVar[frozenset[str]] = frozenset()
+    weightless: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def encode(self, images_BCHW: Tensor) -> Tensor:
@@ -133,11 +133,11 @@ class Tokenizer(nn.Module, ABC):
 
     def check_images(self, images_BCHW: Tensor) -> None:
         """Raise ValueError unless the images have this tokenizer's channels and size."""
-        wanted = (self.channels, *self.image_size)
-        if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != wanted or not images_BCHW.is_floating_point():
+        shape = (self.channels, *self.image_size)
+        if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != shape or not images_BCHW.is_floating_point():
             raise ValueError(
                 f"images: {tuple(images_BCHW.shape)} {images_BCHW.dtype}, "
-                f"must be floating (B, {', '.join(map(str, wanted))})"
+                f"must be floating (B, {', '.join(map(str, shape))})"
             )
 
 

@@ -87,8 +87,8 @@ class Level(nn.Module):
 
     def enlarge(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W)."""
-        enlarged: Tensor = self.upsample["conv"](F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return enlarged
+        out: Tensor = self.upsample["conv"](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
 
 
 class Middle(nn.Sequential):

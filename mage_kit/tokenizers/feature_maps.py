@@ -76,9 +76,9 @@ class CodebookTokenizer(Tokenizer):
         """Codes (B, W, h, w) -> images (B, C, H, W), about [0, 1], not clamped."""
 
     @property
-    def training_only(self) -> frozenset[str]:  # type: ignore[override]  # the quantizer's are part of it
-        """Keywords that do not matter to a trained one, those of the quantizer as quantizer.NAME."""
-        return frozenset({"reconstruction", *(f"quantizer.{name}" for name in self.quantize.training_only)})
+    def weightless(self) -> frozenset[str]:  # type: ignore[override]  # the quantizer's are part of it
+        """Convolutions serve any image size; keywords of the quantizer are called quantizer.NAME."""
+        return frozenset({"image_size", "reconstruction", *(f"quantizer.{name}" for name in self.quantize.weightless)})
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """Return encoder features (B, L, W) in float32: distances in half precision would pick other codes.
@@ -117,18 +117,18 @@ class CodebookTokenizer(Tokenizer):
 
     def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
         """Reconstruction, and what the quantizer adds."""
-        made = self.quantize(self.features(images_BCHW), progress, random)
-        images = self._image(made.codes_BLW).float()
+        result = self.quantize(self.features(images_BCHW), progress, random)
+        images = self._image(result.codes_BLW).float()
         distance = F.mse_loss if self.reconstruction == "l2" else F.l1_loss
         reconstruction = distance(images, images_BCHW.float())
-        total = reconstruction + made.loss
-        used = add_up(torch.bincount(made.ids_BL.flatten(), minlength=self.quantize.codes))
+        total = reconstruction + result.loss
+        counts_V = add_up(torch.bincount(result.ids_BL.flatten(), minlength=self.quantize.codes))
         parts = {
             "loss": total.detach(),
             "reconstruction": reconstruction.detach(),
-            **made.parts,
+            **result.parts,
             "mse": F.mse_loss(images.clamp(0, 1), images_BCHW.float()).detach(),
-            "codes_used": (used > 0).sum(),
+            "codes_used": (counts_V > 0).sum(),
         }
         return TokenizerLosses(total, parts, images)
 

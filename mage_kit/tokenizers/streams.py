@@ -23,7 +23,7 @@ def stream_specs(tokenizer: Tokenizer, targets: Mapping[str, Tokenizer]) -> dict
     """
     specs = dict(tokenizer.streams)
     for name, other in targets.items():
-        specs |= {_called(name, stream): spec for stream, spec in other.streams.items()}
+        specs |= {_name_of(name, stream): spec for stream, spec in other.streams.items()}
     return specs
 
 
@@ -46,10 +46,10 @@ def encode_streams(
     if own:
         streams |= tokenizer.encode_streams(images_BCHW, own)
     for name, other in targets.items():
-        own_names = [stream for stream in other.streams if _called(name, stream) in names]
+        own_names = [stream for stream in other.streams if _name_of(name, stream) in names]
         if own_names:
-            encoded = other.encode_streams(images_BCHW, own_names)
-            streams |= {_called(name, stream): encoded[stream] for stream in own_names}
+            tokens = other.encode_streams(images_BCHW, own_names)
+            streams |= {_name_of(name, stream): tokens[stream] for stream in own_names}
     return {name: streams[name] for name in names}
 
 
@@ -59,5 +59,5 @@ def tokenizer_of(stream: str, targets: Collection[str]) -> str | None:
     return before if before in targets else None
 
 
-def _called(name: str, stream: str) -> str:
+def _name_of(name: str, stream: str) -> str:
     return name if stream == TOKENS else f"{name}/{stream}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from mage_kit.base.errors import MageKitError
+from mage_kit.optimizers import AdamW, MakeOptimizer
 from mage_kit.training.ema import WeightMean
-from mage_kit.training.optim import make_optimizer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-MakeOptimizer = Callable[[Mapping[str, nn.Parameter]], torch.optim.Optimizer]
-"""Makes an optimizer of parameters by name; groups may have a `rate`, their share of the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +55,6 @@ class Rate:
         return self.least + (self.peak - self.least) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def adamw(betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.0) -> MakeOptimizer:
-    """Return a maker of AdamW (eps 1e-8): decay on matrices, embeddings and positions, none on 1-D tensors and biases.
-
-    Args:
-        betas: Decays of the two moments.
-        weight_decay: Decoupled.
-    """
-    return lambda names: make_optimizer(names.items(), 0.0, weight_decay, betas)
-
-
 class Objective(nn.Module):
     """A player's objective as a forward pass, for engine wrappers, which know modules alone.
 
@@ -88,7 +75,7 @@ class Player:
     Args:
         name: In logs, checkpoints, and the task's `objective`.
         module: Its parameters that require gradients are trained; all of its state is in checkpoints.
-        optimizer: Makes the optimizer, once the engine has placed the parameters.
+        optimizer: Makes the optimizer, once the engine has placed the parameters; None for `AdamW()`.
         rate: Learning rate by step, counted from `first_step`.
         clip: Largest norm of its gradient; None for no clipping.
         first_step: Step, from 0, at which it begins to play; before, its objective is not computed.
@@ -133,7 +120,7 @@ class Player:
         if ema is not None and not 0 <= ema <= 1:
             raise MageKitError(f"player '{name}': ema {ema}, must lie in [0, 1], or be None")
         self.name, self.module, self.rate = name, module, rate
-        self.make_optimizer = optimizer or adamw()
+        self.make_optimizer = optimizer or AdamW()
         self.clip, self.first_step, self.ema = clip, first_step, ema
         self.norm = 0.0
 

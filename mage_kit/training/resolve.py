@@ -95,6 +95,7 @@ class Resolved:
         model: On the tokenizer; None of a tokenizer alone.
         jobs: What is trained, in order: the tokenizer if it needs it, then what the recipe is for.
         free: Paths that a resumed run may change.
+        remarks: Lines to tell: what was done to weights so that they fit.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Resolved:
     model: Mage | MageClassifier | None
     jobs: tuple[Job, ...]
     free: frozenset[str]
+    remarks: tuple[str, ...] = ()
 
 
 def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) -> Resolved:
@@ -134,7 +136,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         path: spread(path, config.get("batch"), config.get("micro_batch"), recipe.name)
         for path, config in sections.items()
     }
-    parts = _load(recipe, dataset)
+    parts, remarks = _load(recipe, dataset)
     tasks = build_tasks(recipe, parts)
     _raise(_stage_problems({path: tasks[path] for path in sections}), recipe)
     jobs = []
@@ -155,6 +157,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         model=parts.model,
         jobs=tuple(jobs),
         free=frozenset(f"{job.path}.{name}" for job in jobs for name in CARRIED_OUT | job.task.free),
+        remarks=tuple(remarks),
     )
 
 
@@ -197,9 +200,13 @@ def _raise(problems: list[str], recipe: Recipe) -> None:
 # -- data and weights ------------------------------------------------------------------------------------------
 
 
-def _load(recipe: Recipe, dataset: Dataset) -> Parts:
-    """Build tokenizer and model, and fill in what the recipe names; each folder is opened once."""
-    folder = WeightFolders()
+def _load(recipe: Recipe, dataset: Dataset) -> tuple[Parts, list[str]]:
+    """Build tokenizer and model, and fill in what the recipe names; each folder is opened once.
+
+    Returns:
+        The parts, and lines to tell.
+    """
+    folder, remarks = WeightFolders(), [""]
     tokenizer = recipe.build_tokenizer()
     weights, pretrained = recipe.tokenizer.get("weights"), recipe.pretrained
     if weights is None and pretrained is not None and tokenizer.needs_training:
@@ -215,8 +222,8 @@ def _load(recipe: Recipe, dataset: Dataset) -> Parts:
     if dataset.gives_tokens:
         _check_cache(recipe, dataset, tokenizer, weights, targets)
     if pretrained is not None and parts.model is not None:
-        fill_encoder(parts.model, folder(pretrained.weights), recipe.name)
-    return parts
+        remarks = [fill_encoder(parts.model, folder(pretrained.weights), recipe.name)]
+    return parts, [line for line in remarks if line]
 
 
 def _fill_targets(recipe: Recipe, model: Mage | MageClassifier | None, folder: WeightFolders) -> dict[str, Tokenizer]:

@@ -78,6 +78,8 @@ def open_run(
     """Hold a run's folder while it is trained in."""
     hold = locked(out, "out") if processes.is_first() else contextlib.nullcontext()
     with held_by_first(hold), StopSignals() as signals:
+        for line in resolved.remarks:
+            reporter.say(line)
         yield Run(resolved, out, device, Decisions(out), MetricsLog(out, callbacks), signals, reporter, callbacks)
 
 

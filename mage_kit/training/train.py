@@ -21,9 +21,11 @@ from mage_kit.base import processes
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.base.progress import Reporter
+from mage_kit.optimizers import set_lr, take_step
 from mage_kit.recipes import Recipe
 from mage_kit.store.folders import best_device
 from mage_kit.training.batches import Batch
+from mage_kit.training.clipping import clip_gradients
 from mage_kit.training.events import (
     Callbacks,
     CheckpointEvent,
@@ -35,7 +37,6 @@ from mage_kit.training.events import (
 from mage_kit.training.folder import open_folder
 from mage_kit.training.kernels import set_blocks
 from mage_kit.training.loader import Order, Share, batches
-from mage_kit.training.optim import clip_gradients, set_lr
 from mage_kit.training.players import Player, check_objective, check_players, check_reached
 from mage_kit.training.recovery import Recovery
 from mage_kit.training.resolve import Images, Job, Resolved, resolve
@@ -233,7 +234,7 @@ class Loop:
 
     def _move(self, player: Player, step: int) -> None:
         set_lr(player.optimizer, player.rate_at(step, self.job.steps))
-        player.optimizer.step()
+        take_step(player.optimizer)
         player.optimizer.zero_grad()
         if player.mean is not None:
             player.mean.update(step + 1 - player.first_step)

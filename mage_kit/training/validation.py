@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,12 +133,19 @@ def _measure_weights(validation: Validation, player: Player, step: int, folder: 
         mean_model = copy.deepcopy(model)
         load_state(mean_model, on_first(lambda: means or {}), "running mean of the weights")
         result["ema"] = measure_accuracy(mean_model, validation.images, reporter=validation.reporter).as_dict()
-    on_first(lambda: _write(folder / ACCURACY_FILE, result))
+    written = {
+        "measure": "accuracy",
+        "protocol": "evaluation views, float32",
+        "data": "the recipe's validation images",
+        "images": result["raw"]["images"],
+        "rows": result,
+    }
+    on_first(lambda: _write(folder / ACCURACY_FILE, written))
     for name, value in result.items():
         validation.reporter.say(f"{name} weights: top-1 {value['top1']:.4f} on {value['images']} images")
 
 
-def _write(file: Path, result: dict[str, dict[str, float]]) -> None:
+def _write(file: Path, result: dict[str, Any]) -> None:
     file.parent.mkdir(exist_ok=True)
     write_json(file, result)
 

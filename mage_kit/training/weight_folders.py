@@ -13,8 +13,10 @@ from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.files import read_json, read_tensors
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.encoders import ENCODERS
+from mage_kit.layers.embedding import resize_positions
 from mage_kit.models import Mage, MageClassifier
-from mage_kit.recipes import Forms, read_forms
+from mage_kit.recipes import Forms, grid_of_form, read_forms
+from mage_kit.recipes.resizing import resize_words
 from mage_kit.store.folders import (
     MODEL_FILE,
     RECIPE_FILE,
@@ -119,7 +121,7 @@ def fill_tokenizer(
         stored, tensors = source.tokenizer
     except MageKitError as error:
         raise RecipeError([f"{path}.weights: {error}"], name) from None
-    ignored = {"weights", *tokenizer.training_only}
+    ignored = {"weights", *tokenizer.weightless}
     mine, theirs = _flat(form), _flat(stored)
     differing = [
         f"{path}.{key}: {mine[key]}, the trained one has {theirs.get(key)}"
@@ -163,13 +165,16 @@ def fill_target(tokenizer: Tokenizer, name: str, config: ComponentConfig, folder
     fill_tokenizer(tokenizer, config.model_dump(mode="json"), folder(weights), recipe, path)
 
 
-def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) -> None:
-    """Give a model the encoder and the embedding of another one.
+def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) -> str:
+    """Give a model the encoder and the embedding of another one; learned positions are resized to the model's grid.
 
     Args:
         model: With its tokenizer; changed in place.
         source: Folder of a masked model.
         name: Of the recipe, for errors.
+
+    Returns:
+        A line to tell of positions that were resized; nothing where they fit.
 
     Raises:
         RecipeError: If there is no such model, its encoder is of another form, or it knows another tokenizer.
@@ -199,8 +204,13 @@ def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) 
         raise RecipeError(lines, name)
     if isinstance(model.encoder.norm, nn.Identity):  # of a classifier, whose features are taken before it
         encoder = {key: value for key, value in encoder.items() if not key.startswith("norm.")}
+    old, new = grid_of_form(forms.tokenizer if owner is None else forms.targets[owner]), model.spec.grid
+    resizes = "positions_ND" in embedding and old != new
+    if resizes:
+        embedding["positions_ND"] = resize_positions(embedding["positions_ND"], old, new)
     load_state(model.embedding, embedding, str(folder))
     load_state(model.encoder, encoder, str(folder))
+    return f"pretrained encoder: {resize_words(old, new)}" if resizes else ""
 
 
 def _same(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> bool:

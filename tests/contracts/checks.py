@@ -206,7 +206,7 @@ def training_masks(epoch: int, views: int = 2) -> Tensor:
     """The masks that training gives the first 16 digits in an epoch: (views x 16, L), view after view."""
     from mage_kit.training.batches import Batch
     from tests.loops import loop_of
-    from tests.test_training import small
+    from tests.training.test_training import small
 
     recipe = small()
     loop = loop_of(recipe)
@@ -259,5 +259,5 @@ def _made_cache(folder: Path, source: dict[str, Any], wires: DatasetWires) -> Pa
     ids = torch.randint(16, (len(images), 5, 2, 6), generator=torch.Generator().manual_seed(0)).to(torch.int16)
     tensors = {"tokens": ids, "index": torch.arange(len(images)), "labels": labels}
     write_tensors(shard_file(out, 0), tensors, shard_notes({"tokens": ids.numpy()}))
-    write_json(out / CACHE_FILE, card.written())
+    write_json(out / CACHE_FILE, card.as_json())
     return out

@@ -21,20 +21,26 @@ def test_an_audit_says_what_a_tokenizer_is_worth(tmp_path: Path) -> None:
     run = mk.save_tokenizer(build.vqgan(1, (8, 8)).eval(), tmp_path / "tokenizer")
     data = folders(tmp_path / "data")
     (data / "class0" / "broken.png").write_bytes(b"no image")
-    done = call("audit", run, data, "-o", tmp_path / "out")
+    done = call("eval", "audit", run, "--data", data, "--out", tmp_path / "out.json")
     assert done.exit_code == 0, done.exception
-    held = json.loads((tmp_path / "out" / "audit.json").read_text())
-    assert held["images"] == 16 and held["broken"] == 1 and len(held["worst"]) == 8
+    held = json.loads((tmp_path / "out.json").read_text())
+    numbers = held["rows"]["reconstructions"]
+    assert held["images"] == 16 and numbers["broken"] == 1 and len(held["worst"]) == 8
     assert held["verdict"] in " ".join(done.output.split()) and "these tokens" in held["verdict"].lower()
     scores = list(held["worst"].values())
-    assert scores == sorted(scores) and scores[0] <= held["psnr"]
-    assert Image.open(tmp_path / "out" / "worst.png").size[0] >= 8 * 32
-    assert "is not empty" in str(call("audit", run, data, "-o", tmp_path / "out").exception)
-    assert call("audit", run, data, "-o", tmp_path / "out", "--overwrite").exit_code == 0
-    assert call("audit", run, data).exit_code == 0 and (run / "eval" / "audit" / "worst.png").is_file()
+    assert scores == sorted(scores) and scores[0] <= numbers["psnr"]
+    assert Image.open(tmp_path / "out.png").size[0] >= 8 * 32
+    assert "exists; give --overwrite" in str(
+        call("eval", "audit", run, "--data", data, "--out", tmp_path / "out.json").exception
+    )
+    assert call("eval", "audit", run, "--data", data, "--out", tmp_path / "out.json", "--overwrite").exit_code == 0
+    assert call("eval", "audit", run, "--data", data).exit_code == 0 and (run / "eval" / "audit.png").is_file()
     (line,) = [line for line in gather([run]) if line.name == "psnr"]
     assert (
-        line.value == held["psnr"] and line.data == str(data) and line.images == 16 and len(line.weights_sha256) == 64
+        line.value == numbers["psnr"]
+        and line.data == str(data)
+        and line.images == 16
+        and len(line.weights_sha256) == 64
     )
     assert "cannot be read" in held["verdict"] and held["verdict"].startswith("Do not train"), "one in seventeen"
     tokenizer = mk.load_tokenizer(run)

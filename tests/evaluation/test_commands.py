@@ -25,8 +25,8 @@ from mage_kit.report import write_report
 from mage_kit.studies.results import gather
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.train import train
-from tests.test_recipe import RECIPES
-from tests.test_training import small
+from tests.recipes.test_recipe import RECIPES
+from tests.training.test_training import small
 
 CHANGES = (
     "training.epochs=1",
@@ -101,7 +101,8 @@ def test_every_measure_of_a_run(run: Path, tmp_path: Path) -> None:
     lines = gather([run])
     assert {line.measure for line in lines} == {"knn", "blocks", "fewshot", "probe-fast", "probe", "transfer"}
     rows = {(line.measure, line.row): line for line in lines}
-    assert rows["fewshot", "mean, shots 1"].std is not None and ("transfer", "two features") in rows
+    assert {line.name for line in lines if line.measure == "fewshot"} == {"top1, 1 a class", "top1, 5 a class"}
+    assert rows["fewshot", "mean"].std is not None and ("transfer", "two") in rows
     assert all(line.paper is None for line in lines), "no figure of the paper's stands beside digits"
     table = call("results", run, "--out", tmp_path / "results.json")
     assert table.exit_code == 0 and len(json.loads((tmp_path / "results.json").read_text())["results"]) == len(lines)
@@ -129,7 +130,7 @@ def test_a_classifier_is_measured_again(run: Path, tmp_path: Path) -> None:
         *(word for change in _tuned(run) for word in ("--set", change)),
     )  # fmt: skip
     assert done.exit_code == 0, done.exception
-    told = json.loads((out / "eval" / "accuracy.json").read_text())["raw"]
+    told = json.loads((out / "eval" / "accuracy.json").read_text())["rows"]["raw"]
     assert call("eval", "accuracy", out).exit_code == 0
     assert result(out, "accuracy-again")["rows"]["classifier"] == pytest.approx(told)
     digits = tmp_path / "digits"
@@ -193,10 +194,11 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(run: Path, tmp_pa
     assert "given twice" in str(call("eval", "transfer", run, enough, enough, "--shots", 2, "--overwrite").exception)
     done = call("eval", "fewshot", run, "--data", few, "--shots", "1,8", "--overwrite")
     assert "has 5 training images" in str(done.exception) and not list((run / "eval" / "features").glob("few*"))
-    assert "must be whole numbers" in str(call("eval", "knn", run, "--k", "0", "--overwrite").exception)
+    assert "must be whole numbers" in str(call("eval", "knn", run, "--k", "x", "--overwrite").exception)
+    assert "--k: 0, Input should be greater than or equal to 1" in str(call("eval", "knn", run, "--k", "0").exception)
     assert "must be at most the processors" in str(call("eval", "knn", run, "--processes", 9999).exception)
     (run / "eval" / "odd.json").write_text('{"rows": 3}')
-    assert "odd.json: holds no rows of results" in str(call("results", run).exception)
+    assert "odd.json: holds no rows of a measure" in str(call("results", run).exception)
     (run / "eval" / "odd.json").unlink()
 
 
@@ -254,7 +256,7 @@ def test_the_papers_figure_stands_beside_its_own_protocol_alone(tmp_path: Path) 
     (tmp_path / "eval").mkdir()
     recipe = json.loads((RECIPES / "mage_vitb.json").read_text())
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    held = {"as_published": True, "train_images": 1_281_167, "test_images": 50_000}
+    held = {"measure": "probe", "as_published": True, "train_images": 1_281_167, "test_images": 50_000}
     held |= {"rows": {"features": {"top1": 0.7}, "untrained encoder": {"top1": 0.1}}}
 
     def papers(**changes: object) -> dict[str, float | None]:

@@ -150,7 +150,7 @@ def test_cached_features_are_those_extracted_and_stale_ones_are_refused(
     whole = extract_features(held, digits, reporter=QUIET)
     assert np.array_equal(first[0].values_ID, whole.values_ID) and np.array_equal(first[0].labels_I, whole.labels_I)
     with monkeypatch.context() as patched:
-        patched.setattr("mage_kit.evaluation.feature_parts.batches", None)  # nothing is extracted again
+        patched.setattr("mage_kit.evaluation.feature_parts.feature_batches", None)  # nothing is extracted again
         again = cached(tmp_path, digits, held, *sources)
     assert all(np.array_equal(a.values_ID, b.values_ID) for a, b in zip(first, again, strict=True))
     more = cached(tmp_path, digits, held, FeatureSource(block=1))
@@ -186,7 +186,7 @@ def test_extraction_goes_on_where_it_stopped(
     """Killed after two of seven parts: those are kept, and the whole is what one pass makes."""
     monkeypatch.setattr("mage_kit.evaluation.feature_parts.BATCH", 32)
     whole = cached(tmp_path / "whole", digits, model, FeatureSource(), FeatureSource("class"))
-    real, asked = feature_parts.batches, list[range]()
+    real, asked = feature_parts.feature_batches, list[range]()
 
     def dying(kinds: Any, dataset: mk.Dataset, parts: list[range]) -> Iterator[Any]:
         for number, made in enumerate(real(kinds, dataset, parts)):
@@ -198,12 +198,12 @@ def test_extraction_goes_on_where_it_stopped(
         asked.extend(parts)
         yield from real(kinds, dataset, parts)
 
-    monkeypatch.setattr("mage_kit.evaluation.feature_parts.batches", dying)
+    monkeypatch.setattr("mage_kit.evaluation.feature_parts.feature_batches", dying)
     with pytest.raises(KeyboardInterrupt):
         cached(tmp_path / "broken", digits, model, FeatureSource(), FeatureSource("class"))
     assert len(list((tmp_path / "broken" / "test-mean").iterdir())) == 2
     (tmp_path / "broken" / "test-class" / "00001-of-00007.safetensors").unlink()  # killed between the two files
-    monkeypatch.setattr("mage_kit.evaluation.feature_parts.batches", watched)
+    monkeypatch.setattr("mage_kit.evaluation.feature_parts.feature_batches", watched)
     gone_on = cached(tmp_path / "broken", digits, model, FeatureSource(), FeatureSource("class"))
     assert sorted(part.start for part in asked) == [32, 64, 96, 128, 160, 192]
     for one, other in zip(whole, gone_on, strict=True):

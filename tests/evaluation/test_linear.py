@@ -8,12 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import mage_kit as mk
-from mage_kit.datasets.chosen import drawn
+from mage_kit.datasets.chosen import draw_places
 from mage_kit.evaluation import logistic
 from mage_kit.evaluation.features import Features
-from mage_kit.evaluation.few_shot import few_shot
 from mage_kit.evaluation.logistic import fit_best, fit_logistic
-from mage_kit.evaluation.neighbours import knn_accuracy
+from mage_kit.evaluation.measures.few_labels import few_shot
+from mage_kit.evaluation.measures.knn import knn_accuracy
 
 
 def made(images: int = 300, width: int = 12, classes: int = 4, seed: int = 0, noise: float = 1.5) -> Features:
@@ -84,13 +84,13 @@ def test_knn_is_the_plain_loop() -> None:
 
 def test_few_shot_draws_and_deviations() -> None:
     train, test = made(400), made(200, seed=3)
-    places = drawn(train.labels_I, 4, 5, seed=1)
+    places = draw_places(train.labels_I, 4, 5, seed=1)
     assert np.bincount(train.labels_I[places]).tolist() == [5] * 4
-    assert set(drawn(train.labels_I, 4, 2, seed=1)) < set(places), "fewer are among more"
+    assert set(draw_places(train.labels_I, 4, 2, seed=1)) < set(places), "fewer are among more"
     found = few_shot(train, test, 4, shots=(1, 20), seeds=4)
     by_hand = [
         fit_logistic(train.values_ID[at], train.labels_I[at], 4).accuracy(test.values_ID, test.labels_I)
-        for at in (drawn(train.labels_I, 4, 20, seed) for seed in range(4))
+        for at in (draw_places(train.labels_I, 4, 20, seed) for seed in range(4))
     ]
     assert found[1].top1 == pytest.approx(np.mean(by_hand)) and found[1].std == pytest.approx(np.std(by_hand, ddof=1))
     assert found[0].top1 < found[1].top1

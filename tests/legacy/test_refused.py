@@ -166,7 +166,7 @@ def test_sizes_that_no_shape_tells(tmp_path: Path, weights: dict[str, Tensor]) -
     refused(MINI, "encoder of width 64: give its number of heads", options=Options())
     refused(MINI, r"decoder of width 48: .*decoder-heads", options=Options(encoder_heads=4))
     refused(MINI, "encoder-heads: 5, must divide", options=Options(encoder_heads=5, decoder_heads=4))
-    refused(MINI, "128x128 gives 64 tokens, the file has 256", options=Options((128, 128), 4, 4))
+    refused(MINI, "120x120, must be multiples of 16", options=Options((120, 120), 4, 4))
     wide = import_checkpoint(MINI, options=Options((128, 512), 4, 4)).part
     assert isinstance(wide, mk.Mage) and wide.spec.grid == mk.TokenGrid(8, 32)
     weights["token_emb.word_embeddings.weight"] = weights["token_emb.word_embeddings.weight"][:-1]
@@ -206,8 +206,10 @@ def test_places_that_hold_nothing_and_folders_given_options(tmp_path: Path) -> N
     with pytest.raises(mk.MageKitError, match="no such file or folder"):
         mk.load(tmp_path / "nothing")
     mk.save_tokenizer(import_checkpoint(TAMING).part, tmp_path / "tokenizer")  # type: ignore[arg-type]
-    with pytest.raises(mk.MageKitError, match=r"image_size: given, but .* is no checkpoint file"):
-        mk.load_tokenizer(tmp_path / "tokenizer", image_size=(64, 64))
+    with pytest.raises(mk.MageKitError, match=r"encoder_heads: given, but .* is no checkpoint file"):
+        mk.load_tokenizer(tmp_path / "tokenizer", encoder_heads=4)
+    with pytest.raises(mk.MageKitError, match=r"image_size: 64, must be a pair"):
+        mk.load_tokenizer(tmp_path / "tokenizer", image_size=64)  # type: ignore[arg-type]  # what is refused
 
 
 def strange(kind: str) -> Tensor:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import mage_kit as mk
-from tests.test_recipe import RECIPES
+from tests.recipes.test_recipe import RECIPES
 
 CARRIED = {"log_every": 10, "checkpoint_every": 20, "precision": "float32"}
 TOKENIZER = {

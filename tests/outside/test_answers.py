@@ -17,7 +17,7 @@ from mage_kit.training.metrics import read_metrics
 from mage_kit.training.tasks import Reconstruct
 from tests import build
 from tests.outside.sections import masked, recipe, training
-from tests.test_training import small
+from tests.training.test_training import small
 
 HALF = torch.full((4,), 0.6, dtype=torch.float64)
 

@@ -134,7 +134,7 @@ def test_what_a_listener_of_a_validation_raises_ends_the_run(tmp_path: Path, mon
 
 def test_a_count_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.loops import loop_of
-    from tests.test_training import small
+    from tests.training.test_training import small
 
     loop = loop_of(small())
     (batch,) = loop.batches(0, 1)

@@ -14,7 +14,7 @@ from mage_kit.recipes.cached import on_tokens
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.metrics import read_metrics
 from tests.outside.sections import CARRIED, TOKENIZER, masked, recipe, training
-from tests.test_recipe import RECIPES
+from tests.recipes.test_recipe import RECIPES
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def published() -> dict[str, tuple[str, Shapes]]:
         files[name] = (kind, official[name])
     for kind in ("taming", "llamagen", "maskgit_jax"):
         listed = json.loads((DATA / kind / "published_shapes.json").read_text())
-        ignored = listed.pop("ignored_training_only", {})
+        ignored = listed.pop("ignored_weightless", {})
         for name, shapes in listed.items():
             files[f"{kind} {name}"] = (kind, {**shapes, **ignored})
     return {name: (kind, {key: tuple(size) for key, size in shapes.items()}) for name, (kind, shapes) in files.items()}
@@ -50,9 +50,9 @@ def test_every_tensor_is_loaded_or_unused_with_a_reason(name: str) -> None:
     assert loaded | unused.keys() == shapes.keys()
     assert all(item.reason for item in fit.unused)
     total = sum(math.prod(size) for size in shapes.values())
-    assert fit.loaded + sum(item.values for item in fit.unused) == total
+    assert fit.values + sum(item.values for item in fit.unused) == total
     state = fit.module.state_dict()
-    assert sum(tensor.numel() for tensor in state.values()) == fit.loaded, "a value is loaded twice, or made up"
+    assert sum(tensor.numel() for tensor in state.values()) == fit.values, "a value is loaded twice, or made up"
     for part in loaded & unused.keys():
         assert 0 < unused[part].values < math.prod(shapes[part]), "used in part"
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {

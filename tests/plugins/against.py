@@ -35,7 +35,9 @@ class Against(mk.Task):
         return self.steps
 
     def players(self) -> Sequence[mk.Player]:
-        critic = mk.Player("critic", self.critic, mk.Rate(self.lr), mk.adamw((0.5, 0.9)), first_step=self.critic_from)
+        critic = mk.Player(
+            "critic", self.critic, mk.Rate(self.lr), mk.AdamW(betas=(0.5, 0.9)), first_step=self.critic_from
+        )
         return [mk.Player("tokenizer", self.tokenizer, mk.Rate(self.lr, 5), clip=1.0), critic]
 
     def objective(self, player: str, work: Tensor, step: mk.TrainingStep) -> Tensor:

@@ -53,11 +53,11 @@ def embed_kept(
 
 def _torch(rows: Tensor, kept: Tensor, table: Tensor, positions: Tensor, norm: Norm | None, _: int) -> Tensor:
     embedded_BSD = F.embedding(rows.gather(1, kept), table) + F.embedding(kept, positions)
-    return _normed(embedded_BSD, norm)
+    return _normalize(embedded_BSD, norm)
 
 
 def _reference(rows: Tensor, kept: Tensor, table: Tensor, positions: Tensor, norm: Norm | None, _: int) -> Tensor:
-    whole_BND = _normed(table[rows] + positions, norm)
+    whole_BND = _normalize(table[rows] + positions, norm)
     return torch.stack([image[places] for image, places in zip(whole_BND, kept, strict=True)])
 
 
@@ -69,11 +69,11 @@ def _triton(rows: Tensor, kept: Tensor, table: Tensor, positions: Tensor, norm: 
     return out
 
 
-def _normed(embedded: Tensor, norm: Norm | None) -> Tensor:
+def _normalize(x: Tensor, norm: Norm | None) -> Tensor:
     if norm is None:
-        return embedded
+        return x
     weight_D, bias_D, eps = norm
-    return F.layer_norm(embedded, (embedded.shape[-1],), weight_D, bias_D, eps)
+    return F.layer_norm(x, (x.shape[-1],), weight_D, bias_D, eps)
 
 
 def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> None:

@@ -76,15 +76,15 @@ def _reference(logits: Tensor, uniform: Tensor, masked: Tensor) -> tuple[Tensor,
     log_p_BLV = logits.to(torch.float64).log_softmax(dim=-1)
     ids_BL, chosen_BL = torch.zeros_like(masked, dtype=torch.int64), torch.zeros(masked.shape, dtype=torch.float64)
     for image, place in masked.nonzero().tolist():
-        below, target, drawn = 0.0, float(uniform[image, place]), (0, 0.0)
+        below, target, pick = 0.0, float(uniform[image, place]), (0, 0.0)
         for code, log_p in enumerate(log_p_BLV[image, place].tolist()):
             if log_p == float("-inf"):
                 continue
             below += math.exp(log_p)
-            drawn = code, log_p
+            pick = code, log_p
             if target < below:
                 break
-        ids_BL[image, place], chosen_BL[image, place] = drawn
+        ids_BL[image, place], chosen_BL[image, place] = pick
     return ids_BL, chosen_BL.to(torch.float32).to(logits.device)
 
 

@@ -4,6 +4,14 @@ One program a kept token forwards. Backwards one program walks a run of tokens: 
 to a half of all tokens), the norm's weight and its bias receive is summed in registers and leaves as one partial sum a
 program; other rows take float32 atomics, or, where torch asks for determinism, a sorted sum.
 
+The gradient. A token's x = table row + position; with m its mean, s = 1 / sqrt(variance + eps), n = (x - m) s, the
+output is y = weight n + bias. With g = weight dy, since m and s depend on every x:
+
+    dn_i / dx_j = s ([i = j] - 1/D - n_i n_j / D)    so    dx = s (g - mean(g) - n mean(g n))
+
+A table row gets the sum of dx over the tokens that took it, a position the sum over the images that kept it; weight
+gets the sum of dy n, bias that of dy. Only m and s are kept from the forward pass: x is read again.
+
 Legend: B images, N positions, S kept positions, R table rows, D width, P programs.
 """
 
@@ -159,9 +167,9 @@ def embed_kept_backward(
     mean: Tensor,
     rstd: Tensor,
     hot: int,
-    ordered: bool,
+    fixed_order: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return float32 gradients of table, positions, weight and bias; sums in a fixed order if `ordered`."""
+    """Return float32 gradients of table, positions, weight and bias; sums in a fixed order if `fixed_order`."""
     (batch, kept_count), (height, width), block = kept.shape, table.shape, block_of(table.shape[1])
     grad, rows, kept, table, positions = (tensor.contiguous() for tensor in (grad, rows, kept, table, positions))
     gain = table if weight is None else weight.contiguous()
@@ -174,13 +182,13 @@ def embed_kept_backward(
         backward[(programs,)](
             grad, rows, kept, table, positions, gain, mean, rstd, inner, table_grad,
             partial, kept_count, rows.shape[1], width, tokens, hot,
-            HAS_NORM=weight is not None, ATOMIC=not ordered, RUN=RUN,
+            HAS_NORM=weight is not None, ATOMIC=not fixed_order, RUN=RUN,
             BLOCK_D=block, num_warps=warps_of(block),
         )  # fmt: skip
-    if ordered:
+    if fixed_order:
         table_grad.index_put_((rows.gather(1, kept).flatten(),), inner.flatten(0, 1), accumulate=True)
     sums = partial.sum(dim=0)
-    if not ordered and hot >= 0:
+    if not fixed_order and hot >= 0:
         table_grad[hot] += sums[0]
     count = rows.shape[1]
     slot = torch.full((batch, count), -1, dtype=torch.int64, device=device)
@@ -205,7 +213,7 @@ def _(
     mean: Tensor,
     rstd: Tensor,
     hot: int,
-    ordered: bool,
+    fixed_order: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
         table.new_empty(table.shape, dtype=torch.float32),

@@ -39,7 +39,7 @@ def latents_grad(grad, slot, out, fill_partial, S, N, E, HAS_FILL: tl.constexpr,
     column = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     inside = column < E
     first = tl.zeros((BLOCK_E,), dtype=tl.float32)
-    filled = tl.zeros((BLOCK_E,), dtype=tl.float32)
+    fill_sum = tl.zeros((BLOCK_E,), dtype=tl.float32)
     for place in range(N):
         g = tl.load(grad + (image * N + place) * E + column, mask=inside, other=0.0).to(tl.float32)
         at = tl.load(slot + image * N + place)
@@ -47,14 +47,14 @@ def latents_grad(grad, slot, out, fill_partial, S, N, E, HAS_FILL: tl.constexpr,
             tl.store(out + (image * S + at) * E + column, g.to(out.dtype.element_ty), mask=inside)
         elif HAS_FILL:
             if place > 0:
-                filled += g
+                fill_sum += g
             else:
                 first += g
         else:
             first += g
     tl.store(out + image * S * E + column, first.to(out.dtype.element_ty), mask=inside)
     if HAS_FILL:
-        tl.store(fill_partial + image * E + column, filled, mask=inside)
+        tl.store(fill_partial + image * E + column, fill_sum, mask=inside)
 
 
 @triton.jit

@@ -27,19 +27,19 @@ def sample(
         inside = column < V
         x = tl.load(logits + index * stride + column, mask=inside, other=-float("inf")).to(tl.float32)
         top = tl.max(x, axis=0)
-        shifted = x - top
-        weight = tl.where(inside, tl.exp(shifted), 0.0)
+        offset = x - top
+        weight = tl.where(inside, tl.exp(offset), 0.0)
         total = tl.sum(weight, axis=0)
-        summed = tl.cumsum(weight, axis=0)
+        cdf = tl.cumsum(weight, axis=0)
         target = tl.load(uniform + index).to(tl.float32) * total
-        below = (summed <= target) & inside
+        below = (cdf <= target) & inside
         code = tl.sum(below.to(tl.int32), axis=0)
         # Rounding may leave the target at the very end: the last code of positive weight is the answer there.
         last = tl.max(tl.where(weight > 0, column, 0), axis=0)
         code = tl.minimum(code, last)
-        chosen = tl.sum(tl.where(column == code, shifted, 0.0), axis=0)
+        logit = tl.sum(tl.where(column == code, offset, 0.0), axis=0)
         tl.store(ids + index, code.to(tl.int64))
-        tl.store(log_p + index, chosen - tl.log(total))
+        tl.store(log_p + index, logit - tl.log(total))
 
 
 @torch.library.custom_op("mage::sample_tokens", mutates_args=())

@@ -11,18 +11,20 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError, RecipeError, RegistrationError
 from mage_kit.base.fields import NonNegative, Positive
 from mage_kit.base.processes import add_up
 from mage_kit.base.registry import Registry
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
+from mage_kit.optimizers import OPTIMIZERS, has_blocks
 from mage_kit.training.batches import Batch
 from mage_kit.training.players import Player
 from mage_kit.training.tasks.context import Choose, Context, Facts, TaskWires, TrainingStep
@@ -245,7 +247,15 @@ TASKS: Registry[Task, TaskWires] = Registry(
     },
 )
 
-Betas = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+PUBLISHED_ADAMW = OPTIMIZERS.parse({"kind": "adamw"})
+
+
+def layer_problems(path: str, optimizer: ComponentConfig, module: nn.Module) -> list[str]:
+    """Return a line if layer-wise rates are asked for, and a module trains no blocks of an encoder."""
+    decay = optimizer.get("layer_decay")
+    if decay == 1 or has_blocks(name for name, value in module.named_parameters() if value.requires_grad):
+        return []
+    return [f"{path}.layer_decay: {decay:g}, must be 1: {type(module).__name__} trains no blocks of an encoder"]
 
 
 def to_float(images_TCHW: Tensor, device: torch.device) -> Tensor:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from mage_kit.base.draws import derive
@@ -25,16 +24,17 @@ from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.datasets.chosen import few_of_each
 from mage_kit.datasets.named import open_by_names
 from mage_kit.models import MageClassifier
+from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, optimizer_config
 from mage_kit.recipes.places import at
 from mage_kit.training.batches import IMAGES, Batch
-from mage_kit.training.lars import LARS
-from mage_kit.training.layer_rates import layer_groups
 from mage_kit.training.players import Player, Rate
-from mage_kit.training.tasks.base import TASKS, Betas, to_float
+from mage_kit.training.tasks.base import TASKS, to_float
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
 from mage_kit.training.tasks.mixing import Mix, draw_mix, mix_images, targets
 from mage_kit.training.tasks.tokens import PROBED, TokenTask, random_tokens
 from mage_kit.training.validation import Validation, measure_at_end
+
+CLASSIFIER_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "betas": [0.9, 0.999]})
 
 
 class Lesson:
@@ -60,13 +60,10 @@ class Classify(TokenTask):
         epochs: Passes over the data.
         warmup_epochs: Epochs of linear warm-up.
         base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
-        weight_decay: None on 1-D tensors and biases.
-        betas: AdamW's.
+        optimizer: What moves the weights; LARS is what linear probes are trained by.
         clip: Largest global gradient norm; null: no clipping.
         ema: Decay of a running mean of the model's weights, warmed up; null: no such mean.
-        optimizer: adamw, or lars (momentum 0.9, trust 0.001): what linear probes are trained by.
         min_lr: Learning rate at the end of the cosine.
-        layer_decay: Factor of the learning rate from one layer to the one before; 1: the same everywhere.
         label_smoothing: Share of each label that is spread over all classes.
         mixup: Mixup's alpha, on pixels before the tokenizer; 0: none.
         cutmix: CutMix's alpha, on pixels before the tokenizer; 0: none.
@@ -88,13 +85,10 @@ class Classify(TokenTask):
         epochs: PositiveFloat,
         warmup_epochs: NonNegativeFloat,
         base_lr: PositiveFloat = 2.5e-4,
-        weight_decay: NonNegativeFloat = 0.05,
-        betas: Betas = (0.9, 0.999),
+        optimizer: OptimizerSlot = CLASSIFIER_ADAMW,
         clip: PositiveFloat | None = None,
         ema: Probability | None = None,
-        optimizer: Literal["adamw", "lars"] = "adamw",
         min_lr: NonNegativeFloat = 0.0,
-        layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
         label_smoothing: Probability = 0.0,
         mixup: NonNegativeFloat = 0.0,
         cutmix: NonNegativeFloat = 0.0,
@@ -104,9 +98,9 @@ class Classify(TokenTask):
         validate_every: PositiveFloat | None = None,
     ) -> None:
         self.model = model
-        self.epochs, self.warmup_epochs, self.base_lr, self.weight_decay = epochs, warmup_epochs, base_lr, weight_decay
-        self.betas, self.clip, self.ema, self.optimizer, self.min_lr = betas, clip, ema, optimizer, min_lr
-        self.layer_decay, self.label_smoothing, self.mixup, self.cutmix = layer_decay, label_smoothing, mixup, cutmix
+        self.epochs, self.warmup_epochs, self.base_lr = epochs, warmup_epochs, base_lr
+        self.optimizer, self.clip, self.ema, self.min_lr = optimizer_config(optimizer), clip, ema, min_lr
+        self.label_smoothing, self.mixup, self.cutmix = label_smoothing, mixup, cutmix
         self.switch, self.images_per_class = switch, images_per_class
         self.validation, self.validate_every = validation, validate_every
         self._held_out: Dataset | None = None
@@ -132,10 +126,6 @@ class Classify(TokenTask):
             if mixes and size is not None and size % 2:
                 problems.append(f"{path}.{name}: {size}, must be even: {' and '.join(mixes)} take images by twos")
         problems += super().problems(facts)
-        if self.optimizer == "lars" and self.layer_decay != 1:
-            problems.append(f"{path}.layer_decay: {self.layer_decay:g}, must be 1: lars has one rate")
-        if self.layer_decay != 1 and not model.blocks:
-            problems.append(f"{path}.layer_decay and $.model.encoder: {type(model.encoder).__name__} has no blocks")
         if facts.data is not None and facts.data.kind == "token_cache" and mixes:
             problems.append(f"$.data and {path}.{mixes[0]}: pixels are mixed before the tokenizer; tokens cannot be")
         if self.images_per_class is not None and facts.batch > self.images_per_class * model.classes:
@@ -192,17 +182,6 @@ class Classify(TokenTask):
         """Return the learning rate by step, down to the least."""
         rate = super().rate()
         return Rate(rate.peak, rate.warmup, self.min_lr)
-
-    def players(self) -> Sequence[Player]:
-        """Return the classifier, by layer-wise AdamW or by LARS."""
-        return [Player("model", self.model, self.rate(), self.make_optimizer, clip=self.clip, ema=self.ema)]
-
-    def make_optimizer(self, names: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """Return AdamW with layer-wise rates, or LARS."""
-        if self.optimizer == "lars":
-            return LARS(names.values(), 0.0, weight_decay=self.weight_decay)
-        groups = layer_groups(names.items(), self.model.blocks, self.layer_decay, self.weight_decay)
-        return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=1e-8, fused=True)
 
     # -- steps -------------------------------------------------------------------------------------------------
 

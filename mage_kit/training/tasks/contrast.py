@@ -9,7 +9,8 @@ from __future__ import annotations
 from mage_kit.base.fields import NonNegativeFloat, PositiveFloat, Probability
 from mage_kit.losses import Loss
 from mage_kit.models import Mage
-from mage_kit.training.tasks.base import TASKS, Betas
+from mage_kit.optimizers import OptimizerSlot
+from mage_kit.training.tasks.base import PUBLISHED_ADAMW, TASKS
 from mage_kit.training.tasks.context import Facts
 from mage_kit.training.tasks.masked import Masked
 
@@ -22,8 +23,7 @@ class Contrast(Masked):
         epochs: Passes over the data.
         warmup_epochs: Epochs of linear warm-up.
         base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
-        weight_decay: None on 1-D tensors and biases.
-        betas: AdamW's.
+        optimizer: What moves the weights.
         clip: Largest global gradient norm; null: no clipping.
         ema: Decay of a running mean of the model's weights, warmed up; null: no such mean.
         shard: Over several processes, shard weights, gradients and optimizer state (FSDP2).
@@ -36,15 +36,14 @@ class Contrast(Masked):
         epochs: PositiveFloat,
         warmup_epochs: NonNegativeFloat,
         base_lr: PositiveFloat = 1.5e-4,
-        weight_decay: NonNegativeFloat = 0.05,
-        betas: Betas = (0.9, 0.95),
+        optimizer: OptimizerSlot = PUBLISHED_ADAMW,
         clip: PositiveFloat | None = 3.0,
         ema: Probability | None = None,
         shard: bool = False,
     ) -> None:
         super().__init__(
-            model, epochs=epochs, warmup_epochs=warmup_epochs, base_lr=base_lr, weight_decay=weight_decay, betas=betas,
-            clip=clip, ema=ema, shard=shard,
+            model, epochs=epochs, warmup_epochs=warmup_epochs, base_lr=base_lr, optimizer=optimizer, clip=clip,
+            ema=ema, shard=shard,
         )  # fmt: skip
 
     def problems(self, facts: Facts) -> list[str]:

@@ -24,11 +24,12 @@ from mage_kit.datasets import Dataset
 from mage_kit.layers.condition import Condition
 from mage_kit.losses import LOSSES, BatchMasks, Loss
 from mage_kit.models import Mage
+from mage_kit.optimizers import OptimizerSlot, optimizer_config
 from mage_kit.training.batches import Batch
 from mage_kit.training.metrics import RatioBins
 from mage_kit.training.players import Player
 from mage_kit.training.samples import draw_from
-from mage_kit.training.tasks.base import TASKS, Betas
+from mage_kit.training.tasks.base import PUBLISHED_ADAMW, TASKS
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
 from mage_kit.training.tasks.tokens import PROBED, TokenTask, random_tokens
 
@@ -68,8 +69,7 @@ class Masked(TokenTask):
         epochs: Passes over the data.
         warmup_epochs: Epochs of linear warm-up.
         base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
-        weight_decay: None on 1-D tensors and biases.
-        betas: AdamW's.
+        optimizer: What moves the weights.
         clip: Largest global gradient norm; null: no clipping.
         ema: Decay of a running mean of the model's weights, warmed up; null: no such mean.
         samples_every: Epochs between two pictures of generated samples, in samples/; null: none.
@@ -85,16 +85,16 @@ class Masked(TokenTask):
         epochs: PositiveFloat,
         warmup_epochs: NonNegativeFloat,
         base_lr: PositiveFloat = 1.5e-4,
-        weight_decay: NonNegativeFloat = 0.05,
-        betas: Betas = (0.9, 0.95),
+        optimizer: OptimizerSlot = PUBLISHED_ADAMW,
         clip: PositiveFloat | None = 3.0,
         ema: Probability | None = None,
         samples_every: PositiveFloat | None = None,
         shard: bool = False,
     ) -> None:
         self.model = model
-        self.epochs, self.warmup_epochs, self.base_lr, self.weight_decay = epochs, warmup_epochs, base_lr, weight_decay
-        self.betas, self.clip, self.ema, self.samples_every, self.shard = betas, clip, ema, samples_every, shard
+        self.epochs, self.warmup_epochs, self.base_lr = epochs, warmup_epochs, base_lr
+        self.optimizer, self.clip, self.ema = optimizer_config(optimizer), clip, ema
+        self.samples_every, self.shard = samples_every, shard
         carried_out = frozenset({"shard", "samples_every"})
         self.free = carried_out if self.contrasts else carried_out | {"micro_batch"}
 

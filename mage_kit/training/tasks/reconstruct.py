@@ -9,25 +9,26 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mage_kit.base.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mage_kit.base.fields import NonNegative, Positive, PositiveFloat
+from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, build_optimizer, optimizer_config
 from mage_kit.tokenizers import Tokenizer
-from mage_kit.training.players import Player, Rate, adamw
-from mage_kit.training.tasks.base import TASKS, Betas, Task
-from mage_kit.training.tasks.context import TrainingStep
+from mage_kit.training.players import Player, Rate
+from mage_kit.training.tasks.base import TASKS, Task, layer_problems
+from mage_kit.training.tasks.context import Facts, TrainingStep
 
 _PROBED = 1 << 16  # pixels in the batch that precision is measured on
+TOKENIZER_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "weight_decay": 0.0})
 
 
 @TASKS.register("reconstruct")
 class Reconstruct(Task):
-    """A tokenizer learns to give back what it was given: AdamW, warm-up, cosine to 0.
+    """A tokenizer learns to give back what it was given: warm-up, cosine to 0.
 
     Args:
         steps: Optimizer steps.
         lr: Peak learning rate.
         warmup_steps: Steps of linear warm-up.
-        weight_decay: Decoupled weight decay.
-        betas: AdamW's.
+        optimizer: What moves the weights.
         clip: Largest global gradient norm.
     """
 
@@ -42,13 +43,16 @@ class Reconstruct(Task):
         steps: Positive,
         lr: PositiveFloat = 1e-3,
         warmup_steps: NonNegative = 50,
-        weight_decay: NonNegativeFloat = 0.0,
-        betas: Betas = (0.9, 0.95),
+        optimizer: OptimizerSlot = TOKENIZER_ADAMW,
         clip: PositiveFloat = 1.0,
     ) -> None:
         self.tokenizer = tokenizer
-        self.steps, self.lr, self.warmup_steps, self.weight_decay = steps, lr, warmup_steps, weight_decay
-        self.betas, self.clip = betas, clip
+        self.steps, self.lr, self.warmup_steps, self.clip = steps, lr, warmup_steps, clip
+        self.optimizer = optimizer_config(optimizer)
+
+    def problems(self, facts: Facts) -> list[str]:
+        """Layer-wise rates of a tokenizer without layers."""
+        return layer_problems(f"{facts.path}.optimizer", self.optimizer, self.tokenizer)
 
     def length(self, steps_per_epoch: int) -> int:
         """Return the steps asked for."""
@@ -69,7 +73,7 @@ class Reconstruct(Task):
 
     def players(self) -> Sequence[Player]:
         """Return the tokenizer alone."""
-        optimizer = adamw(self.betas, self.weight_decay)
+        optimizer = build_optimizer(self.optimizer)
         return [Player("tokenizer", self.tokenizer, Rate(self.lr, self.warmup_steps), optimizer, clip=self.clip)]
 
     def objective(self, player: str, work: Tensor, step: TrainingStep) -> Tensor:

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from mage_kit.base.errors import BrokenImageError, RecipeError
 from mage_kit.base.grid import TokenSpec
 from mage_kit.base.precision import Decision, bfloat16_products
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
+from mage_kit.optimizers import build_optimizer
 from mage_kit.training.batches import IMAGES
 from mage_kit.training.kernels import part_attention
-from mage_kit.training.players import Player, Rate, adamw
-from mage_kit.training.tasks.base import Betas, Task, to_float
-from mage_kit.training.tasks.context import Choose, Context
+from mage_kit.training.players import Player, Rate
+from mage_kit.training.tasks.base import Task, layer_problems, to_float
+from mage_kit.training.tasks.context import Choose, Context, Facts
 
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
 PROBED = 4096  # tokens in the batch that precision is measured on
@@ -27,7 +29,7 @@ _TOKENISED = 64  # images at once: a VQGAN's activations are far larger than a V
 
 
 class TokenTask(Task):
-    """Trains one model, its tokenizer frozen, over epochs, with AdamW and a rate of base_lr x batch / 256.
+    """Trains one model, its tokenizer frozen, over epochs, at a learning rate of base_lr x batch / 256.
 
     Attributes:
         model: With `tokenizer` and `spec`.
@@ -39,8 +41,7 @@ class TokenTask(Task):
     epochs: float
     warmup_epochs: float
     base_lr: float
-    weight_decay: float
-    betas: Betas
+    optimizer: ComponentConfig
     clip: float | None
     ema: float | None
     _bfloat16_tokens = False
@@ -48,6 +49,10 @@ class TokenTask(Task):
     @abstractmethod
     def attentive(self) -> dict[str, nn.Module]:
         """Return the parts whose attention form is chosen, by name; their shapes differ."""
+
+    def problems(self, facts: Facts) -> list[str]:
+        """Layer-wise rates of a model without layers to train."""
+        return layer_problems(f"{facts.path}.optimizer", self.optimizer, self.model)
 
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
         """Take the images."""
@@ -93,7 +98,7 @@ class TokenTask(Task):
 
     def players(self) -> Sequence[Player]:
         """Return the model alone."""
-        optimizer = adamw(self.betas, self.weight_decay)
+        optimizer = build_optimizer(self.optimizer)
         return [Player("model", self.model, self.rate(), optimizer, clip=self.clip, ema=self.ema)]
 
     def encode(self, content: Mapping[str, Tensor]) -> dict[str, Tensor]:

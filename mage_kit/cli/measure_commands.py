@@ -1,0 +1,210 @@
+"""`mage-kit eval KIND`: one command a measure, made from its keywords; a measure of a plug-in has one too."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from typer.core import TyperGroup
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import is_first
+from mage_kit.cli.app import OverwriteOption, console
+from mage_kit.cli.decoding_options import DecodingOptions, SeedOption, Weights, WeightsOption
+from mage_kit.cli.groups import options_of
+from mage_kit.cli.processes import ProcessesOption, count_processes, spread_out
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from mage_kit.base.signature import Entry
+    from mage_kit.evaluation.measures import Measure
+
+_RUN = Annotated[Path, typer.Argument(metavar="RUN", help="Run or model folder, as written by train or convert.")]
+_SHARED: dict[str, tuple[Any, Any]] = {
+    "data": (
+        Annotated[Path | None, typer.Option(help="Folder of images: train/ and val/, or class folders.")], None
+    ),
+    "weights": (WeightsOption, Weights.raw),
+    "seed": (SeedOption, 0),
+    "bf16": (Annotated[bool, typer.Option("--bf16", help="Compute features in bfloat16.")], False),
+    "refresh": (Annotated[bool, typer.Option("--refresh", help="Extract features again.")], False),
+    "resume": (Annotated[bool, typer.Option("--resume", help="Go on with one that was interrupted.")], False),
+    "processes": (ProcessesOption, None),
+    "out": (Annotated[Path | None, typer.Option(help="JSON file; default RUN/eval/NAME.json.")], None),
+    "overwrite": (OverwriteOption, False),
+    "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")], False),
+}  # fmt: skip
+_ALWAYS = frozenset({"out", "overwrite", "as_json"})
+_CALLED = {"bf16": "precision"}  # as `Measure.takes` has it
+
+
+class MeasureGroup(TyperGroup):
+    """The commands under `eval`: those written by hand, and one for each registered measure."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all, those of installed plug-ins too."""
+        from mage_kit.base.plugins import load_entry_points
+        from mage_kit.evaluation.measures import MEASURES
+
+        load_entry_points()
+        return [*MEASURES.kinds(), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return one of them; None where there is none of that name."""
+        from mage_kit.evaluation.measures import MEASURES
+
+        if cmd_name in MEASURES.kinds():
+            return measure_command(MEASURES.get(cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that is meant; one that a plug-in brings once the plug-ins are loaded."""
+        from mage_kit.evaluation.measures import MEASURES
+
+        if args and args[0] not in MEASURES.kinds() and super().get_command(ctx, args[0]) is None:
+            _load_plugins([Path(arg) for arg in args[1:]])
+        return super().resolve_command(ctx, args)
+
+
+def _load_plugins(places: list[Path]) -> None:
+    """Load what is installed, and what the recipes of runs among the arguments name."""
+    from mage_kit.base.plugins import load_entry_points
+    from mage_kit.recipes import Recipe
+    from mage_kit.store.folders import RECIPE_FILE
+
+    load_entry_points()
+    for place in places:
+        if (place / RECIPE_FILE).is_file():
+            Recipe.load(place / RECIPE_FILE)
+
+
+def measure_command(entry: Entry[Measure]) -> Any:
+    """Return the command of a measure: RUN, its own keywords, and the options of others that it takes."""
+    takes = entry.cls.takes
+    own = {name: field for name, field in entry.config.model_fields.items() if name != "kind"}
+    shared = {
+        name: form for name, form in _SHARED.items() if name in _ALWAYS or _CALLED.get(name, name) in takes
+    }  # fmt: skip
+    parameters = [_parameter("run", _RUN, inspect.Parameter.empty)]
+    parameters += [_own_parameter(entry, name, field) for name, field in own.items()]
+    parameters += options_of(DecodingOptions) if "decoding" in takes else []
+    parameters += [_parameter(name, hint, default) for name, (hint, default) in shared.items()]
+
+    def run(**values: Any) -> None:
+        options = {name: _value(entry, name, field, values.pop(name)) for name, field in own.items()}
+        decoding = {name: values.pop(name) for name in list(values) if name not in {*shared, "run"}}
+        _run(entry.kind, {name: value for name, value in options.items() if value is not None}, decoding, values)
+
+    run.__name__, run.__doc__ = entry.kind.replace("-", "_"), (inspect.getdoc(entry.cls) or "").split("\n\nArgs:")[0]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
+    return _as_click(entry.kind, run)
+
+
+def _as_click(name: str, run: Callable[..., None]) -> Any:
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(run)
+    return typer.main.get_command(alone)
+
+
+def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], shared: dict[str, Any]) -> None:
+    from mage_kit.base import processes
+    from mage_kit.base.progress import Reporter
+    from mage_kit.cli.figures import show_result
+    from mage_kit.evaluation.evaluate import check_options, make_measure, result_file, run_measure
+    from mage_kit.evaluation.measures import MEASURES, Request
+    from mage_kit.store.folders import best_device
+
+    given = {name: shared.pop(name) for name in ("run", "out", "as_json")}
+    if shared.pop("bf16", False):
+        shared["precision"] = "bfloat16"
+    if "weights" in shared:
+        shared["weights"] = shared["weights"].value
+    if decoding:
+        shared["decoding"] = {
+            name: value for name, value in DecodingOptions(**decoding).changes().items() if value is not None
+        }
+    measure = make_measure(kind, **own)
+    request = Request(given["run"], **shared)
+    check_options(measure, request)
+    if "processes" in measure.takes:
+        count_processes(shared["processes"])
+        result_file(measure, request, given["out"])  # before anything is started
+        spread_out(shared["processes"])
+        processes.start(best_device())
+    reporter = Reporter() if is_first() else Reporter.silent()
+    result = run_measure(measure, Request(given["run"], **shared, reporter=reporter), given["out"])
+    if given["as_json"] and is_first():
+        typer.echo(json.dumps(result, indent=2))
+    elif is_first():
+        show_result(console, MEASURES.get(kind).cls, result)
+        console.print(f"written: {result_place(measure, given['run'], given['out'])}", markup=False, soft_wrap=True)
+
+
+def result_place(measure: Measure, run: Path, out: Path | None) -> Path:
+    """Return where a result was written."""
+    from mage_kit.evaluation.evaluate import EVAL
+    from mage_kit.evaluation.measures import MEASURES
+
+    return out or run / EVAL / f"{type(measure).file or MEASURES.entry_of(measure).kind}.json"
+
+
+def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _own_parameter(entry: Entry[Measure], name: str, field: FieldInfo) -> inspect.Parameter:
+    """A keyword of a measure as an option; one without a default as an argument."""
+    flags: Mapping[str, str] = entry.cls.flags
+    flag = flags.get(name, f"--{name.replace('_', '-')}")
+    plain, many = _plain_type(field.annotation)
+    words = field.description or ""
+    if field.is_required():
+        return _parameter(name, Annotated[list[str] if many else plain, typer.Argument(help=words)], inspect._empty)
+    if plain is bool:
+        off = f"{flag}/--no-{flag.removeprefix('--')}"
+        return _parameter(name, Annotated[bool, typer.Option(off, help=words)], field.default)
+    if many and plain in (int, float):
+        default = ",".join(map(str, field.default)) or None
+        return _parameter(
+            name, Annotated[str | None, typer.Option(flag, help=f"{words} Separated by commas.")], default
+        )
+    if many:
+        return _parameter(
+            name, Annotated[list[str] | None, typer.Option(flag, help=words)], list(field.default) or None
+        )
+    return _parameter(name, Annotated[plain | None, typer.Option(flag, help=words)], field.default)
+
+
+def _plain_type(hint: Any) -> tuple[Any, bool]:
+    """What a keyword holds, and whether it holds several: bool, int, float, Path, a Literal, else text."""
+    if get_origin(hint) is Annotated:
+        return _plain_type(get_args(hint)[0])
+    if get_origin(hint) is Literal:
+        return hint, False
+    parts = [part for part in get_args(hint) if part not in (type(None), Ellipsis)]
+    if get_origin(hint) is tuple:
+        return _plain_type(parts[0])[0], True
+    if parts:
+        return _plain_type(parts[0])
+    return (hint, False) if hint in (bool, int, float, Path) else (str, False)
+
+
+def _value(entry: Entry[Measure], name: str, field: FieldInfo, given: Any) -> Any:
+    """What was given as the measure takes it; None where its own default is to stand."""
+    plain, many = _plain_type(field.annotation)
+    if not many or given is None:
+        return given
+    if plain not in (int, float):
+        return tuple(given)
+    flag = entry.cls.flags.get(name, f"--{name.replace('_', '-')}")
+    try:
+        return tuple(plain(part) for part in str(given).split(",") if part.strip())
+    except ValueError:
+        words = "whole numbers" if plain is int else "numbers"
+        raise MageKitError(f"{flag}: '{given}', must be {words}, separated by commas, as 1,5,10") from None

@@ -1,0 +1,165 @@
+"""What a measure is: one way to say how good a run is; a family, open to plug-ins.
+
+The command line, the report and the table of results know measures from the registry alone: `mage-kit eval KIND RUN`
+writes RUN/eval/KIND.json, which names its measure, and whoever shows it asks that measure what the numbers in it are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.registry import Registry
+from mage_kit.base.signature import NoWires
+from mage_kit.evaluation.measures.request import SHARED, Request
+from mage_kit.planning.passes import Passes
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a result.
+
+    Args:
+        of: What it is of, as "raw pixels".
+        name: What it is, as "top1".
+        value: The number.
+        std: Its deviation, where it is a mean.
+        about: What the result says of this row in particular, as "data".
+    """
+
+    of: str
+    name: str
+    value: float
+    std: float | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A result as a plot.
+
+    Args:
+        title: Of the plot.
+        across: What the horizontal axis is.
+        points: (x, top-1, deviation) by name.
+    """
+
+    title: str
+    across: str
+    points: Mapping[str, list[tuple[float, float, float]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a measure leaves.
+
+    Args:
+        result: Ready for JSON: "protocol" says how it was measured, "rows" holds {of: {name: number}}; a number that is
+            a mean is {"mean": number, "std": deviation}. A measure with rows of another form says what they are in
+            `figures`.
+        picture: Written beside it.
+    """
+
+    result: dict[str, Any]
+    picture: Image.Image | None = None
+
+
+class Measure(ABC):
+    """One way of measuring. Its keywords are its options, in Python and on the command line.
+
+    What is said of a result is said by the class: whoever reads it from a file does not know the options it ran with,
+    but those that stand in it.
+
+    Attributes:
+        title: Heading in tables and reports.
+        takes: Which of the options that measures share it follows, see `Request`; "file" if it measures checkpoint
+            files too.
+        file: Name of its result; "" for its kind.
+        flags: Options that are called otherwise on the command line, by keyword, as {"labels": "--class"}.
+        caption: What its picture shows; "" if it leaves none but a plot of its curves.
+    """
+
+    title: ClassVar[str] = ""
+    takes: ClassVar[frozenset[str]] = frozenset({"data", "weights", "seed"})
+    file: ClassVar[str] = ""
+    flags: ClassVar[Mapping[str, str]] = {}
+    caption: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **words: Any) -> None:
+        """Refuse what could not be shown.
+
+        Raises:
+            MageKitError: If `takes` names an option that measures do not share.
+        """
+        super().__init_subclass__(**words)
+        if unknown := sorted(cls.takes - SHARED):
+            raise MageKitError(f"{cls.__qualname__}.takes: '{unknown[0]}', must be among {', '.join(sorted(SHARED))}")
+
+    def check(self, request: Request) -> None:  # noqa: B027  # most have nothing to say before they begin
+        """Raise MageKitError for what is wrong before anything is opened."""
+
+    @abstractmethod
+    def run(self, request: Request) -> Outcome:
+        """Measure; in several processes at once where it takes "processes", whose first one's result counts.
+
+        Raises:
+            MageKitError: If there is nothing to measure, or it does not fit.
+        """
+
+    @classmethod
+    def heading(cls, result: Mapping[str, Any]) -> str:
+        """Return the title of a result's table."""
+        return cls.title
+
+    @classmethod
+    def note(cls, result: Mapping[str, Any]) -> str:
+        """Return what it was measured by, in a line: what speaks against it first."""
+        return "; ".join(str(result[name]) for name in ("name", "protocol") if result.get(name))
+
+    @classmethod
+    def figures(cls, result: Mapping[str, Any]) -> list[Figure]:
+        """Return every number of a result."""
+        return list(plain_figures(result["rows"]))
+
+    @classmethod
+    def curves(cls, result: Mapping[str, Any]) -> Curves | None:
+        """Return a result as a plot; None where it has none."""
+        return None
+
+    @classmethod
+    def paper(cls, figure: Figure, result: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[float | None, str]:
+        """Return the paper's number beside one of a result, if its data and protocol are the paper's, and a word on it.
+
+        Args:
+            figure: Of the result.
+            result: As `run` left it.
+            recipe: Of the run, as JSON; empty where there is none.
+        """
+        return None, "no figure of the paper's is of this protocol"
+
+    def passes(self, train: int, test: int) -> Passes:
+        """Return how many images go through which parts, for `mage-kit plan`.
+
+        Args:
+            train: Labelled images to learn from.
+            test: Images to test on.
+        """
+        return Passes()
+
+
+def plain_figures(rows: Mapping[str, Any]) -> Iterator[Figure]:
+    """Yield the numbers of rows {of: {name: number, or mean and std}}; a "std" beside "top1" is that one's."""
+    for of, row in rows.items():
+        for name, value in row.items() if isinstance(row, Mapping) else ():
+            if isinstance(value, Mapping) and "mean" in value:
+                yield Figure(of, name, float(value["mean"]), float(value["std"]), row)
+            elif isinstance(value, float) and name != "std":
+                yield Figure(of, name, value, row.get("std") if name == "top1" else None, row)
+
+
+MEASURES: Registry[Measure, NoWires] = Registry("measures", Measure, NoWires)

@@ -1,0 +1,96 @@
+"""The fast linear probe: logistic regression on features that are extracted once."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import first_ahead, is_first
+from mage_kit.base.version import versions
+from mage_kit.evaluation.features import Features
+from mage_kit.evaluation.folds import probe_run
+from mage_kit.evaluation.logistic import STRENGTHS, fit_best
+from mage_kit.evaluation.measures.base import MEASURES, Outcome
+from mage_kit.evaluation.measures.on_features import FeatureMeasure
+from mage_kit.evaluation.measures.request import Request
+from mage_kit.evaluation.subject import Subject
+from mage_kit.recipes import Recipe
+from mage_kit.store.folders import RECIPE_FILE, best_device, weights_digest
+from mage_kit.store.loading import load
+
+FAST = (
+    "L-BFGS (200 iterations at most) on standardised frozen features, no augmentation; strength chosen on a fifth of "
+    f"the training images ({', '.join(f'{value:g}' for value in STRENGTHS)}); not the published protocol (mage-kit "
+    "eval probe)"
+)
+_OF_FOLDS = {"linear_probe": "", "untrained": "untrained encoder", "raw_pixels": "raw pixels"}
+
+
+def fitted(subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
+    """Return the accuracy of a logistic regression, its strength chosen on a fifth of the training images."""
+    chosen = fit_best(
+        train.values_ID,
+        train.labels_I,
+        classes=subject.split.classes,
+        seed=subject.recipe.seed,
+        device=subject.model.device,
+    )
+    top1 = chosen.model.accuracy(test.values_ID, test.labels_I)
+    subject.reporter.say(f"linear probe, {name}: {top1:.4f}")
+    return {
+        "top1": top1,
+        "train_top1": chosen.model.accuracy(train.values_ID, train.labels_I),
+        "strength": chosen.strength,
+    }
+
+
+@MEASURES.register("probe-fast")
+class FastProbe(FeatureMeasure):
+    """Linear probe on cached features; without --data over folds of the run's own images."""
+
+    title: ClassVar[str] = "Linear probe, fast"
+
+    def check(self, request: Request) -> None:
+        """Over folds the other options would not be followed."""
+        asked = [f"--{name}" for name in request.given() if name != "processes" or request.processes != 1]
+        asked += [] if self.baselines else ["--no-baselines"]
+        if request.data is None and asked:
+            rule = "the probe over folds of a run's own images takes no such option; name images with --data to use it"
+            raise MageKitError(f"{', '.join(asked)}: {rule}")
+
+    def row(self, subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
+        """Return top-1, and that on the training images."""
+        return fitted(subject, name, train, test)
+
+    def protocol(self, subject: Subject) -> str:
+        """Return what it is, and what it is not."""
+        return FAST
+
+    def run(self, request: Request) -> Outcome:
+        """Probe parts of images; without any the run's own, in folds."""
+        return super().run(request) if request.data is not None else Outcome(self._over_folds(request))
+
+    def _over_folds(self, request: Request) -> dict[str, Any]:
+        """The first process alone: folds are fitted by one."""
+        about = first_ahead(lambda: _about(request))
+        if not is_first():
+            return {**about, "rows": {}}
+        result = probe_run(request.run, request.reporter, self._sources)
+        about |= {name: result.pop(name) for name in ("data", "data_sha256", "images")}
+        about["protocol"] = result.pop("note")
+        return {**about, "rows": {_OF_FOLDS.get(name, name) or self.source[0]: row for name, row in result.items()}}
+
+    @classmethod
+    def heading(cls, result: Any) -> str:
+        """Say if it was over folds."""
+        return cls.title if "train_images" in result else "Linear probe over folds"
+
+
+def _about(request: Request) -> dict[str, Any]:
+    model = load(request.run, best_device())
+    return {
+        "run": Recipe.load(request.run / RECIPE_FILE).name,
+        "weights": "raw",
+        "weights_sha256": weights_digest(model),
+        "versions": versions(),
+    }

@@ -1,1 +1,0 @@
-"""Classifiers: fine-tuned, from scratch, probed."""

@@ -1,0 +1,318 @@
+"""The core's promises: recipes are read in one place, nothing is built or read twice, few frames lie between a command
+and the model, and those who ask are told what happens."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mage_kit as mk
+from mage_kit.base import files, processes
+from mage_kit.cli import runs
+from mage_kit.training.checkpoints import list_checkpoints
+from mage_kit.training.events import Callbacks
+from mage_kit.training.metrics import read_metrics
+from tests.recipes.test_recipe import RECIPES
+from tests.training.test_training import small
+
+ROOT = Path(__file__).parent.parent.parent / "mage_kit"
+
+
+def takers(room: str) -> set[str]:
+    """Functions of a room whose signature names a recipe, as file:function."""
+    found = set()
+    for path in (ROOT / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                notes = [ast.unparse(each.annotation) for each in given if each.annotation is not None]
+                if any("Recipe" in note for note in notes):
+                    found.add(f"{path.relative_to(ROOT)}:{node.name}")
+    return found
+
+
+def test_a_recipe_is_read_in_one_place() -> None:
+    """`train` hands it to `resolve` and its check; nothing else of training, tasks, models and generation takes one."""
+    named = takers("training") | takers("models") | takers("generation")
+    elsewhere = {name for name in named if not name.startswith(("training/resolve.py:", "training/check.py:"))}
+    assert elsewhere == {"training/train.py:train", "training/train.py:_prepare"}
+    assert "training/resolve.py:resolve" in named
+    readers = {"training/train.py", "training/resolve.py", "training/check.py"}
+    for room in ("training", "models", "generation"):
+        for path in (ROOT / room).rglob("*.py"):
+            if str(path.relative_to(ROOT)) not in readers:
+                assert not re.search(r"\bRecipe\b", path.read_text()), f"{path} names Recipe"
+
+
+def test_one_kind_of_recipe() -> None:
+    for folder in (ROOT, ROOT.parent / "tests"):
+        for path in folder.rglob("*.py"):
+            assert "Classifier" + "Recipe" not in path.read_text(), path
+
+
+class Counts:
+    """How often things are built with memory, and weight files read, by what they are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.built: Counter[str] = Counter()
+        self.read: Counter[str] = Counter()
+        for kind in (mk.VQGAN, mk.Mage, mk.MageClassifier):
+            self._watch(monkeypatch, kind)
+        load = files.load_file
+
+        def counting(path: Path) -> Any:
+            self.read[str(path)] += 1
+            return load(path)
+
+        monkeypatch.setattr(files, "load_file", counting)
+
+    def _watch(self, monkeypatch: pytest.MonkeyPatch, kind: type[torch.nn.Module]) -> None:
+        first = kind.__init__
+
+        def watched(module: torch.nn.Module, *words: Any, **named: Any) -> None:
+            first(module, *words, **named)
+            self.built[kind.__name__] += next(module.parameters()).device.type != "meta"
+
+        monkeypatch.setattr(kind, "__init__", watched)
+
+
+QUICK = ("training.epochs=0.2", "training.precision=float32", "tokenizer_training.steps=3", "training.ema=0.9",
+         "training.samples_every=0.1", "tokenizer_training.precision=float32")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mk.train(small(*QUICK), tmp_path_factory.mktemp("runs") / "before")
+
+
+def test_nothing_is_built_or_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of both stages, with samples and mean weights; and the same again with the tokenizer that is there."""
+    counts = Counts(monkeypatch)
+    mk.train(small(*QUICK), tmp_path / "a" / "run")
+    assert counts.built == {"VQGAN": 1, "Mage": 1} and not counts.read
+    counts.built.clear()
+    mk.train(small(*QUICK, "model.mask_ratio=uniform"), tmp_path / "a" / "reusing")
+    assert counts.built == {"VQGAN": 1, "Mage": 1}
+    assert list(counts.read.values()) == [1] and next(iter(counts.read)).endswith("tokenizer/tokenizer.safetensors")
+
+
+def test_weights_are_read_once(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named for the tokenizer; and a pretrained model's, for tokenizer and encoder, of a model and of a classifier."""
+    given = small(*QUICK, f'tokenizer.weights="{before}"')
+    weights = {"weights": str(before), "freeze": False}
+    continued = small(*QUICK).extended(pretrained=weights)
+    head = json.loads((RECIPES / "finetune_digits.json").read_text())
+    encoder = json.loads(small().to_json())["model"]["encoder"]
+    tuned = mk.Recipe.parse(
+        {**head, "tokenizer": json.loads(small().to_json())["tokenizer"], "pretrained": weights,
+         "model": {**head["model"], "encoder": encoder}},
+        ("training.epochs=0.2", "training.warmup_epochs=0.1", "training.precision=float32"),
+    )  # fmt: skip
+    for name, recipe, built in (
+        ("given", given, {"VQGAN": 1, "Mage": 1}),
+        ("continued", continued, {"VQGAN": 1, "Mage": 1}),
+        ("tuned", tuned, {"VQGAN": 1, "MageClassifier": 1}),
+    ):
+        with monkeypatch.context() as watching:
+            counts = Counts(watching)
+            mk.train(recipe, tmp_path / name)
+        assert counts.built == built, name
+        assert set(counts.read.values()) == {1} and len(counts.read) <= 2, counts.read
+        assert all(str(before) in path for path in counts.read)
+
+
+def test_few_frames_from_the_command_to_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Here(Exception):
+        pass
+
+    forward = mk.Mage.forward
+
+    def stopping(self: mk.Mage, *words: Any, **named: Any) -> Any:
+        raise Here
+
+    stopping.__code__ = stopping.__code__.replace(co_filename=forward.__code__.co_filename, co_name="forward")
+    monkeypatch.setattr(mk.Mage, "forward", stopping)
+    file = tmp_path / "recipe.json"
+    file.write_text(small(*QUICK, "kernels.attention=matmul").to_json())
+    frames = traceback.extract_tb(_trace(file, tmp_path / "run", Here))
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT)]
+    names = [f"{Path(frame.filename).relative_to(ROOT)}:{frame.name}" for frame in ours]
+    assert names[0] == "cli/runs.py:train" and names[-1] == "models/mage.py:forward", names
+    assert len(names) <= 7 and len({name.partition(":")[0] for name in names}) <= 4, names
+
+
+def _trace(file: Path, out: Path, kind: type[Exception]) -> Any:
+    try:
+        runs.train(file, out=out)
+    except kind as error:
+        return error.__traceback__
+    raise AssertionError("the model was not reached")
+
+
+def test_callbacks_are_told_what_happens(tmp_path: Path) -> None:
+    events: list[Any] = []
+    logs: list[mk.LogEvent] = []
+    settings = (
+        "tokenizer_training.log_every=2",
+        "tokenizer_training.checkpoint_every=2",
+        "training.checkpoint_every=2",
+    )
+    out = mk.train(
+        small(*QUICK, *settings), tmp_path / "run",
+        on_step=events.append, on_log=logs.append, on_checkpoint=events.append, on_end=events.append,
+    )  # fmt: skip
+    steps = [(event.stage, event.step) for event in events if isinstance(event, mk.StepEvent)]
+    assert steps == [("tokenizer", 1), ("tokenizer", 2), ("tokenizer", 3), ("model", 1), ("model", 2), ("model", 3)]
+    assert all(event.losses.keys() == {event.stage} and not event.skipped
+               for event in events if isinstance(event, mk.StepEvent))  # fmt: skip
+    assert [dict(event.record) for event in logs] == read_metrics(out)
+    saved = [event.folder for event in events if isinstance(event, mk.CheckpointEvent)]
+    assert set(list_checkpoints(out / "checkpoints" / "model")) <= set(saved) and len(saved) == 4
+    ends = [event for event in events if isinstance(event, mk.EndEvent)]
+    assert ends == [mk.EndEvent("tokenizer", 3, out / "tokenizer", True), mk.EndEvent("model", 3, out, True)]
+
+
+def test_processes_that_listen_to_different_events_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would wait for each other for ever."""
+    mine = Callbacks(on_step=(print,))
+    mine.check_alike()
+    monkeypatch.setattr(processes, "collect", lambda value: [value, {**value, "on_step": 0}])
+    with pytest.raises(ValueError, match="on_step: a function in some processes, None in others"):
+        mine.check_alike()
+
+
+def test_what_a_callback_raises_ends_the_run(tmp_path: Path) -> None:
+    def full(event: mk.LogEvent) -> None:
+        raise RuntimeError("no room for this line")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        mk.train(small(*QUICK), tmp_path / "run", on_log=full)
+    assert mk.train(small(*QUICK), tmp_path / "run", resume=True)
+
+
+def test_passes_that_are_only_timed_move_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run in a new run's first process alone: a mean that they moved would part it from the others."""
+    timed: list[int] = []
+    first, forward = mk.ViTDecoder.__init__, mk.ViTDecoder.forward
+
+    def counting(self: mk.ViTDecoder, *words: Any, **named: Any) -> None:
+        first(self, *words, **named)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def moving(self: mk.ViTDecoder, *words: Any, **named: Any) -> Any:
+        if self.training:
+            self.calls += 1
+            timed.append(int(self.calls))
+        return forward(self, *words, **named)
+
+    monkeypatch.setattr(mk.ViTDecoder, "__init__", counting)
+    monkeypatch.setattr(mk.ViTDecoder, "forward", moving)
+    recipe = small(*QUICK, "training.precision=auto", "training.samples_every=null")
+    mk.train(recipe, tmp_path / "run")
+    (weights,) = list_checkpoints(tmp_path / "run" / "checkpoints" / "model")[-1:]
+    steps = int(weights.name.removeprefix("step-"))
+    assert len(timed) > steps, "nothing was timed, so the test shows nothing"
+    assert int(load_file(weights / "weights.safetensors")["model/decoder.calls"]) == steps
+
+
+# -- tasks that stand alone --------------------------------------------------------------------------------------
+
+
+def alone(**changes: Any) -> mk.Recipe:
+    data = json.loads(small(*QUICK).to_json())
+    task = {**data["tokenizer_training"], "steps": 20, "checkpoint_every": 7, **changes}
+    return mk.Recipe.parse({**{k: data[k] for k in ("name", "seed", "data", "tokenizer")}, "training": task})
+
+
+def test_a_tokenizer_alone_in_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = mk.train(alone(), tmp_path / "whole")
+    assert not (out / "model.safetensors").exists() and mk.load_tokenizer(out).spec.codes == 32
+    cut = mk.train(alone(), tmp_path / "cut", until=7)
+    mk.train(alone(), cut, resume=True)
+    whole, again = (mk.load_tokenizer(folder).state_dict() for folder in (out, cut))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    lines = [{line["step"] for line in read_metrics(folder)} for folder in (out, cut)]
+    assert lines[1] - lines[0] == {7}, "where it was cut, as at a last step"
+    capsys.readouterr()
+    mk.train(alone(), out, resume=True)
+    assert "is complete; nothing to do" in capsys.readouterr().err
+    model = small(*QUICK, f'tokenizer.weights="{out}"')
+    assert mk.load(mk.train(model, tmp_path / "model")).tokenizer.spec == mk.load_tokenizer(out).spec
+    with pytest.raises(mk.MageKitError, match="holds a tokenizer"):
+        mk.load(out)
+
+
+def test_a_model_of_a_tokenizer_that_was_cut_short_does_not_go_on(tmp_path: Path) -> None:
+    """Its checkpoints hold the tokenizer as it was then; trained further, the two would part in silence."""
+    ends: list[mk.EndEvent] = []
+    cut = mk.train(small(*QUICK), tmp_path / "cut", until=2, on_end=ends.append)
+    assert [(end.stage, end.step, end.is_whole) for end in ends] == [("tokenizer", 2, False), ("model", 2, False)]
+    with pytest.raises(mk.MageKitError, match=r"was trained on a tokenizer that was cut short; remove '.*model' to"):
+        mk.train(small(*QUICK), cut, resume=True)
+    shutil.rmtree(cut / "checkpoints" / "model")
+    mk.train(small(*QUICK), cut, resume=True)
+    whole = mk.train(small(*QUICK), tmp_path / "elsewhere" / "whole")
+    first, second = (mk.load(folder).state_dict() for folder in (whole, cut))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"training": {"kind": "classify", "epochs": 1, "warmup_epochs": 0, "batch": 8}},
+         "$.training.kind and $.model: 'classify' trains a model of kind 'classifier', the model is of kind 'mage'"),
+        ({"model": None}, "$.training.kind and $.model: 'masked' trains a model of kind 'mage', the model is null"),
+        ({"tokenizer_training": {"kind": "masked", "epochs": 1, "warmup_epochs": 0, "batch": 8}},
+         "$.tokenizer_training.kind: 'masked', must be a task that makes a tokenizer"),
+        ({"training": {"kind": "reconstruct", "steps": 3, "batch": 8}},
+         "$.model and $.training.kind: 'reconstruct' makes a tokenizer alone; model must be null"),
+        ({"training": {"kind": "contrast", "epochs": 1, "warmup_epochs": 0, "batch": 8}},
+         "$.model.decoder and $.training.kind: nothing reads a decoder here, must be null"),
+    ],
+)  # fmt: skip
+def test_tasks_and_models_that_do_not_fit(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(mk.RecipeError) as caught:
+        mk.check(small().extended(**changes))
+    assert any(line in problem for problem in caught.value.problems), caught.value.problems
+
+
+CONTRAST = json.dumps([{"kind": "info_nce", "weight": 1.0, "hidden": 32, "output": 16, "gate": 0.6}])
+
+
+def contrast(*changes: str) -> mk.Recipe:
+    """SimCLR on digits' tokens: two views, nothing masked, no decoder."""
+    form = ("model.decoder=null", "model.padding=null", "model.drop=0.0", "data.augment.views=2",
+            'model.mask_ratio={"kind": "fixed", "ratio": 0.0}', f"model.losses={CONTRAST}")  # fmt: skip
+    recipe = small(*form, "tokenizer_training.precision=float32", "tokenizer_training.steps=30")
+    own = {name: value for name, value in recipe.training.model_dump(mode="json").items() if name != "samples_every"}
+    task = {**own, "kind": "contrast", "precision": "float32", "epochs": 6, "checkpoint_every": 20, "log_every": 10}
+    return mk.Recipe.parse(json.loads(recipe.extended(training=task).to_json()), changes)
+
+
+def test_contrast_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    whole = mk.train(contrast(), tmp_path / "whole")
+    records = read_metrics(whole, "model")
+    assert records[-1]["info_nce"] < 0.9 * records[0]["info_nce"] and "accuracy" not in records[0]
+    model = mk.load(whole)
+    assert model.decoder is None and not list(model.heads) and model.features(torch.rand(3, 1, 32, 32)).shape == (3, 32)
+    cut = mk.train(contrast(f'tokenizer.weights="{whole}"', "tokenizer_training=null"), tmp_path / "cut", until=33)
+    mk.train(contrast(f'tokenizer.weights="{whole}"', "tokenizer_training=null"), cut, resume=True)
+    first, second = (mk.load(folder).state_dict() for folder in (whole, cut))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(mk.RecipeError, match="contrast predicts nothing; leave the loss out, or take the task masked"):
+        mk.check(
+            contrast(
+                'model.losses=[{"kind": "masked_cross_entropy", "weight": 1.0}]',
+                'model.decoder={"kind": "vit", "dim": 32, "depth": 1, "heads": 2}',
+            )
+        )

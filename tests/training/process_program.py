@@ -1,0 +1,76 @@
+"""What tests/training/test_processes.py runs in one, two or more processes; each call leaves a file of tensors.
+
+python -m tests.training.process_program gradients|tokenizer RECIPE OUT [shard]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import mage_kit as mk
+from mage_kit.base import processes
+from mage_kit.optimizers import set_lr
+from mage_kit.training.clipping import clip_gradients
+from mage_kit.training.tasks import TrainingStep
+from tests.loops import loop_of
+
+
+def gradients(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
+    """Loss, gradients and their norm of one step; metrics; and this process's masks."""
+    loop = loop_of(recipe, shard=shard)
+    (player,), task = loop.players, loop.task
+    (batch,) = loop.batches(3, 4)
+    loss = processes.add_up(loop.gradients(batch, 3))
+    result = {name: processes.whole(held.grad).clone() for name, held in player.names.items() if held.grad is not None}
+    assert result.keys() == player.names.keys()
+    result["norm"] = torch.tensor(clip_gradients(player.names.values(), 1e-3), dtype=torch.float64)
+    result["clipped_norm"] = torch.tensor(clip_gradients(player.names.values(), None), dtype=torch.float64)
+    set_lr(player.optimizer, player.rate.peak)
+    player.optimizer.step()
+    result |= {f"after.{name}": processes.whole(held) for name, held in player.names.items()}
+    record = task.read()
+    result["loss"] = torch.tensor([float(loss), record["loss"], record.get("accuracy", 0.0)], dtype=torch.float64)
+    index = processes.collect(batch.index_B.tolist())
+    result["index"] = torch.tensor([place for part in index for place in part])
+    pieces = task.cut(batch, TrainingStep(3, loop.job.steps, recipe.seed))
+    plans = [task.model.plan(piece.masks.ratio_B, piece.noise_TL).masked_BL for piece in pieces]
+    mine = torch.cat([masked.unflatten(0, (batch.views, -1)) for masked in plans], dim=1)
+    masks = processes.collect(mine.tolist())
+    result["masks"] = torch.tensor([[row for part in masks for row in part[view]] for view in range(batch.views)])
+    return result
+
+
+def tokenizer(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
+    """Weights and codebook after 25 steps, over two restarts of dead codes."""
+    parts = mk.build(recipe)
+    loop = loop_of(recipe, "tokenizer_training", parts=parts)
+    (player,) = loop.players
+    for step, batch in enumerate(loop.batches(0, 25)):
+        loop.gradients(batch, step)
+        set_lr(player.optimizer, player.rate.peak)
+        player.optimizer.step()
+        player.optimizer.zero_grad()
+    record = loop.task.read()
+    result = {name: tensor.clone() for name, tensor in parts.tokenizer.state_dict().items()}
+    result["record"] = torch.tensor([record["loss"], record["codes_used"]], dtype=torch.float64)
+    return result
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    processes.start(torch.device("cpu"))
+    what, path, out = sys.argv[1:4]
+    work = {"gradients": gradients, "tokenizer": tokenizer}[what]
+    result = work(mk.Recipe.load(path), "shard" in sys.argv[4:])
+    if processes.is_first():
+        save_file({name: tensor.detach().clone().contiguous() for name, tensor in result.items()}, Path(out))
+    processes.leave(0)
+
+
+if __name__ == "__main__":
+    main()
