@@ -16,6 +16,7 @@ from mage_kit.datasets.base import fingerprint
 from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features, extract, extract_features, labels_of, still_images
 from mage_kit.recipes import Recipe, untrained_like
+from mage_kit.recipes.answers import evaluation_of
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
 from mage_kit.store.loading import load
 
@@ -103,7 +104,7 @@ def probe_run(
     model = load(folder, best_device())
     recipe = Recipe.load(folder / RECIPE_FILE)
     dataset = recipe.build_dataset()
-    settings = recipe.evaluation
+    settings = evaluation_of(recipe)
     size = len(dataset) * dataset.channels * dataset.image_size[0] * dataset.image_size[1]
     if size > _MOST:
         rule = f"folds hold at most {_MOST:,} pixels in memory; measure on parts with mage-kit eval probe-fast --data"

@@ -15,30 +15,13 @@ from mage_kit.base.files import read_json
 from mage_kit.evaluation.splits import published_views
 from mage_kit.evaluation.subject import Subject
 from mage_kit.models.mage import Mage
-from mage_kit.recipes import Recipe, untrained_like
+from mage_kit.recipes import Recipe, probe, untrained_like
+from mage_kit.recipes.probe import ProbeImages
 from mage_kit.store.folders import RECIPE_FILE, save
 from mage_kit.store.run_folders import clear_run
 from mage_kit.training.train import train
 
 EVAL = "eval"
-EPOCHS = 90  # of the published probe
-_WIDE = 1024  # from this width on the published probe's rate is half
-_BATCH = 4096  # of the published probe
-_STEPS = 20  # an epoch, at least
-_CARRIED_OUT = frozenset(
-    {
-        "workers",
-        "keep",
-        "log_every",
-        "checkpoint_every",
-        "validate_every",
-        "skip_limit",
-        "rollbacks",
-        "precision",
-        "classes",
-        "validation",
-    }
-)  # how a probe runs, not what it is
 
 
 def published_probe(
@@ -92,34 +75,10 @@ def published_probe(
 
 def departures(subject: Subject, ran: Recipe) -> list[str]:
     """Return what of a probe is not as published, in words: everything but how it was carried out counts."""
-    plain = probe_recipe(subject, Path(), ()).changed("training", **_published(subject))
-    mine, published = (json.loads(recipe.to_json()) for recipe in (ran, plain))
-    found = []
-    for section in ("model", "training"):
-        for name, value in published[section].items():
-            if name not in _CARRIED_OUT:
-                found += _differences(name, mine[section][name], value)
+    lines = probe.departures(subject.recipe, ran, _images(subject))
     if subject.split.train.augment != published_views(None, subject.model.tokenizer.image_size):
-        found.append("crops of the run's own (published: 0.2 to 1 of the area, flipped, tests on the centre)")
-    return found
-
-
-def _differences(name: str, mine: Any, published: Any) -> list[str]:
-    """Values of one setting, or of each of its parts, that are not the published ones, in words."""
-    if isinstance(mine, dict) and isinstance(published, dict) and mine.get("kind") == published.get("kind"):
-        return [line for part, value in published.items() for line in _differences(f"{name}.{part}", mine[part], value)]
-    kinds = [value["kind"] if isinstance(value, dict) and "kind" in value else value for value in (mine, published)]
-    return [] if mine == published else [f"{name} {kinds[0]} (published {kinds[1]})"]
-
-
-def _published(subject: Subject, batch: int = 4096) -> dict[str, Any]:
-    """Table 11; at another batch the largest rate stays."""
-    wide = subject.recipe.model_dump(mode="json")["model"]["encoder"].get("dim", 0) >= _WIDE
-    peak = (0.05 if wide else 0.1) * _BATCH / 256
-    return {
-        "kind": "classify", "batch": batch, "epochs": EPOCHS, "warmup_epochs": 10, "optimizer": {"kind": "lars"},
-        "base_lr": peak * 256 / batch,
-    }  # fmt: skip
+        lines.append("crops of the run's own (published: 0.2 to 1 of the area, flipped, tests on the centre)")
+    return lines
 
 
 def _weights(subject: Subject) -> Path:
@@ -136,53 +95,16 @@ def _save(model: Mage, subject: Subject, place: Path) -> None:
 
 
 def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the published probe of a run as a recipe: what is not of Table 11 is the run's own.
-
-    Where the images are few, the batch is smaller, so that there are steps enough; the largest rate stays.
-    """
-    run = subject.recipe.model_dump(mode="json", by_alias=True)
-    images = len(subject.split.train)
-    batch = min(_BATCH, _few(images))
-    augment = subject.split.train.augment.model_dump(mode="json")
-    data, validation = _sections(subject, run["data"] or {}, augment)
-    encoder = run["model"]["encoder"]
-    return Recipe.parse(
-        {
-            "name": f"{subject.recipe.name} probe",
-            "plugins": run["plugins"],
-            "seed": run["seed"],
-            "tokenizer": {**run["tokenizer"], "weights": None},
-            "data": data,
-            "model": {
-                "kind": "classifier",
-                "classes": subject.split.classes,
-                "embedding": run["model"]["embedding"],
-                "input": run["model"]["input"],
-                "encoder": {**encoder, **({"dropout": 0.0} if "dropout" in encoder else {})},
-                "head": "probe",
-            },
-            "pretrained": {"weights": str(weights), "freeze": True},
-            "training": {**_published(subject, batch), "workers": _workers(), "validation": validation},
-            "kernels": run["kernels"],
-        },
-        overrides,
-    )  # fmt: skip
+    """Return the published probe of a run as a recipe; see `mage_kit.recipes.probe`."""
+    return probe.probe_recipe(subject.recipe, weights, _images(subject), _workers(), overrides)
 
 
-def _sections(subject: Subject, data: dict[str, Any], augment: dict[str, Any]) -> tuple[Any, Any]:
-    """Return what the recipe says of its images: folders by name; of a part set aside, the whole that it is of."""
-    parts = [getattr(part, "source", part) for part in (subject.split.train, subject.split.test)]
-    names = [getattr(part, "path", None) for part in parts]
-    if any(name is None for name in names):
-        data = data.get("source") or data
-        return {**data, "augment": augment}, None
-    sections = [{"kind": "image_folder", "path": str(name), "augment": augment} for name in names]
-    return sections[0], None if names[0] == names[1] else sections[1]
-
-
-def _few(images: int) -> int:
-    """Return a batch of which an epoch has some twenty: a multiple of 32, so that processes can share it."""
-    return min(images - images % 2, max(32, images // _STEPS // 32 * 32))
+def _images(subject: Subject) -> ProbeImages:
+    """What a probe's recipe says of its images: folders by name; of a part set aside, the whole that it is of."""
+    split = subject.split
+    train, test = (getattr(getattr(part, "source", part), "path", None) for part in (split.train, split.test))
+    folders = None if train is None or test is None else (str(train), str(test))
+    return ProbeImages(len(split.train), split.classes, split.train.augment, folders)
 
 
 def _workers() -> int:

@@ -9,8 +9,7 @@ import numpy as np
 
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.signature import ComponentConfig
-from mage_kit.datasets import DATASETS, Dataset, ImageFolder
+from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.chosen import Chosen
 from mage_kit.images.transforms import Augment
 
@@ -42,14 +41,6 @@ class Split:
     def classes(self) -> int:
         """How many classes there are."""
         return len(self.train.classes)
-
-
-def own_augment(config: ComponentConfig | None) -> Augment | None:
-    """Return how a recipe's data makes views; of a token cache, how the images do that it was made from."""
-    if config is not None and config.kind == "token_cache":
-        source = config.get("source")
-        config = None if source is None else DATASETS.parse(source)
-    return getattr(config, "augment", None)
 
 
 def published_views(own: Augment | None, image_size: tuple[int, int]) -> Augment:

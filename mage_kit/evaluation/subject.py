@@ -11,18 +11,17 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from mage_kit.base.draws import derive
-from mage_kit.base.errors import MageKitError
 from mage_kit.base.processes import first_ahead, is_first
 from mage_kit.base.progress import Reporter
 from mage_kit.base.version import versions
-from mage_kit.datasets import Dataset
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.kinds import Kind, Precision, model_kinds, pixel_kind
-from mage_kit.evaluation.splits import Split, folder_split, held_out, own_augment, published_views
+from mage_kit.evaluation.splits import Split, folder_split, held_out, published_views
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, untrained_like
+from mage_kit.recipes.answers import measured_images, training_views
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.store.loading import load
 
@@ -181,9 +180,9 @@ def _open(
     model = model or load(run, best_device(), weights=weights)
     recipe = Recipe.load(run / RECIPE_FILE)
     size = model.tokenizer.image_size
-    augment = published_views(own_augment(recipe.data), size)
+    augment = published_views(training_views(recipe), size)
     if data is None:
-        images = _images(recipe)
+        images = measured_images(recipe)
         images.augment = augment
         split = held_out(images, seed, "the run's own images")
         name = f"own-{seed}"
@@ -193,12 +192,3 @@ def _open(
     cache = FeatureCache(run / FEATURES / name, refresh=refresh, reporter=reporter)
     return Subject(run, recipe, model, split, cache, weights, weights_digest(model), precision, reporter)
 
-
-def _images(recipe: Recipe) -> Dataset:
-    """Return the run's images; of a token cache those that it was made from."""
-    if recipe.data is not None and recipe.data.kind == "token_cache":
-        source = recipe.data.get("source")
-        if source is None:
-            raise MageKitError("data: the run was trained on cached tokens without images; name some with --data")
-        return recipe.extended(data=source).build_dataset()
-    return recipe.build_dataset()

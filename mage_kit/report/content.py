@@ -18,6 +18,7 @@ from mage_kit.base.progress import ProgressTask
 from mage_kit.generation import generate
 from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
+from mage_kit.recipes.answers import kind_of
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.report.charts import Chart
 from mage_kit.store.folders import EMA_FILE, RECIPE_FILE, best_device
@@ -135,8 +136,3 @@ def recipe_of(run: Path) -> Recipe:
     if kind_of(recipe) != "mage":
         raise MageKitError(f"folder: '{run}', holds a {kind_of(recipe)}, must hold a masked model")
     return recipe
-
-
-def kind_of(recipe: Recipe) -> str:
-    """Return what a recipe is of: "mage", "classifier", or "tokenizer"."""
-    return "tokenizer" if recipe.model is None else recipe.model.kind

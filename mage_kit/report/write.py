@@ -16,6 +16,7 @@ from mage_kit.base.machine import machine
 from mage_kit.base.progress import Reporter
 from mage_kit.base.version import __version__
 from mage_kit.models.mage import Mage
+from mage_kit.recipes.answers import kind_of, task_of
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.report import content, views
 from mage_kit.report.charts import classifier_charts, ratio_chart, schedule_chart, training_charts
@@ -87,11 +88,11 @@ def write_report(
         raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
     records = read_metrics(run)
     recipe = content.any_recipe_of(run)
-    if content.kind_of(recipe) == "classifier":
+    if kind_of(recipe) == "classifier":
         if mae is not None:
             raise MageKitError(f"mae: '{mae}', stands beside reconstructions, and a classifier has none")
         page = _classifier_page(run, recipe, records, reporter)
-    elif content.kind_of(recipe) == "tokenizer":
+    elif kind_of(recipe) == "tokenizer":
         if mae is not None:
             raise MageKitError(f"mae: '{mae}', stands beside a model's reconstructions, and a tokenizer has none")
         page = _tokenizer_page(run, recipe, records, reporter)
@@ -166,7 +167,7 @@ def _tokenizer_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], re
 def _state(run: Path, recipe: Recipe, records: list[dict[str, Any]]) -> tuple[bool, dict[str, Any] | None, str]:
     """Return whether a run is complete, the last record of what it is for, and both in a sentence."""
     stage = stage_of(recipe)
-    alone = content.kind_of(recipe) == "tokenizer"
+    alone = kind_of(recipe) == "tokenizer"
     is_trained = alone and bool(read_tokenizer_card(run / TOKENIZER_FOLDER).get("fingerprint"))
     complete = is_trained or (run / MODEL_FILE).is_file()
     last = next((record for record in reversed(records) if record["stage"] == stage), None)
@@ -176,7 +177,8 @@ def _state(run: Path, recipe: Recipe, records: list[dict[str, Any]]) -> tuple[bo
 
 def stage_of(recipe: Recipe) -> str:
     """Return the stage under which what a recipe is for stands in the log: that of its task."""
-    return "model" if recipe.training is None else TASKS.get(recipe.training.kind).cls.stage
+    task = task_of(recipe)
+    return "model" if task is None else TASKS.get(task).cls.stage
 
 
 def _made() -> str:

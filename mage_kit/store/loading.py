@@ -16,6 +16,7 @@ from mage_kit.base.signature import NoWires
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, at_size, build
+from mage_kit.recipes.answers import kind_of
 from mage_kit.recipes.places import at
 from mage_kit.recipes.resizing import check_size
 from mage_kit.store.folders import (
@@ -148,7 +149,7 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
             return _tokenizer_in(source, size)
         raise MageKitError(f"folder: '{source}', holds no {RECIPE_FILE}, so is no model or run folder")
     recipe = Recipe.load(source / RECIPE_FILE)
-    if recipe.model is None and tokenizer_folder(source) is not None:
+    if kind_of(recipe) == "tokenizer" and tokenizer_folder(source) is not None:
         return _tokenizer_in(source, size)
     if not (source / MODEL_FILE).is_file():
         raise MageKitError(

@@ -13,6 +13,7 @@ from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import extract_features, labels_of
 from mage_kit.evaluation.folds import linear_probe
 from mage_kit.evaluation.judgement import SmallReference, make_small_reference
+from mage_kit.recipes.answers import evaluation_of
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load
@@ -70,7 +71,7 @@ def compare(source: Path, overrides: Sequence[str], vary: str, out: Path, report
         model = load(folder, best_device())
         _, judged = measure_samples(model, reference, recipe, reporter, "generating")
         features = extract_features(model, recipe.build_dataset(), reporter=reporter)
-        settings = recipe.evaluation
+        settings = evaluation_of(recipe)
         probe = linear_probe(features, folds=settings.folds, strengths=settings.strengths, seed=recipe.seed)
         rows.append(
             {

@@ -24,6 +24,7 @@ from mage_kit.generation import generate
 from mage_kit.images.pictures import grid_picture, labelled_rows, save_picture
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, untrained_like
+from mage_kit.recipes.answers import evaluation_of
 from mage_kit.report import write_report
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load
@@ -85,7 +86,7 @@ def measure_run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, A
         "classifier_accuracy": reference.accuracy,
         "sure_share": generated["sure_share"],
         "class_shares": generated["class_shares"],
-        "samples": recipe.evaluation.samples,
+        "samples": evaluation_of(recipe).samples,
         "loss_by_ratio": loss_by_ratio(folder),
     }
 
@@ -94,7 +95,7 @@ def measure_samples(
     model: Mage, reference: SmallReference, recipe: Recipe, reporter: Reporter, what: str
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """Generate the recipe's number of samples and measure them."""
-    count = recipe.evaluation.samples
+    count = evaluation_of(recipe).samples
     with reporter.task(f"{what} {count} images", count * model.decoding.steps) as task:
         made = generate(model, count, seed=recipe.seed, batch=250, on_progress=lambda done, _: task.update(done))
     images = made.images_BCHW.cpu()

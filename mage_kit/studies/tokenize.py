@@ -6,7 +6,6 @@ Legend: n images of a token file, K crops, F 1 or 2 (as cropped, and mirrored), 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mage_kit.base import processes
 from mage_kit.base.draws import derive
-from mage_kit.base.errors import BrokenImageError, MageKitError, RecipeError
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.files import drop_temporaries, write_json, write_tensors
-from mage_kit.base.grid import TokenSpec
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.datasets.token_store import (
@@ -33,16 +31,11 @@ from mage_kit.datasets.token_store import (
     shard_notes,
 )
 from mage_kit.recipes import Recipe
-from mage_kit.recipes.assemble import assemble_target
-from mage_kit.recipes.sections import MageSection
 from mage_kit.store.folders import TOKENIZER_FOLDER, best_device, describe_tokenizer, save_tokenizer
-from mage_kit.tokenizers import TOKENS, Tokenizer
-from mage_kit.tokenizers.streams import encode_streams, stream_specs
 from mage_kit.training.broken import BrokenImages
-from mage_kit.training.check import check
+from mage_kit.training.resolve_tokens import TokenSources, resolve_tokens
 from mage_kit.training.tasks.base import to_float
 from mage_kit.training.tasks.tokens import token_precision
-from mage_kit.training.weight_folders import WeightFolders, fill_target, fill_tokenizer
 
 _VIEWS = 8192  # views a token file, at most: what is lost when the command is killed
 _SHARD = (16, 1024)  # fewest and most images a token file
@@ -80,13 +73,13 @@ def tokenize(
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
     shard = shard or min(max(_VIEWS // (crops * (1 + mirrored)), _SHARD[0]), _SHARD[1])
-    dataset, tokenizers = _parts(recipe, mirrored, device)
-    asked = recipe.training.get("precision") if recipe.training else "auto"
-    card = processes.on_first(lambda: _open(recipe, dataset, tokenizers, out, crops, mirrored, shard, asked, device))
+    sources = resolve_tokens(recipe, mirrored, device)
+    dataset = sources.images
+    card = processes.on_first(lambda: _open(sources, out, crops, mirrored, shard, device))
     reporter.say(
         f"tokenizing {len(dataset)} images, {crops} crops{' x mirrored' if mirrored else ''}, {card.tokenizer}"
     )
-    seed = derive(recipe.seed, "tokenize")
+    seed = derive(sources.seed, "tokenize")
     dataset.augment = dataset.augment.model_copy(
         update={"views": crops, "flip": 0.0 if mirrored else dataset.augment.flip}
     )
@@ -95,7 +88,7 @@ def tokenize(
     mine = missing[processes.rank() :: processes.world()]
     with reporter.task("token files of the first process", len(mine)) as task:
         for count, number in enumerate(mine, start=1):
-            _write_shard(dataset, tokenizers, out, card, number, seed, workers, broken)
+            _write_shard(sources, out, card, number, seed, workers, broken)
             task.update(count)
             if broken.too_many:
                 break
@@ -114,76 +107,21 @@ def _broken_in(file: Path) -> list[tuple[str, str]]:
         return read_notes(held.metadata())[1]
 
 
-@dataclass(frozen=True)
-class _Tokenizers:
-    """Who tokenises, and which streams are wanted of them."""
-
-    own: Tokenizer
-    targets: dict[str, Tokenizer]
-    streams: tuple[str, ...]
-
-    def encode(self, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """Return what is wanted of float images, by name."""
-        return encode_streams(self.own, self.targets, self.streams, images_BCHW)
-
-    def specs(self) -> dict[str, TokenSpec]:
-        """What is wanted, by name."""
-        specs = stream_specs(self.own, self.targets)
-        return {name: specs[name] for name in self.streams}
-
-
-def _parts(recipe: Recipe, mirrored: bool, device: torch.device) -> tuple[Dataset, _Tokenizers]:
-    meta = check(recipe).model
-    streams = (TOKENS,) if meta is None else meta.reads
-    tokenizer, weights = recipe.build_tokenizer(), recipe.tokenizer.get("weights")
-    if weights is None and tokenizer.needs_training:
-        raise RecipeError(
-            ["$.tokenizer.weights: null, must name a folder with a trained tokenizer (--set tokenizer.weights=DIR)"],
-            recipe.name,
-        )
-    dataset = recipe.build_dataset()
-    if dataset.gives_tokens:
-        raise RecipeError(["$.data: a token cache already, must be images"], recipe.name)
-    if mirrored and not dataset.augment.flip:
-        raise RecipeError(["$.data.augment.flip: 0, so --flip would make what training never sees"], recipe.name)
-    folder = WeightFolders()
-    if weights is not None:
-        fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), folder(weights), recipe.name)
-    targets = {}
-    for name, config in (recipe.model.targets if isinstance(recipe.model, MageSection) else {}).items():
-        targets[name] = assemble_target(name, config, recipe.seed)
-        fill_target(targets[name], name, config, folder, recipe.name)
-    tokenizers = _Tokenizers(tokenizer.to(device), {name: other.to(device) for name, other in targets.items()}, streams)
-    if not any(spec.discrete for spec in tokenizers.specs().values()):
-        raise RecipeError([f"$.tokenizer.kind: {recipe.tokenizer.kind}, has no codes to cache"], recipe.name)
-    return dataset, tokenizers
-
-
-def _open(
-    recipe: Recipe,
-    dataset: Dataset,
-    tokenizers: _Tokenizers,
-    out: Path,
-    crops: int,
-    mirrored: bool,
-    shard: int,
-    asked: str,
-    device: torch.device,
-) -> CacheCard:
+def _open(sources: TokenSources, out: Path, crops: int, mirrored: bool, shard: int, device: torch.device) -> CacheCard:
     """Make the folder, or make sure that it is a cache of just this."""
     before = read_cache_card(out) if (out / CACHE_FILE).is_file() else None
-    tokenizer, specs = tokenizers.own, tokenizers.specs()
+    dataset, specs = sources.images, sources.specs()
     precision = before.tokenizer["precision"] if before else "float32"
     if before is None and all(spec.discrete for spec in specs.values()):
         with processes.alone():
-            precision = token_precision(tokenizers.encode, dataset, device, asked).value
+            precision = token_precision(sources.encode, dataset, device, sources.precision).value
     augment = {name: value for name, value in dataset.augment.model_dump(mode="json").items() if name != "views"}
-    transform = {"augment": augment, "crops": crops, "mirrored": mirrored, "seed": recipe.seed}
+    transform = {"augment": augment, "crops": crops, "mirrored": mirrored, "seed": sources.seed}
     transform |= {"image_size": list(dataset.image_size), "channels": dataset.channels}
     grid = next(iter(specs.values())).grid
     card = CacheCard(
-        tokenizer={**describe_tokenizer(tokenizer), "precision": precision},
-        targets={name: dict(describe_tokenizer(other)) for name, other in tokenizers.targets.items()},
+        tokenizer={**describe_tokenizer(sources.own), "precision": precision},
+        targets={name: dict(describe_tokenizer(other)) for name, other in sources.targets.items()},
         transform=transform,
         source=dict(dataset.identity()),
         classes=dataset.classes,
@@ -202,7 +140,7 @@ def _open(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MageKitError(f"out: '{out}', is not empty; choose another folder, or a cache to be completed")
     out.mkdir(parents=True, exist_ok=True)
-    save_tokenizer(tokenizer, out / TOKENIZER_FOLDER)
+    save_tokenizer(sources.own, out / TOKENIZER_FOLDER)
     write_json(out / CACHE_FILE, card.as_json())
     return card
 
@@ -224,8 +162,7 @@ class _Views(TorchDataset["Sample | BrokenImageError | MageKitError"]):
 
 
 def _write_shard(
-    dataset: Dataset,
-    tokenizers: _Tokenizers,
+    sources: TokenSources,
     out: Path,
     card: CacheCard,
     number: int,
@@ -237,13 +174,13 @@ def _write_shard(
     parts: dict[str, list[Tensor]] = {name: [_empty(card, name)] for name in card.streams}
     index, labels = [], []
     lost: list[tuple[str, str]] = []
-    for samples in _chunks(_Views(dataset, first, last, seed), max(1, _AT_ONCE // card.crops), workers):
+    for samples in _chunks(_Views(sources.images, first, last, seed), max(1, _AT_ONCE // card.crops), workers):
         good = [sample for sample in samples if isinstance(sample, Sample)]
         for error in (sample for sample in samples if not isinstance(sample, Sample)):
-            if not isinstance(error, BrokenImageError) or not dataset.max_broken:
+            if not isinstance(error, BrokenImageError) or not sources.images.max_broken:
                 raise error
             lost.append((error.name, error.reason))
-        for name, tokens in (_encode(tokenizers, good, card) if good else {}).items():
+        for name, tokens in (_encode(sources, good, card) if good else {}).items():
             parts[name].append(tokens)
         index += [sample.index for sample in good]
         labels += [NO_LABEL if sample.label is None else sample.label for sample in good]
@@ -271,14 +208,14 @@ def _chunks(views: _Views, size: int, workers: int) -> Iterator[list[Sample | Br
 
 
 @torch.no_grad()
-def _encode(tokenizers: _Tokenizers, samples: list[Sample], card: CacheCard) -> dict[str, Tensor]:
+def _encode(sources: TokenSources, samples: list[Sample], card: CacheCard) -> dict[str, Tensor]:
     """Return tokens (n, K, F, L) by stream, with one more dimension for more than one number a token."""
     device = best_device()
     views = torch.from_numpy(np.stack([view for sample in samples for view in sample.views]))
     both = torch.stack([views, views.flip(-1)], dim=1) if card.mirrored == 2 else views[:, None]
     images = to_float(both.flatten(0, 1), device)
     with torch.autocast(device.type, torch.bfloat16, enabled=card.tokenizer["precision"] == "bfloat16"):
-        parts = [tokenizers.encode(part) for part in images.split(_AT_ONCE)]
-    whole = {name: torch.cat([part[name] for part in parts]) for name in tokenizers.streams}
+        parts = [sources.encode(part) for part in images.split(_AT_ONCE)]
+    whole = {name: torch.cat([part[name] for part in parts]) for name in sources.streams}
     shape = (len(samples), card.crops, card.mirrored)
     return {name: tokens.to("cpu", _kind(card, name)).unflatten(0, shape) for name, tokens in whole.items()}

@@ -10,6 +10,7 @@ from typing import Any
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json
 from mage_kit.base.progress import Reporter
+from mage_kit.recipes.answers import repeated
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import RECIPE_FILE, TOKENIZER_FOLDER
 from mage_kit.training.metrics import read_metrics
@@ -77,21 +78,11 @@ def verify(run: Path, lines: int | None = None, reporter: Reporter | None = None
     stored = read_metrics(run, "model")[: lines or stated.get("lines", _LINES)]
     if not stored:
         raise MageKitError(f"run: '{run}', has no line of the model's training in its metrics.jsonl")
-    recipe = _repeated(Recipe.load(run / RECIPE_FILE), run)
+    own = run if (run / TOKENIZER_FOLDER).is_dir() else None
+    recipe = repeated(Recipe.load(run / RECIPE_FILE), own)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "again"
         train(recipe, out, until=stored[-1]["step"], reporter=reporter)
         made = {record["step"]: record["loss"] for record in read_metrics(out, "model")}
     compared = tuple(Compared(record["step"], record["loss"], made[record["step"]]) for record in stored)
     return Verdict(compared, float(stated.get("tolerance", TOLERANCE)), str(stated.get("about", "")))
-
-
-def _repeated(recipe: Recipe, run: Path) -> Recipe:
-    """The same training with the run's own tokenizer, and nothing beside it."""
-    if recipe.training is None:
-        raise MageKitError(f"run: '{run}', its recipe trains nothing")
-    tokenizer = recipe.tokenizer.model_dump(mode="json")
-    if (run / TOKENIZER_FOLDER).is_dir():
-        tokenizer["weights"] = str(run)
-    quiet = {"checkpoint_every": 10**9, **({"samples_every": None} if recipe.training.kind == "masked" else {})}
-    return recipe.extended(tokenizer=tokenizer).changed("training", **quiet)

@@ -26,6 +26,7 @@ from tests.recipes.test_recipe import RECIPES
 from tests.training.test_training import small
 
 ROOT = Path(__file__).parent.parent.parent / "mage_kit"
+RESOLVERS = {"training/resolve.py", "training/resolve_tokens.py", "training/check.py"}
 
 
 def takers(room: str) -> set[str]:
@@ -44,14 +45,24 @@ def takers(room: str) -> set[str]:
 def test_a_recipe_is_read_in_one_place() -> None:
     """`train` hands it to `resolve` and its check; nothing else of training, tasks, models and generation takes one."""
     named = takers("training") | takers("models") | takers("generation")
-    elsewhere = {name for name in named if not name.startswith(("training/resolve.py:", "training/check.py:"))}
+    elsewhere = {name for name in named if name.split(":")[0] not in RESOLVERS}
     assert elsewhere == {"training/train.py:train", "training/train.py:_prepare"}
     assert "training/resolve.py:resolve" in named
-    readers = {"training/train.py", "training/resolve.py", "training/check.py"}
+    readers = RESOLVERS | {"training/train.py"}
     for room in ("training", "models", "generation"):
         for path in (ROOT / room).rglob("*.py"):
             if str(path.relative_to(ROOT)) not in readers:
                 assert not re.search(r"\bRecipe\b", path.read_text()), f"{path} names Recipe"
+
+
+def test_sections_are_read_in_their_room_and_where_they_are_resolved() -> None:
+    """Whoever measures, shows or repeats a run asks mage_kit/recipes; its sections may change without them."""
+    sections = "data|tokenizer|tokenizer_training|model|pretrained|training|evaluation|kernels|plugins|validation"
+    for path in ROOT.rglob("*.py"):
+        place = str(path.relative_to(ROOT))
+        if not place.startswith("recipes/") and place not in RESOLVERS:
+            found = re.search(rf"\brecipe\.(?:{sections}|model_dump\w*)\b", path.read_text())
+            assert found is None, f"{place} reads {found[0]}"
 
 
 def test_one_kind_of_recipe() -> None:

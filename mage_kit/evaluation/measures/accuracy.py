@@ -14,10 +14,11 @@ from mage_kit.datasets.base import fingerprint
 from mage_kit.datasets.named import by_names
 from mage_kit.evaluation.measures.base import MEASURES, Measure, Outcome
 from mage_kit.evaluation.measures.request import Request
-from mage_kit.evaluation.splits import TESTS, own_augment, published_views
+from mage_kit.evaluation.splits import TESTS, published_views
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.planning.passes import Passes
 from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import validation_views, validation_words
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.store.loading import load_classifier
 from mage_kit.training.folder import learned_classes
@@ -80,15 +81,14 @@ class AccuracyAgain(Measure):
 def _images(recipe: Recipe, model: MageClassifier, data: Path | None, learned: tuple[str, ...]) -> tuple[Dataset, str]:
     """Return what is classified, and what it is, for people."""
     if data is None:
-        held = recipe.build_validation(learned)
-        if held is None or recipe.validation is None:
-            raise MageKitError("data: the recipe names no validation images; name a folder with --data")
-        where = getattr(recipe.validation, "path", None) or getattr(recipe.validation, "part", None) or ""
-        return held, f"the recipe's validation images ({recipe.validation.kind} {where})".replace(" )", ")")
-    own = own_augment(recipe.validation or recipe.data)
+        images = recipe.build_validation(learned)
+        words = validation_words(recipe)
+        assert images is not None
+        return images, words
+    own = validation_views(recipe)
     size, channels = model.tokenizer.image_size, model.tokenizer.channels
     place = next((data / name for name in TESTS if (data / name).is_dir()), data)
-    images: Dataset = ImageFolder(size, channels, path=str(place), augment=own or published_views(None, size))
+    images = ImageFolder(size, channels, path=str(place), augment=own or published_views(None, size))
     if learned and images.classes:
         try:
             images = by_names(images, learned)

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from mage_kit.evaluation.measures.base import MEASURES, Figure, Measure, Outcome
 from mage_kit.evaluation.measures.request import Request
-from mage_kit.evaluation.published_probe import EPOCHS, published_probe
+from mage_kit.evaluation.published_probe import published_probe
 from mage_kit.planning.passes import Passes
+from mage_kit.recipes.probe import EPOCHS
 
 _IMAGENET = (1_281_167, 50_000)
 _PAPER = {(768, False): 0.747, (1024, False): 0.789, (768, True): 0.782, (1024, True): 0.809}

@@ -1,0 +1,89 @@
+"""What the rooms above training ask of a recipe: how a run is measured, shown and repeated.
+
+A recipe's sections are read in this room and where it is resolved for training, nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.signature import ComponentConfig
+from mage_kit.datasets import DATASETS, Dataset
+from mage_kit.images.transforms import Augment
+from mage_kit.recipes.recipe import Recipe
+from mage_kit.recipes.sections import Evaluation
+
+
+def kind_of(recipe: Recipe) -> str:
+    """Return what a recipe is of: "mage", "classifier", or "tokenizer"."""
+    return "tokenizer" if recipe.model is None else recipe.model.kind
+
+
+def task_of(recipe: Recipe) -> str | None:
+    """Return the kind of the task that a recipe is for; None where it trains nothing."""
+    return None if recipe.training is None else recipe.training.kind
+
+
+def evaluation_of(recipe: Recipe) -> Evaluation:
+    """Return how a run is measured, where nothing else is said."""
+    return recipe.evaluation
+
+
+def measured_images(recipe: Recipe) -> Dataset:
+    """Open the images that a run is measured on: its own; of a token cache those that it was made from.
+
+    Raises:
+        MageKitError: If there are none, or a cache does not know its images.
+    """
+    if recipe.data is not None and recipe.data.kind == "token_cache":
+        source = recipe.data.get("source")
+        if source is None:
+            raise MageKitError("data: the run was trained on cached tokens without images; name some with --data")
+        return recipe.extended(data=source).build_dataset()
+    return recipe.build_dataset()
+
+
+def training_views(recipe: Recipe) -> Augment | None:
+    """Return how a recipe's data makes views; of a token cache, how the images do that it was made from."""
+    return _views(recipe.data)
+
+
+def validation_views(recipe: Recipe) -> Augment | None:
+    """Return how the images make views that a classifier is measured on; without any, those that it is trained on."""
+    return _views(recipe.validation or recipe.data)
+
+
+def validation_words(recipe: Recipe) -> str:
+    """Return what the recipe says of its validation images, in a few words."""
+    config = recipe.validation
+    if config is None:
+        raise MageKitError("data: the recipe names no validation images; name a folder with --data")
+    where = getattr(config, "path", None) or getattr(config, "part", None)
+    return f"the recipe's validation images ({config.kind}{f' {where}' if where else ''})"
+
+
+def repeated(recipe: Recipe, tokenizer: Path | None) -> Recipe:
+    """Return the same training with nothing beside it: no checkpoints, no pictures.
+
+    Args:
+        recipe: With a task.
+        tokenizer: Folder of its trained tokenizer; None for what the recipe names.
+
+    Raises:
+        MageKitError: If the recipe trains nothing.
+    """
+    if recipe.training is None:
+        raise MageKitError("recipe: trains nothing")
+    form = recipe.tokenizer.model_dump(mode="json")
+    if tokenizer is not None:
+        form["weights"] = str(tokenizer)
+    quiet = {"checkpoint_every": 10**9, **({"samples_every": None} if recipe.training.kind == "masked" else {})}
+    return recipe.extended(tokenizer=form).changed("training", **quiet)
+
+
+def _views(config: ComponentConfig | None) -> Augment | None:
+    if config is not None and config.kind == "token_cache":
+        source = config.get("source")
+        config = None if source is None else DATASETS.parse(source)
+    return getattr(config, "augment", None)
