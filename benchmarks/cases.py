@@ -15,7 +15,7 @@ import torch
 from mage_kernels import attention, dropout, embed_kept, gumbel, make_plan, pad_tokens, remask, sample_tokens
 from mage_kernels.attention import Implementation
 from mage_kernels.backend import triton_problem
-from mage_kernels.packed import PackedLinear, packing_problem
+from mage_kernels.packing import PackedLinear, packing_problem
 from torch import Tensor
 
 from benchmarks import plain

@@ -19,7 +19,7 @@ from PIL import Image
 
 import mage_kit as mk
 from mage_kit.images.pictures import labelled_sheets, save_picture, side_by_side
-from mage_kit.recipes.cached import on_tokens
+from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.store.folders import MODEL_FILE
 from mage_kit.studies.tokenize import tokenize
 

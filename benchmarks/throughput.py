@@ -27,7 +27,7 @@ from PIL import Image
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
-from mage_kit.recipes.cached import on_tokens
+from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.store.folders import save_tokenizer
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.batches import Batch

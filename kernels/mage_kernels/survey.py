@@ -7,7 +7,7 @@ import torch
 from mage_kernels.attention import choose_attention, generation_form
 from mage_kernels.backend import Choice, choose, triton_problem
 from mage_kernels.ops import embed, pad, remask, sample
-from mage_kernels.packed import packing_problem
+from mage_kernels.packing import packing_problem
 
 _WIDTH = 768
 _SHAPE = (8, 12, 129, 64)  # attention of a ViT-B encoder: images, heads, kept positions, head width

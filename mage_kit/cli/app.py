@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _stop(message: str, code: int = 2) -> NoReturn:
-    shown = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
+    text = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
     who = "" if processes.is_first() else f" in process {processes.rank()}"
-    Console(stderr=True).print(f"error{who}: {shown}", markup=False, highlight=False, soft_wrap=True, style="red")
+    Console(stderr=True).print(f"error{who}: {text}", markup=False, highlight=False, soft_wrap=True, style="red")
     processes.leave(code)

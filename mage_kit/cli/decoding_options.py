@@ -101,8 +101,8 @@ class DecodingOptions:
         }
         if self.preset is None:
             return changes
-        given = {name: value for name, value in changes.items() if value is not None}
-        return cast("DecodingChanges", {**PRESETS[self.preset.value], **given})
+        own = {name: value for name, value in changes.items() if value is not None}
+        return cast("DecodingChanges", {**PRESETS[self.preset.value], **own})
 
 
 def _component(registry: Registry[Built, NoWires], name: str, text: str | None) -> Built | None:

@@ -15,8 +15,8 @@ from mage_kit.cli.opening import open_model
 from mage_kit.editing import Edited, EditOptions
 from mage_kit.generation.animation import Animation
 from mage_kit.images.image_files import open_image
+from mage_kit.images.image_writing import save_gif, write_png
 from mage_kit.images.pictures import side_by_side
-from mage_kit.images.written import save_gif, write_png
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import RECIPE_FILE, require_folder
@@ -71,16 +71,16 @@ def edit_files(
     animation = Animation(model)
     with reporter.task("painting", total) as task:
         options = {**options, "on_progress": lambda done, _: task.update(done)}
-        made = make(model, picture, **({**options, "watch": animation.watch} if gif else options))
-    for note in _notes(picture, model, made):
+        result = make(model, picture, **({**options, "watch": animation.watch} if gif else options))
+    for note in _notes(picture, model, result):
         reporter.say(f"note: {note}")
-    settings = {"run": Recipe.load(run / RECIPE_FILE).name, "weights": "ema" if ema else "raw", **made.settings}
+    settings = {"run": Recipe.load(run / RECIPE_FILE).name, "weights": "ema" if ema else "raw", **result.settings}
     with atomic_folder(out) as temporary:
-        for number, picture in enumerate(made.pictures):
+        for number, picture in enumerate(result.pictures):
             write_png(picture, temporary / f"{number:03d}.png", {**settings, "index": number})
-        write_png(made.given, temporary / "given.png", settings)
-        write_png(made.seen, temporary / "seen.png", settings)
-        write_png(side_by_side([made.given, *made.pictures]), temporary / "sheet.png", settings)
+        write_png(result.given, temporary / "given.png", settings)
+        write_png(result.seen, temporary / "seen.png", settings)
+        write_png(side_by_side([result.given, *result.pictures]), temporary / "sheet.png", settings)
         if gif:
             save_gif(animation.frames(), temporary / "steps.gif")
         write_json(temporary / "settings.json", settings)
@@ -100,28 +100,28 @@ def read_image(path: Path) -> Image.Image:
     return open_image(path)
 
 
-def _notes(picture: Image.Image, model: Mage, made: Edited) -> list[str]:
+def _notes(picture: Image.Image, model: Mage, result: Edited) -> list[str]:
     """What a picture loses, and where it has no say, in words."""
-    channels, found = model.tokenizer.channels, []
+    channels, notes = model.tokenizer.channels, []
     if channels == 1 and picture.mode not in _GREY:
-        found.append("the model knows grey alone: the picture is edited, and written, in grey")
+        notes.append("the model knows grey alone: the picture is edited, and written, in grey")
     if channels != 4 and ("A" in picture.mode or "transparency" in picture.info):
-        found.append("the model knows no transparency: transparent places turn white")
-    if not made.settings["known_tokens"]:
-        count = made.masked_NL.shape[1]
-        found.append(
+        notes.append("the model knows no transparency: transparent places turn white")
+    if not result.settings["known_tokens"]:
+        count = result.masked_NL.shape[1]
+        notes.append(
             f"none of the {count} tokens of the window is known: nothing of the picture has a say in what is new"
         )
-    return found
+    return notes
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise MageKitError(f"out: '{out}', is a file, must be a folder")
-    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if held and not overwrite:
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if names and not overwrite:
         raise MageKitError(f"out: '{out}', is not empty; choose another folder or give --overwrite")
-    foreign = [name for name in held if not _OWN.fullmatch(name)]
+    foreign = [name for name in names if not _OWN.fullmatch(name)]
     check_writable(out)
     if foreign:
         raise MageKitError(f"out: '{out}', holds {foreign[0]} too, which no edit wrote; choose another folder")

@@ -20,7 +20,7 @@ from mage_kit.cli.decoding_options import (
     Weights,
     WeightsOption,
 )
-from mage_kit.cli.groups import grouped
+from mage_kit.cli.groups import expand_groups
 
 if TYPE_CHECKING:
     from mage_kit.cli.edit_files import Make
@@ -71,20 +71,20 @@ class HoleOptions:
         typer.Option("--whole", help="Have the model look at the whole picture, not at a window around the hole."),
     ] = False
 
-    def chosen(self) -> EditOptions:
+    def options(self) -> EditOptions:
         """Return them as the library takes them."""
-        chosen: EditOptions = {
+        options: EditOptions = {
             "fill": self.fill,
             "dilate": self.dilate,
             "paste": self.paste,
             "feather": self.feather,
             "whole": self.whole,
         }
-        return chosen
+        return options
 
 
 @edit.command()
-@grouped
+@expand_groups
 def inpaint(
     run: RunArgument,
     image: ImageArgument,
@@ -98,11 +98,11 @@ def inpaint(
     from mage_kit.cli.edit_files import read_image
     from mage_kit.editing import inpaint as run_it
 
-    _write(run, image, partial(run_it, mask=read_image(mask)), out, variants, decoding, hole.chosen())
+    _write(run, image, partial(run_it, mask=read_image(mask)), out, variants, decoding, hole.options())
 
 
 @edit.command()
-@grouped
+@expand_groups
 def outpaint(
     run: RunArgument,
     image: ImageArgument,
@@ -119,11 +119,11 @@ def outpaint(
     from mage_kit.editing import outpaint as run_it
 
     job = partial(run_it, left=left, right=right, top=top, bottom=bottom)
-    _write(run, image, job, out, variants, decoding, hole.chosen())
+    _write(run, image, job, out, variants, decoding, hole.options())
 
 
 @edit.command()
-@grouped
+@expand_groups
 def uncrop(
     run: RunArgument,
     image: ImageArgument,
@@ -140,11 +140,11 @@ def uncrop(
     from mage_kit.editing import uncrop as run_it
 
     job = partial(run_it, width=width, height=height, across=across, down=down)
-    _write(run, image, job, out, variants, decoding, hole.chosen())
+    _write(run, image, job, out, variants, decoding, hole.options())
 
 
 @edit.command()
-@grouped
+@expand_groups
 def reconstruct(
     run: RunArgument,
     image: ImageArgument,
@@ -180,8 +180,8 @@ def _write(
         "precision": variants.precision.value,
     }
     ema = variants.weights is Weights.ema
-    written = edit_files(
+    folder = edit_files(
         run, image, job, out, options, ema=ema, image_size=variants.image_size, gif=variants.gif,
         overwrite=variants.overwrite, reporter=Reporter(),
     )  # fmt: skip
-    console.print(f"written: {written}", markup=False, soft_wrap=True)
+    console.print(f"written: {folder}", markup=False, soft_wrap=True)

@@ -66,10 +66,10 @@ def reference(
         raise MageKitError(NO_EXTRACTOR)
     network = load_extractor(extractor, side=side or None, values=values.value, device=best_device())
     size, channels = (height, width), 1 if grey else 3
-    made = make_reference(
+    result = make_reference(
         folder, out, network, size=size, channels=channels, name=name, force=force, reporter=Reporter()
     )  # fmt: skip
-    manifest = {key: value for key, value in made.manifest.items() if key != "extractor"}
+    manifest = {key: value for key, value in result.manifest.items() if key != "extractor"}
     console.print(json.dumps(manifest, indent=2), markup=False, highlight=False)
     console.print(f"written: {out}", markup=False, soft_wrap=True)
 

@@ -16,8 +16,8 @@ from mage_kit.base.progress import Reporter
 from mage_kit.cli.opening import open_model
 from mage_kit.generation import Asked, Labels, generate, generation_precision
 from mage_kit.generation.animation import Animation
+from mage_kit.images.image_writing import save_gif, write_png
 from mage_kit.images.pictures import grid_picture
-from mage_kit.images.written import save_gif, write_png
 from mage_kit.models.decoding import Decoding, DecodingChanges
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
@@ -81,13 +81,13 @@ def generate_files(
     animation = Animation(model, _ANIMATED, _COLUMNS // 2, _scale(model.tokenizer.image_size))
     decoding = model.decoding.changed(changes)
     with reporter.task(f"generating {n} images", n * decoding.steps) as task:
-        made = generate(
+        result = generate(
             model, n, seed=seed, labels=labels, batch=batch, precision=precision,
             on_progress=lambda done, _: task.update(done), watch=animation.watch if gif else None, **changes,
         )  # fmt: skip
     settings = {"run": Recipe.load(run / RECIPE_FILE).name, "seed": seed, "weights": "ema" if ema else "raw"}
-    settings |= _settings(model, decoding, generation_precision(precision, model).value, made.labels_B)
-    (_write_each if separate else _write_sheet)(made.images_BCHW, target, settings, animation.frames())
+    settings |= _settings(model, decoding, generation_precision(precision, model).value, result.labels_B)
+    (_write_each if separate else _write_sheet)(result.images_BCHW, target, settings, animation.frames())
     return target
 
 
@@ -101,9 +101,9 @@ def _target(target: Path, separate: bool, overwrite: bool) -> Path:
     check_writable(target)
     if not separate and target.suffix.lower() != ".png":
         raise MageKitError(f"out: '{target}', must be named .png; its settings go beside it, into a .json")
-    taken = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))
+    clash = target.exists() and (not separate or not target.is_dir() or any(target.iterdir()))
     beside = [] if separate else [target.with_suffix(suffix) for suffix in (".json", ".gif")]
-    for place in [*([target] if taken else []), *(path for path in beside if path.exists())]:
+    for place in [*([target] if clash else []), *(path for path in beside if path.exists())]:
         if not overwrite:
             raise MageKitError(f"out: '{place}', exists; choose another or give --overwrite")
     settings = target.with_suffix(".json")
@@ -135,15 +135,15 @@ def _write_sheet(images_BCHW: Tensor, target: Path, settings: dict[str, Any], fr
     """Write all images as one picture, settings and animation beside."""
     target.parent.mkdir(parents=True, exist_ok=True)
     sheet = grid_picture(images_BCHW, min(_COLUMNS, len(images_BCHW)), scale=_scale(images_BCHW.shape[-2:]))
-    animation, told = target.with_suffix(".gif"), target.with_suffix(".json")
+    animation, settings_file = target.with_suffix(".gif"), target.with_suffix(".json")
     settings = {**settings, "images": len(images_BCHW)}
     if frames:
         settings["animation"] = animation.name
         save_gif(frames, animation)
-    elif told.exists() and "animation" in read_json(told):
+    elif settings_file.exists() and "animation" in read_json(settings_file):
         animation.unlink(missing_ok=True)  # it shows the images that this sheet replaces
     write_png(sheet, target, settings)
-    write_json(told, settings)
+    write_json(settings_file, settings)
 
 
 def _scale(size: Sequence[int]) -> int:

@@ -18,11 +18,11 @@ from mage_kit.cli.decoding_options import (
     Weights,
     WeightsOption,
 )
-from mage_kit.cli.groups import grouped
+from mage_kit.cli.groups import expand_groups
 
 
 @app.command()
-@grouped
+@expand_groups
 def generate(
     run: RunArgument,
     *,
@@ -49,7 +49,7 @@ def generate(
     from mage_kit.base.progress import Reporter
     from mage_kit.cli.generate_files import generate_files
 
-    written = generate_files(
+    place = generate_files(
         run,
         n,
         seed=seed,
@@ -66,7 +66,7 @@ def generate(
         gif=gif,
         reporter=Reporter(),
     )
-    console.print(f"written: {written}", markup=False, soft_wrap=True)
+    console.print(f"written: {place}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -79,8 +79,8 @@ def report(
     """Write one self-contained HTML page: curves, samples, reconstructions, codebook, settings."""
     from mage_kit.report import write_report
 
-    written = write_report(run, out, mae=mae, overwrite=overwrite)
-    console.print(f"written: {written}", markup=False, soft_wrap=True)
+    place = write_report(run, out, mae=mae, overwrite=overwrite)
+    console.print(f"written: {place}", markup=False, soft_wrap=True)
 
 
 @app.command("app")

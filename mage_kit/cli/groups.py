@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
+def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command with the fields of its dataclass parameters in their places.
 
     The fields are annotated as typer's options are, and each has a default.

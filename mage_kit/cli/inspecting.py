@@ -18,10 +18,10 @@ from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, co
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Check a recipe: every problem at once, every part built without memory, no data read."""
     from mage_kit.recipes import Recipe
-    from mage_kit.training.check import check as checked
+    from mage_kit.training.check import check as check_parts
 
-    loaded = Recipe.load(recipe, set_ or [])
-    parts = checked(loaded)
+    contents = Recipe.load(recipe, set_ or [])
+    parts = check_parts(contents)
     tokenizer = sum(parameter.numel() for parameter in parts.tokenizer.parameters()) / 1e6
     spec = parts.tokenizer.spec
     codes = f"{spec.codes} codes" if spec.discrete else f"{spec.width} values a token"
@@ -29,7 +29,7 @@ def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     if parts.model is not None:
         count = sum(parameter.numel() for _, parameter in parts.model.trainable()) / 1e6
         about = [f"{count:.1f}M parameters", *about, *parts.model.figures()]
-    text = f"{recipe}: holds. {loaded.name}: {', '.join(about)}"
+    text = f"{recipe}: holds. {contents.name}: {', '.join(about)}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

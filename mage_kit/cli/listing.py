@@ -101,13 +101,13 @@ def show_component(
     if out is not None and out.exists() and not overwrite:
         raise MageKitError(f"out: '{out}', exists; choose another or give --overwrite")
     families: list[Registry[Any, Any]] = [r for r in (MASK_RATIOS, SCHEDULES) if kind in r.kinds()]
-    known = MASK_RATIOS.kinds() + SCHEDULES.kinds()
+    kinds = MASK_RATIOS.kinds() + SCHEDULES.kinds()
     if not families:
         raise MageKitError(
-            f"kind: '{kind}'{nearest(kind, known)} (mask ratios and schedules: {', '.join(sorted(set(known)))})"
+            f"kind: '{kind}'{nearest(kind, kinds)} (mask ratios and schedules: {', '.join(sorted(set(kinds)))})"
         )
     lines: list[str] = []
-    drawn = False
+    has_plot = False
     for registry in families:
         component = _make(registry, kind, settings, strict=not lines and registry is families[-1])
         if component is None:
@@ -116,8 +116,8 @@ def show_component(
             _distribution(component, tokens) if isinstance(component, MaskRatio) else _counts(component, tokens, steps)
         )
         lines += [f"{registry.family}: {kind} {title}", *bars([name for name, _ in names], values), ""]
-        if out is not None and not drawn:
-            drawn = True
+        if out is not None and not has_plot:
+            has_plot = True
             plot_line([x for _, x in names], values, f"{kind} {title}", labels, out)
     return lines
 
@@ -129,8 +129,8 @@ def _distribution(ratio: MaskRatio, tokens: int) -> _Shape:
     draws = draw(ratio, _DRAWS, torch.Generator().manual_seed(0))
     counts = torch.histc(draws.float(), bins=_BINS, min=0.0, max=1.0) / _DRAWS
     masked = (draws * tokens).ceil()
-    spread = f"{masked.mean():.1f} masked on average, {masked.min():.0f} to {masked.max():.0f}"
-    title = f"(drawn {_DRAWS} times; of {tokens} tokens {spread})"
+    words = f"{masked.mean():.1f} masked on average, {masked.min():.0f} to {masked.max():.0f}"
+    title = f"(drawn {_DRAWS} times; of {tokens} tokens {words})"
     names = [(f"{bin / _BINS:.2f}", (bin + 0.5) / _BINS) for bin in range(_BINS)]
     return names, [round(value, 4) for value in counts.tolist()], title, ("mask ratio", "share of draws")
 
@@ -166,6 +166,6 @@ def _make(registry: Registry[Any, Any], kind: str, settings: Sequence[str], stri
 
 
 def _import(plugins: Sequence[str]) -> None:
-    failed = load_entry_points() + load_plugins(plugins)
-    if failed:
-        raise MageKitError("\n".join(failed))
+    errors = load_entry_points() + load_plugins(plugins)
+    if errors:
+        raise MageKitError("\n".join(errors))

@@ -87,17 +87,17 @@ def measure_command(entry: Entry[Measure]) -> Any:
     """Return the command of a measure: RUN, its own keywords, and the options of others that it takes."""
     takes = entry.cls.takes
     own = {name: field for name, field in entry.config.model_fields.items() if name != "kind"}
-    shared = {
+    forms = {
         name: form for name, form in _SHARED.items() if name in _ALWAYS or _CALLED.get(name, name) in takes
     }  # fmt: skip
     parameters = [_parameter("run", _RUN, inspect.Parameter.empty)]
     parameters += [_own_parameter(entry, name, field) for name, field in own.items()]
     parameters += options_of(DecodingOptions) if "decoding" in takes else []
-    parameters += [_parameter(name, hint, default) for name, (hint, default) in shared.items()]
+    parameters += [_parameter(name, hint, default) for name, (hint, default) in forms.items()]
 
     def run(**values: Any) -> None:
         options = {name: _value(entry, name, field, values.pop(name)) for name, field in own.items()}
-        decoding = {name: values.pop(name) for name in list(values) if name not in {*shared, "run"}}
+        decoding = {name: values.pop(name) for name in list(values) if name not in {*forms, "run"}}
         _run(entry.kind, {name: value for name, value in options.items() if value is not None}, decoding, values)
 
     run.__name__, run.__doc__ = entry.kind.replace("-", "_"), (inspect.getdoc(entry.cls) or "").split("\n\nArgs:")[0]
@@ -112,7 +112,7 @@ def _as_click(name: str, run: Callable[..., None]) -> Any:
     return typer.main.get_command(alone)
 
 
-def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], shared: dict[str, Any]) -> None:
+def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], options: dict[str, Any]) -> None:
     from mage_kit.base import processes
     from mage_kit.base.progress import Reporter
     from mage_kit.cli.figures import show_result
@@ -120,30 +120,30 @@ def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], shared: dict[
     from mage_kit.evaluation.measures import MEASURES, Request
     from mage_kit.store.folders import best_device
 
-    given = {name: shared.pop(name) for name in ("run", "out", "as_json")}
-    if shared.pop("bf16", False):
-        shared["precision"] = "bfloat16"
-    if "weights" in shared:
-        shared["weights"] = shared["weights"].value
+    command = {name: options.pop(name) for name in ("run", "out", "as_json")}
+    if options.pop("bf16", False):
+        options["precision"] = "bfloat16"
+    if "weights" in options:
+        options["weights"] = options["weights"].value
     if decoding:
-        shared["decoding"] = {
+        options["decoding"] = {
             name: value for name, value in DecodingOptions(**decoding).changes().items() if value is not None
         }
     measure = make_measure(kind, **own)
-    request = Request(given["run"], **shared)
+    request = Request(command["run"], **options)
     check_options(measure, request)
     if "processes" in measure.takes:
-        count_processes(shared["processes"])
-        result_file(measure, request, given["out"])  # before anything is started
-        spread_out(shared["processes"])
+        count_processes(options["processes"])
+        result_file(measure, request, command["out"])  # before anything is started
+        spread_out(options["processes"])
         processes.start(best_device())
     reporter = Reporter() if is_first() else Reporter.silent()
-    result = run_measure(measure, Request(given["run"], **shared, reporter=reporter), given["out"])
-    if given["as_json"] and is_first():
+    result = run_measure(measure, Request(command["run"], **options, reporter=reporter), command["out"])
+    if command["as_json"] and is_first():
         typer.echo(json.dumps(result, indent=2))
     elif is_first():
         show_result(console, MEASURES.get(kind).cls, result)
-        console.print(f"written: {result_place(measure, given['run'], given['out'])}", markup=False, soft_wrap=True)
+        console.print(f"written: {result_place(measure, command['run'], command['out'])}", markup=False, soft_wrap=True)
 
 
 def result_place(measure: Measure, run: Path, out: Path | None) -> Path:
@@ -195,16 +195,16 @@ def _plain_type(hint: Any) -> tuple[Any, bool]:
     return (hint, False) if hint in (bool, int, float, Path) else (str, False)
 
 
-def _value(entry: Entry[Measure], name: str, field: FieldInfo, given: Any) -> Any:
+def _value(entry: Entry[Measure], name: str, field: FieldInfo, value: Any) -> Any:
     """What was given as the measure takes it; None where its own default is to stand."""
     plain, many = _plain_type(field.annotation)
-    if not many or given is None:
-        return given
+    if not many or value is None:
+        return value
     if plain not in (int, float):
-        return tuple(given)
+        return tuple(value)
     flag = entry.cls.flags.get(name, f"--{name.replace('_', '-')}")
     try:
-        return tuple(plain(part) for part in str(given).split(",") if part.strip())
+        return tuple(plain(part) for part in str(value).split(",") if part.strip())
     except ValueError:
         words = "whole numbers" if plain is int else "numbers"
-        raise MageKitError(f"{flag}: '{given}', must be {words}, separated by commas, as 1,5,10") from None
+        raise MageKitError(f"{flag}: '{value}', must be {words}, separated by commas, as 1,5,10") from None

@@ -27,10 +27,10 @@ def open_model(run: Path, *, ema: bool, image_size: str | None, reporter: Report
     model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
     if size is None:
         return model
-    resized = at_size(model, size)
-    if resized is not model:
-        reporter.say(f"image size {size[0]}x{size[1]}: {resize_words(model.spec.grid, resized.spec.grid)}")
-    return resized
+    result = at_size(model, size)
+    if result is not model:
+        reporter.say(f"image size {size[0]}x{size[1]}: {resize_words(model.spec.grid, result.spec.grid)}")
+    return result
 
 
 def read_size(name: str, text: str) -> tuple[int, int]:

@@ -34,51 +34,51 @@ def plan(
     from mage_kit.training.check import check
 
     machine = Machine(gpus, tflops, utilization, bandwidth, memory)
-    loaded = Recipe.load(recipe, set_ or [])
-    check(loaded)
-    work = workload(loaded)
-    made = estimate(work, machine, images)
+    contents = Recipe.load(recipe, set_ or [])
+    check(contents)
+    work = workload(contents)
+    costs = estimate(work, machine, images)
     if json_out:
-        typer.echo(json.dumps(as_json(made), indent=2))
+        typer.echo(json.dumps(as_json(costs), indent=2))
         return
-    tables = [_parts(made, loaded.name), _memory(made, machine), _run(made, machine)]
+    tables = [_parts(costs, contents.name), _memory(costs, machine), _run(costs, machine)]
     for table in (*tables, _measures(work, machine, images)):
         console.print(table)
     console.print("estimates by formula (docs/planning.md); nothing was run", markup=False)
 
 
-def _parts(made: Estimate, name: str) -> Table:
+def _parts(costs: Estimate, name: str) -> Table:
     table = Table("part", "parameters", "GFLOP an image, forward + backward", title=name)
-    for part in dict.fromkeys((*made.parameters, *made.operations)):
-        count, work = made.parameters.get(part), made.operations.get(part)
+    for part in dict.fromkeys((*costs.parameters, *costs.operations)):
+        count, work = costs.parameters.get(part), costs.operations.get(part)
         table.add_row(part, _millions(count), "-" if work is None else f"{work / 1e9:.1f}")
-    table.add_row("all", _millions(sum(made.parameters.values())), f"{sum(made.operations.values()) / 1e9:.1f}")
+    table.add_row("all", _millions(sum(costs.parameters.values())), f"{sum(costs.operations.values()) / 1e9:.1f}")
     return table
 
 
-def _memory(made: Estimate, machine: Machine) -> Table:
-    held = made.memory
-    table = Table("memory of a process", "GiB", title=f"{made.micro} images at once")
+def _memory(costs: Estimate, machine: Machine) -> Table:
+    memory = costs.memory
+    table = Table("memory of a process", "GiB", title=f"{costs.micro} images at once")
     rows = {
-        "weights": held.weights, "gradients": held.gradients, "optimizer state": held.optimizer,
-        "mean of the weights": held.mean, "bfloat16 copies": held.low, "kept for the backward pass": held.kept,
-        "at the turn to it": held.passing, "while tokenizing": held.tokenizer, "peak": held.peak,
+        "weights": memory.weights, "gradients": memory.gradients, "optimizer state": memory.optimizer,
+        "mean of the weights": memory.mean, "bfloat16 copies": memory.low, "kept for the backward pass": memory.kept,
+        "at the turn to it": memory.passing, "while tokenizing": memory.tokenizer, "peak": memory.peak,
     }  # fmt: skip
     for name, size in rows.items():
         table.add_row(name, f"{size / 2**30:.2f}")
-    table.add_row(f"images at once that fit into {machine.memory:g} GiB", str(made.fits) if made.fits else "none")
+    table.add_row(f"images at once that fit into {machine.memory:g} GiB", str(costs.fits) if costs.fits else "none")
     return table
 
 
-def _run(made: Estimate, machine: Machine) -> Table:
+def _run(costs: Estimate, machine: Machine) -> Table:
     table = Table("run", "", title=f"{machine.processes} x {machine.tflops:g} TFLOP/s at {machine.utilization:.0%}")
-    table.add_row("steps", f"{made.steps:,} of {made.batch} images")
-    table.add_row("a step, computing", _seconds(made.seconds_per_step))
-    share = made.link_seconds / made.seconds_per_step
-    sent = f"{made.traffic / 1e9:.2f} GB a process, {_seconds(made.link_seconds)} at {machine.bandwidth:g} GB/s"
-    table.add_row("a step, traffic", f"{sent} ({share:.0%} of computing, beside which most of it runs)")
-    table.add_row("days", f"{made.days:.2f}")
-    table.add_row("mean mask ratio", f"{made.ratio:.3f}")
+    table.add_row("steps", f"{costs.steps:,} of {costs.batch} images")
+    table.add_row("a step, computing", _seconds(costs.seconds_per_step))
+    share = costs.link_seconds / costs.seconds_per_step
+    traffic = f"{costs.traffic / 1e9:.2f} GB a process, {_seconds(costs.link_seconds)} at {machine.bandwidth:g} GB/s"
+    table.add_row("a step, traffic", f"{traffic} ({share:.0%} of computing, beside which most of it runs)")
+    table.add_row("days", f"{costs.days:.2f}")
+    table.add_row("mean mask ratio", f"{costs.ratio:.3f}")
     return table
 
 

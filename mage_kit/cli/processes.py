@@ -27,10 +27,10 @@ def spread_out(count: int | None) -> None:
 
     if started_by()[0] > 1:
         return
-    wanted = count_processes(count)
-    if wanted > 1:
-        threads = None if torch.cuda.device_count() else max(1, torch.get_num_threads() // wanted)
-        raise typer.Exit(run_processes(wanted, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))
+    number = count_processes(count)
+    if number > 1:
+        threads = None if torch.cuda.device_count() else max(1, torch.get_num_threads() // number)
+        raise typer.Exit(run_processes(number, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))
 
 
 def count_processes(count: int | None) -> int:
@@ -45,9 +45,9 @@ def count_processes(count: int | None) -> int:
     import torch
 
     gpus = torch.cuda.device_count()
-    wanted = count or max(1, gpus)
-    if gpus and wanted > gpus:
-        raise MageKitError(f"processes: {wanted}, must be at most the GPUs of this machine ({gpus})")
-    if not gpus and wanted > (most := max(_FEW, os.cpu_count() or 1)):
-        raise MageKitError(f"processes: {wanted}, must be at most the processors of this machine ({most})")
-    return wanted
+    number = count or max(1, gpus)
+    if gpus and number > gpus:
+        raise MageKitError(f"processes: {number}, must be at most the GPUs of this machine ({gpus})")
+    if not gpus and number > (most := max(_FEW, os.cpu_count() or 1)):
+        raise MageKitError(f"processes: {number}, must be at most the processors of this machine ({most})")
+    return number

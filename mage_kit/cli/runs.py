@@ -32,14 +32,14 @@ def train(
 ) -> None:
     """Train tokenizer and model, or a classifier, as a recipe says. SIGTERM and Ctrl-C save first; --resume goes on."""
     from mage_kit.recipes import Recipe
-    from mage_kit.recipes.cached import on_tokens
+    from mage_kit.recipes.token_recipe import on_tokens
     from mage_kit.training.train import train as run
 
-    loaded = Recipe.load(recipe, set_ or [])
+    contents = Recipe.load(recipe, set_ or [])
     if tokens is not None:
-        loaded = on_tokens(loaded, tokens)
+        contents = on_tokens(contents, tokens)
     spread_out(count)
-    folder = run(loaded, out or Path("runs") / loaded.name, resume=resume)
+    folder = run(contents, out or Path("runs") / contents.name, resume=resume)
     if is_first():
         console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
 
@@ -59,12 +59,12 @@ def tokenize(
     from mage_kit.recipes.recipe import Recipe
     from mage_kit.studies.tokenize import tokenize as run
 
-    given = [*(set_ or []), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
-    loaded = Recipe.load(recipe, given)
+    settings = [*(set_ or []), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
+    contents = Recipe.load(recipe, settings)
     spread_out(count)
-    folder = run(loaded, out, crops=crops, mirrored=flip, workers=workers)
+    folder = run(contents, out, crops=crops, mirrored=flip, workers=workers)
     if is_first():
-        again = " ".join(f"--set {shlex.quote(item)}" for item in given)
+        again = " ".join(f"--set {shlex.quote(item)}" for item in settings)
         hint = f"mage-kit train {recipe} {again} --tokens {folder}".replace("  ", " ")
         console.print(f"token cache: {folder}; train on it: {hint}", markup=False, highlight=False, soft_wrap=True)
 
@@ -83,11 +83,11 @@ def demo(
     from mage_kit.studies.demo import run_demo
     from mage_kit.training.check import check
 
-    loaded = Recipe.load(_shipped("digits_demo.json"), set_ or [])
-    check(loaded)
+    contents = Recipe.load(_find_shipped("digits_demo.json"), set_ or [])
+    check(contents)
     if not resume:
         clear_run(out, overwrite)
-    result = run_demo(loaded, out, Reporter(), resume=resume)
+    result = run_demo(contents, out, Reporter(), resume=resume)
     table = Table("measure", "value", title=f"{out}")
     for name, value in result.items():
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else escape(_plain(value)))
@@ -105,14 +105,14 @@ def verify(
     from mage_kit.base.progress import Reporter
     from mage_kit.studies.verify import verify as again
 
-    made = again(run or _shipped("reference_digits"), lines, Reporter())
-    table = Table("step", "stored loss", "here", "deviation", title=made.about or str(run))
-    for line in made.lines:
+    comparison = again(run or _find_shipped("reference_digits"), lines, Reporter())
+    table = Table("step", "stored loss", "here", "deviation", title=comparison.about or str(run))
+    for line in comparison.lines:
         table.add_row(str(line.step), f"{line.stored:.5f}", f"{line.here:.5f}", f"{line.deviation:.2e}")
     console.print(table)
-    verdict = "within" if made.holds else "OUTSIDE"
-    console.print(f"{verdict} the tolerance of {made.tolerance:g}", markup=False)
-    if not made.holds:
+    verdict = "within" if comparison.holds else "OUTSIDE"
+    console.print(f"{verdict} the tolerance of {comparison.tolerance:g}", markup=False)
+    if not comparison.holds:
         raise typer.Exit(1)
 
 
@@ -146,7 +146,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _shipped(name: str) -> Path:
+def _find_shipped(name: str) -> Path:
     """Return a recipe, or a reference run's folder, of this package: beside the sources, or in what is installed."""
     here = Path(__file__).resolve().parents[1]
     for folder in (here.parent / "recipes", here / "recipes" / "shipped"):

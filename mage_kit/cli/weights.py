@@ -31,7 +31,7 @@ def convert(
     from mage_kit.cli.opening import read_size
     from mage_kit.store.convert import convert as run
 
-    made = run(
+    result = run(
         checkpoint,
         out,
         layout=layout,
@@ -44,10 +44,10 @@ def convert(
         ignore=tuple(ignore or ()),
         overwrite=overwrite,
     )
-    card = made.card
+    card = result.card
     if card["unused"]:
         table = Table("unused tensor", "shape", "values", "why", title="Kept beside, in legacy.safetensors")
-        for item in _grouped(card["unused"]):
+        for item in _table_rows(card["unused"]):
             table.add_row(*(escape(cell) for cell in item))
         console.print(table)
     hashes = ", ".join(
@@ -56,10 +56,10 @@ def convert(
         for source in card["sources"]
     )
     console.print(
-        f"{made.what} in layout {card['layout']} from {hashes}: {card['tensors']} tensors, {card['values']:,} values, "
-        f"of which {card['values_loaded']:,} loaded\n"
+        f"{result.what} in layout {card['layout']} from {hashes}: {card['tensors']} tensors, "
+        f"{card['values']:,} values, of which {card['values_loaded']:,} loaded\n"
         f"image size {card['image_size'][0]}x{card['image_size'][1]} (from {card['image_size_from']})\n"
-        f"written: {made.folder}",
+        f"written: {result.folder}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -78,16 +78,16 @@ def export(
     from mage_kit.cli.opening import read_size
     from mage_kit.store.export import export as run
 
-    wanted = None if grid is None else read_size("grid", grid)
-    made = run(folder, out, part=part, grid=wanted, overwrite=overwrite)  # type: ignore[arg-type]  # checked there
-    lines = [f"layout {made.layout}: {made.tensors} tensors, {made.values:,} values, {', '.join(made.dtypes)}"]
-    if made.filled:
-        lines.append("filled, as nothing trained here stands for it: " + "; ".join(made.filled))
-    if made.left_out:
-        lines.append("left out, the layout has no room for it: " + ", ".join(made.left_out))
-    if made.flags:
-        lines.append("no tensor of the file tells it: converting it again needs " + " ".join(made.flags))
-    console.print("\n".join([*lines, f"written: {made.file}"]), markup=False, highlight=False, soft_wrap=True)
+    size = None if grid is None else read_size("grid", grid)
+    report = run(folder, out, part=part, grid=size, overwrite=overwrite)  # type: ignore[arg-type]  # checked there
+    lines = [f"layout {report.layout}: {report.tensors} tensors, {report.values:,} values, {', '.join(report.dtypes)}"]
+    if report.filled:
+        lines.append("filled, as nothing trained here stands for it: " + "; ".join(report.filled))
+    if report.left_out:
+        lines.append("left out, the layout has no room for it: " + ", ".join(report.left_out))
+    if report.flags:
+        lines.append("no tensor of the file tells it: converting it again needs " + " ".join(report.flags))
+    console.print("\n".join([*lines, f"written: {report.file}"]), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -100,20 +100,20 @@ def classify(
     """Classify image files: the likeliest classes by number, with their probabilities."""
     from mage_kit.evaluation.classify_files import classify_files
 
-    found = classify_files(source, images, top)
+    likeliest = classify_files(source, images, top)
     if json_out:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(likeliest, indent=2))
         return
     table = Table("image", "class: probability")
-    for file, classes in found.items():
+    for file, classes in likeliest.items():
         table.add_row(escape(file), "  ".join(f"{number}: {share:.3f}" for number, share in classes))
     console.print(table)
 
 
-def _grouped(unused: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+def _table_rows(tensors: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
     """Rows of the table; many tensors of one reason and one first name become one row."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for item in unused:
+    for item in tensors:
         groups.setdefault((item["name"].split(".")[0], item["reason"]), []).append(item)
     rows = []
     for (root, reason), items in groups.items():

@@ -22,7 +22,15 @@ from mage_kit.editing.frame import Frame, frame_around
 from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.pasting import masked_at_random, open_window, put_back, shown_anew, to_bytes, unknown_around
 from mage_kit.editing.settings import EditOptions, EditSettings, split_options
-from mage_kit.generation import Decoded, Trace, check_decoding, chosen_labels, decode_tokens, prepared, to_images
+from mage_kit.generation import (
+    Decoded,
+    Trace,
+    check_decoding,
+    chosen_labels,
+    decode_tokens,
+    prepare_to_generate,
+    to_images,
+)
 from mage_kit.images.image_files import MAX_PIXELS
 from mage_kit.layers.condition import UNKNOWN, Condition
 from mage_kit.models.decoding import Decoding
@@ -209,7 +217,7 @@ def _paint(
     if ratio is not None:
         unknown_NL = masked_at_random(unknown_L, ratio, settings)
     labels = chosen_labels(model, UNKNOWN if settings.labels is None and model.classes else settings.labels)
-    with prepared(model, min(settings.n, settings.batch), settings.precision) as decision:
+    with prepare_to_generate(model, min(settings.n, settings.batch), settings.precision) as decision:
         parts = _decode(model, decoding, settings, known_1L, unknown_NL, labels)
         images = [image for part in parts for image in to_images(model, part.ids_BL).cpu()]
     trace = Trace.join(part.trace for part in parts)

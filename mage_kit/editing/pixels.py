@@ -13,7 +13,7 @@ from PIL import Image
 from mage_kit.base.draws import keys, uniforms
 from mage_kit.base.errors import PartsError
 from mage_kit.editing.inputs import ImageLike, to_picture, to_pixels
-from mage_kit.generation import prepared
+from mage_kit.generation import prepare_to_generate
 from mage_kit.losses import MaskedMSE
 from mage_kit.models.mage import Mage
 
@@ -50,7 +50,7 @@ def predict_pixels(model: Mage, image: ImageLike, ratio: float = 0.75, *, seed: 
     tokens_1LW = tokenizer.encode(images_1CHW)
     noise_1L = uniforms(keys(seed, "reconstruct", torch.arange(1)), length)
     masked_1L = (noise_1L.argsort(dim=1).argsort(dim=1) < int(np.ceil(ratio * length - 1e-9))).to(model.device)
-    with prepared(model, 1):
+    with prepare_to_generate(model, 1):
         predicted_1LW = model.logits(tokens_1LW, masked_1L).to(tokens_1LW.dtype)
     if any(isinstance(loss, MaskedMSE) and loss.normalize for loss in model.losses):
         mean_1L1 = tokens_1LW.mean(dim=-1, keepdim=True)

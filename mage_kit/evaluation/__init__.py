@@ -1,4 +1,4 @@
-"""Evaluation: features and their linear probe, generated images and their Fréchet distance, pictures."""
+"""How good a run is: the family of measures, and the features, probes and distances that they use."""
 
 from mage_kit.evaluation.features import Features, extract_features, still_images
 from mage_kit.evaluation.folds import Probe, linear_probe, probe_run

@@ -32,11 +32,11 @@ def classify_files(source: Path, files: Sequence[Path], top: int) -> dict[str, l
     if top < 1 or top > model.classes:
         raise MageKitError(f"top: {top}, must be between 1 and the number of classes ({model.classes})")
     size, channels = model.tokenizer.image_size, model.tokenizer.channels
-    found = {}
+    likeliest = {}
     for file in files:
-        with open_image(file) as opened:
-            view = centre_view(load_image(opened, str(file), channels), size)
+        with open_image(file) as picture:
+            view = centre_view(load_image(picture, str(file), channels), size)
         image = torch.from_numpy(to_array(view)).to(model.device).float()[None] / 255
         probabilities, classes = model.logits(image)[0].softmax(dim=0).topk(top)
-        found[str(file)] = list(zip(classes.tolist(), probabilities.tolist(), strict=True))
-    return found
+        likeliest[str(file)] = list(zip(classes.tolist(), probabilities.tolist(), strict=True))
+    return likeliest

@@ -57,13 +57,13 @@ def evaluate(run: str | Path, measure: str | Measure, *, out: Path | None = None
         MageKitError: If there is no such measure or run, an option is not one that it takes, or the result is there.
     """
     names = set(Request.__dataclass_fields__)
-    shared = {name: value for name, value in options.items() if name in names}
+    common = {name: value for name, value in options.items() if name in names}
     own = {name: value for name, value in options.items() if name not in names}
     if isinstance(measure, str):
         measure = make_measure(measure, **own)
     elif own:
         raise MageKitError(f"{next(iter(own))}: an option of the measure itself, give it to {type(measure).__name__}")
-    return run_measure(measure, Request(Path(run), **shared), out)
+    return run_measure(measure, Request(Path(run), **common), out)
 
 
 def run_measure(measure: Measure, request: Request, out: Path | None = None) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def check_options(measure: Measure, request: Request) -> None:
         MageKitError: If it does not take one of them, or says that they do not fit.
     """
     kind = MEASURES.entry_of(measure).kind
-    for name in request.given():
+    for name in request.options():
         if name not in measure.takes and (name, request.processes) != ("processes", 1):
             raise MageKitError(f"{name}: the measure '{kind}' takes no such option")
     measure.check(request)

@@ -63,11 +63,11 @@ class FeatureCache:
                 has no label, too many are broken, or a feature is not finite.
         """
         processes.first_ahead(partial(labels_of, dataset))
-        stated, missing = processes.on_first(lambda: self._missing(name, dataset, kinds))
-        self._digests[id(dataset)] = (dataset, stated["data"])
-        if missing:
-            found = processes.all_or_none(lambda: self._make(name, dataset, kinds, missing, stated))
-            broken = [line for lines in found for line in lines]
+        inputs, gaps = processes.on_first(lambda: self._find_gaps(name, dataset, kinds))
+        self._digests[id(dataset)] = (dataset, inputs["data"])
+        if gaps:
+            reports = processes.all_or_none(lambda: self._make(name, dataset, kinds, gaps, inputs))
+            broken = [line for lines in reports for line in lines]
             if broken:
                 check_broken(len(broken), dataset, broken[-1])
 
@@ -78,17 +78,17 @@ class FeatureCache:
             MageKitError: If a file is missing or damaged, or too many of the images could not be read.
         """
         labels, places = labels_of(dataset), self._numbers(name, dataset, kind, "places")
-        lost = len(dataset) - len(places)
-        if lost:  # in several goes perhaps, each within what is allowed
-            check_broken(lost, dataset, "told when they were extracted")
-        values, done = np.zeros((0, 0), dtype=np.float32), 0
+        n_broken = len(dataset) - len(places)
+        if n_broken:  # in several goes perhaps, each within what is allowed
+            check_broken(n_broken, dataset, "told when they were extracted")
+        values, row = np.zeros((0, 0), dtype=np.float32), 0
         for file in self._files(name, kind, len(dataset)):
             part = read_part(file, "values")
             if len(part):
                 values = values if len(values) else np.empty((len(places), part.shape[1]), dtype=np.float32)
-                values[done : done + len(part)] = part
-                done += len(part)
-        if not done:
+                values[row : row + len(part)] = part
+                row += len(part)
+        if not row:
             raise MageKitError("data: no image could be read")
         return Features(values, labels[places])
 
@@ -109,54 +109,54 @@ class FeatureCache:
         count = len(parts_of(images))
         return [self.folder / f"{name}-{kind.file}" / f"{n:05d}-of-{count:05d}.safetensors" for n in range(count)]
 
-    def _missing(self, name: str, dataset: Dataset, kinds: Sequence[Kind]) -> tuple[dict[str, Any], Missing]:
+    def _find_gaps(self, name: str, dataset: Dataset, kinds: Sequence[Kind]) -> tuple[dict[str, Any], Missing]:
         """Return what all kinds are made from, and what is missing; what was made from something else is refused."""
         if self.refresh:
             for kind in kinds:
                 shutil.rmtree(self.folder / f"{name}-{kind.file}", ignore_errors=True)
-        stated, found = _stated(dataset, self.digest(dataset)), dict[int, list[int]]()
+        inputs, gaps = _inputs(dataset, self.digest(dataset)), dict[int, list[int]]()
         for place, kind in enumerate(kinds):
-            wanted = self._files(name, kind, len(dataset))
-            there = set(wanted[0].parent.glob("*.safetensors"))  # some of another number of images, of other data
+            files = self._files(name, kind, len(dataset))
+            there = set(files[0].parent.glob("*.safetensors"))  # some of another number of images, of other data
             for file in sorted(there):
-                check_part(file, {**kind.stated, **stated})
-            for number, file in enumerate(wanted):
+                check_part(file, {**kind.inputs, **inputs})
+            for number, file in enumerate(files):
                 if file not in there:
-                    found.setdefault(number, []).append(place)
+                    gaps.setdefault(number, []).append(place)
         whole = len(parts_of(len(dataset)))
-        if whole > len(found) > 0:
-            self.reporter.say(f"features of {name}: {whole - len(found)} of {whole} parts are there already")
-        return stated, sorted(found.items())
+        if whole > len(gaps) > 0:
+            self.reporter.say(f"features of {name}: {whole - len(gaps)} of {whole} parts are there already")
+        return inputs, sorted(gaps.items())
 
     def _make(
-        self, name: str, dataset: Dataset, kinds: Sequence[Kind], missing: Missing, stated: dict[str, Any]
+        self, name: str, dataset: Dataset, kinds: Sequence[Kind], gaps: Missing, inputs: dict[str, Any]
     ) -> list[str]:
         """Make this process's share; return what is wrong with images that could not be read."""
         broken: list[str] = []
         parts = parts_of(len(dataset))
-        total = sum(len(parts[number]) for number, _ in missing)
+        total = sum(len(parts[number]) for number, _ in gaps)
         groups: dict[tuple[int, ...], list[int]] = {}  # parts that miss the same kinds: all of them, as a rule
-        for number, wanted in missing[processes.rank() :: processes.world()]:
-            groups.setdefault(tuple(wanted), []).append(number)
+        for number, places in gaps[processes.rank() :: processes.world()]:
+            groups.setdefault(tuple(places), []).append(number)
         with self.reporter.task(f"extracting features of {name}", total) as task:
             progress, first = Progress(task, total), True
-            for wanted_kinds, numbers in groups.items():
-                chosen = [kinds[place] for place in wanted_kinds]
-                for number, made in made_parts(chosen, dataset, numbers, progress):
-                    broken += made.broken
+            for key, numbers in groups.items():
+                group = [kinds[place] for place in key]
+                for number, part in made_parts(group, dataset, numbers, progress):
+                    broken += part.broken
                     if len(broken) > dataset.max_broken * len(dataset):
                         return broken
-                    check_finite(made.values)
-                    if first and made.places:
-                        check_room(self.folder, made, total)
+                    check_finite(part.values)
+                    if first and part.places:
+                        check_room(self.folder, part, total)
                         first = False
-                    for kind, values in zip(chosen, made.values, strict=True):
+                    for kind, values in zip(group, part.values, strict=True):
                         file = self._files(name, kind, len(dataset))[number]
-                        write_part(file, {**kind.stated, **stated}, values, made)
+                        write_part(file, {**kind.inputs, **inputs}, values, part)
         return broken
 
 
-def _stated(dataset: Dataset, digest: str) -> dict[str, Any]:
+def _inputs(dataset: Dataset, digest: str) -> dict[str, Any]:
     """Return what features of any kind are made from."""
     augment = dataset.augment
     return {

@@ -17,7 +17,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_tensors
 from mage_kit.base.progress import ProgressTask
 from mage_kit.datasets import Dataset
-from mage_kit.evaluation.features import BATCH, Made, feature_batches
+from mage_kit.evaluation.features import BATCH, FeatureBatch, feature_batches
 from mage_kit.evaluation.kinds import Kind
 
 _KEY = "mage_kit"
@@ -44,7 +44,7 @@ def parts_of(images: int) -> list[range]:
 
 def made_parts(
     kinds: Sequence[Kind], dataset: Dataset, numbers: Sequence[int], progress: Progress
-) -> Iterator[tuple[int, Made]]:
+) -> Iterator[tuple[int, FeatureBatch]]:
     """Yield parts, made one after another; their images are loaded as one stream, so that no loader stands still."""
     parts = parts_of(len(dataset))
     ranges = [
@@ -52,49 +52,49 @@ def made_parts(
         for number in numbers
         for start in range(parts[number].start, parts[number].stop, BATCH)
     ]
-    held: list[Made] = []
+    batches: list[FeatureBatch] = []
     stream = feature_batches(kinds, dataset, [images for _, images in ranges])
-    for (number, images), made in zip(ranges, stream, strict=True):
-        held.append(made)
+    for (number, images), batch in zip(ranges, stream, strict=True):
+        batches.append(batch)
         progress.add(len(images))
         if images.stop == parts[number].stop:
-            yield number, _joined(held, len(kinds))
-            held = []
+            yield number, _join(batches, len(kinds))
+            batches = []
 
 
-def _joined(batches_: list[Made], kinds: int) -> Made:
+def _join(batches_: list[FeatureBatch], kinds: int) -> FeatureBatch:
     """Join batches, freeing each kind's as it is copied: all of them twice would not fit."""
-    read = [made for made in batches_ if made.places]
+    full = [batch for batch in batches_ if batch.places]
     values = []
     for place in range(kinds):
-        rows = [made.values[place] for made in read]
+        rows = [batch.values[place] for batch in full]
         values.append(np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32))
-        for made in read:
-            made.values[place] = np.zeros((0, 0), dtype=np.float32)
-    return Made(
+        for batch in full:
+            batch.values[place] = np.zeros((0, 0), dtype=np.float32)
+    return FeatureBatch(
         values,
-        [place for made in batches_ for place in made.places],
-        [mark for made in batches_ for mark in made.prints],
-        [line for made in batches_ for line in made.broken],
+        [place for batch in batches_ for place in batch.places],
+        [mark for batch in batches_ for mark in batch.prints],
+        [line for batch in batches_ for line in batch.broken],
     )
 
 
-def write_part(file: Path, stated: dict[str, Any], values: np.ndarray, made: Made) -> None:
+def write_part(file: Path, inputs: dict[str, Any], values: np.ndarray, part: FeatureBatch) -> None:
     """Write one kind of a part, with what it was made from."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    numbers = {"places": made.places, "prints": made.prints}
+    numbers = {"places": part.places, "prints": part.prints}
     tensors = {name: torch.tensor(value, dtype=torch.int64) for name, value in numbers.items()}
-    write_tensors(file, {"values": torch.from_numpy(values), **tensors}, {_KEY: json.dumps(stated, sort_keys=True)})
+    write_tensors(file, {"values": torch.from_numpy(values), **tensors}, {_KEY: json.dumps(inputs, sort_keys=True)})
 
 
-def check_part(file: Path, wanted: dict[str, Any]) -> None:
+def check_part(file: Path, inputs: dict[str, Any]) -> None:
     """Raise MageKitError for a part that is damaged, or was made from something else."""
     try:
-        with safe_open(file, "pt") as held:
-            found = json.loads((held.metadata() or {})[_KEY])
+        with safe_open(file, "pt") as reader:
+            theirs = json.loads((reader.metadata() or {})[_KEY])
     except Exception:  # damaged, however
-        raise MageKitError(_damaged(file)) from None
-    differing = [name for name, value in wanted.items() if found.get(name) != value]
+        raise MageKitError(_damage(file)) from None
+    differing = [name for name, value in inputs.items() if theirs.get(name) != value]
     if differing:
         what = ", ".join(name.replace("_sha256", "") for name in differing)
         raise MageKitError(f"features: '{file.parent}', were made from other {what}; --refresh extracts them again")
@@ -107,14 +107,14 @@ def read_part(file: Path, name: str) -> np.ndarray:
         MageKitError: If the file is missing or damaged.
     """
     try:
-        with safe_open(file, "pt") as held:
-            tensor: torch.Tensor = held.get_tensor(name)
+        with safe_open(file, "pt") as reader:
+            tensor: torch.Tensor = reader.get_tensor(name)
     except Exception:  # damaged, however
-        raise MageKitError(_damaged(file)) from None
+        raise MageKitError(_damage(file)) from None
     return tensor.numpy()
 
 
-def check_room(folder: Path, first: Made, images: int) -> None:
+def check_room(folder: Path, first: FeatureBatch, images: int) -> None:
     """Raise MageKitError if what is still to be made will not fit on the disk, as its first part tells.
 
     Args:
@@ -130,5 +130,5 @@ def check_room(folder: Path, first: Made, images: int) -> None:
         raise MageKitError(f"features: '{folder}', {rule}; name fewer --source, or leave out --baselines")
 
 
-def _damaged(file: Path) -> str:
+def _damage(file: Path) -> str:
     return f"features: '{file}', is damaged; --refresh extracts them again"

@@ -44,12 +44,12 @@ class FeatureSource:
         Raises:
             ValueError: If it is not written so.
         """
-        found = _FORM.fullmatch(text)
-        if found is None:
+        match = _FORM.fullmatch(text)
+        if match is None:
             raise ValueError(
                 f"source: '{text}', must be mean or class, then @BLOCK (from 1) or nothing, then +norm or nothing"
             )
-        pool, block, norm = found.groups()
+        pool, block, norm = match.groups()
         return cls(pool, int(block) if block else None, norm is not None)  # type: ignore[arg-type]  # of the pattern
 
 
@@ -61,7 +61,7 @@ def check_sources(model: Mage, sources: Sequence[FeatureSource]) -> None:
             raise ValueError(f"source: '{source}', the encoder has {blocks} blocks, must be one of these from 1")
 
 
-def pooled(model: Mage, tokens: Tensor, sources: Sequence[FeatureSource]) -> list[Tensor]:
+def pool_features(model: Mage, tokens: Tensor, sources: Sequence[FeatureSource]) -> list[Tensor]:
     """Return features (B, D), float32, of each source, from one pass.
 
     Args:
@@ -70,10 +70,10 @@ def pooled(model: Mage, tokens: Tensor, sources: Sequence[FeatureSource]) -> lis
         sources: Which ones.
     """
     outputs = model.encoder.outputs(model.embedding(tokens, open_plan(tokens)))
-    made = []
+    features = []
     for source in sources:
         hidden_BND = outputs[(source.block or len(outputs)) - 1]
         hidden_BND = model.encoder.norm(hidden_BND) if source.norm else hidden_BND
         first_BD = hidden_BND[:, 0].float().contiguous()  # a view would hold all positions in memory
-        made.append(first_BD if source.pool == "class" else hidden_BND[:, 1:].float().mean(dim=1))
-    return made
+        features.append(first_BD if source.pool == "class" else hidden_BND[:, 1:].float().mean(dim=1))
+    return features

@@ -122,34 +122,34 @@ def extract(
     kinds = model_kinds(model, sources, precision=precision, weights="")
     parts = [range(start, min(start + batch, len(dataset))) for start in range(0, len(dataset), batch)]
 
-    def work() -> tuple[list[tuple[int, Made]], list[str]]:
+    def work() -> tuple[list[tuple[int, FeatureBatch]], list[str]]:
         numbers = range(rank(), len(parts), world())
-        mine: list[tuple[int, Made]] = []
+        mine: list[tuple[int, FeatureBatch]] = []
         with (reporter or Reporter()).task("extracting features", len(dataset)) as task:
-            for number, made in zip(
+            for number, result in zip(
                 numbers, feature_batches(kinds, dataset, [parts[number] for number in numbers]), strict=True
             ):
-                mine.append((number, made))
+                mine.append((number, result))
                 task.update(parts[number].stop)
-        return mine, [line for _, made in mine for line in made.broken]
+        return mine, [line for _, result in mine for line in result.broken]
 
     everybody = all_or_none(work)
-    lost = [line for _, lines in everybody for line in lines]
-    if lost:
-        check_broken(len(lost), dataset, lost[-1])
-    made_parts = [
-        made for _, made in sorted((part for held, _ in everybody for part in held), key=lambda part: part[0])
+    failures = [line for _, lines in everybody for line in lines]
+    if failures:
+        check_broken(len(failures), dataset, failures[-1])
+    in_order = [
+        result for _, result in sorted((part for pairs, _ in everybody for part in pairs), key=lambda part: part[0])
     ]
-    full = [made for made in made_parts if made.places]
+    full = [result for result in in_order if result.places]
     if not full:
         raise MageKitError("data: no image could be read")
-    values = [np.concatenate([made.values[place] for made in full]) for place in range(len(sources))]
+    values = [np.concatenate([result.values[place] for result in full]) for place in range(len(sources))]
     check_finite(values)
-    return values, np.concatenate([np.array(made.places, dtype=np.int64) for made in full])
+    return values, np.concatenate([np.array(result.places, dtype=np.int64) for result in full])
 
 
 @dataclass(frozen=True)
-class Made:
+class FeatureBatch:
     """Features of a batch.
 
     Args:
@@ -165,17 +165,17 @@ class Made:
     broken: list[str]
 
 
-def feature_batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[range]) -> Iterator[Made]:
+def feature_batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[range]) -> Iterator[FeatureBatch]:
     """Yield the features of batches of a data set's images, each model in evaluation mode for the while."""
     with contextlib.ExitStack() as modes:
         for model in {id(kind.model): kind.model for kind in kinds}.values():
             if model is not None:
                 modes.enter_context(evaluating(model))
-        for found in still_batches(dataset, parts):
-            places = [sample.index for sample in found.samples]
-            views = [sample.views[0] for sample in found.samples]
+        for batch in still_batches(dataset, parts):
+            places = [sample.index for sample in batch.samples]
+            views = [sample.views[0] for sample in batch.samples]
             prints = [_print(view) for view in views]
-            yield Made(compute(kinds, np.stack(views)) if views else [], places, prints, found.broken)
+            yield FeatureBatch(compute(kinds, np.stack(views)) if views else [], places, prints, batch.broken)
 
 
 def _print(view: np.ndarray) -> int:

@@ -109,20 +109,20 @@ def probe_run(
     if size > _MOST:
         rule = f"folds hold at most {_MOST:,} pixels in memory; measure on parts with mage-kit eval probe-fast --data"
         raise MageKitError(f"data: {len(dataset)} images of {size // len(dataset):,} values, {rule}")
-    untrained = untrained_like(recipe, model)
+    baseline = untrained_like(recipe, model)
     images, labels = still_images(dataset)
     pixels = images.flatten(1).numpy().astype(np.float32) / 255
     values, places = extract(model, dataset, sources, reporter=reporter)
     names = ["linear_probe", *(str(source) for source in sources[1:])]
-    told = labels_of(dataset)[places]
-    measured = {
-        **{name: Features(value, told) for name, value in zip(names, values, strict=True)},
-        "untrained": extract_features(untrained, dataset, reporter=reporter),
+    truth = labels_of(dataset)[places]
+    inputs = {
+        **{name: Features(value, truth) for name, value in zip(names, values, strict=True)},
+        "untrained": extract_features(baseline, dataset, reporter=reporter),
         "raw_pixels": Features(pixels, labels),
     }
     result: dict[str, Any] = {}
-    with reporter.task("linear probes", len(measured)) as task:
-        for done, (name, features) in enumerate(measured.items(), start=1):
+    with reporter.task("linear probes", len(inputs)) as task:
+        for done, (name, features) in enumerate(inputs.items(), start=1):
             probe = linear_probe(features, folds=settings.folds, strengths=settings.strengths, seed=recipe.seed)
             result[name] = asdict(probe)
             task.update(done, f"{name} {probe.top1:.4f}")

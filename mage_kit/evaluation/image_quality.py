@@ -31,7 +31,7 @@ from mage_kit.evaluation.generation_metrics import (
 )
 from mage_kit.evaluation.generation_metrics.distances import NEIGHBOURS, as_dict
 from mage_kit.evaluation.generation_metrics.reference import look_at, view_batches
-from mage_kit.generation import Labels, Sampler, generation_precision, prepared
+from mage_kit.generation import Labels, Sampler, generation_precision, prepare_to_generate
 from mage_kit.images.transforms import Augment
 from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
@@ -51,12 +51,12 @@ class Gathered:
     Args:
         moments: Of all.
         parts: (first image's number, features, logits or None) of the first images.
-        seen: How often each image came, by hash.
+        prints: How often each image came, by hash.
     """
 
     moments: Moments | None = None
     parts: list[tuple[int, Tensor, Tensor | None]] = field(default_factory=list)
-    seen: Counter[bytes] = field(default_factory=Counter)
+    prints: Counter[bytes] = field(default_factory=Counter)
 
     def add(self, images_ICHW: Tensor, first: int, extractor: Extractor) -> None:
         """Take in uint8 images, the first of which has this number among all."""
@@ -66,7 +66,7 @@ class Gathered:
         if first < _KEPT:
             self.parts.append((first, features.cpu(), None if logits is None else logits.cpu()))
         for image in images_ICHW.cpu():
-            self.seen[hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).digest()] += 1
+            self.prints[hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).digest()] += 1
 
 
 def generated_quality(
@@ -102,18 +102,18 @@ def generated_quality(
     if n < 2:
         raise MageKitError(f"n: {n}, must be at least 2")
     source = Sampler(model, seed=seed, labels=labels, batch=batch, **(changes or {}))
-    held, starts = Gathered(), range(0, n, batch)
+    own, starts = Gathered(), range(0, n, batch)
 
     def work() -> None:
         task_ = (reporter or Reporter()).task(f"generating {n} images", n)
-        with prepared(model, min(n, batch), "auto"), task_ as task:
+        with prepare_to_generate(model, min(n, batch), "auto"), task_ as task:
             for start in starts[processes.rank() :: processes.world()]:
                 count = min(batch, n - start)
-                held.add(_bytes(source.make(start, count).images_BCHW), start, extractor)
+                own.add(_bytes(source.make(start, count).images_BCHW), start, extractor)
                 task.update(start + count)
 
     processes.all_or_none(work)
-    result = _compare(held, reference, "gFID", n, extractor, seed)
+    result = _compare(own, reference, "gFID", n, extractor, seed)
     return {
         **result,
         "images": n,
@@ -137,17 +137,17 @@ def reconstructed_quality(
         extractor: Gives the features.
         reporter: Where progress goes.
     """
-    real, rebuilt = Gathered(), Gathered()
+    real, reconstructions = Gathered(), Gathered()
     device = next(iter(tokenizer.state_dict().values())).device
     with (reporter or Reporter()).task("reconstructing", len(images)) as task:
         done, digest = 0, hashlib.sha256()
-        for given in view_batches(images):
-            digest.update(given.numpy().tobytes())
-            real.add(given, done, extractor)
+        for views in view_batches(images):
+            digest.update(views.numpy().tobytes())
+            real.add(views, done, extractor)
             with torch.no_grad():
-                again = tokenizer.decode(tokenizer.encode(given.to(device).float() / 255))
-            rebuilt.add(_bytes(again), done, extractor)
-            done += len(given)
+                again = tokenizer.decode(tokenizer.encode(views.to(device).float() / 255))
+            reconstructions.add(_bytes(again), done, extractor)
+            done += len(views)
             task.update(done)
     if real.moments is None or real.moments.count < 2:
         raise MageKitError(f"data: {len(images)} images, a distance needs at least 2")
@@ -155,7 +155,7 @@ def reconstructed_quality(
     manifest = {"name": "the originals", **look_at(images), "count": int(real.moments.count), "forced": False}
     manifest["pixels_sha256"] = digest.hexdigest()
     reference = Reference(torch.cat([features for _, features, _ in real.parts]), mean_D, cov_DD, manifest)
-    result = _compare(rebuilt, reference, "rFID", int(real.moments.count), extractor, 0)
+    result = _compare(reconstructions, reference, "rFID", int(real.moments.count), extractor, 0)
     return {**result, "images": int(real.moments.count), "tokenizer_sha256": weights_digest(tokenizer)}
 
 
@@ -180,35 +180,35 @@ def tokenizer_and_images(source: Path, data: Path, max_broken: float = 0.0) -> t
 
 def figure_name(kind: Literal["gFID", "rFID"], images: int, reference: dict[str, Any], duplicates: int) -> str:
     """Return what a figure is to be called: what speaks against taking it at face value stands in its name."""
-    told = []
+    remarks = []
     if images < HONEST:
-        told.append(f"SMOKE FIGURE of {images:,} images, comparable with nothing")
+        remarks.append(f"SMOKE FIGURE of {images:,} images, comparable with nothing")
     elif reference["count"] < HONEST:
-        told.append(f"reference of {reference['count']:,} images")
+        remarks.append(f"reference of {reference['count']:,} images")
     if reference.get("greyed"):
-        told.append(f"{reference['greyed']:,} images in colour turned grey")
+        remarks.append(f"{reference['greyed']:,} images in colour turned grey")
     if reference.get("forced"):
-        told.append("reference forced")
+        remarks.append("reference forced")
     if duplicates:
-        told.append(f"{duplicates:,} duplicates")
-    return f"{kind} ({'; '.join(told)})" if told else kind
+        remarks.append(f"{duplicates:,} duplicates")
+    return f"{kind} ({'; '.join(remarks)})" if remarks else kind
 
 
 def _compare(
-    held: Gathered, reference: Reference, kind: Literal["gFID", "rFID"], count: int, extractor: Extractor, seed: int
+    own: Gathered, reference: Reference, kind: Literal["gFID", "rFID"], count: int, extractor: Extractor, seed: int
 ) -> dict[str, Any]:
     """Join the processes' images, in their order, and compare them; the first process does."""
     width = reference.mean_D.shape[0]
-    moments = (held.moments or Moments.empty(width, extractor.where)).shared()
-    parts = processes.collect((held.parts, held.seen))
+    moments = (own.moments or Moments.empty(width, extractor.where)).of_all()
+    parts = processes.collect((own.parts, own.prints))
     measures: dict[str, Any] = {}
-    seen: Counter[bytes] = sum((each for _, each in parts), Counter())
-    duplicates = count - len(seen)
+    prints: Counter[bytes] = sum((each for _, each in parts), Counter())
+    duplicates = count - len(prints)
     if processes.is_first():
         mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
         measures["frechet"] = frechet((mean_D, cov_DD), (reference.mean_D, reference.cov_DD))
-        ordered = sorted((part for held_parts, _ in parts for part in held_parts), key=lambda part: part[0])
-        measures |= _by_image(ordered, reference.features_JD[:_KEPT], extractor.where, seed)
+        in_order = sorted((part for theirs, _ in parts for part in theirs), key=lambda part: part[0])
+        measures |= _by_image(in_order, reference.features_JD[:_KEPT], extractor.where, seed)
     return {
         "name": figure_name(kind, count, reference.manifest, duplicates),
         "kind": kind,
@@ -218,8 +218,8 @@ def _compare(
         and not (reference.manifest["forced"] or reference.manifest.get("greyed")),
         "rows": {"images": as_dict(measures)},
         "duplicates": duplicates,
-        "most_frequent": max(seen.values(), default=0),
-        "extractor": extractor.stated(),
+        "most_frequent": max(prints.values(), default=0),
+        "extractor": extractor.describe(),
         "reference": reference.manifest,
         "versions": versions(),
     }
@@ -231,13 +231,13 @@ def _by_image(
     """Measure what needs the features of single images."""
     features, real_JD = torch.cat([part for _, part, _ in parts]).to(device), real_JD.to(device)
     logits = [part for _, _, part in parts if part is not None]
-    found: dict[str, Any] = {
+    measures: dict[str, Any] = {
         "kid": kernel_distance(features, real_JD, seed=seed),
         "inception_score": inception_score(torch.cat(logits), seed=seed) if logits else None,
     }
     if min(len(features), len(real_JD)) > NEIGHBOURS:
-        found["precision"], found["recall"] = precision_recall(features, real_JD)
-    return found
+        measures["precision"], measures["recall"] = precision_recall(features, real_JD)
+    return measures
 
 
 def _bytes(images_ICHW: Tensor) -> Tensor:

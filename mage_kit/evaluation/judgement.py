@@ -16,7 +16,7 @@ from mage_kit.base.draws import generator
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import still_images
 from mage_kit.evaluation.frechet import frechet_distance
-from mage_kit.evaluation.small_classifier import Classifier, Judged, train_classifier
+from mage_kit.evaluation.small_classifier import Classifier, Judgement, train_classifier
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
 
@@ -31,28 +31,28 @@ class SmallReference:
         images_ICHW: float32 in [0, 1].
         classifier: Its features carry the distances.
         accuracy: Of the classifier, on the 20% it was not trained on.
-        judged: What it says of all real images.
+        judgement: What it says of all real images.
         seed: Of the halves in `frechet_real`.
     """
 
     images_ICHW: Tensor
     classifier: Classifier
     accuracy: float
-    judged: Judged
+    judgement: Judgement
     seed: int
 
     def frechet_real(self) -> float:
         """Return the distance of a random half of the real images to the other half: the noise of the measure."""
         order = torch.randperm(len(self.images_ICHW), generator=generator(self.seed, "halves")).numpy()
         half = len(order) // 2
-        return frechet_distance(self.judged.features[order[:half]], self.judged.features[order[half:]])
+        return frechet_distance(self.judgement.features[order[:half]], self.judgement.features[order[half:]])
 
 
 def make_small_reference(recipe: Recipe, reporter: Reporter) -> SmallReference:
     """Train the classifier on the recipe's labelled data."""
     dataset = recipe.build_dataset()
-    pictures, found = still_images(dataset)
-    images, labels = pictures.float() / 255, torch.from_numpy(found)
+    pictures, numbers = still_images(dataset)
+    images, labels = pictures.float() / 255, torch.from_numpy(numbers)
     classes = int(labels.max()) + 1
     classifier, accuracy = train_classifier(images, labels, classes, seed=recipe.seed, reporter=reporter)
     return SmallReference(images, classifier, accuracy, classifier.judge(images), recipe.seed)
@@ -60,11 +60,11 @@ def make_small_reference(recipe: Recipe, reporter: Reporter) -> SmallReference:
 
 def judge_samples(images_BCHW: Tensor, reference: SmallReference) -> dict[str, Any]:
     """Measure generated images: {"frechet", "sure_share", "class_shares"}."""
-    judged = reference.classifier.judge(images_BCHW)
-    shares = np.bincount(judged.classes, minlength=reference.classifier.head.out_features) / len(images_BCHW)
+    judgement = reference.classifier.judge(images_BCHW)
+    shares = np.bincount(judgement.classes, minlength=reference.classifier.head.out_features) / len(images_BCHW)
     return {
-        "frechet": frechet_distance(judged.features, reference.judged.features),
-        "sure_share": float((judged.sureness >= SURE).mean()),
+        "frechet": frechet_distance(judgement.features, reference.judgement.features),
+        "sure_share": float((judgement.sureness >= SURE).mean()),
         "class_shares": shares.round(4).tolist(),
     }
 
@@ -73,9 +73,9 @@ def reconstruction_psnr(model: Mage, images_ICHW: Tensor) -> tuple[float, Tensor
     """Return the mean peak signal-to-noise ratio in dB of the tokenizer's reconstructions, and these."""
     with torch.no_grad():
         parts = (part.to(model.device) for part in images_ICHW.split(256))
-        rebuilt = torch.cat([model.tokenizer.decode(model.tokenizer.encode(part)).clamp(0, 1).cpu() for part in parts])
-    error = (rebuilt - images_ICHW).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
-    return float((-10 * error.log10()).mean()), rebuilt
+        outputs = torch.cat([model.tokenizer.decode(model.tokenizer.encode(part)).clamp(0, 1).cpu() for part in parts])
+    error = (outputs - images_ICHW).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return float((-10 * error.log10()).mean()), outputs
 
 
 def nearest_real(images_BCHW: Tensor, real_ICHW: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mage_kit.evaluation.feature_sources import FeatureSource, check_sources, pooled
+from mage_kit.evaluation.feature_sources import FeatureSource, check_sources, pool_features
 from mage_kit.models.mage import Mage
 from mage_kit.store.folders import weights_digest
 
@@ -32,7 +32,7 @@ class Kind:
         model: What makes them, in evaluation mode; None for raw pixels.
         source: Where in the model they come from.
         precision: What the encoder computes in; features are float32 either way, the tokenizer always.
-        stated: What else they are made from, for the fingerprint.
+        inputs: What else they are made from, for the fingerprint.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Kind:
     model: Mage | None
     source: FeatureSource
     precision: Precision
-    stated: dict[str, Any]
+    inputs: dict[str, Any]
 
 
 def model_kinds(
@@ -73,7 +73,7 @@ def model_kinds(
             model=model,
             source=source,
             precision=precision,
-            stated={"weights_sha256": digest, "source": str(source), "precision": precision},
+            inputs={"weights_sha256": digest, "source": str(source), "precision": precision},
         )
         for source in sources
     ]
@@ -92,7 +92,7 @@ def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
         kinds: Which ones.
         views_BCHW: uint8, evaluation views.
     """
-    made: dict[int, np.ndarray] = {}
+    features: dict[int, np.ndarray] = {}
     tokens: dict[tuple[int, str], Tensor] = {}
     for model, precision in {(id(kind.model), kind.precision): (kind.model, kind.precision) for kind in kinds}.values():
         mine = [place for place, kind in enumerate(kinds) if (kind.model, kind.precision) == (model, precision)]
@@ -103,9 +103,9 @@ def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
             if key not in tokens:
                 tokens[key] = model.see(torch.from_numpy(views_BCHW).to(model.device).float() / 255)
             with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                values = pooled(model, tokens[key], [kinds[place].source for place in mine])
-        made.update({place: value.cpu().numpy() for place, value in zip(mine, values, strict=True)})
-    return [made[place] for place in range(len(kinds))]
+                values = pool_features(model, tokens[key], [kinds[place].source for place in mine])
+        features.update({place: value.cpu().numpy() for place, value in zip(mine, values, strict=True)})
+    return [features[place] for place in range(len(kinds))]
 
 
 def _pixels(views_BCHW: Tensor) -> Tensor:

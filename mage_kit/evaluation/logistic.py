@@ -45,8 +45,8 @@ class FittedClassifier:
 
     def accuracy(self, values_ID: np.ndarray, labels_I: np.ndarray) -> float:
         """Return the share of images whose likeliest class is theirs."""
-        found = torch.cat([scores.argmax(dim=1).cpu() for scores in self._parts(values_ID)])
-        return float((found.numpy() == labels_I).mean())
+        guesses = torch.cat([scores.argmax(dim=1).cpu() for scores in self._parts(values_ID)])
+        return float((guesses.numpy() == labels_I).mean())
 
     def _parts(self, values_ID: np.ndarray) -> Iterator[Tensor]:
         for part in torch.from_numpy(values_ID).split(_AT_ONCE):
@@ -103,8 +103,8 @@ def fit_logistic(
         return total.detach()
 
     optimizer.step(loss)
-    found = weight.detach()
-    return FittedClassifier(mean_D, scale_D, found[:, :-1].contiguous(), found[:, -1].contiguous())
+    solution = weight.detach()
+    return FittedClassifier(mean_D, scale_D, solution[:, :-1].contiguous(), solution[:, -1].contiguous())
 
 
 def _near(values_ID: Tensor, device: torch.device) -> Tensor:
@@ -159,11 +159,11 @@ def fit_best(
     aside, rest = aside[~alone], np.concatenate([rest, aside[alone]])
     if not len(aside):
         raise MageKitError("training images: none can be set aside to choose a strength, each class has one")
-    found = {
+    accuracies = {
         strength: fit_logistic(values_ID[rest], labels_I[rest], classes, strength, device=device).accuracy(
             values_ID[aside], labels_I[aside]
         )
         for strength in strengths
     }
-    best = max(found, key=lambda strength: found[strength])
-    return Best(fit_logistic(values_ID, labels_I, classes, best, device=device), best, found[best])
+    best = max(accuracies, key=lambda strength: accuracies[strength])
+    return Best(fit_logistic(values_ID, labels_I, classes, best, device=device), best, accuracies[best])

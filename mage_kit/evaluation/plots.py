@@ -30,11 +30,11 @@ def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
         if "chance" in model[0]:
             loss.axhline(model[0]["chance"], color="grey", linestyle="--", label="chance, ln K")
         for name in sorted({name for record in model for name in record["by_ratio"]}):
-            found = [(record["step"], record["by_ratio"][name]) for record in model if name in record["by_ratio"]]
-            by_ratio.plot([step for step, _ in found], [item["loss"] for _, item in found], label=f"ratio {name}")
-            if all("accuracy" in item for _, item in found):
+            points = [(record["step"], record["by_ratio"][name]) for record in model if name in record["by_ratio"]]
+            by_ratio.plot([step for step, _ in points], [item["loss"] for _, item in points], label=f"ratio {name}")
+            if all("accuracy" in item for _, item in points):
                 accuracy.plot(
-                    [step for step, _ in found], [item["accuracy"] for _, item in found], label=f"ratio {name}"
+                    [step for step, _ in points], [item["accuracy"] for _, item in points], label=f"ratio {name}"
                 )
     if tokenizer:
         codes.plot(

@@ -21,7 +21,7 @@ _WIDTH = 64
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """What the classifier says of images.
 
     Args:
@@ -57,14 +57,14 @@ class Classifier(nn.Module):
         return self.head(features), features
 
     @torch.no_grad()
-    def judge(self, images_ICHW: Tensor, batch: int = 512) -> Judged:
+    def judge(self, images_ICHW: Tensor, batch: int = 512) -> Judgement:
         """Classify float images in [0, 1]."""
         self.eval()
         logits, features = (
             torch.cat(parts) for parts in zip(*(self(part) for part in images_ICHW.split(batch)), strict=True)
         )
         sureness, classes = logits.softmax(dim=1).max(dim=1)
-        return Judged(features.numpy(), sureness.numpy(), classes.numpy())
+        return Judgement(features.numpy(), sureness.numpy(), classes.numpy())
 
 
 def _layer(inputs: int, outputs: int) -> list[nn.Module]:
@@ -102,16 +102,16 @@ def train_classifier(
     model.train()
     with (reporter or Reporter()).task("training the classifier of real images", steps) as task:
         for step in range(steps):
-            chosen = train[torch.randint(len(train), (128,), generator=random)]
-            loss = F.cross_entropy(model(_jitter(small[chosen], random))[0], labels_I[chosen])
+            places = train[torch.randint(len(train), (128,), generator=random)]
+            loss = F.cross_entropy(model(_jitter(small[places], random))[0], labels_I[places])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             if step % 50 == 49:
                 task.update(step + 1, f"loss {loss.item():.3f}")
-    judged = model.judge(images_ICHW[test])
-    return model, float((judged.classes == labels_I[test].numpy()).mean())
+    judgement = model.judge(images_ICHW[test])
+    return model, float((judgement.classes == labels_I[test].numpy()).mean())
 
 
 def _jitter(images: Tensor, random: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError
 from mage_kit.datasets import Dataset, ImageFolder
-from mage_kit.datasets.chosen import Chosen
+from mage_kit.datasets.subset import Subset
 from mage_kit.images.transforms import Augment
 
 TESTS = ("val", "test", "validation")
@@ -101,13 +101,13 @@ def held_out(dataset: Dataset, seed: int = 0, what: str = "all images") -> Split
     labels = dataset.labels()
     test: list[int] = []
     for number, name in enumerate(dataset.classes):
-        found = np.flatnonzero(labels == number)
-        if len(found) < _FIFTH:
-            raise MageKitError(f"data: class '{name}' has {len(found)} images, must have at least {_FIFTH}")
+        places = np.flatnonzero(labels == number)
+        if len(places) < _FIFTH:
+            raise MageKitError(f"data: class '{name}' has {len(places)} images, must have at least {_FIFTH}")
         random = np.random.Generator(np.random.PCG64(derive(seed, "held-out", number)))
-        test += random.permutation(found)[: len(found) // _FIFTH].tolist()
+        test += random.permutation(places)[: len(places) // _FIFTH].tolist()
     aside = set(test)
     train = [index for index in range(len(dataset)) if index not in aside]
     return Split(
-        Chosen(dataset, train), Chosen(dataset, sorted(test)), f"{what}: a fifth of each class set aside, seed {seed}"
+        Subset(dataset, train), Subset(dataset, sorted(test)), f"{what}: a fifth of each class set aside, seed {seed}"
     )

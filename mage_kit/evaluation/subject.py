@@ -191,4 +191,3 @@ def _open(
         name = f"{data.resolve().name}-{derive(0, str(data.resolve())):016x}-{seed}"
     cache = FeatureCache(run / FEATURES / name, refresh=refresh, reporter=reporter)
     return Subject(run, recipe, model, split, cache, weights, weights_digest(model), precision, reporter)
-

@@ -83,17 +83,17 @@ class Audit:
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
         deciles = {f"p{share}": round(float(np.percentile(self.psnr_I, share)), 3) for share in (1, 10, 50, 90)}
-        made: dict[str, Any] = {"psnr": self.psnr, "psnr_percentiles": deciles, "ssim": self.ssim}
-        made |= {"images": self.images, "broken": self.broken, "greyed": self.greyed}
+        values: dict[str, Any] = {"psnr": self.psnr, "psnr_percentiles": deciles, "ssim": self.ssim}
+        values |= {"images": self.images, "broken": self.broken, "greyed": self.greyed}
         if self.counts_V is not None:
-            used = int((self.counts_V > 0).sum())
-            made |= {
+            in_use = int((self.counts_V > 0).sum())
+            values |= {
                 "codes": len(self.counts_V),
-                "codes_used": used,
+                "codes_used": in_use,
                 "perplexity": self.perplexity,
                 "entropy_bits": self.entropy,
             }
-        return made
+        return values
 
 
 @torch.no_grad()
@@ -116,18 +116,18 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
     broken = 0
     with (reporter or Reporter()).task("auditing", len(dataset)) as task:
         parts = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
-        for part, loaded in zip(parts, still_batches(dataset, parts), strict=True):
-            broken += len(loaded.broken)
-            if loaded.samples:
-                places = [sample.index for sample in loaded.samples]
-                given = torch.from_numpy(np.stack([sample.views[0] for sample in loaded.samples])).to(device)
-                tokens = tokenizer.encode(given.float() / 255)
+        for part, stills in zip(parts, still_batches(dataset, parts), strict=True):
+            broken += len(stills.broken)
+            if stills.samples:
+                places = [sample.index for sample in stills.samples]
+                views = torch.from_numpy(np.stack([sample.views[0] for sample in stills.samples])).to(device)
+                tokens = tokenizer.encode(views.float() / 255)
                 if codes:
                     counts += torch.bincount(tokens.flatten(), minlength=codes)
-                rebuilt = (tokenizer.decode(tokens).clamp(0, 1) * 255).byte()  # as a PNG would hold it
-                found = list(zip(psnr(given, rebuilt).tolist(), ssim(given, rebuilt).tolist(), places, strict=True))
-                scores += found
-                pairs = zip(found, given.cpu().numpy(), rebuilt.cpu().numpy(), strict=True)
+                outputs = (tokenizer.decode(tokens).clamp(0, 1) * 255).byte()  # as a PNG would hold it
+                values = list(zip(psnr(views, outputs).tolist(), ssim(views, outputs).tolist(), places, strict=True))
+                scores += values
+                pairs = zip(values, views.cpu().numpy(), outputs.cpu().numpy(), strict=True)
                 worst += [(score, place, image, again) for (score, _, place), image, again in pairs]
                 worst = sorted(worst, key=lambda item: item[:2])[:WORST]
             task.update(part.stop)
@@ -174,51 +174,51 @@ def ssim(first_ICHW: Tensor, second_ICHW: Tensor) -> Tensor:
     return (top / ((mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2))).mean(dim=(1, 2, 3)).float()
 
 
-def verdict(found: Audit) -> str:
+def verdict(figures: Audit) -> str:
     """Say in words whether a model should be trained on these tokens."""
-    said = [_of_pixels(found), *_of_codes(found), *_of_images(found)]
-    lost = found.broken / (found.broken + found.images)
-    collapsed = found.enough and found.share < _COLLAPSED
-    if found.psnr < _POOR or collapsed or lost > _BROKEN:
+    remarks = [_of_pixels(figures), *_of_codes(figures), *_of_images(figures)]
+    damage = figures.broken / (figures.broken + figures.images)
+    collapse = figures.enough and figures.share < _COLLAPSED
+    if figures.psnr < _POOR or collapse or damage > _BROKEN:
         start = "Do not train on these tokens yet"
     else:
-        start = "These tokens will do" if found.enough else "Too few images to tell"
-    return f"{start}: {'; '.join(said)}."
+        start = "These tokens will do" if figures.enough else "Too few images to tell"
+    return f"{start}: {'; '.join(remarks)}."
 
 
-def _of_pixels(found: Audit) -> str:
-    level = f"({found.psnr:.1f} dB)"
-    if found.psnr < _POOR:
+def _of_pixels(figures: Audit) -> str:
+    level = f"({figures.psnr:.1f} dB)"
+    if figures.psnr < _POOR:
         return f"reconstructions are poor {level}: what a model generates cannot be better than these"
-    if found.psnr < _FAIR:
+    if figures.psnr < _FAIR:
         return f"reconstructions lose detail {level}: look at the worst ones"
     return f"reconstructions are sound {level}"
 
 
-def _of_codes(found: Audit) -> list[str]:
-    if found.counts_V is None:
+def _of_codes(figures: Audit) -> list[str]:
+    if figures.counts_V is None:
         return []
-    told = f"perplexity {found.perplexity:.0f} of {len(found.counts_V)} codes"
-    if not found.enough:
-        tokens = int(found.counts_V.sum())
-        wanted = math.ceil(_USES * len(found.counts_V) * found.images / tokens)
-        return [f"{told} over {tokens} tokens says little: audit {wanted:,} images or more"]
-    if found.share < _COLLAPSED:
-        return [f"the codebook has collapsed ({told})"]
-    if found.share < _THIN:
-        return [f"few codes do most of the work ({told}): these images are narrower than the codebook"]
-    return [f"the codebook is well used ({told})"]
+    use = f"perplexity {figures.perplexity:.0f} of {len(figures.counts_V)} codes"
+    if not figures.enough:
+        tokens = int(figures.counts_V.sum())
+        least = math.ceil(_USES * len(figures.counts_V) * figures.images / tokens)
+        return [f"{use} over {tokens} tokens says little: audit {least:,} images or more"]
+    if figures.share < _COLLAPSED:
+        return [f"the codebook has collapsed ({use})"]
+    if figures.share < _THIN:
+        return [f"few codes do most of the work ({use}): these images are narrower than the codebook"]
+    return [f"the codebook is well used ({use})"]
 
 
-def _of_images(found: Audit) -> list[str]:
-    said = []
-    low = float(np.percentile(found.psnr_I, 1))
-    if found.psnr - low > _FAR and math.isfinite(low):
-        said.append(f"one image in a hundred is below {low:.1f} dB: see what kind they are")
-    if found.greyed:
-        said.append(
-            f"{found.greyed} images are in colour, which is lost before anything is measured: the tokens are grey"
+def _of_images(figures: Audit) -> list[str]:
+    remarks = []
+    low = float(np.percentile(figures.psnr_I, 1))
+    if figures.psnr - low > _FAR and math.isfinite(low):
+        remarks.append(f"one image in a hundred is below {low:.1f} dB: see what kind they are")
+    if figures.greyed:
+        remarks.append(
+            f"{figures.greyed} images are in colour, which is lost before anything is measured: the tokens are grey"
         )
-    if found.broken:
-        said.append(f"{found.broken} of {found.broken + found.images} images cannot be read")
-    return said
+    if figures.broken:
+        remarks.append(f"{figures.broken} of {figures.broken + figures.images} images cannot be read")
+    return remarks

@@ -2,7 +2,7 @@
 
 from mage_kit.generation.generate import Generated, Labels, Sampler, chosen_labels, generate, to_images
 from mage_kit.generation.loop import Decoded, Step, Trace, Watch, decode_step, decode_tokens
-from mage_kit.generation.prepared import Asked, generation_precision, prepared
+from mage_kit.generation.preparation import Asked, generation_precision, prepare_to_generate
 from mage_kit.generation.sampling import check_decoding
 from mage_kit.generation.straight_through import Relaxed, straight_through
 
@@ -22,7 +22,7 @@ __all__ = [
     "decode_tokens",
     "generate",
     "generation_precision",
-    "prepared",
+    "prepare_to_generate",
     "straight_through",
     "to_images",
 ]

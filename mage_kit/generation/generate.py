@@ -18,7 +18,7 @@ from torch import Tensor
 from mage_kit.base.checks import whole_number
 from mage_kit.base.errors import MageKitError
 from mage_kit.generation.loop import Step, Trace, Watch, decode_tokens
-from mage_kit.generation.prepared import Asked, prepared
+from mage_kit.generation.preparation import Asked, prepare_to_generate
 from mage_kit.generation.sampling import check_decoding
 from mage_kit.images.pictures import grid_picture, save_picture
 from mage_kit.layers.condition import Condition, checked_labels, labels_in_turn
@@ -99,7 +99,7 @@ def generate(
     n, batch = whole_number("n", n, 1, _MOST), whole_number("batch", batch, 1)
     source = Sampler(model, seed=seed, labels=labels, batch=batch, precision=precision, **changes)
     batches: list[Generated] = []
-    with prepared(model, min(n, batch), precision):  # around all batches: weights are laid out once
+    with prepare_to_generate(model, min(n, batch), precision):  # around all batches: weights are laid out once
         for start in range(0, n, batch):
             size = min(batch, n - start)
 
@@ -177,7 +177,7 @@ class Sampler:
             watch: Shown the canvas after each step.
         """
         model = self.model
-        with prepared(model, count, self.precision):
+        with prepare_to_generate(model, count, self.precision):
             known_BL = torch.zeros(model.spec.shape(count), dtype=model.spec.dtype, device=model.device)
             labels_B = self._labels_of(start, count)
             result = decode_tokens(

@@ -16,7 +16,7 @@ from mage_kit.base.draws import keys, uniforms
 from mage_kit.generation.sampling import check_decoding, check_tokens, draw_tokens, merge_tokens
 from mage_kit.heads import Head
 from mage_kit.layers.condition import Condition
-from mage_kit.layers.predictions import Drawn
+from mage_kit.layers.predictions import TokenDraw
 from mage_kit.models.decoding import Decoding
 from mage_kit.models.mage import Mage
 from mage_kit.selections import Selection, SelectionStep
@@ -199,7 +199,7 @@ def _keep_best(
     masked_BL: Tensor,
     unknown_B: Tensor,
     noise_BL: Tensor,
-    draw: Drawn,
+    draw: TokenDraw,
     revised_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens, what is unknown next, and whether (log-probabilities, scores) held NaN: a flag on the device.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mage_kit.base.errors import PartsError
 from mage_kit.layers.condition import UNKNOWN, Condition
-from mage_kit.layers.predictions import Drawn, DrawRule, Predictions
+from mage_kit.layers.predictions import DrawRule, Predictions, TokenDraw
 from mage_kit.models.decoding import Decoding
 from mage_kit.models.decoding_rules import decoding_problems
 from mage_kit.models.mage import Mage
@@ -61,7 +61,7 @@ def draw_tokens(
     same: bool,
     rows: bool | None = None,
     scored_BL: Tensor | None = None,
-) -> Drawn:
+) -> TokenDraw:
     """Draw a token for each unknown place, by the head.
 
     Args:
@@ -109,14 +109,14 @@ def draw_tokens(
     if predictions is not None:
         values = predictions.first_BL, predictions.second_BL, predictions.entropy_BL
         predictions = Predictions(*map(scatter, values))
-    return Drawn(scatter(draw.ids_BL), scatter(draw.log_p_BL), predictions)
+    return TokenDraw(scatter(draw.ids_BL), scatter(draw.log_p_BL), predictions)
 
 
-def _check(model: Mage, draw: Drawn, uniform_BL: Tensor, rule: DrawRule) -> Drawn:
+def _check(model: Mage, draw: TokenDraw, uniform_BL: Tensor, rule: DrawRule) -> TokenDraw:
     """Make sure, without waiting for the device, that a head drew what it was asked for."""
     head, spec = type(model.head).__name__, model.spec
-    if not isinstance(draw, Drawn):
-        raise PartsError(("heads.tokens",), f"{head} drew a {type(draw).__name__}, must give a Drawn")
+    if not isinstance(draw, TokenDraw):
+        raise PartsError(("heads.tokens",), f"{head} drew a {type(draw).__name__}, must give a TokenDraw")
     shape = (*uniform_BL.shape, *spec.token_shape)
     if tuple(draw.ids_BL.shape) != shape or draw.ids_BL.dtype != spec.dtype:
         has = f"{draw.ids_BL.dtype} {tuple(draw.ids_BL.shape)}"
@@ -129,20 +129,20 @@ def _check(model: Mage, draw: Drawn, uniform_BL: Tensor, rule: DrawRule) -> Draw
         log_p, places = tuple(draw.log_p_BL.shape), tuple(uniform_BL.shape)
         raise PartsError(("heads.tokens",), f"{head} gave log_p of shape {log_p}, must be {places}")
     if rule.reads_predictions and draw.predictions is None:
-        rule_of = "must fill Drawn.predictions where rule.reads_predictions is set"
+        rule_of = "must fill TokenDraw.predictions where rule.reads_predictions is set"
         raise PartsError(("generation.selection", "heads.tokens"), f"the selection reads predictions; {head} {rule_of}")
     return draw
 
 
 def _standing(
-    model: Mage, draw: Drawn, made_BLX: Tensor, ids_BL: Tensor, masked_BL: Tensor, scored_BL: Tensor | None
-) -> Drawn:
+    model: Mage, draw: TokenDraw, made_BLX: Tensor, ids_BL: Tensor, masked_BL: Tensor, scored_BL: Tensor | None
+) -> TokenDraw:
     """Put back, at places that are scored and not masked, the token that stands there and what it is worth now."""
     if scored_BL is None:
         return draw
     stands_BL = scored_BL & ~masked_BL
     log_p_BL = torch.where(stands_BL, model.head.log_p(made_BLX, ids_BL), draw.log_p_BL)
-    return Drawn(merge_tokens(stands_BL, ids_BL, draw.ids_BL), log_p_BL, draw.predictions)
+    return TokenDraw(merge_tokens(stands_BL, ids_BL, draw.ids_BL), log_p_BL, draw.predictions)
 
 
 def merge_tokens(where_BL: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.grid import TokenSpec
 from mage_kit.base.registry import Registry
 from mage_kit.layers.embedding import TokenEmbedding
-from mage_kit.layers.predictions import Drawn, DrawRule, LossRows, PassCost
+from mage_kit.layers.predictions import DrawRule, LossRows, PassCost, TokenDraw
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Head(nn.Module, ABC):
             targets_M: Tokens (M,), (M, F) or (M, W).
         """
 
-    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: DrawRule) -> Drawn:
+    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: DrawRule) -> TokenDraw:
         """Draw a token for each unknown place.
 
         Args:

@@ -15,7 +15,7 @@ from mage_kit.base.grid import TokenSpec
 from mage_kit.heads.base import HEADS, Head
 from mage_kit.layers.blocks import Linear, initialise
 from mage_kit.layers.embedding import TokenEmbedding
-from mage_kit.layers.predictions import Drawn, DrawRule, LossRows, PassCost, Predictions, cross_entropy_rows
+from mage_kit.layers.predictions import DrawRule, LossRows, PassCost, Predictions, TokenDraw, cross_entropy_rows
 
 
 @HEADS.register("codes")
@@ -59,7 +59,7 @@ class CodeHead(Head):
         """Return cross entropies, summed over the ids of a token; a hit is a token with all its ids right."""
         return cross_entropy_rows(predictions_MX, targets_M, 0.0)
 
-    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: DrawRule) -> Drawn:
+    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: DrawRule) -> TokenDraw:
         """Draw codes; of several ids a token each by itself."""
         if self.spec.factors > 1:
             return self._draw_factors(predictions_BLX, uniform_BL, masked_BL, rule)
@@ -67,13 +67,13 @@ class CodeHead(Head):
         cut_BLV = limited(logits_BLV, rule.temperature, rule.top_k, rule.top_p)
         ids_BL, log_p_BL = sample_tokens(cut_BLV, uniform_BL, masked_BL, backend=rule.backend, check=False)
         if cut_BLV is logits_BLV and not rule.reads_predictions:
-            return Drawn(ids_BL, log_p_BL, None)
+            return TokenDraw(ids_BL, log_p_BL, None)
         log_p_BLV = F.log_softmax(logits_BLV.float(), dim=-1)
         drawn_BL = log_p_BLV.gather(2, ids_BL[..., None])[..., 0]
         if masked_BL is not None:
             drawn_BL = drawn_BL.masked_fill(~masked_BL, 0.0)
         log_p_BL = torch.where(log_p_BL.isnan(), log_p_BL, drawn_BL)  # where the draw failed its NaN is what says so
-        return Drawn(ids_BL, log_p_BL, _predictions(log_p_BLV) if rule.reads_predictions else None)
+        return TokenDraw(ids_BL, log_p_BL, _predictions(log_p_BLV) if rule.reads_predictions else None)
 
     def log_p(self, predictions_BLX: Tensor, ids_BL: Tensor) -> Tensor:
         """Return the log-probability of codes, summed over the ids of a token."""
@@ -89,7 +89,7 @@ class CodeHead(Head):
 
     def _draw_factors(
         self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: DrawRule
-    ) -> Drawn:
+    ) -> TokenDraw:
         """Draw each id from a number of its own, which follows from the token's uniform as from a key."""
         ids, log_p, logs = [], torch.zeros_like(uniform_BL, dtype=torch.float32), []
         numbers_BLF = more_uniforms(uniform_BL, self.spec.factors)
@@ -103,13 +103,13 @@ class CodeHead(Head):
             ids.append(ids_BL)
             logs.append(_predictions(log_p_BLV))
         if not rule.reads_predictions:
-            return Drawn(torch.stack(ids, dim=-1), log_p, None)
+            return TokenDraw(torch.stack(ids, dim=-1), log_p, None)
         first, second = (torch.stack([getattr(each, name) for each in logs]) for name in ("first_BL", "second_BL"))
         best = first.prod(dim=0)
         # The next likeliest token changes one id: the one where that costs least.
         next_best = (best * second / first.clamp_min(1e-30)).amax(dim=0)
         entropy = torch.stack([each.entropy_BL for each in logs]).sum(dim=0)
-        return Drawn(torch.stack(ids, dim=-1), log_p, Predictions(best, next_best, entropy))
+        return TokenDraw(torch.stack(ids, dim=-1), log_p, Predictions(best, next_best, entropy))
 
 
 def _by_factor(logits: Tensor, spec: TokenSpec) -> Tensor:

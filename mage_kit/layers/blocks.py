@@ -14,7 +14,7 @@ from einops import rearrange
 from mage_kernels.attention import Implementation, attention
 from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.dropout import dropout
-from mage_kernels.packed import PackedLinear
+from mage_kernels.packing import PackedLinear
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 

@@ -47,7 +47,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class TokenDraw:
     """What was drawn; 0 at known positions.
 
     Args:

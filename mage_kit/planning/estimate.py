@@ -90,22 +90,22 @@ def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention
     _check(work, machine, images)
     model = work.model
     ratio = float(model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
-    cached, recompute = work.cached, work.recompute
+    tokens_cached, recompute = work.cached, work.recompute
     numbers = Numbers(2 if work.low_precision else 4, 1 if attention == "fused" else 2, attention)
-    operations = _operations(model, ratio, numbers, recompute=recompute, cached=cached)
+    operations = _operations(model, ratio, numbers, recompute=recompute, tokens_cached=tokens_cached)
     local = work.batch // machine.processes
     micro = min(work.micro_batch or local, local)
 
     def memory(count: int) -> Memory:
         return memory_of_step(
             model, count, ratio, numbers, state_values=work.state_values, ema=work.ema, recompute=recompute,
-            accumulates=micro < local, shards=machine.processes if work.shard else 1, tokens_cached=cached,
+            accumulates=micro < local, shards=machine.processes if work.shard else 1, tokens_cached=tokens_cached,
         )  # fmt: skip
 
-    trained = sum(value.numel() for _, value in model.trainable())
+    trainable = sum(value.numel() for _, value in model.trainable())
     ring = (machine.processes - 1) / machine.processes
     passes = local // micro  # sharded weights are fetched for forward and backward of each, gradients sent once
-    traffic = (2 * passes + 1 if work.shard else 2) * ring * 4.0 * trained
+    traffic = (2 * passes + 1 if work.shard else 2) * ring * 4.0 * trainable
     rate = machine.processes * machine.tflops * 1e12 * machine.utilization
     seconds = work.batch * sum(operations.values()) / rate
     steps = max(1, round(work.epochs * (images // work.batch)))
@@ -136,10 +136,12 @@ def _check(work: Workload, machine: Machine, images: int) -> None:
         raise MageKitError(f"images: {images}, must be at least $.training.batch ({work.batch})")
 
 
-def _operations(model: Mage, ratio: float, numbers: Numbers, *, recompute: bool, cached: bool) -> dict[str, float]:
+def _operations(
+    model: Mage, ratio: float, numbers: Numbers, *, recompute: bool, tokens_cached: bool
+) -> dict[str, float]:
     """Operations of an image in a training step, by part."""
     costs = walk_step(model, _COUNTED, ratio, numbers)
-    operations = {"tokenizer": 0.0 if cached else walk_tokenizers(model, model.views)[0]}
+    operations = {"tokenizer": 0.0 if tokens_cached else walk_tokenizers(model, model.views)[0]}
     operations |= {name: costs[name].training / _COUNTED for name in PARTS}
     if recompute:
         for name in ("decoder",) if model.frozen else ("encoder", "decoder"):
@@ -168,6 +170,6 @@ def _fitting(memory: Callable[[int], Memory], limit: float) -> int:
     return guess
 
 
-def as_json(made: Estimate) -> dict[str, object]:
+def as_json(costs: Estimate) -> dict[str, object]:
     """Return an estimate as JSON values, the memory's peak among them."""
-    return {**dataclasses.asdict(made), "peak_bytes": made.memory.peak}
+    return {**dataclasses.asdict(costs), "peak_bytes": costs.memory.peak}

@@ -80,7 +80,7 @@ def memory_of_step(
         shards: Processes over which weights, gradients and moments are spread.
         tokens_cached: Whether the tokenizer is out of the loop.
     """
-    trained = 4.0 * sum(value.numel() for _, value in model.trainable())
+    trainable = 4.0 * sum(value.numel() for _, value in model.trainable())
     frozen = 4.0 * sum(value.numel() for value in model.parameters() if not value.requires_grad)
     matrices = sum(
         part.weight.numel()
@@ -88,19 +88,19 @@ def memory_of_step(
         if isinstance(part, nn.Linear) and not name.startswith(("tokenizer", "targets"))
     )
     costs = walk_step(model, images, ratio, numbers)
-    kept = sum(cost.kept for cost in costs.values())
+    activations = sum(cost.activations for cost in costs.values())
     if recompute:
         blocks = costs["encoder"], costs["decoder"]
-        kept += sum(cost.inputs - cost.block for cost in blocks) + max(cost.largest for cost in blocks)
+        activations += sum(cost.inputs - cost.block for cost in blocks) + max(cost.largest for cost in blocks)
     largest = 0.0 if tokens_cached else walk_tokenizers(model, images * model.views)[1]
-    logits = costs["losses"].kept
+    logits = costs["losses"].activations
     return Memory(
-        weights=trained / shards + frozen,
-        gradients=trained if accumulates else trained / shards,  # summed whole until the last pass sends them
-        optimizer=state_values * trained / shards,
-        mean=trained / shards if ema else 0.0,
+        weights=trainable / shards + frozen,
+        gradients=trainable if accumulates else trainable / shards,  # summed whole until the last pass sends them
+        optimizer=state_values * trainable / shards,
+        mean=trainable / shards if ema else 0.0,
         low=2.0 * matrices if numbers.low == 2 else 0.0,
-        kept=kept,
+        kept=activations,
         passing=_LOGIT_COPIES * logits,
         tokenizer=_MAPS * largest,
         accumulates=accumulates,

@@ -64,8 +64,10 @@ def _generation(model: Mage) -> float:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         tokens = _blank(model)
         masked_BL = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        told = None if model.classes is None else Condition(torch.zeros(_COUNTED, dtype=torch.int64, device="meta"))
-        model.logits(tokens, masked_BL, told, guidance=0.0 if model.decoding.guidance is None else 1.0)
+        condition = (
+            None if model.classes is None else Condition(torch.zeros(_COUNTED, dtype=torch.int64, device="meta"))
+        )
+        model.logits(tokens, masked_BL, condition, guidance=0.0 if model.decoding.guidance is None else 1.0)
     return float(counter.get_total_flops()) / _COUNTED * model.decoding.steps
 
 

@@ -34,24 +34,24 @@ class Cost:
     Args:
         forward: Operations of the forward pass.
         training: Operations of forward and backward.
-        kept: Bytes kept for the backward pass.
-        block: Of `kept`, what lies inside transformer blocks, which recomputation gives back.
+        activations: Bytes kept for the backward pass.
+        block: Of `activations`, what lies inside transformer blocks, which recomputation gives back.
         inputs: Bytes of those blocks' inputs, which recomputation keeps.
         largest: Bytes that the largest block keeps.
     """
 
     forward: float = 0.0
     training: float = 0.0
-    kept: float = 0.0
+    activations: float = 0.0
     block: float = 0.0
     inputs: float = 0.0
     largest: float = 0.0
 
-    def add(self, forward: float, backward: float, kept: float = 0.0) -> None:
+    def add(self, forward: float, backward: float, activations: float = 0.0) -> None:
         """Take in a layer; `backward` in multiples of `forward`."""
         self.forward += forward
         self.training += forward * (1 + backward)
-        self.kept += kept
+        self.activations += activations
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def walk_step(model: Mage, images: int, ratio: float, numbers: Numbers) -> dict[
 def walk_tokenizers(model: Mage, images: int) -> tuple[float, float]:
     """Return the operations of tokenising images for a model, and the bytes of the largest feature map on the way."""
     owners = {tokenizer_of(name, list(model.targets)) for name in model.reads}
-    needed = [model.tokenizer if owner is None else model.targets[owner] for owner in sorted(owners, key=str)]
-    costs = [walk_tokenizer(each, images) for each in needed if isinstance(each, Tokenizer)]
+    tokenizers = [model.tokenizer if owner is None else model.targets[owner] for owner in sorted(owners, key=str)]
+    costs = [walk_tokenizer(each, images) for each in tokenizers if isinstance(each, Tokenizer)]
     return sum(operations for operations, _ in costs), max((largest for _, largest in costs), default=0.0)
 
 
@@ -113,14 +113,14 @@ def walk_tokenizer(tokenizer: Tokenizer, images: int) -> tuple[float, float]:
     """Return the operations of encoding images, and the bytes (float32) of the largest feature map on the way."""
     operations, largest = 0.0, 0.0
 
-    def look(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+    def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal operations, largest
         if isinstance(module, nn.Conv2d):
             window = math.prod(module.kernel_size) * module.in_channels // module.groups
-            operations += 2.0 * made.numel() * window
+            operations += 2.0 * output.numel() * window
         else:
-            operations += 2.0 * made.numel() * given[0].shape[-1]
-        largest = max(largest, 4.0 * made.numel())
+            operations += 2.0 * output.numel() * inputs[0].shape[-1]
+        largest = max(largest, 4.0 * output.numel())
 
     handles = [
         part.register_forward_hook(look) for part in tokenizer.modules() if isinstance(part, nn.Conv2d | nn.Linear)
@@ -141,7 +141,7 @@ def walk_tokenizer(tokenizer: Tokenizer, images: int) -> tuple[float, float]:
 @contextlib.contextmanager
 def _watching(model: Mage, costs: dict[str, Cost], numbers: Numbers) -> Iterator[None]:
     """Have every layer of the model account for itself while it runs."""
-    counted: dict[type[nn.Module], Callable[[Cost, Any, tuple[Any, ...], Any, Numbers], None]] = {
+    rules: dict[type[nn.Module], Callable[[Cost, Any, tuple[Any, ...], Any, Numbers], None]] = {
         nn.Linear: _linear,
         nn.LayerNorm: _norm,
         SelfAttention: _attention,
@@ -155,7 +155,7 @@ def _watching(model: Mage, costs: dict[str, Cost], numbers: Numbers) -> Iterator
     for name, part in model.named_modules():
         top = name.split(".")[0]
         cost = costs.get(homes.get(top, top))
-        rule = next((rule for kind, rule in counted.items() if isinstance(part, kind)), None)
+        rule = next((rule for kind, rule in rules.items() if isinstance(part, kind)), None)
         if cost is None or name.startswith(("tokenizer", "targets")):
             continue
         if isinstance(part, Block):
@@ -170,8 +170,8 @@ def _watching(model: Mage, costs: dict[str, Cost], numbers: Numbers) -> Iterator
 
 
 def _hook(rule: Callable[..., None], cost: Cost, numbers: Numbers) -> Callable[[Any, Any, Any], None]:
-    def look(module: Any, given: Any, made: Any) -> None:
-        rule(cost, module, given, made, numbers)
+    def look(module: Any, inputs: Any, output: Any) -> None:
+        rule(cost, module, inputs, output, numbers)
 
     return look
 
@@ -180,14 +180,14 @@ def _bracket(block: Block, cost: Cost) -> list[Any]:
     """Tell what a block keeps from what surrounds it."""
     before = 0.0
 
-    def enter(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         nonlocal before
-        before = cost.kept
+        before = cost.activations
 
-    def leave(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        inside = cost.kept - before
+    def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        inside = cost.activations - before
         cost.block += inside
-        cost.inputs += 4.0 * given[0].numel()
+        cost.inputs += 4.0 * inputs[0].numel()
         cost.largest = max(cost.largest, inside)
 
     return [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
@@ -196,51 +196,51 @@ def _bracket(block: Block, cost: Cost) -> list[Any]:
 # -- what each kind of layer costs -----------------------------------------------------------------------------
 
 
-def _linear(cost: Cost, layer: nn.Linear, given: tuple[Tensor, ...], made: Tensor, numbers: Numbers) -> None:
+def _linear(cost: Cost, layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor, numbers: Numbers) -> None:
     """2 r i o, twice that again backward; its input is kept."""
-    cost.add(2.0 * made.numel() * layer.in_features, 2, numbers.low * given[0].numel())
+    cost.add(2.0 * output.numel() * layer.in_features, 2, numbers.low * inputs[0].numel())
 
 
-def _norm(cost: Cost, layer: nn.LayerNorm, given: tuple[Tensor, ...], made: Tensor, numbers: Numbers) -> None:
+def _norm(cost: Cost, layer: nn.LayerNorm, inputs: tuple[Tensor, ...], output: Tensor, numbers: Numbers) -> None:
     """Its input is kept in float32, with mean and deviation of each row."""
-    cost.kept += 4.0 * given[0].numel() + 8.0 * given[0].numel() / given[0].shape[-1]
+    cost.activations += 4.0 * inputs[0].numel() + 8.0 * inputs[0].numel() / inputs[0].shape[-1]
 
 
-def _attention(cost: Cost, layer: SelfAttention, given: tuple[Tensor, ...], made: Tensor, numbers: Numbers) -> None:
+def _attention(cost: Cost, layer: SelfAttention, inputs: tuple[Tensor, ...], output: Tensor, numbers: Numbers) -> None:
     """4 n^2 d: logits and mixing. Kept: q, k, v; the weights, or a sum a row; the masks of both dropouts."""
-    images, count, width = given[0].shape
+    images, count, width = inputs[0].shape
     pairs = float(images * layer.heads * count * count)
-    dropped = layer.dropout > 0
-    kept = numbers.low * 3.0 * given[0].numel()
+    drops = layer.dropout > 0
+    activations = numbers.low * 3.0 * inputs[0].numel()
     if numbers.attention == "matmul":
-        kept += pairs * (4 + numbers.mask * dropped)
+        activations += pairs * (4 + numbers.mask * drops)
     else:
-        kept += 4.0 * images * layer.heads * count
-    kept += numbers.mask * dropped * given[0].numel()
-    cost.add(4.0 * images * count * count * width, 2 if numbers.attention == "matmul" else 2.5, kept)
+        activations += 4.0 * images * layer.heads * count
+    activations += numbers.mask * drops * inputs[0].numel()
+    cost.add(4.0 * images * count * count * width, 2 if numbers.attention == "matmul" else 2.5, activations)
 
 
-def _mlp(cost: Cost, layer: MLP, given: tuple[Tensor, ...], made: Tensor, numbers: Numbers) -> None:
+def _mlp(cost: Cost, layer: MLP, inputs: tuple[Tensor, ...], output: Tensor, numbers: Numbers) -> None:
     """Kept beside the inputs of its products: GELU's input, and the masks of both dropouts."""
-    hidden = given[0].numel() * layer.fc1.out_features / layer.fc1.in_features
-    cost.kept += numbers.low * hidden + numbers.mask * (layer.dropout > 0) * (hidden + made.numel())
+    values = inputs[0].numel() * layer.fc1.out_features / layer.fc1.in_features
+    cost.activations += numbers.low * values + numbers.mask * (layer.dropout > 0) * (values + output.numel())
 
 
-def _embedding(cost: Cost, layer: TokenEmbedding, given: Any, made: Tensor, numbers: Numbers) -> None:
+def _embedding(cost: Cost, layer: TokenEmbedding, inputs: Any, output: Tensor, numbers: Numbers) -> None:
     """Kept: the sum of row and position, for the norm, and the dropout's mask."""
     config = layer.config
-    cost.kept += made.numel() * (4.0 * config.norm + numbers.mask * (config.dropout > 0))
+    cost.activations += output.numel() * (4.0 * config.norm + numbers.mask * (config.dropout > 0))
 
 
-def _head(cost: Cost, layer: Head, given: tuple[Any, ...], made: Tensor, numbers: Numbers) -> None:
+def _head(cost: Cost, layer: Head, inputs: tuple[Any, ...], output: Tensor, numbers: Numbers) -> None:
     """What the head says of itself, beside its linear layers and norms."""
-    own = layer.cost(made.numel() / made.shape[-1], numbers.low)
+    own = layer.cost(output.numel() / output.shape[-1], numbers.low)
     cost.add(own.forward, own.backward, own.stored)
 
 
-def _loss(cost: Cost, loss: Loss, given: tuple[Any, ...], made: Any, numbers: Numbers) -> None:
+def _loss(cost: Cost, loss: Loss, inputs: tuple[Any, ...], output: Any, numbers: Numbers) -> None:
     """What a loss says of itself, beside its linear layers and norms."""
-    own = loss.cost(given[0])
+    own = loss.cost(inputs[0])
     cost.add(own.forward, own.backward, own.stored)
     if loss.reads_predictions:
-        cost.kept += 4.0 * given[0].predictions_MX.numel()  # log-probabilities, or differences
+        cost.activations += 4.0 * inputs[0].predictions_MX.numel()  # log-probabilities, or differences

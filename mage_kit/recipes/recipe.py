@@ -18,7 +18,7 @@ from mage_kit.base.plugins import load_entry_points, load_plugins, stored_folder
 from mage_kit.base.registry import Slot
 from mage_kit.base.signature import ComponentConfig, Strict
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
-from mage_kit.datasets.named import open_by_names
+from mage_kit.datasets.class_names import open_by_names
 from mage_kit.encoders import ENCODERS
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes.assemble import assemble_classifier, assemble_mage, assemble_tokenizer, describe_mage

@@ -47,37 +47,37 @@ class Chart:
 
 def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
     """Return the curves of a run's metrics: those that it has, each stage's in turn."""
-    learned = [record for record in records if "loss" in record]
-    stages = sorted({record["stage"] for record in learned}, key=lambda stage: (stage == "tokenizer", stage))
-    made: list[Chart] = []
+    losses = [record for record in records if "loss" in record]
+    stages = sorted({record["stage"] for record in losses}, key=lambda stage: (stage == "tokenizer", stage))
+    charts: list[Chart] = []
     for stage in stages:
-        own = [record for record in learned if record["stage"] == stage]
-        made += _tokenizer_charts(own) if stage == "tokenizer" else _model_charts(own, stage)
-    return made
+        own = [record for record in losses if record["stage"] == stage]
+        charts += _tokenizer_charts(own) if stage == "tokenizer" else _model_charts(own, stage)
+    return charts
 
 
 def _model_charts(records: Sequence[dict[str, Any]], stage: str) -> list[Chart]:
     before = "" if stage == "model" else f"{stage}: "
-    made = [_chart(f"{before}Loss", "step", lambda axis: _loss(axis, records))]
+    charts = [_chart(f"{before}Loss", "step", lambda axis: _loss(axis, records))]
     if any("by_ratio" in record for record in records):
-        made.append(_chart(f"{before}Loss by mask ratio", "step", lambda axis: _by_ratio(axis, records, "loss")))
+        charts.append(_chart(f"{before}Loss by mask ratio", "step", lambda axis: _by_ratio(axis, records, "loss")))
     if any("accuracy" in item for item in records[-1].get("by_ratio", {}).values()):
         title = f"{before}Accuracy on masked tokens, by mask ratio"
-        made.append(_chart(title, "step", lambda axis: _by_ratio(axis, records, "accuracy")))
-    return made + _rates(records, before)
+        charts.append(_chart(title, "step", lambda axis: _by_ratio(axis, records, "accuracy")))
+    return charts + _rates(records, before)
 
 
 def _tokenizer_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
-    made = []
+    charts = []
     if any("mse" in record for record in records):
-        made.append(_chart("Tokenizer: squared error", "step", lambda axis: _line(axis, records, "mse", log=True)))
+        charts.append(_chart("Tokenizer: squared error", "step", lambda axis: _line(axis, records, "mse", log=True)))
     else:
-        made.append(_chart("Tokenizer: loss", "step", lambda axis: _line(axis, records, "loss")))
+        charts.append(_chart("Tokenizer: loss", "step", lambda axis: _line(axis, records, "loss")))
     if any("codes_used" in record for record in records):
         title = "Tokenizer: codes used in a batch"
-        made.append(_chart(title, "step", lambda axis: _line(axis, records, "codes_used")))
+        charts.append(_chart(title, "step", lambda axis: _line(axis, records, "codes_used")))
     several = any(name.startswith("objective_") for name in records[-1])
-    return made + (_rates(records, "Tokenizer: ") if several else [])
+    return charts + (_rates(records, "Tokenizer: ") if several else [])
 
 
 def classifier_charts(records: Sequence[dict[str, Any]], stage: str = "classifier") -> list[Chart]:
@@ -87,18 +87,18 @@ def classifier_charts(records: Sequence[dict[str, Any]], stage: str = "classifie
         records: Lines of the log.
         stage: Under which its training stands there.
     """
-    learned = [record for record in records if record["stage"] == stage and "loss" in record]
-    tested = [record for record in records if record["stage"] == "validation"]
-    made: list[Chart] = []
-    if learned:
-        made.append(_chart("Loss", "step", partial(_line, records=learned, name="loss")))
-        seen = [(record["step"], record["accuracy"], 0.0) for record in learned if "accuracy" in record]
-        held_out = [(record["step"], record["top1"], 0.0) for record in tested]
-        series = {"training, images as they are mixed": seen, "validation": held_out}
+    losses = [record for record in records if record["stage"] == stage and "loss" in record]
+    validations = [record for record in records if record["stage"] == "validation"]
+    charts: list[Chart] = []
+    if losses:
+        charts.append(_chart("Loss", "step", partial(_line, records=losses, name="loss")))
+        accuracies = [(record["step"], record["accuracy"], 0.0) for record in losses if "accuracy" in record]
+        held_out = [(record["step"], record["top1"], 0.0) for record in validations]
+        series = {"training, images as they are mixed": accuracies, "validation": held_out}
         series = {name: points for name, points in series.items() if points}
-        made += [series_chart("Accuracy", "step", series)] if series else []
-        made += _rates(learned)
-    return made
+        charts += [series_chart("Accuracy", "step", series)] if series else []
+        charts += _rates(losses)
+    return charts
 
 
 def _rates(records: Sequence[dict[str, Any]], before: str = "") -> list[Chart]:
@@ -134,10 +134,10 @@ def confusion_chart(counts_KK: Any, names: Sequence[str]) -> Chart:
 
 def ratio_chart(ratio: MaskRatio) -> Chart:
     """Return the distribution of a mask ratio."""
-    drawn = draw(ratio, _DRAWS, torch.Generator().manual_seed(0)).numpy()
+    ratios = draw(ratio, _DRAWS, torch.Generator().manual_seed(0)).numpy()
 
     def paint(axis: Any) -> None:
-        axis.hist(drawn, bins=_BINS, range=(0, 1), weights=[1 / _DRAWS] * _DRAWS, color=_FIRST)
+        axis.hist(ratios, bins=_BINS, range=(0, 1), weights=[1 / _DRAWS] * _DRAWS, color=_FIRST)
         axis.set_ylabel("share of images")
 
     return _chart("Mask ratio in training", "share of tokens masked", paint)
@@ -146,10 +146,10 @@ def ratio_chart(ratio: MaskRatio) -> Chart:
 def schedule_chart(schedule: Schedule, tokens: int, steps: int) -> Chart:
     """Return how many tokens are still masked after each decoding step, and how many each step decides."""
     counts = schedule.counts(tokens, steps)
-    decided = [before - after for before, after in zip([tokens, *counts], counts, strict=False)]
+    decisions = [before - after for before, after in zip([tokens, *counts], counts, strict=False)]
 
     def paint(axis: Any) -> None:
-        axis.bar(range(1, steps + 1), decided, color=_SECOND, label="decided in the step")
+        axis.bar(range(1, steps + 1), decisions, color=_SECOND, label="decided in the step")
         axis.step(range(steps + 1), [tokens, *counts], where="post", color=_FIRST, label="still masked after it")
         axis.legend(frameon=False, fontsize=8)
         axis.set_ylabel("tokens")
@@ -204,20 +204,20 @@ def _by_ratio(axis: Any, records: Sequence[dict[str, Any]], what: str) -> None:
     names = sorted({name for record in records for name in record.get("by_ratio", {})})
     colours = colormaps["viridis"]([0.85 * place / max(1, len(names) - 1) for place in range(len(names))])
     for name, colour in zip(names, colours, strict=True):
-        held = [record for record in records if what in record.get("by_ratio", {}).get(name, {})]
-        values = [record["by_ratio"][name][what] for record in held]
-        axis.plot([record["step"] for record in held], values, color=colour, label=f"ratio {name}")
+        points = [record for record in records if what in record.get("by_ratio", {}).get(name, {})]
+        values = [record["by_ratio"][name][what] for record in points]
+        axis.plot([record["step"] for record in points], values, color=colour, label=f"ratio {name}")
     if what == "loss" and "chance" in records[0]:
         axis.axhline(records[0]["chance"], color=_MUTED, linestyle="--", label="chance, ln K")
     axis.legend(frameon=False, fontsize=7, ncols=2)
 
 
 def _line(axis: Any, records: Sequence[dict[str, Any]], name: str, log: bool = False) -> None:
-    held = [record for record in records if name in record]
-    axis.plot([record["step"] for record in held], [record[name] for record in held], color=_FIRST)
+    points = [record for record in records if name in record]
+    axis.plot([record["step"] for record in points], [record[name] for record in points], color=_FIRST)
     if log:
         axis.set_yscale("log")
-    elif all(record[name] >= 0 for record in held):
+    elif all(record[name] >= 0 for record in points):
         axis.set_ylim(bottom=0)
 
 
@@ -245,6 +245,6 @@ def _chart(title: str, across: str, paint: Callable[[Any], None]) -> Chart:
         axis.set_axisbelow(True)
         paint(axis)
         axis.set_xlabel(across)
-        held = io.StringIO()
-        figure.savefig(held, format="svg", metadata={"Date": None})
-    return Chart(title, held.getvalue())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return Chart(title, buffer.getvalue())

@@ -69,9 +69,9 @@ def picture(image: Image.Image, caption: str, scale: int = 1) -> Illustration:
     """Return a picture for the page: PNG, small ones enlarged without smoothing."""
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    held = io.BytesIO()
-    image.save(held, format="PNG", optimize=True)
-    return Illustration(caption, "data:image/png;base64," + base64.b64encode(held.getvalue()).decode(), image.width)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return Illustration(caption, "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), image.width)
 
 
 def scale_of(tokenizer: Tokenizer) -> int:
@@ -91,18 +91,18 @@ def samples(run: Path, model: Mage, task: ProgressTask) -> Part:
     models = {"raw weights": model}
     if (run / EMA_FILE).is_file():
         models["EMA weights"] = load(run, best_device(), weights="ema")
-    for number, (name, held) in enumerate(models.items()):
-        made = generate(held, SAMPLES, seed=0)
-        sheet = grid_picture(made.images_BCHW, COLUMNS)
-        told = "" if made.labels_B is None else ", each class in turn"
+    for number, (name, other) in enumerate(models.items()):
+        result = generate(other, SAMPLES, seed=0)
+        sheet = grid_picture(result.images_BCHW, COLUMNS)
+        words = "" if result.labels_B is None else ", each class in turn"
         part.figures.append(
-            picture(sheet, f"{name}, {held.decoding.steps} steps{told}", max(1, scale_of(held.tokenizer) // 2))
+            picture(sheet, f"{name}, {other.decoding.steps} steps{words}", max(1, scale_of(other.tokenizer) // 2))
         )
         task.update(number + 1)
     return part
 
 
-def measured(run: Path) -> Part:
+def metrics(run: Path) -> Part:
     """Return what was measured of the run before: demo, probe."""
     part = Part("Figures", "")
     whole = read_json(run / "metrics.json") if (run / "metrics.json").is_file() else {}
@@ -110,8 +110,10 @@ def measured(run: Path) -> Part:
         if isinstance(value, float):
             part.rows.append((name.replace("_", " "), f"{value:.4f}"))
     notes = [str(whole[name]) for name in ("note", "frechet_note", "probe_note") if name in whole]
-    measured = any((run / "eval").glob("*.json"))
-    part.note = " ".join(notes) or ("" if measured else "None measured; mage-kit eval probe-fast adds a linear probe.")
+    has_results = any((run / "eval").glob("*.json"))
+    part.note = " ".join(notes) or (
+        "" if has_results else "None measured; mage-kit eval probe-fast adds a linear probe."
+    )
     return part
 
 

@@ -29,20 +29,18 @@ def _part(file: Path) -> Part:
     note = measure.note(result)
     data = f" Data: {result['data']}." if "data" in result else ""
     part = Part(measure.heading(result), f"{note}.{data}" if note else data.strip())
-    part.rows = [
-        (f"{figure.of}: {figure.name}".replace("_", " "), _shown(figure)) for figure in measure.figures(result)
-    ]
+    part.rows = [(f"{figure.of}: {figure.name}".replace("_", " "), _text(figure)) for figure in measure.figures(result)]
     curves = measure.curves(result)
     if curves is not None:
         part.charts.append(series_chart(curves.title, curves.across, dict(curves.points)))
-    shown = file.with_suffix(".png")
-    if measure.caption and shown.is_file():
-        with Image.open(shown) as image:
+    plot = file.with_suffix(".png")
+    if measure.caption and plot.is_file():
+        with Image.open(plot) as image:
             part.figures.append(picture(image, measure.caption))
     return part
 
 
-def _shown(figure: Figure) -> str:
+def _text(figure: Figure) -> str:
     if figure.value == int(figure.value) and abs(figure.value) >= 2:
         return f"{figure.value:,.0f}"
     deviation = "" if figure.std is None else f" ± {figure.std:.2g}"

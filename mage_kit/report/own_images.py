@@ -33,11 +33,11 @@ def still_of(dataset: Dataset, index: int) -> Any:
 
 def some_stills(dataset: Dataset, count: int) -> list[Image.Image]:
     """Return evaluation views spread over the data, as pictures; broken images are passed over."""
-    found: list[Image.Image] = []
+    pictures: list[Image.Image] = []
     step = max(1, len(dataset) // (2 * count))
     for place in range(count):
         start = (2 * place + 1) * len(dataset) // (2 * count)
         views = (still_of(dataset, index) for index in range(start, min(len(dataset), start + step)))
         view = next((view for view in views if view is not None), None)
-        found += [] if view is None else [to_picture(view)]
-    return found
+        pictures += [] if view is None else [to_picture(view)]
+    return pictures

@@ -25,7 +25,7 @@ def reconstructions(models: dict[str, Mage], pictures: Sequence[Image.Image], wh
     part = Part("Reconstruction", f"{where}. Masked tokens are grey; each picture is masked at random.")
     for ratio in RATIOS:
         for name, model in models.items():
-            rows = [_reconstructed(model, image, ratio, number) for number, image in enumerate(pictures)]
+            rows = [_reconstruct(model, image, ratio, number) for number, image in enumerate(pictures)]
             sheet = _columns(rows)
             caption = f"{name}: {ratio:.0%} masked; original, what is left, filled in"
             if not model.generates:
@@ -36,32 +36,32 @@ def reconstructions(models: dict[str, Mage], pictures: Sequence[Image.Image], wh
     return part
 
 
-def _reconstructed(model: Mage, image: Image.Image, ratio: float, seed: int) -> list[Image.Image]:
+def _reconstruct(model: Mage, image: Image.Image, ratio: float, seed: int) -> list[Image.Image]:
     """Return original, what is left, and filled in, at the model's size."""
     channels, (height, width) = model.tokenizer.channels, model.tokenizer.image_size
-    shown = image.resize((width, height), Image.Resampling.BICUBIC) if image.size != (width, height) else image
-    shown = to_channels(shown, channels)
+    original = image.resize((width, height), Image.Resampling.BICUBIC) if image.size != (width, height) else image
+    original = to_channels(original, channels)
     if not model.generates:
-        return predict_pixels(model, shown, ratio, seed=seed)
-    made = reconstruct(model, shown, ratio, seed=seed)
+        return predict_pixels(model, original, ratio, seed=seed)
+    result = reconstruct(model, original, ratio, seed=seed)
     grid = model.spec.grid
-    cells = made.masked_NL[0].unflatten(0, (grid.height, grid.width)).numpy()
+    cells = result.masked_NL[0].unflatten(0, (grid.height, grid.width)).numpy()
     veil = cells.repeat(height // grid.height, 0).repeat(width // grid.width, 1)
-    pixels = np.asarray(made.seen)
-    left = np.where(veil if channels == 1 else veil[..., None], np.uint8(128), pixels)
-    return [made.seen, Image.fromarray(left), made.pictures[0]]
+    pixels = np.asarray(result.seen)
+    remainder = np.where(veil if channels == 1 else veil[..., None], np.uint8(128), pixels)
+    return [result.seen, Image.fromarray(remainder), result.pictures[0]]
 
 
 def inpaintings(model: Mage, pictures: Sequence[Image.Image]) -> Part:
     """Paint half of each picture anew."""
     part = Part("Inpainting", f"Half of each picture is painted anew, {VARIANTS} times.")
-    for name, masked in (("right half", (0, 1)), ("lower half", (1, 0))):
+    for name, start in (("right half", (0, 1)), ("lower half", (1, 0))):
         rows = []
         for number, image in enumerate(pictures):
             hole = np.zeros((image.height, image.width), dtype=np.bool_)
-            hole[masked[0] * image.height // 2 :, masked[1] * image.width // 2 :] = True
-            made = inpaint(model, image, hole, n=VARIANTS, seed=number, dilate=0)
-            rows.append([made.given, *made.pictures])
+            hole[start[0] * image.height // 2 :, start[1] * image.width // 2 :] = True
+            result = inpaint(model, image, hole, n=VARIANTS, seed=number, dilate=0)
+            rows.append([result.given, *result.pictures])
         part.figures.append(
             picture(_columns(rows), f"{name}: what was given, three variants", max(1, scale_of(model.tokenizer) // 2))
         )

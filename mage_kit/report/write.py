@@ -20,11 +20,11 @@ from mage_kit.recipes.answers import kind_of, task_of
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.report import content, views
 from mage_kit.report.charts import classifier_charts, ratio_chart, schedule_chart, training_charts
-from mage_kit.report.classified import predictions
+from mage_kit.report.classifier_page import predictions
 from mage_kit.report.content import Part
 from mage_kit.report.evaluations import evaluations
 from mage_kit.report.own_images import some_stills, stills_of
-from mage_kit.report.tokenized import codebook, tokenizer_parts
+from mage_kit.report.tokenizer_page import codebook, tokenizer_parts
 from mage_kit.store.folders import MODEL_FILE, TOKENIZER_FOLDER, best_device, require_folder
 from mage_kit.store.loading import load
 from mage_kit.training.metrics import read_metrics
@@ -42,7 +42,7 @@ class Page:
     Args:
         title: Name of the run.
         state: Whether it is complete, in a sentence.
-        made: When and with what the page was written.
+        stamp: When and with what the page was written.
         figures: (value, what) shown large at the top.
         parts: The sections, in order.
         recipe: The recipe as JSON text.
@@ -50,7 +50,7 @@ class Page:
 
     title: str
     state: str
-    made: str
+    stamp: str
     figures: list[tuple[str, str]]
     parts: list[Part]
     recipe: str
@@ -109,7 +109,7 @@ def _gather(
     complete, last, state = _state(run, recipe, records)
     parts = [
         Part("Curves", "" if records else "Nothing has been logged.", charts=training_charts(records)),
-        content.measured(run),
+        content.metrics(run),
         *evaluations(run),
     ]
     if complete:
@@ -118,7 +118,7 @@ def _gather(
     return Page(
         title=recipe.name,
         state=state,
-        made=_made(),
+        stamp=_stamp(),
         figures=_headline(last),
         parts=[part for part in parts if part.note or part.figures or part.charts or part.rows],
         recipe=recipe.to_json(),
@@ -128,14 +128,14 @@ def _gather(
 def _classifier_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], reporter: Reporter) -> Page:
     complete, last, state = _state(run, recipe, records)
     figures = [] if last is None else _headline({**last, "accuracy": None})
-    tested = [record for record in records if record["stage"] == "validation"]
-    if tested:
-        figures.insert(0, (f"{tested[-1]['top1']:.1%}", "validation top-1"))
+    validations = [record for record in records if record["stage"] == "validation"]
+    if validations:
+        figures.insert(0, (f"{validations[-1]['top1']:.1%}", "validation top-1"))
     charts = classifier_charts(records, stage_of(recipe))
     return Page(
         title=recipe.name,
         state=state,
-        made=_made(),
+        stamp=_stamp(),
         figures=figures,
         parts=[
             Part("Curves", "" if records else "Nothing has been logged.", charts=charts),
@@ -152,7 +152,7 @@ def _tokenizer_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], re
     return Page(
         title=recipe.name,
         state=state,
-        made=_made(),
+        stamp=_stamp(),
         figures=_headline(last),
         parts=[
             Part("Curves", "" if records else "Nothing has been logged.", charts=training_charts(records)),
@@ -181,7 +181,7 @@ def stage_of(recipe: Recipe) -> str:
     return "model" if task is None else TASKS.get(task).cls.stage
 
 
-def _made() -> str:
+def _stamp() -> str:
     return f"written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by mage_kit {__version__}"
 
 

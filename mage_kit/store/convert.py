@@ -65,16 +65,16 @@ def convert(
     reporter, target = reporter or Reporter(), Path(out)
     check_replaceable(target, overwrite)
     reporter.say(f"reading {checkpoint}")
-    imported = import_checkpoint(
+    result = import_checkpoint(
         checkpoint,
         layout=layout,
         weights=weights,
         vqgan=vqgan,
         options=Options(image_size, encoder_heads, decoder_heads, padding, ignore),
     )
-    origin = imported.origin
-    if isinstance(imported.part, Tokenizer):
-        save_tokenizer(imported.part, target, overwrite=overwrite, origin=origin)
+    origin = result.origin
+    if isinstance(result.part, Tokenizer):
+        save_tokenizer(result.part, target, overwrite=overwrite, origin=origin)
     else:
-        save(imported.part, target, overwrite=overwrite, origin=origin)
-    return Converted(target, type(imported.part).__name__, origin.card)
+        save(result.part, target, overwrite=overwrite, origin=origin)
+    return Converted(target, type(result.part).__name__, origin.card)

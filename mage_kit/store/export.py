@@ -85,27 +85,27 @@ def export(
     if grid is not None:
         _check_grid(grid, part)
     require_folder(source)
-    held = load_any(source)
+    module = load_any(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     if part == "encoder":
-        if not isinstance(held, Mage | MageClassifier):
+        if not isinstance(module, Mage | MageClassifier):
             raise MageKitError(f"folder: '{source}', holds a tokenizer, which has no such encoder")
-        tensors, metadata = plain_vit(held, None if grid is None else TokenGrid(*grid))
+        tensors, metadata = plain_vit(module, None if grid is None else TokenGrid(*grid))
         write_tensors(target, tensors, metadata)
         return _report(target, "plain_vit", tensors)
     origin = read_origin(source)
-    if part == "tokenizer" and not isinstance(held, Tokenizer):
-        held, origin = held.tokenizer, _origin_of_tokenizer(origin)
-    made = export_part(held, origin)
+    if part == "tokenizer" and not isinstance(module, Tokenizer):
+        module, origin = module.tokenizer, _origin_of_tokenizer(origin)
+    content = export_part(module, origin)
     if target.suffix == _SAFE:
-        write_tensors(target, made.tensors)
+        write_tensors(target, content.tensors)
     else:
         with atomic(target) as temporary:
             try:
-                torch.save({made.container: made.tensors}, temporary)
+                torch.save({content.container: content.tensors}, temporary)
             except RuntimeError as error:  # torch's words for a full disk
                 raise MageKitError(f"out: '{target}', cannot be written; is the disk full? ({error})") from None
-    return _report(target, made.layout, made.tensors, made)
+    return _report(target, content.layout, content.tensors, content)
 
 
 def _check_grid(grid: tuple[int, int], part: str) -> None:
@@ -128,8 +128,8 @@ def _origin_of_tokenizer(origin: Origin | None) -> Origin | None:
     return Origin({**origin.card, "layout": "vqgan", "other_dtypes": dtypes}, {})
 
 
-def _report(file: Path, layout: str, tensors: dict[str, Tensor], made: Exported | None = None) -> ExportReport:
+def _report(file: Path, layout: str, tensors: dict[str, Tensor], content: Exported | None = None) -> ExportReport:
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     values = sum(tensor.numel() for tensor in tensors.values())
-    filled, left_out, flags = ([], [], []) if made is None else (made.filled, made.left_out, made.flags)
-    return ExportReport(file, layout, len(tensors), values, tuple(dtypes), filled, left_out, flags)
+    additions, left_out, flags = ([], [], []) if content is None else (content.filled, content.left_out, content.flags)
+    return ExportReport(file, layout, len(tensors), values, tuple(dtypes), additions, left_out, flags)

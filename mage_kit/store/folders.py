@@ -109,8 +109,8 @@ def weights_digest(module: nn.Module) -> str:
     """Return a SHA-256 of a module's tensors, without those that training alone needs."""
     digest = hashlib.sha256()
     lasting = without_passing(module, module.state_dict())  # not state_of, which gives other processes nothing
-    for name, held in sorted(lasting.items()):
-        tensor = held.detach().cpu().contiguous()
+    for name, value in sorted(lasting.items()):
+        tensor = value.detach().cpu().contiguous()
         digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
         digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
     return digest.hexdigest()
@@ -120,12 +120,12 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
     """Raise MageKitError unless a folder may be written: new, empty, or one of `save`'s and `overwrite` given."""
     if folder.exists() and not folder.is_dir():
         raise MageKitError(f"folder: '{folder}', is a file")
-    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if held and not overwrite:
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names and not overwrite:
         raise MageKitError(
             f"folder: '{folder}', is not empty; nothing is overwritten unless asked (--overwrite, or overwrite=True)"
         )
-    foreign = sorted(held - _WRITTEN)
+    foreign = sorted(names - _WRITTEN)
     if foreign:
         raise MageKitError(f"folder: '{folder}', holds {foreign[0]} too; only bare model folders are overwritten")
 
@@ -164,18 +164,18 @@ def read_origin(folder: Path) -> Origin | None:
     if not (folder / CARD_FILE).is_file():
         return None
     card = read_json(folder / CARD_FILE)
-    unused = read_tensors(folder / LEGACY_FILE) if (folder / LEGACY_FILE).is_file() else {}
+    tensors = read_tensors(folder / LEGACY_FILE) if (folder / LEGACY_FILE).is_file() else {}
     try:
-        stated = {item["name"]: tuple(item["shape"]) for item in card["unused"]}
+        shapes = {item["name"]: tuple(item["shape"]) for item in card["unused"]}
         whole = isinstance(card["layout"], str) and isinstance(card["dtype"], str)
     except (KeyError, TypeError):
-        whole, stated = False, {}
-    if not whole or stated != {name: tuple(tensor.shape) for name, tensor in unused.items()}:
+        whole, shapes = False, {}
+    if not whole or shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise MageKitError(
             f"{folder}: {CARD_FILE} and {LEGACY_FILE} do not belong together, or are damaged; convert the checkpoint "
             "again, or remove both to go without what they hold"
         )
-    return Origin(card, unused)
+    return Origin(card, tensors)
 
 
 def best_device() -> torch.device:
@@ -198,12 +198,12 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
     Raises:
         MageKitError: Naming up to five tensors of each kind of misfit.
     """
-    wanted = module.state_dict()
-    tensors = {name: tensor for name, tensor in tensors.items() if name in wanted or not _is_passing(module, name)}
-    lines = misfits(*({name: tuple(tensor.shape) for name, tensor in held.items()} for held in (wanted, tensors)))
+    own = module.state_dict()
+    tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _is_passing(module, name)}
+    lines = misfits(*({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (own, tensors)))
     if lines:
         raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
-    module.load_state_dict({name: sharded_like(tensor, wanted[name]) for name, tensor in tensors.items()})
+    module.load_state_dict({name: sharded_like(tensor, own[name]) for name, tensor in tensors.items()})
 
 
 def without_passing(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -100,8 +100,8 @@ def load_tokenizer(
             place, layout=options.get("layout"), weights=options.get("weights"), options=_file_options(options)
         )
     else:
-        held = load_any(place, options)
-        tokenizer = held if isinstance(held, Tokenizer) else held.tokenizer
+        part = load_any(place, options)
+        tokenizer = part if isinstance(part, Tokenizer) else part.tokenizer
     return tokenizer.to(device).eval()
 
 
@@ -109,14 +109,14 @@ def _tokenizer_in(folder: Path, image_size: tuple[int, int] | None = None) -> To
     inner = tokenizer_folder(folder)
     assert inner is not None
     card = read_json(inner / TOKENIZER_CARD)
-    plugins, stated = card.get("plugins", {}), card.get("tokenizer")
-    if not isinstance(plugins, dict) or not isinstance(stated, dict):
+    plugins, form = card.get("plugins", {}), card.get("tokenizer")
+    if not isinstance(plugins, dict) or not isinstance(form, dict):
         raise MageKitError(f"{inner / TOKENIZER_CARD}: damaged, must state a tokenizer")
-    found = load_plugins(list(plugins), *map(Path, plugins.values()))
-    if found:
-        raise MageKitError(f"{inner / TOKENIZER_CARD}: {'; '.join(found)}")
+    problems = load_plugins(list(plugins), *map(Path, plugins.values()))
+    if problems:
+        raise MageKitError(f"{inner / TOKENIZER_CARD}: {'; '.join(problems)}")
     try:
-        config = TOKENIZERS.parse({**stated, **({} if image_size is None else {"image_size": list(image_size)})})
+        config = TOKENIZERS.parse({**form, **({} if image_size is None else {"image_size": list(image_size)})})
     except ValidationError as error:
         item = error.errors()[0]
         place = json_path(("tokenizer", *item["loc"]))
@@ -168,8 +168,8 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
 def _file_options(options: ImportOptions) -> Options:
     from mage_kit.legacy import Options
 
-    known = {name: value for name, value in options.items() if name not in ("layout", "weights", "vqgan")}
-    return Options(**known)  # type: ignore[arg-type]  # held by ImportOptions
+    values = {name: value for name, value in options.items() if name not in ("layout", "weights", "vqgan")}
+    return Options(**values)  # type: ignore[arg-type]  # held by ImportOptions
 
 
 def _size_and_no_more(folder: Path, options: ImportOptions, weights: tuple[str, ...] = ()) -> tuple[int, int] | None:

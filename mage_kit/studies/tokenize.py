@@ -32,7 +32,7 @@ from mage_kit.datasets.token_store import (
 )
 from mage_kit.recipes import Recipe
 from mage_kit.store.folders import TOKENIZER_FOLDER, best_device, describe_tokenizer, save_tokenizer
-from mage_kit.training.broken import BrokenImages
+from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.resolve_tokens import TokenSources, resolve_tokens
 from mage_kit.training.tasks.base import to_float
 from mage_kit.training.tasks.tokens import token_precision

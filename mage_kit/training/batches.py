@@ -90,8 +90,8 @@ class BatchLayout:
 
     def __str__(self) -> str:
         """The arithmetic of the effective batch."""
-        spread = f"{self.micro} a process x {self.world} processes x {self.accumulation} accumulated"
-        return f"{spread} = {self.batch} images a step"
+        factors = f"{self.micro} a process x {self.world} processes x {self.accumulation} accumulated"
+        return f"{factors} = {self.batch} images a step"
 
 
 def spread(path: str, batch: int, micro: int | None, name: str) -> BatchLayout:

@@ -143,37 +143,37 @@ def load_checkpoint(path: Path, state: State) -> int:
     """
     means = any(player.mean for player in state.players)
     names = ("weights", "optimizer", "sums", *(("ema",) if means else ()))
-    read = {name: read_tensors(path / f"{name}.safetensors") for name in names}
-    stored = read_json(path / "state.json")
-    kept = stored.get("optimizers", {})
-    lines = [line for player in state.players for line in _misfits(player, read, kept)]
+    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in names}
+    content = read_json(path / "state.json")
+    values = content.get("optimizers", {})
+    lines = [line for player in state.players for line in _misfits(player, tensors, values)]
     if lines:
         raise OtherTrainingError(f"{path}: is of another training: {', '.join(lines[:5])}")
     for player in state.players:
-        _fill(player, read, kept, str(path))
+        _fill(player, tensors, values, str(path))
     device = next(iter(state.players[0].names.values())).device
-    _load_sums(state.sums, {name: tensor.to(device) for name, tensor in read["sums"].items()})
-    state.counters.update({name: int(value) for name, value in stored.get("counters", {}).items()})
-    step: int = stored["step"]
+    _load_sums(state.sums, {name: tensor.to(device) for name, tensor in tensors["sums"].items()})
+    state.counters.update({name: int(value) for name, value in content.get("counters", {}).items()})
+    step: int = content["step"]
     return step
 
 
-def _misfits(player: Player, read: dict[str, dict[str, Tensor]], kept: dict[str, Any]) -> list[str]:
+def _misfits(player: Player, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any]) -> list[str]:
     """Say what a checkpoint has of another training than a player's, or lacks of it."""
-    lines = optimizer_misfits(player, _of(player, read["optimizer"]), kept.get(player.name, {}))
+    lines = optimizer_misfits(player, _of(player, tensors["optimizer"]), values.get(player.name, {}))
     if player.mean:
-        means = _of(player, read["ema"])
+        means = _of(player, tensors["ema"])
         lines += [f"no mean of {player.name}/{name}" for name in player.mean.means if name not in means]
     return lines
 
 
-def _fill(player: Player, read: dict[str, dict[str, Tensor]], kept: dict[str, Any], source: str) -> None:
-    load_state(player.module, _of(player, read["weights"]), source)
-    fill_optimizer(player, _of(player, read["optimizer"]), kept.get(player.name, {}))
+def _fill(player: Player, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any], source: str) -> None:
+    load_state(player.module, _of(player, tensors["weights"]), source)
+    fill_optimizer(player, _of(player, tensors["optimizer"]), values.get(player.name, {}))
     if player.mean:
-        stored = _of(player, read["ema"])
+        means = _of(player, tensors["ema"])
         for name, mean in player.mean.means.items():
-            mean.copy_(processes.sharded_like(stored[name], mean))
+            mean.copy_(processes.sharded_like(means[name], mean))
 
 
 def _of(player: Player, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -245,12 +245,12 @@ def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu().contiguous() for name, tensor in full if processes.is_first()}
 
 
-def _load_sums(sums: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+def _load_sums(sums: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
     """Give the stored sums, which are those of all processes, to the first one; sums that began later begin again."""
     for name, tensor in sums.items():
-        if name not in stored:
+        if name not in theirs:
             tensor.zero_()
-    for name, tensor in stored.items():
+    for name, tensor in theirs.items():
         mine = tensor if processes.is_first() else torch.zeros_like(tensor)
         if name in sums:
             sums[name].copy_(mine)

@@ -21,16 +21,16 @@ class Decisions:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "decisions.json"
-        stored = read_json(self._file) if self._file.is_file() else {}
-        self._made = {name: Decision(**item) for name, item in stored.items()}
+        content = read_json(self._file) if self._file.is_file() else {}
+        self._decisions = {name: Decision(**item) for name, item in content.items()}
 
     def get(self, name: str, decide: Callable[[], Decision]) -> Decision:
         """Return the stored choice, or make and store it; the first process measures for all."""
-        if name not in self._made:
-            self._made[name] = processes.on_first(partial(_by_itself, decide))
-            written = {key: asdict(item) for key, item in self._made.items()}
-            processes.on_first(lambda: write_json(self._file, written))
-        return self._made[name]
+        if name not in self._decisions:
+            self._decisions[name] = processes.on_first(partial(_by_itself, decide))
+            content = {key: asdict(item) for key, item in self._decisions.items()}
+            processes.on_first(lambda: write_json(self._file, content))
+        return self._decisions[name]
 
 
 def _by_itself(decide: Callable[[], Decision]) -> Decision:

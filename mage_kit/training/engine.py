@@ -27,8 +27,8 @@ def make_fabric(device: torch.device, shard: bool = False) -> Fabric:
     if processes.world() == 1:
         return Fabric(accelerator=device.type, devices=1)
     # Buffers are the same everywhere by construction: constants, and means that were reduced over the processes.
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    parameters = inspect.signature(DistributedDataParallel.__init__).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options: dict[str, Any] = {"gradient_as_bucket_view": True, buffers: False}
     strategy: Any = DDPStrategy(**options)
     if shard:

@@ -54,16 +54,16 @@ def open_folder(
     Raises:
         MageKitError: If the folder holds something else, or another run.
     """
-    stored, data = out / RECIPE_FILE, out / DATA_FILE
-    if resume and stored.is_file():
-        before, now = read_json(stored), json.loads(text)
-        if changed := _changes("$", before, now, free):
-            raise RecipeError(changed, f"--resume {out}")
+    file, data = out / RECIPE_FILE, out / DATA_FILE
+    if resume and file.is_file():
+        before, now = read_json(file), json.loads(text)
+        if changes := _changes("$", before, now, free):
+            raise RecipeError(changes, f"--resume {out}")
         if data.is_file() and read_json(data) != json.loads(json.dumps(identity)):
             raise MageKitError(f"--resume {out}: the images are not those of the run ({data}); start a new run")
         drop_temporaries(out)
         if before != now:
-            write_text(stored, text)
+            write_text(file, text)
         return
     if resume:
         raise MageKitError(f"--resume {out}: no run there ({RECIPE_FILE} is missing); start one without --resume")
@@ -72,7 +72,7 @@ def open_folder(
     out.mkdir(parents=True, exist_ok=True)
     write_json(data, identity)
     write_json(out / PLUGINS_FILE, plugins)
-    write_text(stored, text)
+    write_text(file, text)
 
 
 def _changes(path: str, before: Any, now: Any, free: frozenset[str]) -> list[str]:

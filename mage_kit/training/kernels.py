@@ -83,5 +83,5 @@ def _attention_problem(model: Any, part: nn.Module, device: torch.device, precis
 
 
 def _shape(model: Any, part: nn.Module, block: SelfAttention, images: int) -> tuple[int, int, int, int]:
-    dropped = getattr(model, "n_dropped", 0) if part is model.encoder else 0
-    return images, block.heads, 1 + model.spec.grid.size - dropped, block.qkv.in_features // block.heads
+    n_dropped = getattr(model, "n_dropped", 0) if part is model.encoder else 0
+    return images, block.heads, 1 + model.spec.grid.size - n_dropped, block.qkv.in_features // block.heads

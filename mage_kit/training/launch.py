@@ -72,20 +72,20 @@ def _attend(children: list[subprocess.Popen[bytes]]) -> int:
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        failed, since = 0, 0.0
+        code, since = 0, 0.0
         while None in [child.poll() for child in children]:
             time.sleep(_TICK)
-            if not failed:
-                failed = next((child.returncode for child in children if child.returncode), 0)
+            if not code:
+                code = next((child.returncode for child in children if child.returncode), 0)
                 since = time.monotonic()
-                if failed:
+                if code:
                     _say_who(children)
                     hand_on(signal.SIGTERM, None)
             elif time.monotonic() - since > _PATIENCE:
                 for child in children:
                     child.kill()
-        failed = failed or next((child.returncode for child in children if child.returncode), 0)
-        return failed if failed >= 0 else 128 - failed
+        code = code or next((child.returncode for child in children if child.returncode), 0)
+        return code if code >= 0 else 128 - code
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -50,8 +50,8 @@ class Order:
         if epoch != self._epoch:
             random = np.random.Generator(np.random.PCG64(derive(self.seed, "order", epoch)))
             self._epoch, self._permutation = epoch, random.permutation(self.size)
-        chosen: list[int] = self._permutation[place * self.batch : (place + 1) * self.batch].tolist()
-        return epoch, chosen
+        images: list[int] = self._permutation[place * self.batch : (place + 1) * self.batch].tolist()
+        return epoch, images
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Share:
     rank: int = 0
     world: int = 1
 
-    def of(self, chosen: list[int]) -> list[int]:
+    def of(self, images: list[int]) -> list[int]:
         """Return this process's images, in the batch's order."""
-        size = len(chosen) // self.world
-        return chosen[self.rank * size : (self.rank + 1) * size]
+        size = len(images) // self.world
+        return images[self.rank * size : (self.rank + 1) * size]
 
 
 _ALL = Share()
@@ -119,8 +119,8 @@ class _Steps:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.first, self.last):
-            epoch, chosen = self.order.indices(step)
-            yield [(epoch, index) for index in self.share.of(chosen)]
+            epoch, images = self.order.indices(step)
+            yield [(epoch, index) for index in self.share.of(images)]
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -158,21 +158,21 @@ def batches(
         yield batch
 
 
-def _collate(loaded: list[_Loaded | MageKitError]) -> Batch | MageKitError:
+def _collate(items: list[_Loaded | MageKitError]) -> Batch | MageKitError:
     """Stack samples, view after view; or return the first error."""
-    good = [item for item in loaded if isinstance(item, _Loaded)]
-    if len(good) < len(loaded):
-        return next(item for item in loaded if isinstance(item, MageKitError))
+    good = [item for item in items if isinstance(item, _Loaded)]
+    if len(good) < len(items):
+        return next(item for item in items if isinstance(item, MageKitError))
     samples = [item.sample for item in good]
     views = len(samples[0].views)
     in_turn = [sample.views[view] for view in range(views) for sample in samples]
     content = {IMAGES: in_turn} if not isinstance(in_turn[0], dict) else _by_stream(in_turn)
-    stacked = {name: torch.from_numpy(np.stack(arrays)) for name, arrays in content.items()}
+    tensors = {name: torch.from_numpy(np.stack(arrays)) for name, arrays in content.items()}
     index_B = torch.tensor([sample.index for sample in samples], dtype=torch.int64)
     broken = tuple(pair for item in good for pair in item.broken)
     labels = [UNKNOWN if sample.label is None else sample.label for sample in samples]
     labels_B = None if set(labels) == {UNKNOWN} else torch.tensor(labels, dtype=torch.int64)
-    return Batch(stacked, index_B, good[0].epoch, views, labels_B, broken)
+    return Batch(tensors, index_B, good[0].epoch, views, labels_B, broken)
 
 
 def _by_stream(views: list[dict[str, Any]]) -> dict[str, list[Any]]:

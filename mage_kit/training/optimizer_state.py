@@ -71,10 +71,10 @@ def fill_optimizer(player: Player, tensors: dict[str, Tensor], values: dict[str,
         name, _, kind = place.rpartition("/")
         parameter = player.names[name]
         if isinstance(value, Tensor):
-            value = _placed(value, kind, parameter, groups[id(parameter)])
+            value = _place(value, kind, parameter, groups[id(parameter)])
         player.optimizer.state[parameter][kind] = value
-    for group, stored in zip(player.optimizer.param_groups, values.get("groups", []), strict=False):
-        for name, value in stored.items():
+    for group, numbers in zip(player.optimizer.param_groups, values.get("groups", []), strict=False):
+        for name, value in numbers.items():
             group[name] = tuple(value) if isinstance(group.get(name), tuple) else value
 
 
@@ -101,13 +101,13 @@ def _items(player: Player) -> list[tuple[str, Any]]:
 
 def _check_owners(player: Player) -> None:
     """What is kept under anything but a trained parameter would be lost."""
-    trained = {id(parameter) for parameter in player.names.values()}
+    ids = {id(parameter) for parameter in player.names.values()}
     for owner, entries in player.optimizer.state.items():
-        if id(owner) not in trained and entries:
+        if id(owner) not in ids and entries:
             raise _unfit(player, f"state of '{owner}'", "must keep it by parameters of the player")
 
 
-def _placed(value: Tensor, kind: str, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+def _place(value: Tensor, kind: str, parameter: Tensor, group: dict[str, Any]) -> Tensor:
     """A tensor where its optimizer expects it: a count of steps stays on the CPU unless the step is one kernel."""
     if kind == "step":
         on_device = group.get("fused") or group.get("capturable")

@@ -138,24 +138,24 @@ class Player:
         """Make the optimizer, and make sure that it trains just what the player trains."""
         where = f"player '{self.name}'"
         try:
-            made = self.make_optimizer(self.names)
+            optimizer = self.make_optimizer(self.names)
         except (TypeError, ValueError) as error:
             raise MageKitError(f"{where}: its optimizer cannot be made: {error}") from error
-        kind = type(made).__name__
-        if not isinstance(made, torch.optim.Optimizer):
+        kind = type(optimizer).__name__
+        if not isinstance(optimizer, torch.optim.Optimizer):
             rule = "must be a function that takes parameters by name and returns a torch optimizer"
             raise MageKitError(f"{where}: optimizer gave a {kind}, {rule}")
-        closure = inspect.signature(made.step).parameters.get("closure")
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
         if closure is not None and closure.default is closure.empty:
             raise MageKitError(f"{where}: {kind} steps by a closure, must step without one")
-        trained = {id(parameter) for group in made.param_groups for parameter in group["params"]}
-        left_out = [name for name, parameter in self.names.items() if id(parameter) not in trained]
+        ids = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        left_out = [name for name, parameter in self.names.items() if id(parameter) not in ids]
         if left_out:
             rule = "freeze what should not train (requires_grad_(False))"
             raise MageKitError(f"{where}: {kind} leaves out {len(left_out)} parameters, '{left_out[0]}' first; {rule}")
-        if len(trained) > len(self.names):
+        if len(ids) > len(self.names):
             raise MageKitError(f"{where}: {kind} holds parameters that are not the player's")
-        return made
+        return optimizer
 
     def plays(self, step: int) -> bool:
         """Return whether it takes part in a step, from 0."""

@@ -14,7 +14,7 @@ from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError, TrainingStopped
 from mage_kit.base.files import read_json, write_json
 from mage_kit.base.progress import ProgressTask
-from mage_kit.training.broken import BrokenImages
+from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import State, list_checkpoints, resume, save_checkpoint
 from mage_kit.training.events import FROM_CALLBACK, CheckpointEvent
 from mage_kit.training.metrics import peak_memory_gib
@@ -42,7 +42,7 @@ class Recovery:
         self.job, self.run, self.players, self.broken, self.task = job, run, players, broken, job.task
         self.state = State(players, self.task.sums, {"bad": 0, "finite": 0, "skipped": 0, "rollbacks": 0})
         self.checkpoints = run.out / "checkpoints" / self.task.stage
-        self.done, self.saved = 0, 0
+        self.done, self.last_save = 0, 0
         self.clock, self.since = time.monotonic(), 0
         self._moving = [player.moving() for player in players]
 
@@ -51,7 +51,7 @@ class Recovery:
         self._load()
         self._recall_rollbacks()
         self._rewind()
-        if self.done and self._look_due(last) and not processes.on_first(self._looked):
+        if self.done and self._look_due(last) and not processes.on_first(self._has_looked):
             self._look()  # the process before was killed between the checkpoint and this
         return self.done
 
@@ -65,7 +65,7 @@ class Recovery:
         self.state.counters["bad"] = count
 
     def _load(self) -> None:
-        self.done = self.saved = resume(self.state, self.checkpoints, self.run.reporter)
+        self.done = self.last_save = resume(self.state, self.checkpoints, self.run.reporter)
 
     def _rewind(self) -> None:
         processes.on_first(lambda: self.run.log.rewind(self.task.stage, self.done))
@@ -74,13 +74,13 @@ class Recovery:
     def _recall_rollbacks(self) -> None:
         """Count those made after the last checkpoint by a process that was killed: what failed is not tried alike."""
         file, counters = self.checkpoints / _ROLLBACKS, self.state.counters
-        stored = processes.on_first(lambda: read_json(file) if file.is_file() else {})
-        if stored.get("rollbacks", 0) > counters["rollbacks"]:
-            counters.update({name: int(stored[name]) for name in ("rollbacks", "skipped")})
+        counts = processes.on_first(lambda: read_json(file) if file.is_file() else {})
+        if counts.get("rollbacks", 0) > counters["rollbacks"]:
+            counters.update({name: int(counts[name]) for name in ("rollbacks", "skipped")})
 
     # -- when numbers go wrong ---------------------------------------------------------------------------------
 
-    def copied(self) -> Copies:
+    def snapshot(self) -> Copies:
         """Copy what a forward pass changes: sums of metrics, and state that moves by itself."""
         sums = {name: value.clone() for name, value in self.state.sums.items()}
         return sums, [{name: _held_by(*place).clone() for name, place in moving.items()} for moving in self._moving]
@@ -107,7 +107,7 @@ class Recovery:
         self.bad += 1
         self.state.counters["skipped"] += 1
         if self.bad == 1:
-            before = self.copied()
+            before = self.snapshot()
             self._forget_gradients()
             where = self._name(again)
             self.restore(before)
@@ -136,20 +136,20 @@ class Recovery:
         """Take up the last good checkpoint again, with other dropout; or stop, when that was done often enough."""
         self._forget_gradients()
         counters, stage = self.state.counters, self.task.stage
-        tried, skipped = counters["rollbacks"], counters["skipped"]
+        returns, n_skipped = counters["rollbacks"], counters["skipped"]
         good = processes.on_first(lambda: list_checkpoints(self.checkpoints))
         text = f"training the {stage}: at step {step + 1} {why}"
-        if tried >= self.job.rollbacks or not good:
-            back = f"after {tried} returns to the last good checkpoint" if good else "and there is no checkpoint yet"
+        if returns >= self.job.rollbacks or not good:
+            back = f"after {returns} returns to the last good checkpoint" if good else "and there is no checkpoint yet"
             safe = f"; {good[-1]} is intact" if good else ""
             message = f"{text}, {back}: stopped{safe}; start a new run with a lower learning rate"
             raise processes.shared(MageKitError(f"{message}, or with {self.job.path[2:]}.precision float32"))
         self._load()
-        counters.update({"rollbacks": tried + 1, "skipped": skipped})
+        counters.update({"rollbacks": returns + 1, "skipped": n_skipped})
         processes.on_first(lambda: write_json(self.checkpoints / _ROLLBACKS, counters))
         self.bad = 0
         self._rewind()
-        self.run.reporter.say(f"{text}; back to step {self.done} ({tried + 1} of {self.job.rollbacks} times)")
+        self.run.reporter.say(f"{text}; back to step {self.done} ({returns + 1} of {self.job.rollbacks} times)")
         return self.done
 
     # -- between steps -----------------------------------------------------------------------------------------
@@ -188,8 +188,8 @@ class Recovery:
         every = self.task.look_every()
         return bool(every) and (self.done % every == 0 or self.done == last)
 
-    def _looked(self) -> bool:
-        return self.task.looked(self.done, self._picture())
+    def _has_looked(self) -> bool:
+        return self.task.has_looked(self.done, self._picture())
 
     def _picture(self) -> Path:
         return self.run.out / "samples" / f"{self.task.stage}-step-{self.done:08d}.png"
@@ -206,21 +206,21 @@ class Recovery:
 
     def save(self) -> bool:
         """Write a checkpoint; return False, with nothing written, if a number in it is not finite."""
-        if self.saved == self.done:
+        if self.last_save == self.done:
             return True
         states = (tensor for player in self.players for tensor in player.module.state_dict().values())
         finite = all_finite(tensor for tensor in states if tensor.is_floating_point())
         if processes.agree(not finite, self.run.device):
             return False
         target = save_checkpoint(self.checkpoints, self.done, self.state, self.run.resolved.text, self.job.keep)
-        self.saved = self.done
+        self.last_save = self.done
         self.run.callbacks.tell(CheckpointEvent(self.task.stage, self.done, target))
         return True
 
     def _log(self) -> str:
         job, done = self.job, self.done
-        read = self._read()
-        record: dict[str, Any] = {"stage": self.task.stage, "step": done, "epoch": done / job.steps_per_epoch, **read}
+        values = self._read()
+        record: dict[str, Any] = {"stage": self.task.stage, "step": done, "epoch": done / job.steps_per_epoch, **values}
         rate = (done - self.since) * job.layout.batch / max(1e-9, time.monotonic() - self.clock)
         for number, player in enumerate(self.players):
             end = f"_{player.name}" if number else ""
@@ -231,22 +231,22 @@ class Recovery:
         record |= {"peak_memory_gib": peak_memory_gib(self.run.device), "images_per_s": round(rate, 1)}
         self.clock, self.since = time.monotonic(), done
         self.run.log.write(record)
-        return f"{self.task.note(record) if read else 'no step was finite'}  {rate:.0f} images/s"
+        return f"{self.task.note(record) if values else 'no step was finite'}  {rate:.0f} images/s"
 
     def _read(self) -> dict[str, Any]:
         """The task's metrics; with several players the objective of each, and the first one's where no loss is told."""
-        read = self.task.read()
+        values = self.task.read()
         names = [f"objective_{player.name}" for player in self.players]
-        objectives = {name: read.pop(name) for name in names if name in read}
+        objectives = {name: values.pop(name) for name in names if name in values}
         if names[0] in objectives:
-            read.setdefault("loss", objectives[names[0]])
-        return read | (objectives if len(names) > 1 else {})
+            values.setdefault("loss", objectives[names[0]])
+        return values | (objectives if len(names) > 1 else {})
 
     def stop(self) -> None:
         """Save and leave: this process, or another one, was told to stop."""
         self.broken.settle()
-        saved = self.save()
-        where = f"step {self.done} is saved" if saved else "its weights are not finite and were not saved"
+        is_saved = self.save()
+        where = f"step {self.done} is saved" if is_saved else "its weights are not finite and were not saved"
         raise TrainingStopped(
             f"{self.run.signals.received or 'another process'}: training the {self.task.stage} stopped after step "
             f"{self.done} of {self.job.steps}; {where}; go on with --resume"

@@ -126,7 +126,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
     meta = check(recipe)
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
-    sections = {path: task_sections(recipe)[path] for path in _trained(recipe, meta.tokenizer)}
+    sections = {path: task_sections(recipe)[path] for path in _section_paths(recipe, meta.tokenizer)}
     micro = recipe.training.get("micro_batch") or recipe.training.get("batch")
     if meta.model is not None:
         _raise(kernel_problems(meta.model, device, recipe.training.get("precision"), micro), recipe)
@@ -142,10 +142,10 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
     jobs = []
     for path, config in sections.items():
         task, layout = tasks[path], layouts[path]
-        accepted = _accepted(recipe, task, dataset, validation, path)
-        _raise(_size_problems({path: config}, len(accepted)), recipe)
+        data = _accept(recipe, task, dataset, validation, path)
+        _raise(_size_problems({path: config}, len(data)), recipe)
         _raise(task.problems(Facts(path, layout.batch, layout.micro, recipe.data)), recipe)
-        jobs.append(_job(recipe, path, task, accepted, layout, parts.tokenizer))
+        jobs.append(_job(recipe, path, task, data, layout, parts.tokenizer))
     return Resolved(
         name=recipe.name,
         seed=recipe.seed,
@@ -164,7 +164,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
 # -- settings --------------------------------------------------------------------------------------------------
 
 
-def _trained(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
+def _section_paths(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
     """Paths of the sections that are carried out, in order."""
     assert recipe.training is not None
     has_weights = recipe.tokenizer.get("weights") is not None or recipe.pretrained is not None
@@ -230,12 +230,12 @@ def _fill_targets(recipe: Recipe, model: Mage | MageClassifier | None, folder: W
     """Fill the other tokenizers, which nothing trains here; return them."""
     if not isinstance(model, Mage) or not isinstance(recipe.model, MageSection):
         return {}
-    filled = {}
+    targets = {}
     for name, other in model.targets.items():
         assert isinstance(other, Tokenizer)
         fill_target(other, name, recipe.model.targets[name], folder, recipe.name)
-        filled[name] = other
-    return filled
+        targets[name] = other
+    return targets
 
 
 def _check_cache(
@@ -250,7 +250,7 @@ def _check_cache(
         cache.check_tokenizers(dict(describe_tokenizer(tokenizer)), others)
 
 
-def _accepted(recipe: Recipe, task: Task, dataset: Dataset, validation: Dataset | None, path: str) -> Dataset:
+def _accept(recipe: Recipe, task: Task, dataset: Dataset, validation: Dataset | None, path: str) -> Dataset:
     with at(path):
         try:
             return task.accept(dataset, validation, recipe.seed, path)
@@ -260,7 +260,7 @@ def _accepted(recipe: Recipe, task: Task, dataset: Dataset, validation: Dataset 
 
 def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLayout, tokenizer: Tokenizer) -> Job:
     config = task_sections(recipe)[path]
-    carried = {name: config.get(name) for name in CARRIED_OUT}
+    options = {name: config.get(name) for name in CARRIED_OUT}
     makes = task.makes == "tokenizer"
     steps = task.length(len(images) // layout.batch)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
@@ -276,17 +276,17 @@ def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLa
         recompute=recipe.kernels.recompute and not makes,
         compile=recipe.kernels.compile and not makes,
         fingerprint=_fingerprint(recipe, config, task, images, tokenizer) if makes else None,
-        **carried,
+        **options,
     )
 
 
 def _fingerprint(recipe: Recipe, config: ComponentConfig, task: Task, images: Dataset, tokenizer: Tokenizer) -> str:
     """What a trained tokenizer depends on: its form, the weights that it starts from where they are no draws of the
     seed, its task, the images and the seed; not how it was carried out."""
-    stated = {name: value for name, value in config.model_dump(mode="json").items() if name not in CARRIED_OUT}
+    settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in CARRIED_OUT}
     form = recipe.tokenizer.model_dump(mode="json")
     data = None if recipe.data is None else recipe.data.model_dump(mode="json")
-    parts = [{**form, "weights": None}, stated, data, recipe.seed, images.identity()]
+    parts = [{**form, "weights": None}, settings, data, recipe.seed, images.identity()]
     if recipe.tokenizer.get("weights") is not None:
         parts.append(dict(describe_tokenizer(tokenizer)))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

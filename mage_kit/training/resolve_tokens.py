@@ -79,8 +79,8 @@ def resolve_tokens(recipe: Recipe, mirrored: bool, device: torch.device) -> Toke
         targets[name] = assemble_target(name, config, recipe.seed)
         fill_target(targets[name], name, config, folder, recipe.name)
     precision = "auto" if recipe.training is None else recipe.training.get("precision")
-    placed = {name: other.to(device) for name, other in targets.items()}
-    sources = TokenSources(images, tokenizer.to(device), placed, streams, precision, recipe.seed)
+    others = {name: other.to(device) for name, other in targets.items()}
+    sources = TokenSources(images, tokenizer.to(device), others, streams, precision, recipe.seed)
     if not any(spec.discrete for spec in sources.specs().values()):
         raise RecipeError([f"$.tokenizer.kind: {recipe.tokenizer.kind}, has no codes to cache"], recipe.name)
     return sources

@@ -21,7 +21,7 @@ from mage_kit.base.files import locked, write_tensors
 from mage_kit.base.precision import Decision, choose_precision
 from mage_kit.base.progress import Reporter
 from mage_kit.store.folders import EMA_FILE, MODEL_FILE, TOKENIZER_CARD, TOKENIZER_FOLDER, save_tokenizer, state_of
-from mage_kit.training.broken import BrokenImages
+from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import list_checkpoints, mean_state
 from mage_kit.training.decisions import Decisions
 from mage_kit.training.events import Callbacks, EndEvent
@@ -30,7 +30,7 @@ from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.resolve import Job, Resolved
 from mage_kit.training.signals import StopSignals
 from mage_kit.training.tasks.context import Context
-from mage_kit.training.trained_before import take_trained
+from mage_kit.training.tokenizer_reuse import take_trained
 from mage_kit.training.weight_folders import read_tokenizer_card
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def begin(job: Job, run: Run) -> str:
         )
 
     def precision() -> Decision:
-        with _unmoved(task):
+        with _restoring(task):
             probe = None if job.precision != "auto" else task.probe(device, job.layout.micro)
             if probe is None and job.precision == "auto":
                 return Decision("float32", f"the task '{type(task).__name__}' has no pass to time")
@@ -138,7 +138,7 @@ def begin(job: Job, run: Run) -> str:
 
 
 @contextlib.contextmanager
-def _unmoved(task: Task) -> Iterator[None]:
+def _restoring(task: Task) -> Iterator[None]:
     """Undo what passes that were only timed did to a task's modules: moved means, gradients left behind.
 
     They run in the first process of a new run alone, so that anything left of them would part the processes, and a
@@ -175,21 +175,21 @@ def meet(job: Job, run: Run) -> None:
 
 def conclude(job: Job, run: Run, players: Sequence[Player], until: int | None) -> None:
     """Write what a job made; the model's file last, since it says that the run is complete."""
-    cut = until is not None and until < job.steps
+    short = until is not None and until < job.steps
     folder = run.out
     if job.fingerprint is not None:
-        if not cut:
+        if not short:
             job.task.finish(players)
         tokenizer, folder = run.resolved.tokenizer, run.out / TOKENIZER_FOLDER
         tokenizer.cpu().finish_training()
-        print_of = None if cut else job.fingerprint  # one that was cut short is nobody else's
+        print_of = None if short else job.fingerprint  # one that was cut short is nobody else's
         # A damaged one may lie there.
         processes.on_first(lambda: save_tokenizer(tokenizer, folder, overwrite=True, fingerprint=print_of) and None)
-    elif not cut:  # one that was cut short is no model to be taken for trained
+    elif not short:  # one that was cut short is no model to be taken for trained
         job.task.finish(players)
         _write_model(run, players)
         run.reporter.say(f"{job.task.stage} written to {run.out}")
-    run.callbacks.tell(EndEvent(job.task.stage, min(job.steps, until or job.steps), folder, not cut))
+    run.callbacks.tell(EndEvent(job.task.stage, min(job.steps, until or job.steps), folder, not short))
 
 
 def stop_between(run: Run) -> None:

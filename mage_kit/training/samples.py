@@ -42,10 +42,10 @@ def _draw(
     rows = []
     with alone(), torch.random.fork_rng(devices=[]):
         for name, state in states.items():
-            copied = copy.deepcopy(pristine or player.module)
-            assert isinstance(copied, Mage)
-            load_state(copied, state, str(path))
-            rows.append((name, copied.to(device).eval()))
+            model = copy.deepcopy(pristine or player.module)
+            assert isinstance(model, Mage)
+            load_state(model, state, str(path))
+            rows.append((name, model.to(device).eval()))
         draw_samples(rows, path)
 
 

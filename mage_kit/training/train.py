@@ -204,7 +204,7 @@ class Loop:
 
     def _step(self, batch: Batch, step: int) -> bool:
         """Do one step; return False, with nothing changed, if an objective or a gradient is not finite."""
-        before = self.recovery.copied()
+        before = self.recovery.snapshot()
         self.seed(step)
         objectives = self.gradients(batch, step)
         stopping = torch.full_like(objectives[:1], float(self._run.signals.received is not None))
@@ -291,8 +291,8 @@ class Loop:
     def _say(self) -> None:
         """Print the arithmetic of the effective batch."""
         layout, reporter, task = self.job.layout, self._run.reporter, self.task
-        sharded = "sharded, " if task.shard and layout.world > 1 else ""
+        prefix = "sharded, " if task.shard and layout.world > 1 else ""
         rates = ", ".join(f"{player.rate.peak:g}" for player in self.players)
-        reporter.say(f"{task.stage}: {sharded}{layout}; learning rate {rates}; {len(self.job.images)} images")
+        reporter.say(f"{task.stage}: {prefix}{layout}; learning rate {rates}; {len(self.job.images)} images")
         if task.shard and layout.world == 1:
             reporter.say(f"{self.job.path}.shard: true, but there is one process: nothing is sharded")

@@ -91,12 +91,12 @@ class Validation:
 
     def measure(self, model: MageClassifier, step: int) -> Accuracy:
         """Measure after a step, and write it down."""
-        measured = measure_accuracy(model, self.images, reporter=Reporter.silent())  # training shows its own progress
-        record = {"stage": "validation", "step": step, **measured.as_dict()}
+        accuracy = measure_accuracy(model, self.images, reporter=Reporter.silent())  # training shows its own progress
+        record = {"stage": "validation", "step": step, **accuracy.as_dict()}
         self.log.write(record)
-        self.reporter.say(f"step {step}: validation top-1 {measured.top1:.4f}")
-        self._last = (step, measured)
-        return measured
+        self.reporter.say(f"step {step}: validation top-1 {accuracy.top1:.4f}")
+        self._last = (step, accuracy)
+        return accuracy
 
     def has(self, step: int) -> bool:
         """Return whether the accuracy after a step stands in the log."""
@@ -133,14 +133,14 @@ def _measure_weights(validation: Validation, player: Player, step: int, folder: 
         mean_model = copy.deepcopy(model)
         load_state(mean_model, on_first(lambda: means or {}), "running mean of the weights")
         result["ema"] = measure_accuracy(mean_model, validation.images, reporter=validation.reporter).as_dict()
-    written = {
+    record = {
         "measure": "accuracy",
         "protocol": "evaluation views, float32",
         "data": "the recipe's validation images",
         "images": result["raw"]["images"],
         "rows": result,
     }
-    on_first(lambda: _write(folder / ACCURACY_FILE, written))
+    on_first(lambda: _write(folder / ACCURACY_FILE, record))
     for name, value in result.items():
         validation.reporter.say(f"{name} weights: top-1 {value['top1']:.4f} on {value['images']} images")
 

@@ -118,17 +118,17 @@ def fill_tokenizer(
         hint = "; convert a checkpoint first (mage-kit convert)" if folder.is_file() else ""
         raise RecipeError([f"{path}.weights: '{folder}', must be a folder with a tokenizer{hint}"], name)
     try:
-        stored, tensors = source.tokenizer
+        other, tensors = source.tokenizer
     except MageKitError as error:
         raise RecipeError([f"{path}.weights: {error}"], name) from None
-    ignored = {"weights", *tokenizer.weightless}
-    mine, theirs = _flat(form), _flat(stored)
+    exceptions = {"weights", *tokenizer.weightless}
+    mine, theirs = _flat(form), _flat(other)
     differing = [
         f"{path}.{key}: {mine[key]}, the trained one has {theirs.get(key)}"
         for key in mine
-        if key not in ignored and mine[key] != theirs.get(key)
+        if key not in exceptions and mine[key] != theirs.get(key)
     ]
-    if form["kind"] != stored.get("kind"):
+    if form["kind"] != other.get("kind"):
         differing = differing[:1]  # the keywords of another kind say nothing
     if differing:
         raise RecipeError(differing, str(folder))

@@ -57,7 +57,7 @@ def _rows(part: mk.Head, predictions_NX: Tensor, targets: Tensor) -> None:
         assert set(made.hits_M.tolist()) <= {0.0, 1.0} and not made.hits_M.requires_grad
 
 
-def _drawn(part: mk.Head, predictions: Tensor, uniform: Tensor, **rule: Any) -> mk.Drawn:
+def _drawn(part: mk.Head, predictions: Tensor, uniform: Tensor, **rule: Any) -> mk.TokenDraw:
     masked = rule.pop("masked", None)
     return part.draw(predictions[None], uniform[None], None if masked is None else masked[None], mk.DrawRule(**rule))
 

@@ -60,19 +60,19 @@ def test_every_registered_head_is_checked() -> None:
 class Deaf(mk.CodeHead):
     """Draws whatever the uniforms are."""
 
-    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, *rest: Any) -> mk.Drawn:
+    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, *rest: Any) -> mk.TokenDraw:
         return super().draw(predictions_BLX, torch.full_like(uniform_BL, 0.5), *rest)
 
 
 class Hot(mk.CodeHead):
     """Draws at twice the temperature that it states."""
 
-    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, *rest: Any) -> mk.Drawn:
+    def draw(self, predictions_BLX: Tensor, uniform_BL: Tensor, *rest: Any) -> mk.TokenDraw:
         made = super().draw(predictions_BLX / 2, uniform_BL, *rest)
         log_p = self.log_p(predictions_BLX, made.ids_BL)
         masked_BL = rest[0]
         log_p = log_p if masked_BL is None else log_p.masked_fill(~masked_BL, 0.0)
-        return mk.Drawn(made.ids_BL, log_p, made.predictions)
+        return mk.TokenDraw(made.ids_BL, log_p, made.predictions)
 
 
 class Heavy(mk.CodeHead):
@@ -93,12 +93,12 @@ def test_a_head_of_values_that_draws_too_widely_fails() -> None:
     part = plugin("gaussian_head", "GaussianHead", VALUES, 24)
     draw = part.draw
 
-    def wide(predictions_BLX: Tensor, uniform_BL: Tensor, *rest: Any) -> mk.Drawn:
+    def wide(predictions_BLX: Tensor, uniform_BL: Tensor, *rest: Any) -> mk.TokenDraw:
         mean, _ = part._split(predictions_BLX)
         made = draw(predictions_BLX, uniform_BL, *rest)
         values = mean + 2 * (made.ids_BL - mean)
         log_p = part.log_p(predictions_BLX, values)
-        return mk.Drawn(values, log_p if rest[0] is None else log_p.masked_fill(~rest[0], 0.0), None)
+        return mk.TokenDraw(values, log_p if rest[0] is None else log_p.masked_fill(~rest[0], 0.0), None)
 
     part.draw = wide  # type: ignore[method-assign]
     with pytest.raises(AssertionError, match="deviations from the density that log_p states"):

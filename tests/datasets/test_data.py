@@ -21,7 +21,7 @@ from PIL import Image
 import mage_kit as mk
 from mage_kit.base.errors import BrokenImageError
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
-from mage_kit.datasets.named import by_names
+from mage_kit.datasets.class_names import by_names
 from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.tar_index import tar_index
 from mage_kit.images.image_files import load_image, open_image, upright_size

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import mage_kit as mk
 from mage_kit.base.draws import derive
 from mage_kit.datasets.token_store import CACHE_FILE, read_cache_card, shard_file
-from mage_kit.recipes.cached import on_tokens
+from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics

@@ -20,7 +20,7 @@ from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
 from mage_kit.evaluation.published_probe import departures, probe_recipe
 from mage_kit.evaluation.subject import open_subject
-from mage_kit.recipes.cached import on_tokens
+from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.report import write_report
 from mage_kit.studies.results import gather
 from mage_kit.studies.tokenize import tokenize

@@ -156,7 +156,8 @@ def test_an_extractors_file_is_named_by_its_hash(network: Path, tmp_path: Path) 
     found, logits = extractor(images)
     assert found.shape == (4, 6) and logits is not None and logits.shape == (4, 5)
     assert (
-        extractor.stated()["sha256"] == load_extractor(network).stated()["sha256"] and len(extractor.sha256 or "") == 64
+        extractor.describe()["sha256"] == load_extractor(network).describe()["sha256"]
+        and len(extractor.sha256 or "") == 64
     )
     program = torch.export.export(Small().eval(), (torch.rand(4, 3, 20, 20),))
     torch.export.save(program, str(tmp_path / "small.pt2"))

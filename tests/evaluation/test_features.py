@@ -18,7 +18,7 @@ import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation import feature_parts
 from mage_kit.evaluation.feature_cache import FeatureCache
-from mage_kit.evaluation.feature_sources import FeatureSource, pooled
+from mage_kit.evaluation.feature_sources import FeatureSource, pool_features
 from mage_kit.evaluation.features import Features, extract, extract_features
 from mage_kit.evaluation.kinds import model_kinds
 from mage_kit.evaluation.splits import folder_split, held_out
@@ -52,7 +52,7 @@ def test_each_source_is_what_it_says(model: mk.Mage) -> None:
     tokens = model.tokenizer.encode(images)
     sources = [FeatureSource(), FeatureSource("class"), FeatureSource(block=1), FeatureSource("mean", None, True)]
     with torch.no_grad():
-        mean, first, early, normed = pooled(model, tokens, sources)
+        mean, first, early, normed = pool_features(model, tokens, sources)
         hidden = model.encoder(model.embedding(tokens, open_plan(tokens)))
         after_one = model.encoder.blocks[0](model.embedding(tokens, open_plan(tokens)))
         torch.testing.assert_close(mean, hidden[:, 1:].mean(dim=1))

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import mage_kit as mk
-from mage_kit.datasets.chosen import draw_places
+from mage_kit.datasets.subset import draw_places
 from mage_kit.evaluation import logistic
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.logistic import fit_best, fit_logistic

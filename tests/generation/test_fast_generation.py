@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
-from mage_kernels import packed as packing
-from mage_kernels.packed import PackedLinear, packing_problem
+from mage_kernels import packing as packing
+from mage_kernels.packing import PackedLinear, packing_problem
 
 import mage_kit as mk
 from mage_kit.base.precision import bfloat16_products
-from mage_kit.generation import generation_precision, prepared
+from mage_kit.generation import generation_precision, prepare_to_generate
 from mage_kit.generation import loop as decoding
+from mage_kit.generation import preparation as preparing
 from mage_kit.generation.sampling import draw_tokens
 from mage_kit.layers.blocks import Linear, SelfAttention
 from tests import build
 
 CPU = torch.device("cpu")
-preparing = sys.modules["mage_kit.generation.prepared"]  # the package exports the function under that name
+
 packs = pytest.mark.skipif(packing_problem(CPU) is not None, reason="this processor's torch packs no weights")
 
 
@@ -71,12 +71,12 @@ def test_weights_are_packed_for_the_while_and_only_without_gradients() -> None:
     model = wide().train()
     layers = [module for module in model.modules() if isinstance(module, Linear)]
     assert len(layers) == 4 + 4 + 2  # two blocks, decoder.embed, head.fc
-    with prepared(model, 2, "bfloat16") as decision:
+    with prepare_to_generate(model, 2, "bfloat16") as decision:
         assert decision.value == "bfloat16" and not model.training
         assert all(layer.packed is not None for layer in layers)
         with torch.enable_grad():
             assert layers[0](torch.ones(1, layers[0].in_features)).requires_grad, "packed weights were used"
-        with prepared(model, 2, "bfloat16"):
+        with prepare_to_generate(model, 2, "bfloat16"):
             pass
         assert all(layer.packed is not None for layer in layers), "the inner call took them from the outer one"
     assert model.training and unprepared(model)
@@ -85,7 +85,7 @@ def test_weights_are_packed_for_the_while_and_only_without_gradients() -> None:
 @packs
 def test_a_failure_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     model = wide().train()
-    with pytest.raises(KeyError), prepared(model, 1, "bfloat16"):
+    with pytest.raises(KeyError), prepare_to_generate(model, 1, "bfloat16"):
         raise KeyError
     assert unprepared(model) and model.training
     made = []
@@ -97,7 +97,7 @@ def test_a_failure_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -
         return PackedLinear(*inputs)
 
     monkeypatch.setattr(preparing, "PackedLinear", fails_late)
-    with pytest.raises(MemoryError), prepared(model, 1, "bfloat16"):
+    with pytest.raises(MemoryError), prepare_to_generate(model, 1, "bfloat16"):
         pass
     assert unprepared(model) and model.training
 
@@ -108,7 +108,7 @@ def test_what_is_prepared_serves_only_threads_in_bfloat16() -> None:
     ids, masked = build.tokens(model, 2), torch.ones(2, 16, dtype=torch.bool)
     with torch.no_grad():
         wanted = model.logits(ids, masked)
-        with prepared(model, 2, "bfloat16"), prepared(model, 2, "float32"):
+        with prepare_to_generate(model, 2, "bfloat16"), prepare_to_generate(model, 2, "float32"):
             assert torch.equal(model.logits(ids, masked), wanted)
 
 
@@ -126,7 +126,7 @@ def test_overlapping_calls_stay_in_evaluation_until_the_last_has_ended() -> None
 def test_compiled_blocks_are_not_packed() -> None:
     model = wide()
     model.compile_blocks(backend="eager")
-    with prepared(model, 1, "bfloat16"):
+    with prepare_to_generate(model, 1, "bfloat16"):
         assert all(module.packed is None for module in model.modules() if isinstance(module, Linear))
 
 
@@ -135,7 +135,7 @@ def test_logits_in_bfloat16_are_near_those_in_float32() -> None:
     ids, masked = build.tokens(model, 3), torch.rand(3, 16, generator=torch.Generator().manual_seed(1)) < 0.6
     with torch.no_grad():
         wanted = model.logits(ids, masked)
-        with prepared(model, 3, "bfloat16"):
+        with prepare_to_generate(model, 3, "bfloat16"):
             found = model.logits(ids, masked).float()
     assert 0 < (found - wanted).norm() / wanted.norm() < 0.02
 

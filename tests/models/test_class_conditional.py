@@ -17,7 +17,7 @@ import mage_kit as mk
 from mage_kit.base.draws import derive, keys, uniforms
 from mage_kit.planning import walk_step
 from mage_kit.planning.walk import Numbers
-from mage_kit.recipes.cached import on_tokens
+from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics

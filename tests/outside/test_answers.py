@@ -73,9 +73,9 @@ def test_heads_in_training(of: str, answer: Callable[[Any], Any], said: str) -> 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (lambda made: made.ids_BL, "Answer drew a Tensor, must give a Drawn"),
-        (lambda made: mk.Drawn(made.ids_BL + 1000, made.log_p_BL, None), "drew ids from .* to .*, must be 0 to 31"),
-        (lambda made: mk.Drawn(made.ids_BL - 40, made.log_p_BL, None), "drew ids from -.* to .*, must be 0 to 31"),
+        (lambda made: made.ids_BL, "Answer drew a Tensor, must give a TokenDraw"),
+        (lambda made: mk.TokenDraw(made.ids_BL + 1000, made.log_p_BL, None), "drew ids from .* to .*, must be 0 to 31"),
+        (lambda made: mk.TokenDraw(made.ids_BL - 40, made.log_p_BL, None), "drew ids from -.* to .*, must be 0 to 31"),
     ],
 )
 def test_heads_in_generation(answer: Callable[[Any], Any], said: str) -> None:
@@ -84,7 +84,7 @@ def test_heads_in_generation(answer: Callable[[Any], Any], said: str) -> None:
 
 
 def test_the_head_is_named_where_it_has_no_logits() -> None:
-    model = model_of("draw", lambda made: mk.Drawn(made.ids_BL, made.log_p_BL * torch.nan, None))
+    model = model_of("draw", lambda made: mk.TokenDraw(made.ids_BL, made.log_p_BL * torch.nan, None))
     type(model.head).gives_logits = False
     try:
         with pytest.raises(ValueError, match="head: log_p of Answer is not finite"):

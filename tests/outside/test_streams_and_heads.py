@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import mage_kit as mk
-from mage_kit.recipes.cached import on_tokens
+from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.metrics import read_metrics
 from tests.outside.sections import CARRIED, TOKENIZER, masked, recipe, training

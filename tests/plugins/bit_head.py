@@ -35,7 +35,7 @@ class BitHead(mk.Head):
 
     def draw(
         self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: mk.DrawRule
-    ) -> mk.Drawn:
+    ) -> mk.TokenDraw:
         rest_BL, bits = uniform_BL.double(), []
         for p_BL in (predictions_BLX.double() / max(rule.temperature, 1e-6)).sigmoid().unbind(dim=-1):
             one_BL = rest_BL < p_BL  # what is left of the number is uniform again on the side that it fell on
@@ -43,7 +43,7 @@ class BitHead(mk.Head):
             bits.append(one_BL)
         ids_BL = sum(bit.long() << place for place, bit in enumerate(bits))
         log_p_BL = self.log_p(predictions_BLX, ids_BL)
-        return mk.Drawn(ids_BL, log_p_BL if masked_BL is None else log_p_BL.masked_fill(~masked_BL, 0.0), None)
+        return mk.TokenDraw(ids_BL, log_p_BL if masked_BL is None else log_p_BL.masked_fill(~masked_BL, 0.0), None)
 
     def log_p(self, predictions_BLX: Tensor, ids_BL: Tensor) -> Tensor:
         return -F.softplus(predictions_BLX.float() * (1 - 2 * self._bits(ids_BL))).sum(dim=-1)

@@ -29,12 +29,12 @@ class GaussianHead(mk.Head):
 
     def draw(
         self, predictions_BLX: Tensor, uniform_BL: Tensor, masked_BL: Tensor | None, rule: mk.DrawRule
-    ) -> mk.Drawn:
+    ) -> mk.TokenDraw:
         mean_BLW, log_BLW = self._split(predictions_BLX)
         normal_BLW = torch.special.ndtri(mk.more_uniforms(uniform_BL, self.spec.width)).float()
         values_BLW = mean_BLW + rule.temperature * log_BLW.exp() * normal_BLW
         log_p_BL = self.log_p(predictions_BLX, values_BLW)
-        return mk.Drawn(values_BLW, log_p_BL if masked_BL is None else log_p_BL.masked_fill(~masked_BL, 0.0), None)
+        return mk.TokenDraw(values_BLW, log_p_BL if masked_BL is None else log_p_BL.masked_fill(~masked_BL, 0.0), None)
 
     def log_p(self, predictions_BLX: Tensor, ids_BL: Tensor) -> Tensor:
         mean, log = self._split(predictions_BLX)

@@ -11,7 +11,7 @@ import torch
 
 import mage_kit as mk
 from mage_kit.base.draws import derive
-from mage_kit.datasets.chosen import few_of_each
+from mage_kit.datasets.subset import few_of_each
 from mage_kit.optimizers import set_lr
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
@@ -235,9 +235,9 @@ def test_a_run_leaves_a_classifier_and_its_accuracy(before: Path, finished: Path
 
 
 def few_of(dataset: mk.Dataset, places: range) -> mk.Dataset:
-    from mage_kit.datasets.chosen import Chosen
+    from mage_kit.datasets.subset import Subset
 
-    return Chosen(dataset, list(places))
+    return Subset(dataset, list(places))
 
 
 def test_resumed_as_it_was(before: Path, finished: Path, tmp_path: Path) -> None:

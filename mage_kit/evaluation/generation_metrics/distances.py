@@ -31,8 +31,8 @@ def inception_score(logits_IK: Tensor, splits: int = _SPLITS, seed: int = 0) -> 
     for part in log_p.chunk(min(splits, len(log_p))):
         marginal = part.exp().mean(dim=0, keepdim=True)
         scores.append((part.exp() * (part - marginal.log())).sum(dim=1).mean().exp())
-    made = torch.stack(scores)
-    return float(made.mean()), float(made.std(correction=0))
+    values = torch.stack(scores)
+    return float(values.mean()), float(values.std(correction=0))
 
 
 def kernel_distance(
@@ -50,14 +50,14 @@ def kernel_distance(
     """
     size = min(size, len(made_ID), len(real_JD))
     random = np.random.Generator(np.random.PCG64(derive(seed, "kid")))
-    found = []
+    distances = []
     for _ in range(subsets):
         parts = []
-        for held in (made_ID, real_JD):
-            places = random.choice(len(held), size, replace=False)
-            parts.append(held[torch.from_numpy(places).to(held.device)].double())
-        found.append(_squared_mmd(*parts))
-    return float(np.mean(found)), float(np.std(found))
+        for features in (made_ID, real_JD):
+            places = random.choice(len(features), size, replace=False)
+            parts.append(features[torch.from_numpy(places).to(features.device)].double())
+        distances.append(_squared_mmd(*parts))
+    return float(np.mean(distances)), float(np.std(distances))
 
 
 def _squared_mmd(x: Tensor, y: Tensor) -> float:
@@ -93,8 +93,9 @@ def _within(points: Tensor, manifold: Tensor, neighbours: int) -> float:
     return float(torch.cat(inside).double().mean())
 
 
-def as_dict(made: dict[str, Any]) -> dict[str, Any]:
+def as_dict(measures: dict[str, Any]) -> dict[str, Any]:
     """Return (mean, deviation) pairs as {"mean", "std"}, ready for JSON."""
     return {
-        name: {"mean": value[0], "std": value[1]} if isinstance(value, tuple) else value for name, value in made.items()
+        name: {"mean": value[0], "std": value[1]} if isinstance(value, tuple) else value
+        for name, value in measures.items()
     }

@@ -54,26 +54,26 @@ class Extractor:
         """
         if images_ICHW.dtype != torch.uint8:
             raise MageKitError(f"images: {images_ICHW.dtype}, must be uint8: what is compared are pictures, not floats")
-        given = images_ICHW.to(self.where).float()
-        given = given.expand(-1, 3, -1, -1) if given.shape[1] == 1 else given[:, :3]
-        if self.side is not None and given.shape[-2:] != (self.side, self.side):
+        pixels = images_ICHW.to(self.where).float()
+        pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
+        if self.side is not None and pixels.shape[-2:] != (self.side, self.side):
             size = (self.side, self.side)
-            given = F.interpolate(given, size=size, mode="bilinear", align_corners=False, antialias=True)
-        scaled = given / 255 if self.values == "unit" else given / 127.5 - 1 if self.values == "signed" else given
+            pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
+        inputs = pixels / 255 if self.values == "unit" else pixels / 127.5 - 1 if self.values == "signed" else pixels
         try:
-            with torch.autocast(given.device.type, enabled=False):  # a model around it may be in bfloat16
-                made = self.network(scaled)
+            with torch.autocast(pixels.device.type, enabled=False):  # a model around it may be in bfloat16
+                outputs = self.network(inputs)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever somebody's network says
-            said = " ".join(str(error).split())
-            said = said if len(said) <= _SAID else f"... {said[-_SAID:]}"
+            words = " ".join(str(error).split())
+            words = words if len(words) <= _SAID else f"... {words[-_SAID:]}"
             rule = "it must take any number of images (a .pt2 is to be exported with a dynamic batch)"
-            raise MageKitError(f"extractor: '{self.name}', failed on {tuple(scaled.shape)}, {rule}: {said}") from error
-        features, logits = made if isinstance(made, tuple | list) and len(made) == 2 else (made, None)
+            raise MageKitError(f"extractor: '{self.name}', failed on {tuple(inputs.shape)}, {rule}: {words}") from error
+        features, logits = outputs if isinstance(outputs, tuple | list) and len(outputs) == 2 else (outputs, None)
         vectors = _vectors(features)
         if vectors is None or len(vectors) != len(images_ICHW):
-            what = _shape(made)
+            what = _shape(outputs)
             raise MageKitError(
                 f"extractor: '{self.name}', gave {what}, must give features (images, D), or (features, logits)"
             )
@@ -89,7 +89,7 @@ class Extractor:
         """Where it runs."""
         return self.device or torch.device("cpu")
 
-    def stated(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what a result says of it, ready for JSON."""
         return {"name": self.name, "sha256": self.sha256, "side": self.side, "values": self.values}
 
@@ -101,9 +101,9 @@ def _vectors(features: Any) -> Tensor | None:
     return features.flatten(1)
 
 
-def _shape(made: Any) -> str:
-    first = made[0] if isinstance(made, tuple | list) and made else made
-    return str(tuple(first.shape)) if isinstance(first, Tensor) else type(made).__name__
+def _shape(outputs: Any) -> str:
+    first = outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs
+    return str(tuple(first.shape)) if isinstance(first, Tensor) else type(outputs).__name__
 
 
 def load_extractor(
@@ -123,14 +123,14 @@ def load_extractor(
     if not file.is_file():
         raise MageKitError(f"extractor: '{file}', there is no such file; must be a TorchScript or .pt2 file of yours")
     where = device or torch.device("cpu")
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     try:
         if file.suffix == ".pt2":
             network: Any = torch.export.load(file).module().to(where)
         else:
             network = torch.jit.load(file, map_location=where).eval()
     except Exception as error:  # whatever the reader says of a file that is none
-        said = " ".join(str(error).split())[:200]
-        raise MageKitError(f"extractor: '{file}', is no TorchScript file and no .pt2 file ({said})") from None
+        words = " ".join(str(error).split())[:200]
+        raise MageKitError(f"extractor: '{file}', is no TorchScript file and no .pt2 file ({words})") from None
     return Extractor(network, file.name, digest, side, values, where)

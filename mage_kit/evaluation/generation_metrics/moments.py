@@ -45,7 +45,7 @@ class Moments:
         self.total_D += values.sum(dim=0)
         self.outer_DD += values.T @ values
 
-    def shared(self) -> Moments:
+    def of_all(self) -> Moments:
         """Return the moments of all processes' images."""
         device = self.total_D.device
         count = add_up(torch.tensor(self.count, dtype=torch.float64, device=device))

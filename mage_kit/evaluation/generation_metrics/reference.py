@@ -84,11 +84,11 @@ def make_reference(
     manifest = {"name": name or folder.resolve().name, **look_at(images)}
     _refuse(folder, manifest["problems"], force)
     moments, parts, digest = None, [], hashlib.sha256()
-    seen: set[bytes] = set()
+    prints: set[bytes] = set()
     with (reporter or Reporter()).task("reference images", len(images)) as task:
         for views in view_batches(images):
             digest.update(views.numpy().tobytes())
-            seen.update(hashlib.blake2b(view.numpy().tobytes(), digest_size=16).digest() for view in views)
+            prints.update(hashlib.blake2b(view.numpy().tobytes(), digest_size=16).digest() for view in views)
             features, _ = extractor(views)
             moments = moments or Moments.empty(features.shape[1], features.device)
             moments.add(features)
@@ -96,18 +96,18 @@ def make_reference(
             task.update(int(moments.count))
     assert moments is not None
     mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
-    if copies := len(images) - len(seen):
+    if copies := len(images) - len(prints):
         manifest["problems"].append(f"{copies} of {len(images)} images are copies of others")
         _refuse(folder, manifest["problems"], force)
     manifest |= {
         "pixels_sha256": digest.hexdigest(),
-        "extractor": extractor.stated(),
+        "extractor": extractor.describe(),
         "forced": bool(manifest["problems"]),
     }
-    made = Reference(torch.cat(parts), mean_D, cov_DD, manifest)
-    tensors = {"features": made.features_JD, "mean": mean_D, "cov": cov_DD}
+    reference = Reference(torch.cat(parts), mean_D, cov_DD, manifest)
+    tensors = {"features": reference.features_JD, "mean": mean_D, "cov": cov_DD}
     write_tensors(out, tensors, {_KEY: json.dumps(manifest, sort_keys=True)})
-    return made
+    return reference
 
 
 def read_reference(file: Path, extractor: Extractor, size: tuple[int, int], channels: int | None = None) -> Reference:
@@ -123,21 +123,21 @@ def read_reference(file: Path, extractor: Extractor, size: tuple[int, int], chan
         MageKitError: If it is none, or of another extractor, size, or grey where colour is compared.
     """
     try:
-        with safe_open(file, "pt") as held:
-            manifest = json.loads((held.metadata() or {})[_KEY])
-            tensors = {name: held.get_tensor(name) for name in ("features", "mean", "cov")}
+        with safe_open(file, "pt") as reader:
+            manifest = json.loads((reader.metadata() or {})[_KEY])
+            tensors = {name: reader.get_tensor(name) for name in ("features", "mean", "cov")}
     except Exception:  # whatever is wrong with it
         raise MageKitError(f"reference: '{file}', must be a file of mage-kit eval reference") from None
-    here, there = extractor.stated(), manifest["extractor"]
+    here, there = extractor.describe(), manifest["extractor"]
     differing = [name for name in ("sha256", "side", "values") if here[name] != there[name]]
     if differing:
-        told = f"{manifest['extractor']['name']} ({str(manifest['extractor']['sha256'])[:12]})"
-        raise MageKitError(f"reference: '{file}', was made by another extractor: {told}, other {', '.join(differing)}")
+        other = f"{manifest['extractor']['name']} ({str(manifest['extractor']['sha256'])[:12]})"
+        raise MageKitError(f"reference: '{file}', was made by another extractor: {other}, other {', '.join(differing)}")
     if manifest["size"] != list(size):
         raise MageKitError(f"reference: '{file}', holds images of {manifest['size']}, compared are {list(size)}")
     if channels is not None and (manifest.get("channels", channels) == 1) != (channels == 1):
-        held, mine = ("grey", "colour") if channels != 1 else ("colour", "grey")  # extractors see no fourth channel
-        raise MageKitError(f"reference: '{file}', holds {held} images, compared are {mine} ones; see --grey")
+        theirs, mine = ("grey", "colour") if channels != 1 else ("colour", "grey")  # extractors see no fourth channel
+        raise MageKitError(f"reference: '{file}', holds {theirs} images, compared are {mine} ones; see --grey")
     return Reference(tensors["features"], tensors["mean"], tensors["cov"], manifest)
 
 
@@ -158,12 +158,12 @@ def view_batches(images: Dataset) -> Iterator[Tensor]:
     """
     parts = [range(start, min(start + _BATCH, len(images))) for start in range(0, len(images), _BATCH)]
     broken: list[str] = []
-    for found in still_batches(images, parts):
-        broken += found.broken
+    for stills in still_batches(images, parts):
+        broken += stills.broken
         if broken:
             check_broken(len(broken), images, broken[-1])
-        if found.samples:
-            yield torch.from_numpy(np.stack([sample.views[0] for sample in found.samples]))
+        if stills.samples:
+            yield torch.from_numpy(np.stack([sample.views[0] for sample in stills.samples]))
 
 
 def _is_coloured(image: Image.Image) -> bool:
@@ -179,12 +179,12 @@ def look_at(images: Dataset) -> dict[str, Any]:
         images: To be brought to their data set's size and channels.
     """
     size, codecs = images.image_size, Counter[str]()
-    others = greyed = 0
+    others = in_colour = 0
     for index in range(len(images)):
-        with contextlib.suppress(BrokenImageError), images.image(index) as opened:  # told when it is read
-            codecs[f"{opened.format}{'' if opened.format in _LOSSLESS else ' (lossy)'}"] += 1
-            others += upright_size(opened) != (size[1], size[0])
-            greyed += images.channels == 1 and opened.mode not in _GREY_MODES and _is_coloured(opened)
+        with contextlib.suppress(BrokenImageError), images.image(index) as image:  # told when it is read
+            codecs[f"{image.format}{'' if image.format in _LOSSLESS else ' (lossy)'}"] += 1
+            others += upright_size(image) != (size[1], size[0])
+            in_colour += images.channels == 1 and image.mode not in _GREY_MODES and _is_coloured(image)
     problems = [
         f"{count} of {len(images)} files are {codec}: save them as PNG"
         for codec, count in codecs.items()
@@ -196,8 +196,8 @@ def look_at(images: Dataset) -> dict[str, Any]:
         problems.append(
             f"{others} of {len(images)} files are not {size[1]} x {size[0]} pixels, and would be cropped and resized"
         )
-    if greyed:
-        problems.append(f"{greyed} of {len(images)} files are in colour, and would be turned grey")
+    if in_colour:
+        problems.append(f"{in_colour} of {len(images)} files are in colour, and would be turned grey")
     if images.passed_over:
         problems.append(f"{len(images.passed_over)} files are no images, as {images.passed_over[0][0]}")
     return {
@@ -205,7 +205,7 @@ def look_at(images: Dataset) -> dict[str, Any]:
         "codecs": dict(codecs),
         "size": list(size),
         "channels": images.channels,
-        "greyed": greyed,
+        "greyed": in_colour,
         "crop": "largest centred box" if others else "none",
         "filter": "bicubic" if others else "none",
         "resized": others,

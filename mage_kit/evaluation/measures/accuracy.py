@@ -11,7 +11,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.base import fingerprint
-from mage_kit.datasets.named import by_names
+from mage_kit.datasets.class_names import by_names
 from mage_kit.evaluation.measures.base import MEASURES, Measure, Outcome
 from mage_kit.evaluation.measures.request import Request
 from mage_kit.evaluation.splits import TESTS, published_views
@@ -43,14 +43,14 @@ class AccuracyAgain(Measure):
         """Classify the evaluation view of every image, float32."""
         run, weights = request.run, request.weights
         require_folder(run)
-        learned = learned_classes(run)
+        names = learned_classes(run)
 
-        def opened() -> tuple[MageClassifier, str, Dataset, str]:
+        def open_all() -> tuple[MageClassifier, str, Dataset, str]:
             model = load_classifier(run, best_device(), weights=weights)
             recipe = Recipe.load(run / RECIPE_FILE)
-            return model, recipe.name, *_images(recipe, model, request.data, learned)
+            return model, recipe.name, *_images(recipe, model, request.data, names)
 
-        model, name, images, place = processes.first_ahead(opened)
+        model, name, images, place = processes.first_ahead(open_all)
         accuracy = measure_accuracy(model, images, reporter=request.reporter)
         return Outcome(
             {
@@ -61,7 +61,7 @@ class AccuracyAgain(Measure):
                 "data_sha256": processes.on_first(partial(fingerprint, images)),
                 "test_images": accuracy.images,
                 "classes": model.classes,
-                "classes_matched": "by name" if learned else _BY_PLACE,
+                "classes_matched": "by name" if names else _BY_PLACE,
                 "protocol": "evaluation views, float32",
                 "rows": {"classifier": accuracy.as_dict()},
                 "versions": versions(),
@@ -78,10 +78,10 @@ class AccuracyAgain(Measure):
         return Passes(tokenized=test, encoded=test)
 
 
-def _images(recipe: Recipe, model: MageClassifier, data: Path | None, learned: tuple[str, ...]) -> tuple[Dataset, str]:
+def _images(recipe: Recipe, model: MageClassifier, data: Path | None, names: tuple[str, ...]) -> tuple[Dataset, str]:
     """Return what is classified, and what it is, for people."""
     if data is None:
-        images = recipe.build_validation(learned)
+        images = recipe.build_validation(names)
         words = validation_words(recipe)
         assert images is not None
         return images, words
@@ -89,9 +89,9 @@ def _images(recipe: Recipe, model: MageClassifier, data: Path | None, learned: t
     size, channels = model.tokenizer.image_size, model.tokenizer.channels
     place = next((data / name for name in TESTS if (data / name).is_dir()), data)
     images = ImageFolder(size, channels, path=str(place), augment=own or published_views(None, size))
-    if learned and images.classes:
+    if names and images.classes:
         try:
-            images = by_names(images, learned)
+            images = by_names(images, names)
         except MageKitError as error:
             raise MageKitError(f"data: '{place}': {error}") from None
     elif len(images.classes) != model.classes:

@@ -40,22 +40,22 @@ class TokenizerAudit(Measure):
         """Reconstruct every image and count the codes."""
         assert request.data is not None
         tokenizer, images = tokenizer_and_images(request.run, request.data, max_broken=1.0)
-        audited = replace(audit(tokenizer, images, reporter=request.reporter), greyed=look_at(images)["greyed"])
-        numbers = audited.as_dict()
+        figures = replace(audit(tokenizer, images, reporter=request.reporter), greyed=look_at(images)["greyed"])
+        numbers = figures.as_dict()
         result = {
             "tokenizer": str(request.run),
             "tokenizer_sha256": weights_digest(tokenizer),
             "data": str(request.data),
             "data_sha256": fingerprint(images),
-            "images": audited.images,
+            "images": figures.images,
             "versions": versions(),
-            "protocol": f"audit of the tokenizer: {verdict(audited)}",
-            "verdict": verdict(audited),
+            "protocol": f"audit of the tokenizer: {verdict(figures)}",
+            "verdict": verdict(figures),
             "rows": {"reconstructions": numbers},
-            "worst": {images.name(place): round(float(score), 3) for place, score in _worst(audited)},
+            "worst": {images.name(place): round(float(score), 3) for place, score in _worst(figures)},
         }
         rows = [
-            (text, torch.stack([torch.from_numpy(pair[place]) for pair in audited.pairs]).float() / 255)
+            (text, torch.stack([torch.from_numpy(pair[place]) for pair in figures.pairs]).float() / 255)
             for place, text in enumerate(("worst images", "their reconstructions"))
         ]
         return Outcome(result, labelled_rows(rows, scale=2 if max(tokenizer.image_size) <= _SMALL else 1))
@@ -75,6 +75,6 @@ class TokenizerAudit(Measure):
         return Passes(tokenized=test)
 
 
-def _worst(audited: Audit) -> list[tuple[int, float]]:
-    ordered = sorted(audited.psnr_I)
-    return list(zip(audited.worst, ordered[: len(audited.worst)], strict=True))
+def _worst(figures: Audit) -> list[tuple[int, float]]:
+    scores = sorted(figures.psnr_I)
+    return list(zip(figures.worst, scores[: len(figures.worst)], strict=True))

@@ -10,7 +10,7 @@ from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.measures.base import MEASURES, Curves
 from mage_kit.evaluation.measures.on_features import FeatureMeasure
-from mage_kit.evaluation.measures.probe_fast import FAST, fitted
+from mage_kit.evaluation.measures.probe_fast import FAST, fit_row
 from mage_kit.evaluation.subject import Subject
 
 _SOURCE = re.compile(r"^(?:(.+) )?mean@(\d+)$")
@@ -35,13 +35,13 @@ class BlockProbes(FeatureMeasure):
         count = len(getattr(subject.model.encoder, "blocks", [None]))
         return [FeatureSource(block=number) for number in range(1, count + 1)]
 
-    def untrained(self, subject: Subject) -> Sequence[FeatureSource]:
+    def baseline_sources(self, subject: Subject) -> Sequence[FeatureSource]:
         """Return the same of the untrained encoder."""
         return self.sources(subject)
 
     def row(self, subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
         """Return top-1, and that on the training images."""
-        return fitted(subject, name, train, test)
+        return fit_row(subject, name, train, test)
 
     def rows(self, subject: Subject) -> dict[str, Any]:
         """Return them as "block 3", "untrained encoder, block 3", "raw pixels"."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.fields import Positive
 from mage_kit.base.processes import first_ahead
-from mage_kit.datasets.chosen import draw_places
+from mage_kit.datasets.subset import draw_places
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.logistic import fit_logistic
 from mage_kit.evaluation.measures.base import MEASURES, Curves, Figure
@@ -53,10 +53,10 @@ class FewShot(FeatureMeasure):
     def row(self, subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
         """Return top-1 of the largest number, and mean and deviation of each."""
         classes, device = subject.split.classes, subject.model.device
-        made = few_shot(train, test, classes, shots=self.shots, seeds=self.draws, device=device)
-        words = ", ".join(f"{each.shots}: {each.top1:.3f} ± {each.std:.3f}" for each in made)
+        accuracies = few_shot(train, test, classes, shots=self.shots, seeds=self.draws, device=device)
+        words = ", ".join(f"{each.shots}: {each.top1:.3f} ± {each.std:.3f}" for each in accuracies)
         subject.reporter.say(f"few-shot, {name}: {words}")
-        return {"top1": made[-1].top1, "by_shots": {str(each.shots): asdict(each) for each in made}}
+        return {"top1": accuracies[-1].top1, "by_shots": {str(each.shots): asdict(each) for each in accuracies}}
 
     def protocol(self, subject: Subject) -> str:
         """Return how classifiers are fitted and tested."""
@@ -121,16 +121,16 @@ def few_shot(
         MageKitError: If a class has fewer images than a number asks for.
     """
     check_shots(train.labels_I, [str(number) for number in range(classes)], shots)
-    made = []
+    rows = []
     for count in shots:
-        found = []
+        scores = []
         for seed in range(seeds):
             places = draw_places(train.labels_I, classes, count, seed)
             model = fit_logistic(train.values_ID[places], train.labels_I[places], classes, STRENGTH, device=device)
-            found.append(model.accuracy(test.values_ID, test.labels_I))
-        deviation = float(np.std(found, ddof=1)) if seeds > 1 else 0.0
-        made.append(ShotAccuracy(count, float(np.mean(found)), deviation, seeds))
-    return made
+            scores.append(model.accuracy(test.values_ID, test.labels_I))
+        deviation = float(np.std(scores, ddof=1)) if seeds > 1 else 0.0
+        rows.append(ShotAccuracy(count, float(np.mean(scores)), deviation, seeds))
+    return rows
 
 
 def check_shots(labels_I: np.ndarray, classes: Sequence[str], shots: Sequence[int]) -> None:
@@ -138,8 +138,8 @@ def check_shots(labels_I: np.ndarray, classes: Sequence[str], shots: Sequence[in
     counts = np.bincount(labels_I, minlength=len(classes))
     if counts.min() < max(shots):
         least = int(counts.argmin())
-        found = f"class '{classes[least]}' has {counts[least]} training images"
-        raise MageKitError(f"shots: {max(shots)}, {found}, must be at most that")
+        fact = f"class '{classes[least]}' has {counts[least]} training images"
+        raise MageKitError(f"shots: {max(shots)}, {fact}, must be at most that")
 
 
 def few_shot_protocol(draws: int) -> str:

@@ -47,9 +47,9 @@ class Neighbours(FeatureMeasure):
 
     def protocol(self, subject: Subject) -> str:
         """Return how votes are counted, and which numbers were left out."""
-        asked = ", ".join(map(str, self.k))
+        numbers = ", ".join(map(str, self.k))
         left_out = [str(count) for count in self.k if count > len(subject.split.train)]
-        protocol = f"cosine similarity, votes exp(similarity / {TEMPERATURE}); k of {asked}"
+        protocol = f"cosine similarity, votes exp(similarity / {TEMPERATURE}); k of {numbers}"
         protocol += f" ({', '.join(left_out)} left out: fewer training images)" if left_out else ""
         return f"{protocol}; the headline is k = {_HEADLINE}, or else the largest"
 
@@ -80,17 +80,17 @@ def knn_accuracy(
         counts: Numbers of neighbours; those above the number of training images are left out.
         device: Where to compute.
     """
-    known = F.normalize(torch.from_numpy(train.values_ID).to(device or "cpu"), dim=1)
-    labels = torch.from_numpy(train.labels_I).to(known.device)
+    bank = F.normalize(torch.from_numpy(train.values_ID).to(device or "cpu"), dim=1)
+    labels = torch.from_numpy(train.labels_I).to(bank.device)
     counts = [count for count in counts if count <= len(labels)] or [len(labels)]
     hits = dict.fromkeys(counts, 0)
     for start in range(0, len(test.labels_I), _AT_ONCE):
-        part = F.normalize(torch.from_numpy(test.values_ID[start : start + _AT_ONCE]).to(known.device), dim=1)
-        wanted = torch.from_numpy(test.labels_I[start : start + _AT_ONCE]).to(known.device)
-        similarity, places = (part @ known.T).topk(max(counts), dim=1)
-        votes, told = (similarity / TEMPERATURE).exp(), labels[places]
+        part = F.normalize(torch.from_numpy(test.values_ID[start : start + _AT_ONCE]).to(bank.device), dim=1)
+        truth = torch.from_numpy(test.labels_I[start : start + _AT_ONCE]).to(bank.device)
+        similarity, places = (part @ bank.T).topk(max(counts), dim=1)
+        votes, theirs = (similarity / TEMPERATURE).exp(), labels[places]
         for count in counts:
-            scores = torch.zeros(len(part), classes, device=known.device)
-            scores.scatter_add_(1, told[:, :count], votes[:, :count])
-            hits[count] += int((scores.argmax(dim=1) == wanted).sum())
-    return {count: found / len(test.labels_I) for count, found in hits.items()}
+            scores = torch.zeros(len(part), classes, device=bank.device)
+            scores.scatter_add_(1, theirs[:, :count], votes[:, :count])
+            hits[count] += int((scores.argmax(dim=1) == truth).sum())
+    return {count: n_hits / len(test.labels_I) for count, n_hits in hits.items()}

@@ -48,8 +48,8 @@ class LinearProbe(Measure):
     @classmethod
     def note(cls, result: Mapping[str, Any]) -> str:
         """Say how a baseline is had, where there is none."""
-        missing = "" if "untrained encoder" in result["rows"] else "; no baseline (--baseline: the untrained encoder)"
-        return super().note(result) + missing
+        hint = "" if "untrained encoder" in result["rows"] else "; no baseline (--baseline: the untrained encoder)"
+        return super().note(result) + hint
 
     @classmethod
     def paper(cls, figure: Figure, result: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[float | None, str]:

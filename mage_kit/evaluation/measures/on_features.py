@@ -56,13 +56,13 @@ class FeatureMeasure(Measure):
         """Return which features are measured."""
         return self._sources
 
-    def untrained(self, subject: Subject) -> Sequence[FeatureSource]:
+    def baseline_sources(self, subject: Subject) -> Sequence[FeatureSource]:
         """Return which features of the untrained encoder are measured beside."""
         return UNTRAINED
 
     def rows(self, subject: Subject) -> dict[str, Any]:
         """Return what each kind of features is worth, by its name; nothing in all processes but the first."""
-        baselines = self.untrained(subject) if self.baselines else None
+        baselines = self.baseline_sources(subject) if self.baselines else None
         return subject.measured(self.sources(subject), partial(self.row, subject), baselines)
 
     def run(self, request: Request) -> Outcome:

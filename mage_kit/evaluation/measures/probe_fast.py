@@ -26,21 +26,21 @@ FAST = (
 _OF_FOLDS = {"linear_probe": "", "untrained": "untrained encoder", "raw_pixels": "raw pixels"}
 
 
-def fitted(subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
+def fit_row(subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
     """Return the accuracy of a logistic regression, its strength chosen on a fifth of the training images."""
-    chosen = fit_best(
+    best = fit_best(
         train.values_ID,
         train.labels_I,
         classes=subject.split.classes,
         seed=subject.recipe.seed,
         device=subject.model.device,
     )
-    top1 = chosen.model.accuracy(test.values_ID, test.labels_I)
+    top1 = best.model.accuracy(test.values_ID, test.labels_I)
     subject.reporter.say(f"linear probe, {name}: {top1:.4f}")
     return {
         "top1": top1,
-        "train_top1": chosen.model.accuracy(train.values_ID, train.labels_I),
-        "strength": chosen.strength,
+        "train_top1": best.model.accuracy(train.values_ID, train.labels_I),
+        "strength": best.strength,
     }
 
 
@@ -52,15 +52,15 @@ class FastProbe(FeatureMeasure):
 
     def check(self, request: Request) -> None:
         """Over folds the other options would not be followed."""
-        asked = [f"--{name}" for name in request.given() if name != "processes" or request.processes != 1]
-        asked += [] if self.baselines else ["--no-baselines"]
-        if request.data is None and asked:
+        flags = [f"--{name}" for name in request.options() if name != "processes" or request.processes != 1]
+        flags += [] if self.baselines else ["--no-baselines"]
+        if request.data is None and flags:
             rule = "the probe over folds of a run's own images takes no such option; name images with --data to use it"
-            raise MageKitError(f"{', '.join(asked)}: {rule}")
+            raise MageKitError(f"{', '.join(flags)}: {rule}")
 
     def row(self, subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
         """Return top-1, and that on the training images."""
-        return fitted(subject, name, train, test)
+        return fit_row(subject, name, train, test)
 
     def protocol(self, subject: Subject) -> str:
         """Return what it is, and what it is not."""

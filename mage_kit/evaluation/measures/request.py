@@ -61,7 +61,7 @@ class Request:
             refresh=self.refresh, model=None if like is None else like.model, reporter=self.reporter,
         )  # fmt: skip
 
-    def given(self) -> dict[str, object]:
+    def options(self) -> dict[str, object]:
         """Return the options that differ from their defaults, by name."""
         plain = Request(self.run, reporter=self.reporter)
         names = ("data", "weights", "seed", "precision", "refresh", "resume", "decoding", "processes")

@@ -48,35 +48,35 @@ class Transfer(Measure):
 
     def run(self, request: Request) -> Outcome:
         """Measure each data set, features beside raw pixels and the untrained encoder."""
-        subjects = self._opened(request)
+        subjects = self._open_all(request)
         rows = {name: self._row(name, subject) for name, subject in subjects.items()}
-        stated = next(iter(subjects.values())).stated()
+        facts = next(iter(subjects.values())).stated()
         for name in _OF_DATA:
-            del stated[name]
-        return Outcome({**stated, "protocol": few_shot_protocol(self.draws), "shots": self.shots, "rows": rows})
+            del facts[name]
+        return Outcome({**facts, "protocol": few_shot_protocol(self.draws), "shots": self.shots, "rows": rows})
 
     def _row(self, name: str, subject: Subject) -> dict[str, Any]:
         def measure(_: str, train: Features, test: Features) -> dict[str, Any]:
             classes, device = subject.split.classes, subject.model.device
-            (made,) = few_shot(train, test, classes, shots=[self.shots], seeds=self.draws, device=device)
-            return asdict(made)
+            (accuracy,) = few_shot(train, test, classes, shots=[self.shots], seeds=self.draws, device=device)
+            return asdict(accuracy)
 
-        made = subject.measured([self._source], measure)
-        if made:
-            subject.reporter.say(f"transfer, {name}: {made[self.source]['top1']:.4f}")
-        stated = {name: value for name, value in subject.stated().items() if name in _OF_DATA}
-        return {**stated, **{"features" if row == self.source else row: value for row, value in made.items()}}
+        rows = subject.measured([self._source], measure)
+        if rows:
+            subject.reporter.say(f"transfer, {name}: {rows[self.source]['top1']:.4f}")
+        facts = {name: value for name, value in subject.stated().items() if name in _OF_DATA}
+        return {**facts, **{"features" if row == self.source else row: value for row, value in rows.items()}}
 
-    def _opened(self, request: Request) -> dict[str, Subject]:
+    def _open_all(self, request: Request) -> dict[str, Subject]:
         """Open all data sets before any is measured: the last of them must not cost the others their figures."""
         names = [folder.resolve().name for folder in self.folders]
         subjects: dict[str, Subject] = {}
         for folder, name in zip(self.folders, names, strict=True):
-            called = name if names.count(name) == 1 else str(folder)
-            if called in subjects:
+            label = name if names.count(name) == 1 else str(folder)
+            if label in subjects:
                 raise MageKitError(f"data: '{folder}', given twice")
-            subjects[called] = request.subject(folder, like=next(iter(subjects.values()), None))
-            first_ahead(partial(_check_shots, folder, subjects[called].split.train, self.shots))
+            subjects[label] = request.subject(folder, like=next(iter(subjects.values()), None))
+            first_ahead(partial(_check_shots, folder, subjects[label].split.train, self.shots))
         return subjects
 
     @classmethod

@@ -195,7 +195,7 @@ class Task(ABC):
     def look(self, step: int, path: Path) -> None:  # noqa: B027  # a task with nothing to show has nothing to write
         """Show or measure what there is after a step, pictures to the path; an error is every process's."""
 
-    def looked(self, step: int, path: Path) -> bool:
+    def has_looked(self, step: int, path: Path) -> bool:
         """Return whether that was done after this step, by a process that went away since."""
         return path.is_file()
 

@@ -21,8 +21,8 @@ from mage_kit.base.errors import RecipeError
 from mage_kit.base.fields import Fraction, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
-from mage_kit.datasets.chosen import few_of_each
-from mage_kit.datasets.named import open_by_names
+from mage_kit.datasets.class_names import open_by_names
+from mage_kit.datasets.subset import few_of_each
 from mage_kit.models import MageClassifier
 from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, optimizer_config
 from mage_kit.recipes.places import at
@@ -208,8 +208,8 @@ class Classify(TokenTask):
         if micro.mix is None:
             micro.tokens = self.encode(micro.content)[self.model.input]
         else:
-            mixed = mix_images(to_float(micro.content[IMAGES], device), micro.mix)
-            micro.tokens = self.encode_floats(mixed)[self.model.input]
+            floats = mix_images(to_float(micro.content[IMAGES], device), micro.mix)
+            micro.tokens = self.encode_floats(floats)[self.model.input]
         labels_B = micro.labels_B.to(device, non_blocking=True)
         micro.wanted_BK = targets(labels_B, self.model.classes, self.label_smoothing, micro.mix)
         return micro
@@ -238,7 +238,7 @@ class Classify(TokenTask):
         if self._looks is not None:
             self._looks.measure(self.model, step)
 
-    def looked(self, step: int, path: Path) -> bool:
+    def has_looked(self, step: int, path: Path) -> bool:
         """Return whether the accuracy after this step was written down."""
         return self._looks is None or self._looks.has(step)
 

@@ -190,8 +190,8 @@ class Masked(TokenTask):
         ratio_S = self.ratios(step.number, size * world())
         ratio_B = ratio_S[rank() * size : (rank() + 1) * size] if world() > 1 else ratio_S
         length = self.model.spec.grid.size
-        keyed = [keys(step.seed, "mask", batch.index_B, batch.epoch, view) for view in range(views)]
-        noise_VBL = torch.stack([uniforms(key_B, length) for key_B in keyed])
+        by_view = [keys(step.seed, "mask", batch.index_B, batch.epoch, view) for view in range(views)]
+        noise_VBL = torch.stack([uniforms(key_B, length) for key_B in by_view])
         contents = batch.cut(micro)
         condition = self._condition(batch, step.seed)
         every = BatchMasks(ratio_S.repeat(views), int(self.model.n_masked(ratio_S).sum()) * views, views)
@@ -262,7 +262,7 @@ class Masked(TokenTask):
         bins = self.sums.pop("bins")
         means = super().read()
         self.sums["bins"] = bins
-        binned = self.bins.read()
+        metrics = self.bins.read()
         if not means:  # all were left out
             return {}
         losses = [means[f"loss_{number}"] for number in range(len(self.model.losses))]
@@ -274,13 +274,13 @@ class Masked(TokenTask):
         if self._chance is not None:
             record["chance"] = self._chance
         rest = {name: mean for name, mean in means.items() if not re.fullmatch(r"loss_\d+", name)}
-        return record | rest | (binned if self.model.predicts else {})
+        return record | rest | (metrics if self.model.predicts else {})
 
     @property
     def _chance(self) -> float | None:
         """Chance's cross entropy, F ln V, of the first stream that is predicted; None where none is of codes."""
-        predicted = (loss.stream for loss in self.model.losses if isinstance(loss, Loss) and loss.reads_predictions)
-        spec = next((self.model.streams[name] for name in predicted), None)
+        streams = (loss.stream for loss in self.model.losses if isinstance(loss, Loss) and loss.reads_predictions)
+        spec = next((self.model.streams[name] for name in streams), None)
         return spec.factors * math.log(spec.codes) if spec is not None and spec.codes else None
 
     def note(self, record: Mapping[str, Any]) -> str:

@@ -51,8 +51,8 @@ def draw_mix(size: tuple[int, int], mixup: float, cutmix: float, switch: float, 
 
 def neighbours(values: Tensor) -> Tensor:
     """Return a batch with the two of each pair in each other's place."""
-    swapped: Tensor = values.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-    return swapped
+    others: Tensor = values.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return others
 
 
 def mix_images(images_BCHW: Tensor, mix: Mix) -> Tensor:

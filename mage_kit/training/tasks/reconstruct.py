@@ -60,14 +60,14 @@ class Reconstruct(Task):
 
     def probe(self, device: torch.device, images: int) -> Callable[[], None]:
         """A pass over random images, by a copy: codes move in the forward pass."""
-        probed = copy.deepcopy(self.tokenizer).to(device)
-        probed.start_training()
-        height, width = probed.image_size
+        tokenizer = copy.deepcopy(self.tokenizer).to(device)
+        tokenizer.start_training()
+        height, width = tokenizer.image_size
         count = max(1, min(32, _PROBED // (height * width)))
-        images_BCHW = torch.rand(count, probed.channels, height, width, device=device)
+        images_BCHW = torch.rand(count, tokenizer.channels, height, width, device=device)
 
         def run() -> None:
-            probed.objective(images_BCHW, 0.0, torch.Generator().manual_seed(0)).total.backward()
+            tokenizer.objective(images_BCHW, 0.0, torch.Generator().manual_seed(0)).total.backward()
 
         return run
 

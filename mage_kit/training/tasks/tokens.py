@@ -57,10 +57,10 @@ class TokenTask(Task):
     def accept(self, images: Dataset, validation: Dataset | None, seed: int, path: str) -> Dataset:
         """Take the images."""
         self.images = images
-        missing = [name for name in self.model.reads if images.gives_tokens and name not in images.streams]
-        if missing:
+        gaps = [name for name in self.model.reads if images.gives_tokens and name not in images.streams]
+        if gaps:
             rule = f"the cache holds {', '.join(images.streams)}; make it again with mage-kit tokenize"
-            raise RecipeError([f"$.data.path: no stream '{missing[0]}', which the model reads; {rule}"])
+            raise RecipeError([f"$.data.path: no stream '{gaps[0]}', which the model reads; {rule}"])
         return images
 
     def length(self, steps_per_epoch: int) -> int:
@@ -140,7 +140,7 @@ def token_decision(model: Any, images: Dataset, device: torch.device, precision:
 
 
 def token_precision(
-    tokenize: Callable[[Tensor], Mapping[str, Tensor]], images: Dataset, device: torch.device, asked: str
+    tokenize: Callable[[Tensor], Mapping[str, Tensor]], images: Dataset, device: torch.device, precision: str
 ) -> Decision:
     """Compare ids in bfloat16 with those in float32; the stream that differs most counts.
 
@@ -148,10 +148,12 @@ def token_precision(
         tokenize: Gives the streams of codes that are read, of float images on the device.
         images: Of which the first are looked at.
         device: Where.
-        asked: "float32" settles it.
+        precision: "float32" settles it.
     """
-    if asked == "float32" or not bfloat16_products(device):
-        why = "precision 'float32' was asked for" if asked == "float32" else f"{device.type} has no bfloat16 products"
+    if precision == "float32" or not bfloat16_products(device):
+        why = (
+            "precision 'float32' was asked for" if precision == "float32" else f"{device.type} has no bfloat16 products"
+        )
         return Decision("float32", why)
     stills: list[Tensor] = []
     for index in range(len(images)):

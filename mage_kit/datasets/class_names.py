@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
-from mage_kit.datasets.chosen import Chosen
+from mage_kit.datasets.subset import Subset
 
 _SHOWN = 3
 
 
-class Renumbered(Chosen):
+class Renumbered(Subset):
     """A data set with its class numbers replaced.
 
     Args:

@@ -26,9 +26,9 @@ class BrokenImages:
     def __init__(self, dataset: Dataset, folder: Path, reporter: Reporter) -> None:
         self._dataset, self._file, self._reporter = dataset, folder / BROKEN_FILE, reporter
         self._new: dict[str, str] = {}
-        stored = read_json(self._file) if self._file.is_file() else {}
-        self._broken: dict[str, str] = dict(stored.get("broken", {}))
-        if dataset.passed_over and not stored and processes.is_first():
+        content = read_json(self._file) if self._file.is_file() else {}
+        self._reasons: dict[str, str] = dict(content.get("broken", {}))
+        if dataset.passed_over and not content and processes.is_first():
             some = "; ".join(f"{name} ({reason})" for name, reason in list(dataset.passed_over)[:_SHOWN])
             count = len(dataset.passed_over)
             reporter.say(f"data: {count} files are no images, or damaged, and left out, listed in {self._file}: {some}")
@@ -37,12 +37,12 @@ class BrokenImages:
     @property
     def count(self) -> int:
         """Different images that turned out broken."""
-        return len(self._broken)
+        return len(self._reasons)
 
     def note(self, files: Iterable[tuple[str, str]]) -> None:
         """Remember what a batch met."""
         for name, reason in files:
-            if name not in self._broken:
+            if name not in self._reasons:
                 self._new[name] = reason
 
     @property
@@ -58,19 +58,19 @@ class BrokenImages:
         """
         files = {name: reason for part in processes.collect(self._new) for name, reason in part.items()}
         self._new = {}
-        added = {name: reason for name, reason in files.items() if name not in self._broken}
-        if not added:
+        additions = {name: reason for name, reason in files.items() if name not in self._reasons}
+        if not additions:
             return
-        self._broken |= added
+        self._reasons |= additions
         processes.on_first(self._write)
         images, limit = len(self._dataset), self._dataset.max_broken
-        shown = "; ".join(f"{name} ({reason})" for name, reason in list(added.items())[:_SHOWN])
+        latest = "; ".join(f"{name} ({reason})" for name, reason in list(additions.items())[:_SHOWN])
         text = f"data: {self.count} of {images} images are broken ({self.count / images:.2%}), listed in {self._file}"
         if self.count > limit * images:
             rule = f"data.max_broken: {limit:g}, must not be exceeded"
-            raise processes.shared(MageKitError(f"{text}; {rule}; the latest: {shown}"))
-        self._reporter.say(f"{text}; others stand in for them; new: {shown}")
+            raise processes.shared(MageKitError(f"{text}; {rule}; the latest: {latest}"))
+        self._reporter.say(f"{text}; others stand in for them; new: {latest}")
 
     def _write(self) -> None:
         left_out = dict(self._dataset.passed_over)
-        write_json(self._file, {"images": len(self._dataset), "broken": self._broken, "left_out": left_out})
+        write_json(self._file, {"images": len(self._dataset), "broken": self._reasons, "left_out": left_out})

@@ -14,7 +14,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.datasets.base import Dataset, Sample
 
 
-class Chosen(Dataset):
+class Subset(Dataset):
     """Some images of another data set, in a given order.
 
     Args:
@@ -57,7 +57,7 @@ class Chosen(Dataset):
         return {**self.source.identity(), "chosen": list(self.places)}
 
 
-def few_of_each(dataset: Dataset, count: int, seed: int) -> Chosen:
+def few_of_each(dataset: Dataset, count: int, seed: int) -> Subset:
     """Return so many images of each class, drawn from the seed, class by class.
 
     Args:
@@ -75,7 +75,7 @@ def few_of_each(dataset: Dataset, count: int, seed: int) -> Chosen:
             raise MageKitError(
                 f"images_per_class: {count}, class '{name}' has {len(places)} images, must be at most that"
             )
-    return Chosen(dataset, draw_places(labels, len(dataset.classes), count, seed).tolist())
+    return Subset(dataset, draw_places(labels, len(dataset.classes), count, seed).tolist())
 
 
 def draw_places(labels_I: NDArray[np.int64], classes: int, count: int, seed: int) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ def tokenizer_parts(run: Path, recipe: Recipe, reporter: Reporter) -> list[Part]
     if dataset is None:
         return [Part("Reconstruction", f"None: the run's data cannot be opened here ({why}).")]
     tokenizer = load_tokenizer(run, best_device())
-    parts = [rebuilt(tokenizer, dataset)]
+    parts = [reconstruction(tokenizer, dataset)]
     if tokenizer.spec.discrete:
         with reporter.task("codes of images", min(_COUNTED, len(dataset))) as task:
             parts.append(codebook(tokenizer, dataset, task))
@@ -42,7 +42,7 @@ def tokenizer_parts(run: Path, recipe: Recipe, reporter: Reporter) -> list[Part]
 
 
 @torch.no_grad()
-def rebuilt(tokenizer: Tokenizer, dataset: Dataset) -> Part:
+def reconstruction(tokenizer: Tokenizer, dataset: Dataset) -> Part:
     """Encode and decode some images, spread over the data."""
     part = Part("Reconstruction", "Images of the run's own data, and under each what its tokens give back.")
     places = np.linspace(0, len(dataset) - 1, min(_SHOWN, len(dataset))).astype(int)
@@ -62,23 +62,23 @@ def rebuilt(tokenizer: Tokenizer, dataset: Dataset) -> Part:
 def codebook(tokenizer: Tokenizer, dataset: Dataset, task: ProgressTask) -> Part:
     """Count which codes a tokenizer uses on a run's images; all ids of a token count."""
     count = min(_COUNTED, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
-    totals, seen = torch.zeros(tokenizer.spec.codes or 0, dtype=torch.int64), 0
+    places = np.linspace(0, len(dataset) - 1, count).astype(int)
+    totals, n_images = torch.zeros(tokenizer.spec.codes or 0, dtype=torch.int64), 0
     for first in range(0, count, _AT_ONCE):
-        views_BCHW = _views(dataset, chosen[first : first + _AT_ONCE], tokenizer)
+        views_BCHW = _views(dataset, places[first : first + _AT_ONCE], tokenizer)
         if len(views_BCHW):
             totals += torch.bincount(tokenizer.encode(views_BCHW).flatten().cpu(), minlength=len(totals))
-        seen += len(views_BCHW)
+        n_images += len(views_BCHW)
         task.update(min(count, first + _AT_ONCE))
     p = totals.double() / max(1, int(totals.sum()))
     perplexity = math.exp(float(torch.special.entr(p).sum()))
-    used = int((totals > 0).sum())
+    in_use = int((totals > 0).sum())
     rows = [
-        ("codes used", f"{used} of {len(totals)} ({used / len(totals):.0%})"),
+        ("codes used", f"{in_use} of {len(totals)} ({in_use / len(totals):.0%})"),
         ("perplexity", f"{perplexity:.1f} (as many codes, used alike, would carry as much)"),
     ]
-    lost = f"; {count - seen} are broken" if seen < count else ""
-    note = f"On {seen} images of the run's data{lost}."
+    rest = f"; {count - n_images} are broken" if n_images < count else ""
+    note = f"On {n_images} images of the run's data{rest}."
     return Part("Codebook", note, charts=[codebook_chart(totals.tolist())], rows=rows)
 
 

@@ -46,24 +46,24 @@ def predictions(run: Path, recipe: Recipe, reporter: Reporter) -> list[Part]:
     model = load_classifier(run, best_device())
     with reporter.task("predictions", min(_LOOKED_AT, len(images))) as task:
         places, scores_BK = [], []
-        chosen = np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(int).tolist()
-        for first in range(0, len(chosen), _AT_ONCE):
-            made = _classified(model, images, chosen[first : first + _AT_ONCE])
-            places += made[0]
-            scores_BK.append(made[1])
-            task.update(min(len(chosen), first + _AT_ONCE))
+        indices = np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(int).tolist()
+        for first in range(0, len(indices), _AT_ONCE):
+            part = _classify(model, images, indices[first : first + _AT_ONCE])
+            places += part[0]
+            scores_BK.append(part[1])
+            task.update(min(len(indices), first + _AT_ONCE))
     if not places:
         return [Part(title, "None: no validation image can be read here.")]
     return [_part(title, images, places, labels[places], torch.cat(scores_BK))]
 
 
 @torch.no_grad()
-def _classified(model: MageClassifier, images: Dataset, places: list[int]) -> tuple[list[int], torch.Tensor]:
+def _classify(model: MageClassifier, images: Dataset, places: list[int]) -> tuple[list[int], torch.Tensor]:
     views = {place: view for place in places if (view := still_of(images, place)) is not None}
     if not views:
         return [], torch.zeros(0, model.classes)
-    given = torch.from_numpy(np.stack(list(views.values()))).to(model.device).float() / 255
-    return list(views), model.logits(given).float().softmax(dim=1).cpu()
+    pixels = torch.from_numpy(np.stack(list(views.values()))).to(model.device).float() / 255
+    return list(views), model.logits(pixels).float().softmax(dim=1).cpu()
 
 
 def _part(title: str, images: Dataset, places: list[int], labels: np.ndarray, scores_BK: torch.Tensor) -> Part:

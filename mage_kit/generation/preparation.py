@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from mage_kernels.attention import generation_form
 from mage_kernels.autocasting import autocast_dtype
-from mage_kernels.packed import PackedLinear, packing_problem
+from mage_kernels.packing import PackedLinear, packing_problem
 
 from mage_kit.base.precision import Decision, bfloat16_products
 from mage_kit.layers.blocks import Block, Linear, SelfAttention
@@ -51,7 +51,7 @@ def generation_precision(precision: str | None, model: Mage) -> Decision:
 
 
 @contextlib.contextmanager
-def prepared(model: Mage, images: int, precision: str | None = None) -> Iterator[Decision]:
+def prepare_to_generate(model: Mage, images: int, precision: str | None = None) -> Iterator[Decision]:
     """Put a model into evaluation mode and the precision wanted, with the forms that run fastest, for the while.
 
     Calls may overlap in several threads: the last one to end puts the model back. What is prepared serves threads that
