@@ -8,6 +8,7 @@ from mage_kit.base.errors import MageKitError, PartsError, RecipeError, Registra
 from mage_kit.base.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.base.grid import TokenGrid, TokenSpec
 from mage_kit.base.registry import FAMILIES
+from mage_kit.base.signature import ComponentConfig
 from mage_kit.base.version import __version__
 from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
 from mage_kit.decoders import DECODERS, ClassViTDecoder, Decoder, LinearDecoder, ViTDecoder
@@ -49,7 +50,16 @@ from mage_kit.mask_ratios import (
     UniformRatio,
 )
 from mage_kit.models import PRESETS, Decoding, Guidance, Mage, MageClassifier, Weighted
-from mage_kit.optimizers import LARS, OPTIMIZERS, AdamW, MakeOptimizer, Optimizer, OptimizerSlot
+from mage_kit.optimizers import (
+    LARS,
+    OPTIMIZERS,
+    AdamW,
+    MakeOptimizer,
+    Optimizer,
+    OptimizerSlot,
+    build_optimizer,
+    optimizer_config,
+)
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
 from mage_kit.quantizers import QUANTIZERS, EMACodebook, GradientCodebook, Quantized, Quantizer
 from mage_kit.recipes import Parts, Recipe, at_size, build
@@ -107,6 +117,7 @@ if TYPE_CHECKING:
     from mage_kit.evaluation.features import Features
     from mage_kit.evaluation.measures import MEASURES, Curves, FeatureMeasure, Figure, Measure, Outcome, Request
     from mage_kit.evaluation.subject import Subject
+    from mage_kit.planning.passes import Passes
     from mage_kit.report import write_report
     from mage_kit.store.convert import convert
     from mage_kit.store.export import export
@@ -132,6 +143,7 @@ _LATE = {
         "Request",
     ),
     "mage_kit.evaluation.subject": ("Subject",),
+    "mage_kit.planning.passes": ("Passes",),
     "mage_kit.report": ("write_report",),
     "mage_kit.store.convert": ("convert",),
     "mage_kit.store.export": ("export",),
@@ -156,22 +168,22 @@ __all__ = [
     "DATASETS", "DECODERS", "ENCODERS", "FAMILIES", "HEADS", "LARS", "LOSSES", "MASK_RATIOS", "MEASURES",
     "OPTIMIZERS", "PADDINGS", "PRESETS", "QUANTIZERS", "SCHEDULES", "SELECTIONS", "TASKS", "TOKENIZERS",
     "VQGAN", "AdamW", "ArccosRatio", "ArccosSchedule", "Augment", "Batch", "BatchMasks", "CheckpointEvent",
-    "ClassTokenPadding", "ClassViTDecoder", "Classify", "CodeHead", "CodebookTokenizer", "Condition", "Context",
-    "Contrast", "CosineRatio", "CosineSchedule", "Curves", "Dataset", "Decoded", "Decoder", "Decoding",
-    "Digits", "DrawRule", "EMACodebook", "Edited", "EmbeddingConfig", "Encoder", "EndEvent", "Entropy", "Facts",
-    "FeatureMeasure", "Features", "Figure", "FixedRatio", "Fraction", "Generated", "GradientCodebook",
-    "Guidance", "GumbelConfidence", "Halton", "Head", "ImageFolder", "InfoNCE", "LinearDecoder",
-    "LinearSchedule", "LlamaGenVQ", "LogEvent", "Loss", "LossInputs", "LossRows", "LossTerm", "Mage",
-    "MageClassifier", "MageKitError", "MakeOptimizer", "Margin", "MaskRatio", "MaskTokenPadding", "Masked",
-    "MaskedCrossEntropy", "MaskedMSE", "MaskedPrediction", "Measure", "NonNegative", "NonNegativeFloat",
-    "Optimizer", "OptimizerSlot", "Outcome", "Padding", "Parts", "PartsError", "PassCost", "Patches", "Player",
-    "Positive", "PositiveFloat", "PowerSchedule", "Predictions", "Probability", "Purity", "Quantized",
-    "Quantizer", "RandAugment", "RandomSelection", "Rate", "Recipe", "RecipeError", "Reconstruct",
-    "RegistrationError", "Relaxed", "Request", "Sample", "Sampler", "Schedule", "Selection", "SelectionStep",
-    "SquareRootSchedule", "StepEvent", "Subject", "TamingVQGAN", "Task", "TokenDraw", "TokenEmbedding",
-    "TokenGrid", "TokenSpec", "Tokenizer", "TokenizerLosses", "Trace", "TrainingStep", "TruncatedNormalRatio",
-    "UniformRatio", "ValueHead", "ViTDecoder", "ViTEncoder", "Weighted", "__version__", "at_size", "build",
-    "check", "convert", "decode_tokens", "evaluate", "export", "generate", "inpaint", "load", "load_classifier",
-    "load_tokenizer", "more_uniforms", "outpaint", "reconstruct", "save", "save_tokenizer", "straight_through",
-    "train", "uncrop", "write_report",
+    "ClassTokenPadding", "ClassViTDecoder", "Classify", "CodeHead", "CodebookTokenizer", "ComponentConfig",
+    "Condition", "Context", "Contrast", "CosineRatio", "CosineSchedule", "Curves", "Dataset", "Decoded",
+    "Decoder", "Decoding", "Digits", "DrawRule", "EMACodebook", "Edited", "EmbeddingConfig", "Encoder",
+    "EndEvent", "Entropy", "Facts", "FeatureMeasure", "Features", "Figure", "FixedRatio", "Fraction",
+    "Generated", "GradientCodebook", "Guidance", "GumbelConfidence", "Halton", "Head", "ImageFolder", "InfoNCE",
+    "LinearDecoder", "LinearSchedule", "LlamaGenVQ", "LogEvent", "Loss", "LossInputs", "LossRows", "LossTerm",
+    "Mage", "MageClassifier", "MageKitError", "MakeOptimizer", "Margin", "MaskRatio", "MaskTokenPadding",
+    "Masked", "MaskedCrossEntropy", "MaskedMSE", "MaskedPrediction", "Measure", "NonNegative",
+    "NonNegativeFloat", "Optimizer", "OptimizerSlot", "Outcome", "Padding", "Parts", "PartsError", "PassCost",
+    "Passes", "Patches", "Player", "Positive", "PositiveFloat", "PowerSchedule", "Predictions", "Probability",
+    "Purity", "Quantized", "Quantizer", "RandAugment", "RandomSelection", "Rate", "Recipe", "RecipeError",
+    "Reconstruct", "RegistrationError", "Relaxed", "Request", "Sample", "Sampler", "Schedule", "Selection",
+    "SelectionStep", "SquareRootSchedule", "StepEvent", "Subject", "TamingVQGAN", "Task", "TokenDraw",
+    "TokenEmbedding", "TokenGrid", "TokenSpec", "Tokenizer", "TokenizerLosses", "Trace", "TrainingStep",
+    "TruncatedNormalRatio", "UniformRatio", "ValueHead", "ViTDecoder", "ViTEncoder", "Weighted", "__version__",
+    "at_size", "build", "build_optimizer", "check", "convert", "decode_tokens", "evaluate", "export",
+    "generate", "inpaint", "load", "load_classifier", "load_tokenizer", "more_uniforms", "optimizer_config",
+    "outpaint", "reconstruct", "save", "save_tokenizer", "straight_through", "train", "uncrop", "write_report",
 ]  # fmt: skip

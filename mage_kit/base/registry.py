@@ -29,6 +29,7 @@ class Registry(Generic[T, W]):
         family: Name of the family, as its folder ("mask_ratios").
         base: Every component must derive from it.
         wires: Frozen dataclass of the values that the family can wire.
+        reserved: Names that no keyword of a component may have.
         slot_fields: Fields that belong to the slot of the recipe, not to the component (a loss's weight):
             name to (type, pydantic field).
     """
@@ -39,11 +40,13 @@ class Registry(Generic[T, W]):
         base: type[T],
         wires: type[W],
         slot_fields: Mapping[str, tuple[Any, Any]] | None = None,
+        reserved: frozenset[str] = frozenset(),
     ) -> None:
         self.family = family
         self.base = base
         self.wires = wires
         self.slot_fields = dict(slot_fields or {})
+        self.reserved = reserved
         self._entries: dict[str, Entry[T]] = {}
         FAMILIES[family] = self
 

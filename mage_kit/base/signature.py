@@ -57,6 +57,7 @@ class Family(Protocol):
     base: type[Any]
     wires: type[Any]
     slot_fields: dict[str, tuple[Any, Any]]
+    reserved: frozenset[str]
 
 
 def read_component(cls: type[Any], kind: str, registry: Family) -> Entry[Any]:
@@ -130,7 +131,8 @@ def _field(
     registry: Family,
 ) -> tuple[Any, Any]:
     """The pydantic field of one keyword."""
-    if name == "kind" or name in registry.slot_fields or hasattr(ComponentConfig, name) or name.startswith("_"):
+    taken = name in registry.slot_fields or name in registry.reserved
+    if name == "kind" or taken or hasattr(ComponentConfig, name) or name.startswith("_"):
         raise RegistrationError(f"{where}: parameter name '{name}' is reserved")
     if prose is not None and name not in prose:
         raise RegistrationError(f"{where}: parameter '{name}' has no line under 'Args:' in the class docstring")

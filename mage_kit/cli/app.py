@@ -34,6 +34,18 @@ SetOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call left there.")]
 
 
+def settings_of(options: list[str] | None) -> list[str]:
+    """Return what --set names.
+
+    Raises:
+        MageKitError: If a place is named twice.
+    """
+    from mage_kit.recipes.overrides import check_overrides
+
+    check_overrides(options or [])
+    return options or []
+
+
 def main() -> None:
     """Entry point: turns errors that a user can cause into one message and exit code 2."""
     keep_freed_memory()  # the process is ours: on a CPU, a quarter of a training step would go into page faults

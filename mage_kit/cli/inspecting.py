@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
+from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console, settings_of
 
 
 @app.command()
@@ -20,7 +20,7 @@ def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     from mage_kit.recipes import Recipe
     from mage_kit.training.check import check as check_parts
 
-    contents = Recipe.load(recipe, set_ or [])
+    contents = Recipe.load(recipe, settings_of(set_))
     parts = check_parts(contents)
     tokenizer = sum(parameter.numel() for parameter in parts.tokenizer.parameters()) / 1e6
     spec = parts.tokenizer.spec
@@ -97,5 +97,5 @@ def show(
     """Plot a mask ratio's distribution or a schedule's counts."""
     from mage_kit.cli.listing import show_component
 
-    for line in show_component(kind, set_ or [], tokens, steps, plugin or [], out, overwrite):
+    for line in show_component(kind, settings_of(set_), tokens, steps, plugin or [], out, overwrite):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

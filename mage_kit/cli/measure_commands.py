@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperGroup
 
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import MageKitError, nearest
 from mage_kit.base.processes import is_first
 from mage_kit.cli.app import OverwriteOption, console
 from mage_kit.cli.decoding_options import DecodingOptions, SeedOption, Weights, WeightsOption
@@ -37,9 +38,13 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "processes": (ProcessesOption, None),
     "out": (Annotated[Path | None, typer.Option(help="JSON file; default RUN/eval/NAME.json.")], None),
     "overwrite": (OverwriteOption, False),
+    "plugin": (
+        Annotated[list[str] | None, typer.Option(help="Module of a plug-in that brings the measure; several times.")],
+        None,
+    ),
     "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")], False),
 }  # fmt: skip
-_ALWAYS = frozenset({"out", "overwrite", "as_json"})
+_ALWAYS = frozenset({"out", "overwrite", "as_json", "plugin"})
 _CALLED = {"bf16": "precision"}  # as `Measure.takes` has it
 
 
@@ -67,20 +72,28 @@ class MeasureGroup(TyperGroup):
         from mage_kit.evaluation.measures import MEASURES
 
         if args and args[0] not in MEASURES.kinds() and super().get_command(ctx, args[0]) is None:
-            _load_plugins([Path(arg) for arg in args[1:]])
+            problems = _load_plugins(args)
+            if args[0] not in MEASURES.kinds() and not args[0].startswith("-"):
+                known = [*MEASURES.kinds(), *super().list_commands(ctx)]
+                rule = "a plug-in's is known where --plugin names its module, or `plugins` in RUN/recipe.json"
+                near = nearest(args[0], known)
+                raise MageKitError("\n".join([f"eval: unknown measure '{args[0]}'{near}; {rule}", *problems]))
         return super().resolve_command(ctx, args)
 
 
-def _load_plugins(places: list[Path]) -> None:
-    """Load what is installed, and what the recipes of runs among the arguments name."""
-    from mage_kit.base.plugins import load_entry_points
+def _load_plugins(args: list[str]) -> list[str]:
+    """Load what is installed, what --plugin names, and what the recipes of runs among the arguments name."""
+    from mage_kit.base.plugins import load_entry_points, load_plugins
     from mage_kit.recipes import Recipe
     from mage_kit.store.folders import RECIPE_FILE
 
-    load_entry_points()
-    for place in places:
+    modules = [after for word, after in pairwise(args) if word == "--plugin"]
+    modules += [word.removeprefix("--plugin=") for word in args if word.startswith("--plugin=")]
+    problems = load_entry_points() + load_plugins(modules)
+    for place in map(Path, args[1:]):
         if (place / RECIPE_FILE).is_file():
             Recipe.load(place / RECIPE_FILE)
+    return problems
 
 
 def measure_command(entry: Entry[Measure]) -> Any:
@@ -120,7 +133,7 @@ def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], options: dict
     from mage_kit.evaluation.measures import MEASURES, Request
     from mage_kit.store.folders import best_device
 
-    command = {name: options.pop(name) for name in ("run", "out", "as_json")}
+    command = {name: options.pop(name) for name in ("run", "out", "as_json", "plugin")}
     if options.pop("bf16", False):
         options["precision"] = "bfloat16"
     if "weights" in options:

@@ -9,7 +9,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.progress import Reporter
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import at_size
-from mage_kit.recipes.resizing import resize_words
+from mage_kit.recipes.resizing import POSITIONS, resize_words
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load
 
@@ -29,7 +29,9 @@ def open_model(run: Path, *, ema: bool, image_size: str | None, reporter: Report
         return model
     result = at_size(model, size)
     if result is not model:
-        reporter.say(f"image size {size[0]}x{size[1]}: {resize_words(model.spec.grid, result.spec.grid)}")
+        learned = any(name in model.state_dict() for name in POSITIONS)
+        words = resize_words(model.spec.grid, result.spec.grid) if learned else "no position is learned"
+        reporter.say(f"image size {size[0]}x{size[1]}: {words}")
     return result
 
 

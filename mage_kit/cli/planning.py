@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mage_kit.cli.app import RecipeArgument, SetOption, app, console
+from mage_kit.cli.app import RecipeArgument, SetOption, app, console, settings_of
 from mage_kit.planning import Estimate, Machine, estimate
 from mage_kit.planning.estimate import IMAGENET, as_json
 from mage_kit.planning.passes import operations_of
@@ -34,7 +34,7 @@ def plan(
     from mage_kit.training.check import check
 
     machine = Machine(gpus, tflops, utilization, bandwidth, memory)
-    contents = Recipe.load(recipe, set_ or [])
+    contents = Recipe.load(recipe, settings_of(set_))
     check(contents)
     work = workload(contents)
     costs = estimate(work, machine, images)
@@ -92,8 +92,9 @@ def _measures(work: Workload, machine: Machine, images: int) -> Table:
     )
     rate = machine.processes * machine.tflops * 1e12 * machine.utilization
     for entry in MEASURES:
-        if any(field.is_required() for name, field in entry.config.model_fields.items() if name != "kind"):
-            continue  # of data sets that only its user knows
+        fields = {name: field for name, field in entry.config.model_fields.items() if name != "kind"}
+        if entry.cls.needs == "classifier" or any(field.is_required() for field in fields.values()):
+            continue  # of another model, or of data sets that only its user knows
         operations = operations_of(work.model, make_measure(entry.kind).passes(images, _TESTED))
         if operations:
             table.add_row(f"eval {entry.kind}", f"{operations / 1e12:,.0f}", _seconds(operations / rate))

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.processes import is_first
-from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console
+from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console, settings_of
 from mage_kit.cli.processes import ProcessesOption, spread_out
 
 
@@ -35,7 +35,7 @@ def train(
     from mage_kit.recipes.token_recipe import on_tokens
     from mage_kit.training.train import train as run
 
-    contents = Recipe.load(recipe, set_ or [])
+    contents = Recipe.load(recipe, settings_of(set_))
     if tokens is not None:
         contents = on_tokens(contents, tokens)
     spread_out(count)
@@ -59,7 +59,7 @@ def tokenize(
     from mage_kit.recipes.recipe import Recipe
     from mage_kit.studies.tokenize import tokenize as run
 
-    settings = [*(set_ or []), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
+    settings = [*(settings_of(set_)), *([] if data is None else [f"data.path={json.dumps(str(data))}"])]
     contents = Recipe.load(recipe, settings)
     spread_out(count)
     folder = run(contents, out, crops=crops, mirrored=flip, workers=workers)
@@ -83,7 +83,7 @@ def demo(
     from mage_kit.studies.demo import run_demo
     from mage_kit.training.check import check
 
-    contents = Recipe.load(_find_shipped("digits_demo.json"), set_ or [])
+    contents = Recipe.load(_find_shipped("digits_demo.json"), settings_of(set_))
     check(contents)
     if not resume:
         clear_run(out, overwrite)
@@ -127,7 +127,7 @@ def compare(
     from mage_kit.base.progress import Reporter
     from mage_kit.studies.compare import compare as run
 
-    rows = run(recipe, set_ or [], vary, out, Reporter())
+    rows = run(recipe, settings_of(set_), vary, out, Reporter())
     bins = sorted({name for row in rows for name in row["loss_by_ratio"]})
     first = Column(vary.partition("=")[0], no_wrap=True)
     table = Table(first, "probe top-1", "Fréchet", "(real halves)", *(f"loss {name}" for name in bins))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import atomic, check_writable, read_json, write_json
 from mage_kit.base.signature import NoWires
-from mage_kit.evaluation.measures import MEASURES, Measure, Outcome, Request
+from mage_kit.evaluation.measures import MEASURES, Figure, Measure, Outcome, Request
 from mage_kit.evaluation.plots import plot_series
 from mage_kit.store.folders import require_folder
 
@@ -36,11 +38,14 @@ def make_measure(kind: str, **options: Any) -> Measure:
         item = error.errors()[0]
         name = str(item["loc"][0]) if item["loc"] else ""
         flag = entry.cls.flags.get(name, f"--{name.replace('_', '-')}")
-        raise MageKitError(f"{flag}: {item['input']!r}, {item['msg']}") from None
+        words = "missing, the measure needs it" if item["type"] == "missing" else f"{item['input']!r}, {item['msg']}"
+        raise MageKitError(f"{flag}: {words}") from None
     return MEASURES.build(config, NoWires())
 
 
-def evaluate(run: str | Path, measure: str | Measure, *, out: Path | None = None, **options: Any) -> dict[str, Any]:
+def evaluate(
+    run: str | Path, measure: str | Measure, *, out: str | Path | None = None, **options: Any
+) -> dict[str, Any]:
     """Measure a run, and write the result.
 
     Args:
@@ -56,6 +61,9 @@ def evaluate(run: str | Path, measure: str | Measure, *, out: Path | None = None
     Raises:
         MageKitError: If there is no such measure or run, an option is not one that it takes, or the result is there.
     """
+    if "processes" in options:
+        raise MageKitError("processes: an option of the command line; start this program by torchrun instead")
+    options |= {name: Path(options[name]) for name in ("data",) if options.get(name) is not None}
     names = set(Request.__dataclass_fields__)
     common = {name: value for name, value in options.items() if name in names}
     own = {name: value for name, value in options.items() if name not in names}
@@ -63,7 +71,7 @@ def evaluate(run: str | Path, measure: str | Measure, *, out: Path | None = None
         measure = make_measure(measure, **own)
     elif own:
         raise MageKitError(f"{next(iter(own))}: an option of the measure itself, give it to {type(measure).__name__}")
-    return run_measure(measure, Request(Path(run), **common), out)
+    return run_measure(measure, Request(Path(run), **common), None if out is None else Path(out))
 
 
 def run_measure(measure: Measure, request: Request, out: Path | None = None) -> dict[str, Any]:
@@ -74,7 +82,7 @@ def run_measure(measure: Measure, request: Request, out: Path | None = None) -> 
 
 
 def write_result(measure: Measure, outcome: Outcome, target: Path) -> dict[str, Any]:
-    """Write what a measure left, and its plot or picture beside it; the first process alone.
+    """Check and write what a measure left, and its plot or picture beside it; the first process alone.
 
     Args:
         measure: The measure.
@@ -83,14 +91,68 @@ def write_result(measure: Measure, outcome: Outcome, target: Path) -> dict[str, 
 
     Returns:
         The result as it stands in the file.
+
+    Raises:
+        MageKitError: If it is no outcome, says no protocol, is no JSON, or its rows hold no number.
     """
+    kind = MEASURES.entry_of(measure).kind
+    if not isinstance(outcome, Outcome):
+        raise MageKitError(f"measure '{kind}': gave a {type(outcome).__name__}, must give an Outcome")
     options = {name: value for name, value in MEASURES.describe(measure).items() if name != "kind"}
-    result = {"measure": MEASURES.entry_of(measure).kind, "options": options, **outcome.result}
+    result = {"measure": kind, "options": options, **outcome.result}
     if processes.is_first():
+        _check_result(measure, result)
         target.parent.mkdir(parents=True, exist_ok=True)
         _draw(measure, result, outcome.picture, target.with_suffix(".png"))
         write_json(target, result)
     return result
+
+
+class _Elsewhere(Measure):
+    """A measure that this program does not know."""
+
+    def run(self, request: Request) -> Outcome:
+        """There is nothing to run."""
+        raise MageKitError("measure: not registered here")
+
+    @classmethod
+    def heading(cls, result: Mapping[str, Any]) -> str:
+        """Return the measure's kind, and that it is none of those known here."""
+        return f"{result['measure']} (a measure that is not registered here)"
+
+
+def figures_of(measure: type[Measure], result: Mapping[str, Any], where: str) -> list[Figure]:
+    """Return every number of a result.
+
+    Args:
+        measure: Its class.
+        result: As it stands in a file.
+        where: What it is, for errors.
+
+    Raises:
+        MageKitError: If its rows are not what the measure takes them for.
+    """
+    try:
+        figures = list(measure.figures(result))
+        if not all(isinstance(each, Figure) and isinstance(each.value, float) for each in figures):
+            raise TypeError("one is no Figure of a number")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        rule = f"`figures` of {measure.__name__} cannot read them"
+        raise MageKitError(f"{where}: rows: {rule} ({type(error).__name__}: {error})") from None
+    return figures
+
+
+def _check_result(measure: Measure, result: Mapping[str, Any]) -> None:
+    where = f"measure '{result['measure']}'"
+    if not isinstance(result.get("protocol"), str) or not isinstance(result.get("rows"), dict):
+        rule = 'must hold "protocol", how it was measured in a line, and "rows", {of: {name: number}}'
+        raise MageKitError(f"{where}: its result holds {', '.join(sorted(result))}; it {rule}")
+    try:
+        json.dumps(result, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise MageKitError(f"{where}: its result must be finite numbers, words, lists and objects ({error})") from None
+    if not figures_of(type(measure), result, where):
+        raise MageKitError(f"{where}: rows: hold no number, must be {{of: {{name: number}}}}")
 
 
 def check_options(measure: Measure, request: Request) -> None:
@@ -131,17 +193,16 @@ def result_file(measure: Measure, request: Request, out: Path | None = None) -> 
 def read_result(file: Path) -> tuple[type[Measure], dict[str, Any]]:
     """Read a result; return its measure's class, and the contents.
 
+    A measure that is not registered here, a plug-in's, is stood in for by one that takes rows as they are.
+
     Raises:
-        MageKitError: If the file holds no result, or that of a measure that is not registered.
+        MageKitError: If the file holds no result.
     """
     result = read_json(file)
     kind = result.get("measure") if isinstance(result, dict) else None
     if not isinstance(kind, str) or not isinstance(result.get("rows"), dict):
         raise MageKitError(f"{file}: holds no rows of a measure")
-    try:
-        return MEASURES.get(kind).cls, result
-    except MageKitError as error:
-        raise MageKitError(f"{file}: measure: {error}") from None
+    return (MEASURES.get(kind).cls if kind in MEASURES.kinds() else _Elsewhere), result
 
 
 def _draw(measure: Measure, result: dict[str, Any], picture: Image.Image | None, file: Path) -> None:

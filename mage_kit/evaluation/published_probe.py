@@ -44,14 +44,14 @@ def published_probe(
     Returns:
         The result, ready for JSON.
     """
-    seen = subject.model.input
-    if seen not in subject.model.tokenizer.streams:
+    stream = subject.model.input
+    if stream not in subject.model.tokenizer.streams:
         rule = "which a classifier cannot; mage-kit eval probe-fast takes its features as they are"
-        raise MageKitError(f"$.model.input: '{seen}', the encoder sees another tokenizer's stream, {rule}")
+        raise MageKitError(f"$.model.input: '{stream}', the encoder sees another tokenizer's stream, {rule}")
     named = ("data", "training.validation", "pretrained")
-    taken = [each for each in overrides if each.strip().startswith(named)]
-    if taken:
-        raise MageKitError(f"--set {taken[0]}: the probe's images and weights are named by --data and --weights")
+    refused = [each for each in overrides if each.strip().startswith(named)]
+    if refused:
+        raise MageKitError(f"--set {refused[0]}: the probe's images and weights are named by --data and --weights")
     rows = {"features": _probe(subject, _weights(subject), "probe", overrides, resume, overwrite)}
     if baseline:
         place = subject.run / EVAL / "untrained"

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from mage_kit.base.errors import MageKitError
 
 _PATH = re.compile(r"(\$\.)?\$?\w+(\[[0-9]+\]|\.\w+(/\w+)?)*")
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Make sure that no place is changed twice: the second would count, and nobody learn of the first.
+
+    Raises:
+        MageKitError: If one is.
+    """
+    paths = [override.partition("=")[0].removeprefix("$.") for override in overrides]
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            raise MageKitError(f"--set {path}: given twice ({', '.join(o for o in overrides if path in o)})")
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -110,3 +111,12 @@ def _flatten(annotation: Any) -> list[Any]:
         *metadata,
         *(inner for argument in get_args(annotation) for inner in _flatten(argument)),
     ]
+
+
+def plugin_hint(lines: Sequence[str], plugins: Sequence[str]) -> list[str]:
+    """Return a line on plug-ins where a kind is unknown: what was loaded from where, or how a kind becomes known."""
+    if not any(".kind: unknown" in line for line in lines):
+        return []
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in plugins if isinstance(name, str)}
+    loaded = ", ".join(f"{name} from {file}" for name, file in files.items())
+    return [f"$.plugins: {f'loaded {loaded}' if loaded else 'none'}; a plug-in's kind is known once its module is here"]

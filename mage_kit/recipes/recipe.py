@@ -24,7 +24,7 @@ from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes.assemble import assemble_classifier, assemble_mage, assemble_tokenizer, describe_mage
 from mage_kit.recipes.overrides import apply_override
 from mage_kit.recipes.places import at
-from mage_kit.recipes.problems import problems
+from mage_kit.recipes.problems import plugin_hint, problems
 from mage_kit.recipes.sections import MODELS, ClassifierSection, Evaluation, Kernels, MageSection, Pretrained
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
@@ -104,7 +104,9 @@ class Recipe(Strict):
             recipe = cls.model_validate_json(json.dumps(data))
         except ValidationError as error:
             # A broken package that is installed matters only where something is missing.
-            raise RecipeError(lines + problems(error, cls, data) + broken, source) from None
+            every = problems(error, cls, data)
+            every += plugin_hint(every, names if isinstance(names, list) else [])
+            raise RecipeError(lines + every + broken, source) from None
         if lines:
             raise RecipeError(lines, source)
         return recipe

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import MageKitError, misfits
 from mage_kit.base.grid import TokenGrid
 from mage_kit.layers.embedding import resize_positions
 from mage_kit.models import Mage, MageClassifier
@@ -35,14 +35,20 @@ def at_size(model: Model, image_size: tuple[int, int]) -> Model:
         A new model in the same mode, on the same device; the model itself where it has that size.
 
     Raises:
-        MageKitError: If the tokenizer cannot have that size.
+        MageKitError: If it is no size, the tokenizer cannot have it, or other weights of the model know their size.
     """
-    if tuple(model.tokenizer.image_size) == tuple(image_size):
+    size = check_size(image_size)
+    if size is None or tuple(model.tokenizer.image_size) == size:
         return model
-    recipe = sized(Recipe.of(model), image_size)
+    recipe = sized(Recipe.of(model), size)
     resized = build(recipe).model
     assert resized is not None
     state = resized_state(model.state_dict(), model.spec.grid, resized.spec.grid)
+    needs, has = ({name: tuple(each.shape) for name, each in part.items()} for part in (resized.state_dict(), state))
+    lines = misfits(needs, has)
+    if lines:
+        rule = "only learned positions of embedding and decoder are resized"
+        raise MageKitError(f"image_size: {list(size)}, {rule}; {'; '.join(lines[:3])}")
     resized.load_state_dict(state)
     resized.to(model.device).train(model.training)
     for mine, theirs in zip(resized.parameters(), model.parameters(), strict=True):

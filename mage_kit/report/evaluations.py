@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mage_kit.evaluation.evaluate import EVAL, read_result
+from mage_kit.evaluation.evaluate import EVAL, figures_of, read_result
 from mage_kit.evaluation.measures import MEASURES, Figure
 from mage_kit.report.charts import series_chart
 from mage_kit.report.content import Part, picture
@@ -20,7 +20,7 @@ def evaluations(run: Path) -> list[Part]:
     """
     files = sorted((run / EVAL).glob("*.json")) if (run / EVAL).is_dir() else []
     order = {kind: number for number, kind in enumerate(MEASURES.kinds())}
-    parts = [(order[read_result(file)[1]["measure"]], file.name, _part(file)) for file in files]
+    parts = [(order.get(read_result(file)[1]["measure"], len(order)), file.name, _part(file)) for file in files]
     return [part for _, _, part in sorted(parts, key=lambda each: each[:2])]
 
 
@@ -29,7 +29,10 @@ def _part(file: Path) -> Part:
     note = measure.note(result)
     data = f" Data: {result['data']}." if "data" in result else ""
     part = Part(measure.heading(result), f"{note}.{data}" if note else data.strip())
-    part.rows = [(f"{figure.of}: {figure.name}".replace("_", " "), _text(figure)) for figure in measure.figures(result)]
+    part.rows = [
+        (f"{figure.of}: {figure.name}".replace("_", " "), _text(figure))
+        for figure in figures_of(measure, result, str(file))
+    ]
     curves = measure.curves(result)
     if curves is not None:
         part.charts.append(series_chart(curves.title, curves.across, dict(curves.points)))
@@ -41,7 +44,7 @@ def _part(file: Path) -> Part:
 
 
 def _text(figure: Figure) -> str:
-    if figure.value == int(figure.value) and abs(figure.value) >= 2:
+    if figure.value.is_integer() and abs(figure.value) >= 2 and figure.std is None:
         return f"{figure.value:,.0f}"
     deviation = "" if figure.std is None else f" ± {figure.std:.2g}"
     return f"{figure.value:.4g}{deviation}"

@@ -175,7 +175,9 @@ def _file_options(options: ImportOptions) -> Options:
 def _size_and_no_more(folder: Path, options: ImportOptions, weights: tuple[str, ...] = ()) -> tuple[int, int] | None:
     """A folder of this program says everything of itself; it may only be wanted at another image size."""
     others = [name for name in options if name not in ("image_size", "weights")]
-    others += ["weights"] if "weights" in options and options["weights"] not in weights else []
+    if weights and options.get("weights", weights[0]) not in weights:
+        raise MageKitError(f"weights: '{options['weights']}', must be {' or '.join(weights)}")
+    others += ["weights"] if "weights" in options and not weights else []
     if others:
         raise MageKitError(f"{', '.join(others)}: given, but '{folder}' is no checkpoint file")
     return check_size(options.get("image_size"))

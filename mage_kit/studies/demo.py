@@ -97,8 +97,8 @@ def measure_samples(
     """Generate the recipe's number of samples and measure them."""
     count = evaluation_of(recipe).samples
     with reporter.task(f"{what} {count} images", count * model.decoding.steps) as task:
-        made = generate(model, count, seed=recipe.seed, batch=250, on_progress=lambda done, _: task.update(done))
-    images = made.images_BCHW.cpu()
+        samples = generate(model, count, seed=recipe.seed, batch=250, on_progress=lambda done, _: task.update(done))
+    images = samples.images_BCHW.cpu()
     return images, judge_samples(images, reference)
 
 

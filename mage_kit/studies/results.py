@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.evaluation.evaluate import EVAL, read_result
+from mage_kit.evaluation.evaluate import EVAL, figures_of, read_result
 from mage_kit.evaluation.measures import Figure, Measure
 from mage_kit.recipes import Recipe
 from mage_kit.store.folders import RECIPE_FILE, require_folder
@@ -89,7 +89,7 @@ def _number(value: float) -> str:
 
 def _lines(run: Path, file: Path, recipe: Mapping[str, Any]) -> list[Line]:
     measure, result = read_result(file)
-    return [_line(run, measure, result, figure, recipe) for figure in measure.figures(result)]
+    return [_line(run, measure, result, figure, recipe) for figure in figures_of(measure, result, str(file))]
 
 
 def _line(

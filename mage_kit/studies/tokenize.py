@@ -103,8 +103,8 @@ def _broken_in(file: Path) -> list[tuple[str, str]]:
     """What a token file says was broken among its images."""
     if not file.is_file():
         return []
-    with safe_open(file, framework="np") as held:
-        return read_notes(held.metadata())[1]
+    with safe_open(file, framework="np") as file_:
+        return read_notes(file_.metadata())[1]
 
 
 def _open(sources: TokenSources, out: Path, crops: int, mirrored: bool, shard: int, device: torch.device) -> CacheCard:
@@ -131,9 +131,9 @@ def _open(sources: TokenSources, out: Path, crops: int, mirrored: bool, shard: i
         streams={n: {"codes": s.codes, "width": s.width, "factors": s.factors} for n, s in specs.items()},
     )
     if before is not None:
-        if found := before.differing(card):
+        if lines := before.differing(card):
             raise MageKitError(
-                "\n".join([f"out: '{out}', is a cache of something else; choose another folder", *found])
+                "\n".join([f"out: '{out}', is a cache of something else; choose another folder", *lines])
             )
         drop_temporaries(out)
         return card

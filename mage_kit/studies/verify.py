@@ -10,10 +10,11 @@ from typing import Any
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json
 from mage_kit.base.progress import Reporter
-from mage_kit.recipes.answers import repeated
+from mage_kit.recipes.answers import repeated, task_of
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import RECIPE_FILE, TOKENIZER_FOLDER
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.tasks import TASKS
 from mage_kit.training.train import train
 
 REFERENCE_FILE = "reference.json"
@@ -38,7 +39,7 @@ class Compared:
     @property
     def deviation(self) -> float:
         """Relative to the stored loss."""
-        return abs(self.here - self.stored) / abs(self.stored)
+        return abs(self.here - self.stored) / max(abs(self.stored), 1e-12)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Verdict:
 
 
 def verify(run: Path, lines: int | None = None, reporter: Reporter | None = None) -> Verdict:
-    """Repeat the first steps of the model's training and compare its curve.
+    """Repeat the first steps of what a run's recipe is for and compare its curve.
 
     Args:
         run: A run's folder with its metrics and its tokenizer, or a shipped reference.
@@ -75,14 +76,24 @@ def verify(run: Path, lines: int | None = None, reporter: Reporter | None = None
     if not (run / RECIPE_FILE).is_file():
         raise MageKitError(f"run: '{run}', must be a run folder ({RECIPE_FILE} is missing)")
     stated: dict[str, Any] = read_json(run / REFERENCE_FILE) if (run / REFERENCE_FILE).is_file() else {}
-    stored = read_metrics(run, "model")[: lines or stated.get("lines", _LINES)]
+    original = Recipe.load(run / RECIPE_FILE)
+    task = task_of(original)
+    if task is None:
+        raise MageKitError(f"run: '{run}', its recipe trains nothing")
+    stage = TASKS.get(task).cls.stage
+    stored = [each for each in read_metrics(run, stage) if "loss" in each][: lines or stated.get("lines", _LINES)]
     if not stored:
-        raise MageKitError(f"run: '{run}', has no line of the model's training in its metrics.jsonl")
+        raise MageKitError(f"run: '{run}', has no line of the {stage}'s training in its metrics.jsonl")
     own = run if (run / TOKENIZER_FOLDER).is_dir() else None
-    recipe = repeated(Recipe.load(run / RECIPE_FILE), own)
+    recipe = repeated(original, own if stage != "tokenizer" else None)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "again"
         train(recipe, out, until=stored[-1]["step"], reporter=reporter)
-        made = {record["step"]: record["loss"] for record in read_metrics(out, "model")}
-    compared = tuple(Compared(record["step"], record["loss"], made[record["step"]]) for record in stored)
+        again = {record["step"]: record["loss"] for record in read_metrics(out, stage) if "loss" in record}
+    compared = tuple(
+        Compared(record["step"], record["loss"], again[record["step"]]) for record in stored if record["step"] in again
+    )
+    if not compared:
+        rule = "log_every may have been changed when the run was resumed"
+        raise MageKitError(f"run: '{run}', none of its lines' steps was logged again; {rule}")
     return Verdict(compared, float(stated.get("tolerance", TOLERANCE)), str(stated.get("about", "")))

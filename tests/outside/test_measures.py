@@ -18,7 +18,6 @@ from mage_kit.cli import app
 from mage_kit.report import write_report
 from mage_kit.studies.results import gather
 from tests.outside.sections import masked, recipe, training
-from tests.recipes.test_recipe import RECIPES
 
 LOSSES = [{"kind": "masked_cross_entropy", "weight": 1.0}]
 ROOT = Path(__file__).parent.parent.parent
@@ -86,4 +85,88 @@ def test_what_it_cannot_take_is_said(run: Path) -> None:
         mk.evaluate(run, "class-mean")
     with pytest.raises(mk.MageKitError, match=r"--scael: True, Extra inputs are not permitted"):
         mk.evaluate(run, "class-means", scael=True)
-    assert (RECIPES / "digits.json").is_file()
+
+
+NONSENSE: dict[str, tuple[Any, str]] = {
+    "no outcome": ({"rows": {}}, "gave a dict, must give an Outcome"),
+    "no protocol": (mk.Outcome({"rows": {"a": {"top1": 0.5}}}), 'its result holds .*it must hold "protocol"'),
+    "rows in a list": (mk.Outcome({"protocol": "p", "rows": [0.5]}), "it must hold"),
+    "a row that is none": (mk.Outcome({"protocol": "p", "rows": {"a": "high"}}), "`figures` of Odd cannot read them"),
+    "no number": (mk.Outcome({"protocol": "p", "rows": {"a": {"top1": "high"}}}), "rows: hold no number"),
+    "not finite": (mk.Outcome({"protocol": "p", "rows": {"a": {"top1": float("nan")}}}), "must be finite numbers"),
+    "no JSON": (mk.Outcome({"protocol": "p", "rows": {"a": {"top1": object()}}}), "must be finite numbers, words"),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_what_a_measure_gets_wrong_is_one_sentence(name: str, run: Path) -> None:
+    outcome, words = NONSENSE[name]
+
+    @mk.MEASURES.register("odd")
+    class Odd(mk.Measure):
+        """Nonsense."""
+
+        def run(self, request: mk.Request) -> mk.Outcome:
+            return outcome  # type: ignore[no-any-return]  # what is refused
+
+    with pytest.raises(mk.MageKitError, match=rf"measure 'odd': .*{words}"):
+        mk.evaluate(run, "odd")
+    assert not (run / "eval" / "odd.json").exists()
+
+
+def test_a_result_that_somebody_changed_is_named(run: Path) -> None:
+    file = run / "eval" / "knn.json"
+    file.parent.mkdir(exist_ok=True)
+    for rows in ({"mean": 3}, {"mean": {"by_k": [1]}}, {"mean": {"by_k": {"5": "high"}}}):
+        file.write_text(json.dumps({"measure": "knn", "protocol": "p", "rows": rows}))
+        with pytest.raises(mk.MageKitError, match=r"knn\.json: rows: `figures` of Neighbours cannot read them"):
+            gather([run])
+    file.unlink()
+
+
+def test_a_measure_written_after_the_training_is_named_on_the_command_line(tmp_path: Path) -> None:
+    tokenizer = mk.train(recipe("second_stream", training=tokenizer_task()), tmp_path / "tokenizer")
+    given = {**recipe("second_stream").tokenizer.model_dump(mode="json"), "weights": str(tokenizer)}
+    mine = recipe("second_stream", tokenizer=given, model=masked(LOSSES), training=training(1))
+    run = mk.train(mine, tmp_path / "run")
+    refused = command("eval", "class-mean", run)
+    assert refused.returncode == 2 and "unknown measure 'class-mean'" in refused.stderr
+    assert "where --plugin names its module" in " ".join(refused.stderr.split()) and "Traceback" not in refused.stderr
+    done = command("eval", "class-means", run, "--plugin", "tests.plugins.class_means", "--no-baselines")
+    assert done.returncode == 0 and (run / "eval" / "class-means.json").is_file(), done.stderr
+    lines = command("results", run)
+    assert lines.returncode == 0 and "class-means" in lines.stdout, "a table without the plug-in has its numbers too"
+
+
+def test_a_keyword_that_every_command_has_is_refused_at_the_class() -> None:
+    class Odd(mk.Measure):
+        """Odd.
+
+        Args:
+            seed: Taken by the command.
+        """
+
+        def __init__(self, *, seed: int = 0) -> None:
+            self.seed = seed
+
+        def run(self, request: mk.Request) -> mk.Outcome:
+            return mk.Outcome({})
+
+    with pytest.raises(mk.RegistrationError, match="parameter name 'seed' is reserved"):
+        mk.MEASURES.register("odd")(Odd)
+
+
+def test_options_of_python(run: Path, tmp_path: Path) -> None:
+    result = mk.evaluate(str(run), "knn", out=str(tmp_path / "knn.json"), k=[3], baselines=False)
+    assert (tmp_path / "knn.json").is_file() and result["options"]["k"] == [3]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"k": []}, r"--k: \[\], Tuple should have at least 1 item"),
+        ({"weights": "mean"}, "weights: 'mean', must be raw or ema"),
+        ({"processes": 2}, "processes: an option of the command line"),
+        ({"out": "x.txt"}, "must be named .json"),
+    ]
+    for options, words in wrong:
+        with pytest.raises(mk.MageKitError, match=words):
+            mk.evaluate(run, "knn", **options)
+    with pytest.raises(mk.MageKitError, match="--folders: missing"):
+        mk.evaluate(run, "transfer")

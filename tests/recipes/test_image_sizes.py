@@ -159,3 +159,9 @@ def test_published_weights_of_256_pixels_serve_another_size(size: tuple[int, int
     assert imported.origin.card["image_size_from"] == f"the option; {words}"
     folder = convert(MINI, tmp_path / "model", image_size=size, encoder_heads=4, decoder_heads=4).folder
     assert mk.load(folder).spec.grid == grid
+
+
+@pytest.mark.parametrize("size", [48, (48,), (48, 0), "48"])
+def test_what_is_no_size_is_refused(size: object) -> None:
+    with pytest.raises(mk.MageKitError, match=r"image_size: .*, must be a pair"):
+        mk.at_size(build.mage(), size)  # type: ignore[arg-type]  # what is refused

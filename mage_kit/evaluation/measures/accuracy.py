@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError
@@ -36,8 +36,10 @@ class AccuracyAgain(Measure):
     """
 
     title: ClassVar[str] = "Accuracy"
+    needs: ClassVar[Literal["mage", "classifier", "tokenizer"]] = "classifier"
     takes: ClassVar[frozenset[str]] = frozenset({"data", "weights", "processes"})
     file: ClassVar[str] = "accuracy-again"
+    shown: ClassVar[tuple[str, ...]] = ("top1", "top5", "loss")
 
     def run(self, request: Request) -> Outcome:
         """Classify the evaluation view of every image, float32."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -28,6 +28,7 @@ class TokenizerAudit(Measure):
     """Is a tokenizer fit for these images? PSNR, SSIM, codes used, the worst images, and a verdict in words."""
 
     title: ClassVar[str] = "Audit of the tokenizer"
+    needs: ClassVar[Literal["mage", "classifier", "tokenizer"]] = "tokenizer"
     takes: ClassVar[frozenset[str]] = frozenset({"data", "file"})
     caption: ClassVar[str] = "The worst images and their reconstructions"
 

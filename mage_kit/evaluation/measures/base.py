@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
@@ -77,17 +77,21 @@ class Measure(ABC):
 
     Attributes:
         title: Heading in tables and reports.
+        needs: What it measures: a masked model, a classifier, or a tokenizer alone or within either.
         takes: Which of the options that measures share it follows, see `Request`; "file" if it measures checkpoint
             files too.
         file: Name of its result; "" for its kind.
         flags: Options that are called otherwise on the command line, by keyword, as {"labels": "--class"}.
+        shown: Names of the numbers in its rows that are its figures; none for all of them.
         caption: What its picture shows; "" if it leaves none but a plot of its curves.
     """
 
     title: ClassVar[str] = ""
+    needs: ClassVar[Literal["mage", "classifier", "tokenizer"]] = "mage"
     takes: ClassVar[frozenset[str]] = frozenset({"data", "weights", "seed"})
     file: ClassVar[str] = ""
     flags: ClassVar[Mapping[str, str]] = {}
+    shown: ClassVar[tuple[str, ...]] = ()
     caption: ClassVar[str] = ""
 
     def __init_subclass__(cls, **words: Any) -> None:
@@ -124,7 +128,7 @@ class Measure(ABC):
     @classmethod
     def figures(cls, result: Mapping[str, Any]) -> list[Figure]:
         """Return every number of a result."""
-        return list(plain_figures(result["rows"]))
+        return [each for each in plain_figures(result["rows"]) if not cls.shown or each.name in cls.shown]
 
     @classmethod
     def curves(cls, result: Mapping[str, Any]) -> Curves | None:
@@ -155,11 +159,12 @@ class Measure(ABC):
 def plain_figures(rows: Mapping[str, Any]) -> Iterator[Figure]:
     """Yield the numbers of rows {of: {name: number, or mean and std}}; a "std" beside "top1" is that one's."""
     for of, row in rows.items():
-        for name, value in row.items() if isinstance(row, Mapping) else ():
+        for name, value in row.items():
             if isinstance(value, Mapping) and "mean" in value:
-                yield Figure(of, name, float(value["mean"]), float(value["std"]), row)
-            elif isinstance(value, float) and name != "std":
-                yield Figure(of, name, value, row.get("std") if name == "top1" else None, row)
+                yield Figure(of, name, float(value["mean"]), value.get("std"), row)
+            elif isinstance(value, int | float) and not isinstance(value, bool) and name != "std":
+                yield Figure(of, name, float(value), row.get("std") if name == "top1" else None, row)
 
 
-MEASURES: Registry[Measure, NoWires] = Registry("measures", Measure, NoWires)
+_RESERVED = frozenset({*Request.__dataclass_fields__, "out", "as_json", "bf16", "plugin"})  # of every command
+MEASURES: Registry[Measure, NoWires] = Registry("measures", Measure, NoWires, reserved=_RESERVED)

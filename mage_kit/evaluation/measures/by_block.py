@@ -26,6 +26,7 @@ class BlockProbes(FeatureMeasure):
     """
 
     title: ClassVar[str] = "Linear probe by block"
+    shown: ClassVar[tuple[str, ...]] = ("top1", "train_top1")
 
     def __init__(self, *, baselines: bool = True) -> None:
         super().__init__(baselines=baselines)

@@ -28,6 +28,7 @@ STRENGTH = 1.0  # fixed: so few labels leave none to choose it by
 
 
 Draws = Annotated[int, Field(ge=2)]
+Shots = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 @MEASURES.register("fewshot")
@@ -41,7 +42,9 @@ class FewShot(FeatureMeasure):
 
     title: ClassVar[str] = "Few-shot"
 
-    def __init__(self, *, shots: tuple[Positive, ...] = SHOTS, draws: Draws = 5, **shared: Any) -> None:
+    def __init__(
+        self, *, shots: Annotated[tuple[Positive, ...], Field(min_length=1)] = SHOTS, draws: Draws = 5, **shared: Any
+    ) -> None:
         super().__init__(**shared)
         self.shots, self.draws = tuple(sorted(set(shots))), draws
 

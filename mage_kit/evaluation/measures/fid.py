@@ -117,6 +117,7 @@ class Reconstructions(Distance):
     """rFID of a tokenizer: its reconstructions against the images."""
 
     title: ClassVar[str] = "Reconstructions"
+    needs: ClassVar[Literal["mage", "classifier", "tokenizer"]] = "tokenizer"
     takes: ClassVar[frozenset[str]] = frozenset({"data", "file"})
 
     def check(self, request: Request) -> None:

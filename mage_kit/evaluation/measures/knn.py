@@ -6,10 +6,11 @@ Legend: I training images, J test images, D features, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 
 from mage_kit.base.fields import Positive
 from mage_kit.evaluation.features import Features
@@ -34,7 +35,7 @@ class Neighbours(FeatureMeasure):
 
     title: ClassVar[str] = "k-NN"
 
-    def __init__(self, *, k: tuple[Positive, ...] = NEIGHBOURS, **shared: Any) -> None:
+    def __init__(self, *, k: Annotated[tuple[Positive, ...], Field(min_length=1)] = NEIGHBOURS, **shared: Any) -> None:
         super().__init__(**shared)
         self.k = tuple(sorted(set(k)))
 

@@ -26,6 +26,7 @@ class LinearProbe(Measure):
     """
 
     title: ClassVar[str] = "Linear probe"
+    shown: ClassVar[tuple[str, ...]] = ("top1", "top5", "loss")
     takes: ClassVar[frozenset[str]] = frozenset({"data", "weights", "seed", "resume", "processes"})
     flags: ClassVar[Mapping[str, str]] = {"overrides": "--set"}
 

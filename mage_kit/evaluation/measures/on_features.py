@@ -8,7 +8,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features
@@ -17,6 +19,7 @@ from mage_kit.evaluation.measures.request import Request
 from mage_kit.evaluation.subject import Subject
 from mage_kit.planning.passes import Passes
 
+Sources = Annotated[tuple[str, ...], Field(min_length=1)]
 UNTRAINED = (FeatureSource(),)
 
 
@@ -30,7 +33,7 @@ class FeatureMeasure(Measure):
 
     takes: ClassVar[frozenset[str]] = frozenset({"data", "weights", "seed", "precision", "refresh", "processes"})
 
-    def __init__(self, *, source: tuple[str, ...] = ("mean",), baselines: bool = True) -> None:
+    def __init__(self, *, source: Sources = ("mean",), baselines: bool = True) -> None:
         self.source, self.baselines = tuple(dict.fromkeys(source)), baselines
         self._sources = [FeatureSource.parse(text) for text in self.source]
 

@@ -49,10 +49,12 @@ class FastProbe(FeatureMeasure):
     """Linear probe on cached features; without --data over folds of the run's own images."""
 
     title: ClassVar[str] = "Linear probe, fast"
+    shown: ClassVar[tuple[str, ...]] = ("top1", "train_top1")
 
     def check(self, request: Request) -> None:
         """Over folds the other options would not be followed."""
-        flags = [f"--{name}" for name in request.options() if name != "processes" or request.processes != 1]
+        asked = [name for name in request.options() if name != "processes" or request.processes != 1]
+        flags = ["--bf16" if name == "precision" else f"--{name}" for name in asked]
         flags += [] if self.baselines else ["--no-baselines"]
         if request.data is None and flags:
             rule = "the probe over folds of a run's own images takes no such option; name images with --data to use it"
