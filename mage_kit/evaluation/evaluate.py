@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
@@ -101,7 +102,7 @@ def write_result(measure: Measure, outcome: Outcome, target: Path) -> dict[str, 
     options = {name: value for name, value in MEASURES.describe(measure).items() if name != "kind"}
     result = {"measure": kind, "options": options, **outcome.result}
     if processes.is_first():
-        _check_result(measure, result)
+        result = _check_result(measure, result)
         target.parent.mkdir(parents=True, exist_ok=True)
         _draw(measure, result, outcome.picture, target.with_suffix(".png"))
         write_json(target, result)
@@ -142,17 +143,25 @@ def figures_of(measure: type[Measure], result: Mapping[str, Any], where: str) ->
     return figures
 
 
-def _check_result(measure: Measure, result: Mapping[str, Any]) -> None:
+def _check_result(measure: Measure, result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result as it will stand in its file, numpy's numbers as plain ones."""
     where = f"measure '{result['measure']}'"
     if not isinstance(result.get("protocol"), str) or not isinstance(result.get("rows"), dict):
         rule = 'must hold "protocol", how it was measured in a line, and "rows", {of: {name: number}}'
         raise MageKitError(f"{where}: its result holds {', '.join(sorted(result))}; it {rule}")
     try:
-        json.dumps(result, allow_nan=False)
+        result = json.loads(json.dumps(result, allow_nan=False, default=_plain))
     except (TypeError, ValueError) as error:
         raise MageKitError(f"{where}: its result must be finite numbers, words, lists and objects ({error})") from None
     if not figures_of(type(measure), result, where):
         raise MageKitError(f"{where}: rows: hold no number, must be {{of: {{name: number}}}}")
+    return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is none of these")
 
 
 def check_options(measure: Measure, request: Request) -> None:

@@ -234,9 +234,14 @@ def to_images(model: Mage, tokens: Tensor) -> Tensor:
     """Return the tokenizer's picture of tokens, float32 in [0, 1].
 
     Raises:
-        ValueError: If a value is not finite.
+        ValueError: If the pictures are not of the tokenizer's size, or a value is not finite.
     """
-    images: Tensor = model.tokenizer.decode(tokens).float()
+    tokenizer = model.tokenizer
+    images: Tensor = tokenizer.decode(tokens).float()
+    shape = (len(tokens), tokenizer.channels, *tokenizer.image_size)
+    if tuple(images.shape) != shape:
+        form = f"{type(tokenizer).__name__}.decode gave {tuple(images.shape)}"
+        raise ValueError(f"images: {form}, must be {shape}: images, channels, and image_size")
     if not bool(torch.isfinite(images).all()):
         raise ValueError("images: not finite; the tokenizer's weights are damaged or its training diverged")
     return images.clamp(0, 1)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import torch
 from torch import Tensor
 
+from mage_kit.base.errors import MageKitError
 from mage_kit.base.grid import TokenSpec
 from mage_kit.tokenizers.base import TOKENS, Tokenizer
 
@@ -44,13 +46,37 @@ def encode_streams(
     streams: dict[str, Tensor] = {}
     own = [name for name in tokenizer.streams if name in names]
     if own:
-        streams |= tokenizer.encode_streams(images_BCHW, own)
+        streams |= _checked(tokenizer, tokenizer.encode_streams(images_BCHW, own), own, len(images_BCHW))
     for name, other in targets.items():
         own_names = [stream for stream in other.streams if _name_of(name, stream) in names]
         if own_names:
-            tokens = other.encode_streams(images_BCHW, own_names)
+            tokens = _checked(other, other.encode_streams(images_BCHW, own_names), own_names, len(images_BCHW))
             streams |= {_name_of(name, stream): tokens[stream] for stream in own_names}
     return {name: streams[name] for name in names}
+
+
+def _checked(
+    tokenizer: Tokenizer, tokens: Mapping[str, Tensor], names: Collection[str], images: int
+) -> Mapping[str, Tensor]:
+    """Hold a tokenizer to what its specs say; ids are looked at where looking costs nothing, on a CPU.
+
+    Raises:
+        MageKitError: If a stream is absent, of another shape or type, or an id is no code.
+    """
+    for name in names:
+        spec, values = tokenizer.streams[name], tokens.get(name)
+        shape, kind = spec.shape(images), torch.int64 if spec.discrete else torch.float32
+        if not isinstance(values, Tensor) or tuple(values.shape) != shape or (spec.discrete and values.dtype != kind):
+            form = f"{tuple(values.shape)} {values.dtype}" if isinstance(values, Tensor) else type(values).__name__
+            rule = f"must be {shape} {kind}, as its spec says"
+            raise MageKitError(f"tokenizer: {type(tokenizer).__name__} gave {form} as the stream '{name}', {rule}")
+        seen_by_python = not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+        if spec.codes is not None and values.numel() and values.device.type == "cpu" and seen_by_python:
+            least, largest = int(values.min()), int(values.max())
+            if least < 0 or largest >= spec.codes:
+                rule = f"must be from 0 to {spec.codes - 1}"
+                raise MageKitError(f"tokenizer: {type(tokenizer).__name__} gave ids {least} to {largest}, {rule}")
+    return tokens
 
 
 def tokenizer_of(stream: str, targets: Collection[str]) -> str | None:

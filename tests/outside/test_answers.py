@@ -203,3 +203,37 @@ def predictions(model: mk.Mage) -> Tensor:
 def test_a_sound_head_answers() -> None:
     model = model_of("forward", lambda made: made)
     assert predictions(model).shape == (2, 16, 32) and step(model).terms[0].rows_M is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda ids: ids + 100, r"Odd gave ids 1\d\d to 1\d\d, must be from 0 to 31"),
+        (lambda ids: ids - 1000, r"Odd gave ids -\d+ to -\d+, must be from 0 to 31"),
+        (
+            lambda ids: ids[:, 1:],
+            r"Odd gave \(2, 15\) torch.int64 as the stream 'tokens', must be \(2, 16\) torch.int64",
+        ),
+        (lambda ids: ids.float(), r"Odd gave \(2, 16\) torch.float32 as the stream 'tokens'"),
+        (lambda ids: ids.tolist(), r"Odd gave list as the stream 'tokens'"),
+    ],
+)
+def test_what_a_tokenizer_gets_wrong_is_named(change: Any, words: str) -> None:
+    model = build.mage()
+
+    class Odd(type(model.tokenizer)):  # type: ignore[misc]  # of whatever class the tokenizer is
+        def encode_streams(self, images_BCHW: Tensor, names: Any) -> Any:
+            streams = super().encode_streams(images_BCHW, names)
+            return {**streams, "tokens": change(streams["tokens"])}
+
+    model.tokenizer.__class__ = Odd
+    with pytest.raises(mk.MageKitError, match=words):
+        model.tokenize(torch.rand(2, 1, 16, 16))
+
+
+def test_pictures_of_another_size_are_no_images() -> None:
+    model = build.mage().eval()
+    decode = model.tokenizer.decode
+    model.tokenizer.decode = lambda tokens: decode(tokens)[:, :, :, :8]
+    with pytest.raises(ValueError, match=r"VQGAN.decode gave \(2, 1, 16, 8\), must be \(2, 1, 16, 16\)"):
+        mk.generate(model, 2)

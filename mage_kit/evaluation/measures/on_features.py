@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from mage_kit.base.errors import MageKitError
 from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.measures.base import Measure, Outcome
@@ -66,7 +67,15 @@ class FeatureMeasure(Measure):
     def rows(self, subject: Subject) -> dict[str, Any]:
         """Return what each kind of features is worth, by its name; nothing in all processes but the first."""
         baselines = self.baseline_sources(subject) if self.baselines else None
-        return subject.measured(self.sources(subject), partial(self.row, subject), baselines)
+        return subject.measured(self.sources(subject), partial(self._checked_row, subject), baselines)
+
+    def _checked_row(self, subject: Subject, name: str, train: Features, test: Features) -> dict[str, Any]:
+        """A row that is none is told at once, not after the others have taken their hours."""
+        row = self.row(subject, name, train, test)
+        if not isinstance(row, dict) or not row or not all(isinstance(key, str) for key in row):
+            rule = "must be {name: number}"
+            raise MageKitError(f"measure: {type(self).__name__}.row gave {row!r:.100} for '{name}', {rule}")
+        return row
 
     def run(self, request: Request) -> Outcome:
         """Open the run and its images, and measure."""
