@@ -7,6 +7,7 @@ from mage_kit.base.draws import more_uniforms
 from mage_kit.base.errors import MageKitError, PartsError, RecipeError, RegistrationError
 from mage_kit.base.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.base.grid import TokenGrid, TokenSpec
+from mage_kit.base.plugins import consent
 from mage_kit.base.registry import FAMILIES
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.base.version import __version__
@@ -183,7 +184,7 @@ __all__ = [
     "SelectionStep", "SquareRootSchedule", "StepEvent", "Subject", "TamingVQGAN", "Task", "TokenDraw",
     "TokenEmbedding", "TokenGrid", "TokenSpec", "Tokenizer", "TokenizerLosses", "Trace", "TrainingStep",
     "TruncatedNormalRatio", "UniformRatio", "ValueHead", "ViTDecoder", "ViTEncoder", "Weighted", "__version__",
-    "at_size", "build", "build_optimizer", "check", "convert", "decode_tokens", "evaluate", "export",
+    "at_size", "build", "build_optimizer", "check", "consent", "convert", "decode_tokens", "evaluate", "export",
     "generate", "inpaint", "load", "load_classifier", "load_tokenizer", "more_uniforms", "optimizer_config",
     "outpaint", "reconstruct", "save", "save_tokenizer", "straight_through", "train", "uncrop", "write_report",
 ]  # fmt: skip

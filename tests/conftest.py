@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 import mage_kit as mk
+from mage_kit.base.plugins import CONSENT
 from mage_kit.base.registry import FAMILIES
 from tests import build
 
@@ -34,6 +35,12 @@ def forget_new_kinds() -> Iterator[None]:
 # Fixtures of a module run before those of its tests: what they register lasts as long as the module.
 module_registries = pytest.fixture(autouse=True, scope="module")(forget_new_kinds)
 registries = pytest.fixture(autouse=True)(forget_new_kinds)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def consent() -> None:
+    """Plug-ins of the tests lie in the current folder; tests/base/test_consent.py takes this back."""
+    os.environ[CONSENT] = "1"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,16 +6,30 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from mage_kernels import keep_freed_memory
 from rich.console import Console
+from typer.core import TyperGroup
 
 from mage_kit.base import processes
 from mage_kit.base.errors import TrainingStopped
+from mage_kit.base.plugins import consent
+
+ALLOW = "--allow-plugins"
+
+
+class RootGroup(TyperGroup):
+    """All commands; consent to plug-ins may stand anywhere on the line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Bring the consent to where the root's own options stand."""
+        return super().parse_args(ctx, [ALLOW, *(arg for arg in args if arg != ALLOW)] if ALLOW in args else args)
+
 
 app = typer.Typer(
+    cls=RootGroup,
     name="mage-kit",
     help="Masked image modeling from interchangeable parts: MAGE, MAGE-C, MaskGIT, MAE.",
     no_args_is_help=True,
@@ -24,6 +38,18 @@ app = typer.Typer(
 )
 
 console = Console(width=None if sys.stdout.isatty() else 140)  # a log or a pipe has no width of its own
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    allow_plugins: Annotated[
+        bool,
+        typer.Option(ALLOW, help="Run the modules that a recipe or a folder names, where it or this folder has them."),
+    ] = False,
+) -> None:
+    ctx.with_resource(consent(allow_plugins))
+
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (JSON).")]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder, as written by train.")]

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 import mage_kit.evaluation.measures
 import mage_kit.recipes.recipe  # noqa: F401  # with the line above it imports every family
 from mage_kit.base.errors import MageKitError, RecipeError, nearest
-from mage_kit.base.plugins import load_entry_points, load_plugins
+from mage_kit.base.plugins import consent, load_entry_points, load_plugins
 from mage_kit.base.registry import FAMILIES, Registry
 from mage_kit.base.signature import Entry, NoWires
 from mage_kit.evaluation.plots import bars, plot_line
@@ -166,6 +166,7 @@ def _make(registry: Registry[Any, Any], kind: str, settings: Sequence[str], stri
 
 
 def _import(plugins: Sequence[str]) -> None:
-    errors = load_entry_points() + load_plugins(plugins)
+    with consent():  # named on the command line by whoever calls it
+        errors = load_entry_points() + load_plugins(plugins)
     if errors:
         raise MageKitError("\n".join(errors))

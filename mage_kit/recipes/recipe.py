@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.fields import NonNegative
-from mage_kit.base.plugins import load_entry_points, load_plugins, stored_folders
+from mage_kit.base.plugins import consent, load_entry_points, load_plugins, stored_folders
 from mage_kit.base.registry import Slot
 from mage_kit.base.signature import ComponentConfig, Strict
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
@@ -61,12 +61,14 @@ class Recipe(Strict):
     # -- from JSON and back ------------------------------------------------------------------------------------
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Self:
+    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = (), *, plugins: bool = False) -> Self:
         """Read a recipe file, change what `overrides` name, validate.
 
         Args:
             path: JSON file.
             overrides: `a.b=VALUE` each; VALUE is JSON, else a string; a component's kind alone names it with defaults.
+            plugins: Whether modules that the recipe names may run where the current folder, or its own, alone has them;
+                those that are imported already or installed do so unasked.
 
         Raises:
             RecipeError: With every problem of the recipe.
@@ -84,11 +86,17 @@ class Recipe(Strict):
             raise RecipeError(
                 [f"line {error.lineno}, column {error.colno}: not JSON ({error.msg})"], str(file)
             ) from None
-        return cls.parse(data, overrides, source=str(file), folder=file.resolve().parent)
+        return cls.parse(data, overrides, source=str(file), folder=file.resolve().parent, plugins=plugins)
 
     @classmethod
     def parse(
-        cls, data: Any, overrides: Sequence[str] = (), source: str = "recipe", folder: Path | None = None
+        cls,
+        data: Any,
+        overrides: Sequence[str] = (),
+        source: str = "recipe",
+        folder: Path | None = None,
+        *,
+        plugins: bool = False,
     ) -> Self:
         """Validate JSON data as a recipe; see `load`."""
         if not isinstance(data, dict):
@@ -99,7 +107,8 @@ class Recipe(Strict):
         broken, lines = load_entry_points(), []
         names = data.get("plugins", [])
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            lines = load_plugins(names, *([] if folder is None else [folder, *stored_folders(folder)]))
+            with consent(plugins):
+                lines = load_plugins(names, folder, None if folder is None else stored_folders(folder))
         try:
             recipe = cls.model_validate_json(json.dumps(data))
         except ValidationError as error:

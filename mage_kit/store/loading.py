@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mage_kit.base.errors import MageKitError, json_path
 from mage_kit.base.files import read_json, read_tensors
-from mage_kit.base.plugins import load_plugins
+from mage_kit.base.plugins import consent, load_plugins
 from mage_kit.base.signature import NoWires
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
@@ -55,12 +55,20 @@ class ImportOptions(TypedDict, total=False):
     ignore: tuple[str, ...]
 
 
-def load(source: str | os.PathLike[str], device: str | torch.device = "cpu", **options: Unpack[ImportOptions]) -> Mage:
+def load(
+    source: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    plugins: bool = False,
+    **options: Unpack[ImportOptions],
+) -> Mage:
     """Read a model: a folder of this program, or a published MAGE checkpoint.
 
     Args:
         source: Model folder, run folder, or checkpoint file.
         device: Where the model goes.
+        plugins: Whether modules that a folder names may run where it, or the current folder, alone has them. Such code
+            can do whatever you can: say so of folders that you trust.
         options: For checkpoint files; see `ImportOptions`.
 
     Returns:
@@ -69,40 +77,52 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu", **o
     Raises:
         MageKitError: If it is none of these, or weights and recipe do not belong together.
     """
-    model = load_any(Path(source), options)
+    with consent(plugins):
+        model = load_any(Path(source), options)
     if not isinstance(model, Mage):
         raise MageKitError(f"{source}: holds a {_what(model)}")
     return model.to(device).eval()
 
 
 def load_classifier(
-    source: str | os.PathLike[str], device: str | torch.device = "cpu", **options: Unpack[ImportOptions]
+    source: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    plugins: bool = False,
+    **options: Unpack[ImportOptions],
 ) -> MageClassifier:
     """Read a classifier: a folder of this program, or a published fine-tuned checkpoint. See `load`."""
-    model = load_any(Path(source), options)
+    with consent(plugins):
+        model = load_any(Path(source), options)
     if not isinstance(model, MageClassifier):
         raise MageKitError(f"{source}: holds a {_what(model)}")
     return model.to(device).eval()
 
 
 def load_tokenizer(
-    source: str | os.PathLike[str], device: str | torch.device = "cpu", **options: Unpack[ImportOptions]
+    source: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    plugins: bool = False,
+    **options: Unpack[ImportOptions],
 ) -> Tokenizer:
     """Read a tokenizer: a tokenizer, run or model folder of this program, or a published checkpoint. See `load`."""
-    place = Path(source)
+    with consent(plugins):
+        return _load_tokenizer(Path(source), options).to(device).eval()
+
+
+def _load_tokenizer(place: Path, options: ImportOptions) -> Tokenizer:
     if place.is_dir() and tokenizer_folder(place) is not None:
         size = _size_and_no_more(place, options)
-        tokenizer = _tokenizer_in(place, size)
-    elif place.is_file() and "vqgan" not in options:
+        return _tokenizer_in(place, size)
+    if place.is_file() and "vqgan" not in options:
         from mage_kit.legacy import import_tokenizer  # published layouts, which most programs never read
 
-        tokenizer = import_tokenizer(
+        return import_tokenizer(
             place, layout=options.get("layout"), weights=options.get("weights"), options=_file_options(options)
         )
-    else:
-        part = load_any(place, options)
-        tokenizer = part if isinstance(part, Tokenizer) else part.tokenizer
-    return tokenizer.to(device).eval()
+    part = load_any(place, options)
+    return part if isinstance(part, Tokenizer) else part.tokenizer
 
 
 def _tokenizer_in(folder: Path, image_size: tuple[int, int] | None = None) -> Tokenizer:
@@ -112,7 +132,7 @@ def _tokenizer_in(folder: Path, image_size: tuple[int, int] | None = None) -> To
     plugins, form = card.get("plugins", {}), card.get("tokenizer")
     if not isinstance(plugins, dict) or not isinstance(form, dict):
         raise MageKitError(f"{inner / TOKENIZER_CARD}: damaged, must state a tokenizer")
-    problems = load_plugins(list(plugins), *map(Path, plugins.values()))
+    problems = load_plugins(list(plugins), inner, {name: str(home) for name, home in plugins.items()})
     if problems:
         raise MageKitError(f"{inner / TOKENIZER_CARD}: {'; '.join(problems)}")
     try:
