@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mage_kit.base.console import PlainConsole, printable
+
 _LINE_SECONDS = 5.0
 
 
@@ -28,27 +30,30 @@ class Reporter:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or PlainConsole(stderr=True)
 
     @classmethod
     def silent(cls) -> Reporter:
         """Return one that says nothing, for all processes of a run but the first."""
-        return cls(Console(quiet=True))
+        return cls(PlainConsole(quiet=True))
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, first: int = 0) -> Iterator[ProgressTask]:
         """Show the progress of one piece of work."""
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(), TimeRemainingColumn(),
             )  # fmt: skip
             with Progress(*columns, console=self.console) as bar:
-                yield ProgressTask(self, name, total, bar, bar.add_task(name, total=total, completed=first, note=""))
+                yield ProgressTask(
+                    self, name, total, bar, bar.add_task(printable(name), total=total, completed=first, note="")
+                )
         else:
             yield ProgressTask(self, name, total, None, None, first)
 
@@ -74,7 +79,7 @@ class ProgressTask:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=count)
             if note:
-                self._bar.update(self._task, note=note)
+                self._bar.update(self._task, note=printable(note))
             return
         now = time.monotonic()
         if now - self._last >= _LINE_SECONDS or count >= self._total:

@@ -10,10 +10,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from mage_kernels import keep_freed_memory
-from rich.console import Console
 from typer.core import TyperGroup
 
 from mage_kit.base import processes
+from mage_kit.base.console import PlainConsole
 from mage_kit.base.errors import TrainingStopped
 from mage_kit.base.plugins import consent
 
@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-console = Console(width=None if sys.stdout.isatty() else 140)  # a log or a pipe has no width of its own
+console = PlainConsole(width=None if sys.stdout.isatty() else 140)  # a log or a pipe has no width of its own
 
 
 @app.callback()
@@ -85,7 +85,7 @@ def main() -> None:
         _stop("interrupted; what was saved before is intact", 130)
     except TrainingStopped as stopped:
         if processes.is_first():
-            console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+            console.print(str(stopped), soft_wrap=True)
         processes.leave(0 if sys.argv[1:2] == ["train"] else 130)  # the others have not done what they were called for
     except (ValueError, OSError, ImportError) as error:
         if getattr(error, "told_by_first", False) and not processes.is_first():
@@ -101,7 +101,6 @@ def main() -> None:
 
 
 def _stop(message: str, code: int = 2) -> NoReturn:
-    text = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
     who = "" if processes.is_first() else f" in process {processes.rank()}"
-    Console(stderr=True).print(f"error{who}: {text}", markup=False, highlight=False, soft_wrap=True, style="red")
+    PlainConsole(stderr=True).print(f"error{who}: {message}", soft_wrap=True, style="red")
     processes.leave(code)

@@ -184,4 +184,4 @@ def _write(
         run, image, job, out, options, ema=ema, image_size=variants.image_size, gif=variants.gif,
         overwrite=variants.overwrite, reporter=Reporter(),
     )  # fmt: skip
-    console.print(f"written: {folder}", markup=False, soft_wrap=True)
+    console.print(f"written: {folder}", soft_wrap=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mage_kit.base.errors import MageKitError
@@ -70,8 +69,8 @@ def reference(
         folder, out, network, size=size, channels=channels, name=name, force=force, reporter=Reporter()
     )  # fmt: skip
     manifest = {key: value for key, value in result.manifest.items() if key != "extractor"}
-    console.print(json.dumps(manifest, indent=2), markup=False, highlight=False)
-    console.print(f"written: {out}", markup=False, soft_wrap=True)
+    console.print(json.dumps(manifest, indent=2))
+    console.print(f"written: {out}", soft_wrap=True)
 
 
 @app.command()
@@ -90,18 +89,18 @@ def results(
     notes = list(dict.fromkeys(line.about for line in lines))
     papers = any(line.paper is not None for line in lines)
     for run in dict.fromkeys(line.run for line in lines):
-        table = Table("measure", "of", "figure", "value", *(["paper"] if papers else []), "note", title=escape(run))
+        table = Table("measure", "of", "figure", "value", *(["paper"] if papers else []), "note", title=run)
         for line in lines:
             if line.run == run:
                 paper = [f"{line.paper:.4f}" if line.paper is not None else "-"] if papers else []
                 cells = (line.measure, line.row, line.name, line.shown, *paper, str(notes.index(line.about) + 1))
-                table.add_row(*(escape(cell) for cell in cells))
+                table.add_row(*cells)
         console.print(table)
     for number, note in enumerate(notes, start=1):
-        console.print(f"{number}: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{number}: {note}", soft_wrap=True)
     if not papers:
         rule = "none is of the paper's data and protocol; why, for each, is in the file of --out"
-        console.print(f"The paper's figures stand beside none of these: {rule}.", markup=False, soft_wrap=True)
+        console.print(f"The paper's figures stand beside none of these: {rule}.", soft_wrap=True)
     if out is not None:
         write_json(out, as_json(lines))
-        console.print(f"written: {out}", markup=False, soft_wrap=True)
+        console.print(f"written: {out}", soft_wrap=True)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -21,17 +20,17 @@ def show_result(console: Console, measure: type[Measure], result: Mapping[str, A
     rows = list(dict.fromkeys(figure.of for figure in figures))
     names = list(dict.fromkeys(figure.name for figure in figures))
     cells = {(figure.of, figure.name): _number(figure) for figure in figures}
-    console.print(measure.heading(result), style="bold", markup=False, highlight=False, soft_wrap=True)
+    console.print(measure.heading(result), style="bold", soft_wrap=True)
     if len(rows) == 1 or len(names) > _WIDE:
-        table = Table("figure", *map(escape, rows))
+        table = Table("figure", *rows)
         for name in names:
-            table.add_row(escape(_words(name)), *(cells.get((of, name), "-") for of in rows))
+            table.add_row(_words(name), *(cells.get((of, name), "-") for of in rows))
     else:
-        table = Table("of", *(escape(_words(name)) for name in names))
+        table = Table("of", *(_words(name) for name in names))
         for of in rows:
-            table.add_row(escape(of), *(cells.get((of, name), "-") for name in names))
+            table.add_row(of, *(cells.get((of, name), "-") for name in names))
     console.print(table)
-    console.print(measure.note(result), markup=False, highlight=False, soft_wrap=True)
+    console.print(measure.note(result), soft_wrap=True)
 
 
 def number(value: float) -> str:

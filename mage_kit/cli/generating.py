@@ -66,7 +66,7 @@ def generate(
         gif=gif,
         reporter=Reporter(),
     )
-    console.print(f"written: {place}", markup=False, soft_wrap=True)
+    console.print(f"written: {place}", soft_wrap=True)
 
 
 @app.command()
@@ -80,7 +80,7 @@ def report(
     from mage_kit.report import write_report
 
     place = write_report(run, out, mae=mae, overwrite=overwrite)
-    console.print(f"written: {place}", markup=False, soft_wrap=True)
+    console.print(f"written: {place}", soft_wrap=True)
 
 
 @app.command("app")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mage_kit.base.errors import MageKitError
@@ -30,7 +29,7 @@ def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
         count = sum(parameter.numel() for _, parameter in parts.model.trainable()) / 1e6
         about = [f"{count:.1f}M parameters", *about, *parts.model.figures()]
     text = f"{recipe}: holds. {contents.name}: {', '.join(about)}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 @app.command()
@@ -64,10 +63,10 @@ def doctor(
     device = best_device()
     about = Table("machine", "", title=f"mage-kit on {device}")
     for name, value in machine(device):
-        about.add_row(name, escape(value))
+        about.add_row(name, value)
     table = Table("operation", "runs as", "why")
     for choice in survey(device, backend):  # each probed by running it
-        table.add_row(choice.operation, choice.implementation, escape(choice.reason))
+        table.add_row(choice.operation, choice.implementation, choice.reason)
     console.print(about)
     console.print(table)
 
@@ -98,4 +97,4 @@ def show(
     from mage_kit.cli.listing import show_component
 
     for line in show_component(kind, settings_of(set_), tokens, steps, plugin or [], out, overwrite):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

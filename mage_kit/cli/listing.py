@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 import mage_kit.evaluation.measures
 import mage_kit.recipes.recipe  # noqa: F401  # with the line above it imports every family
@@ -50,9 +50,9 @@ def _table(registry: Registry[Any, Any]) -> Table:
         title_justify="left",
     )
     for entry in registry:
-        table.add_row(f"[bold]{escape(entry.kind)}[/bold]", "", "", "", escape(entry.summary))
+        table.add_row(Text(entry.kind, style="bold"), "", "", "", entry.summary)
         for row in _parameters(entry):
-            table.add_row("", *(escape(cell) for cell in row))
+            table.add_row("", *row)
         table.add_section()
     return table
 

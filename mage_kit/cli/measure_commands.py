@@ -156,7 +156,7 @@ def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], options: dict
         typer.echo(json.dumps(result, indent=2))
     elif is_first():
         show_result(console, MEASURES.get(kind).cls, result)
-        console.print(f"written: {result_place(measure, command['run'], command['out'])}", markup=False, soft_wrap=True)
+        console.print(f"written: {result_place(measure, command['run'], command['out'])}", soft_wrap=True)
 
 
 def result_place(measure: Measure, run: Path, out: Path | None) -> Path:

@@ -44,7 +44,7 @@ def plan(
     tables = [_parts(costs, contents.name), _memory(costs, machine), _run(costs, machine)]
     for table in (*tables, _measures(work, machine, images)):
         console.print(table)
-    console.print("estimates by formula (docs/planning.md); nothing was run", markup=False)
+    console.print("estimates by formula (docs/planning.md); nothing was run")
 
 
 def _parts(costs: Estimate, name: str) -> Table:

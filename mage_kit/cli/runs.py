@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from mage_kit.base.errors import MageKitError
@@ -41,7 +40,7 @@ def train(
     spread_out(count)
     folder = run(contents, out or Path("runs") / contents.name, resume=resume)
     if is_first():
-        console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
+        console.print(f"run folder: {folder}", soft_wrap=True)
 
 
 @app.command()
@@ -66,7 +65,7 @@ def tokenize(
     if is_first():
         again = " ".join(f"--set {shlex.quote(item)}" for item in settings)
         hint = f"mage-kit train {recipe} {again} --tokens {folder}".replace("  ", " ")
-        console.print(f"token cache: {folder}; train on it: {hint}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"token cache: {folder}; train on it: {hint}", soft_wrap=True)
 
 
 @app.command()
@@ -90,7 +89,7 @@ def demo(
     result = run_demo(contents, out, Reporter(), resume=resume)
     table = Table("measure", "value", title=f"{out}")
     for name, value in result.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else escape(_plain(value)))
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else _plain(value))
     console.print(table)
 
 
@@ -111,7 +110,7 @@ def verify(
         table.add_row(str(line.step), f"{line.stored:.5f}", f"{line.here:.5f}", f"{line.deviation:.2e}")
     console.print(table)
     verdict = "within" if comparison.holds else "OUTSIDE"
-    console.print(f"{verdict} the tolerance of {comparison.tolerance:g}", markup=False)
+    console.print(f"{verdict} the tolerance of {comparison.tolerance:g}")
     if not comparison.holds:
         raise typer.Exit(1)
 
@@ -138,7 +137,7 @@ def compare(
             f"{row['frechet_generated']:.2f}",
             f"{row['frechet_real']:.2f}",
         )
-        table.add_row(escape(row["variant"]), *numbers, *losses)
+        table.add_row(row["variant"], *numbers, *losses)
     console.print(table)
 
 

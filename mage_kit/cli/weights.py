@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mage_kit.cli.app import OverwriteOption, app, console
@@ -48,7 +47,7 @@ def convert(
     if card["unused"]:
         table = Table("unused tensor", "shape", "values", "why", title="Kept beside, in legacy.safetensors")
         for item in _table_rows(card["unused"]):
-            table.add_row(*(escape(cell) for cell in item))
+            table.add_row(*item)
         console.print(table)
     hashes = ", ".join(
         f"{source['file']}{':' + source['weights_under'] if source['weights_under'] else ''} "
@@ -87,7 +86,7 @@ def export(
         lines.append("left out, the layout has no room for it: " + ", ".join(report.left_out))
     if report.flags:
         lines.append("no tensor of the file tells it: converting it again needs " + " ".join(report.flags))
-    console.print("\n".join([*lines, f"written: {report.file}"]), markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join([*lines, f"written: {report.file}"]), soft_wrap=True)
 
 
 @app.command()
@@ -106,7 +105,7 @@ def classify(
         return
     table = Table("image", "class: probability")
     for file, classes in likeliest.items():
-        table.add_row(escape(file), "  ".join(f"{number}: {share:.3f}" for number, share in classes))
+        table.add_row(file, "  ".join(f"{number}: {share:.3f}" for number, share in classes))
     console.print(table)
 
 

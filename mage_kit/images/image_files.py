@@ -6,17 +6,27 @@ raises on a damaged file is nowhere promised.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mage_kit.base.errors import BrokenImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif",
+        ".jp2", ".tga",
+    }
+)  # fmt: skip
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA")
+"""Decoders that ever see a file, whatever its name says: others run foreign programs, as PostScript's does."""
 MAX_PIXELS = 89_478_485  # decoded at once: a quarter of a gibibyte in RGB; Pillow warns above it
 EXTREME = 50  # longer side over the shorter: a strip, of which no crop shows anything
+_START = 16  # bytes by which formats are told apart
 _REASON = 200  # letters of a decoder's message that are kept
 _LYING = {5, 6, 7, 8}  # EXIF orientations that swap the sides
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -30,16 +40,45 @@ def open_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
         name: For errors; None for the path.
 
     Raises:
-        BrokenImageError: If it is no image file that Pillow reads, or its header promises more than 2 x MAX_PIXELS.
+        BrokenImageError: If it is no file of one of FORMATS, or its header promises more than 2 x MAX_PIXELS.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(file)
+            return Image.open(file, formats=_decoders())
     except Image.DecompressionBombError:
         raise BrokenImageError(name or str(file), f"too large, must be at most {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError as error:
+        other = _other_format(file)
+        words = f"a {other} file; read are {', '.join(_decoders())}" if other else str(error)
+        raise BrokenImageError(name or str(file), words) from None
     except Exception as error:  # decoders raise what they like: see above
         raise image_error(name or str(file), error) from None
+
+
+@functools.cache
+def _decoders() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _other_format(file: Path | BinaryIO) -> str | None:
+    """The format that a file's first bytes are of, where it is one that is not read; nothing is decoded."""
+    try:
+        if isinstance(file, Path):
+            with file.open("rb") as opened:
+                start = opened.read(_START)
+        else:
+            file.seek(0)
+            start = file.read(_START)
+    except OSError:
+        return None
+    for name, (_, accepts) in Image.OPEN.items():
+        with contextlib.suppress(Exception):  # made for files of their own alone
+            if name not in FORMATS and accepts is not None and accepts(start):
+                return name
+    return None
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

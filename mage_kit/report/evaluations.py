@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
-
 from mage_kit.evaluation.evaluate import EVAL, figures_of, read_result
 from mage_kit.evaluation.measures import MEASURES, Figure
+from mage_kit.images.image_files import open_image
 from mage_kit.report.charts import series_chart
 from mage_kit.report.content import Part, picture
 
@@ -38,7 +37,7 @@ def _part(file: Path) -> Part:
         part.charts.append(series_chart(curves.title, curves.across, dict(curves.points)))
     plot = file.with_suffix(".png")
     if measure.caption and plot.is_file():
-        with Image.open(plot) as image:
+        with open_image(plot) as image:
             part.figures.append(picture(image, measure.caption))
     return part
 
