@@ -1,6 +1,7 @@
 """A researcher's own masking sampler, in a file of its own: the class below is all that is written.
 
-Named in a recipe ("plugins": ["examples.triangular"]) it is valid there at once. `mage-kit ls mask_ratios --plugin
+Named in a recipe ("plugins": ["examples.triangular"]) it is valid there (`--allow-plugins`, where the current
+folder alone has it). `mage-kit ls mask_ratios --plugin
 examples.triangular` lists it, `mage-kit show triangular --plugin examples.triangular` draws it.
 """
 

@@ -12,7 +12,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,6 +21,7 @@ from torch import Tensor
 from mage_kit.base.errors import MageKitError
 
 LOCK_FILE = ".lock"  # in a run's folder, while it is held
+_locks: set[TextIO] = set()  # held by this process
 BROKEN_FILE = "broken.json"  # images that a run or a cache passed over
 
 
@@ -105,7 +106,21 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        _locks.add(file)
+        try:
+            yield
+        finally:
+            _locks.discard(file)
+
+
+def _close_locks() -> None:
+    """In a forked child: a lock lasts as long as any process has its file open, and loading workers outlive a kill."""
+    for file in _locks:
+        file.close()
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_locks)
 
 
 def drop_temporaries(folder: Path) -> None:

@@ -83,13 +83,14 @@ class MeasureGroup(TyperGroup):
 
 def _load_plugins(args: list[str]) -> list[str]:
     """Load what is installed, what --plugin names, and what the recipes of runs among the arguments name."""
-    from mage_kit.base.plugins import load_entry_points, load_plugins
+    from mage_kit.base.plugins import consent, load_entry_points, load_plugins
     from mage_kit.recipes import Recipe
     from mage_kit.store.folders import RECIPE_FILE
 
     modules = [after for word, after in pairwise(args) if word == "--plugin"]
     modules += [word.removeprefix("--plugin=") for word in args if word.startswith("--plugin=")]
-    problems = load_entry_points() + load_plugins(modules)
+    with consent():  # named on the command line by whoever calls it
+        problems = load_entry_points() + load_plugins(modules)
     for place in map(Path, args[1:]):
         if (place / RECIPE_FILE).is_file():
             Recipe.load(place / RECIPE_FILE)

@@ -13,6 +13,7 @@ from PIL import Image
 from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.demo_page.painting import Wish, alike, enlarged, paint, reduced, sample
 from mage_kit.editing import to_picture
+from mage_kit.evaluation.run_images import run_images
 from mage_kit.images.image_files import to_channels
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
@@ -59,7 +60,7 @@ def serve(run: Path, *, host: str = "127.0.0.1", port: int = 7860, ema: bool = F
 def example(run: Path, model: Mage) -> Image.Image:
     """Return a picture of the run's data, or one that the model makes where the data is not here."""
     try:
-        dataset = Recipe.load(run / RECIPE_FILE).build_dataset()
+        dataset = run_images(run, Recipe.load(run / RECIPE_FILE))
         return to_picture(dataset.still(len(dataset) // 2).views[0])
     except (MageKitError, OSError):
         return sample(model, 0)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.fields import NonNegative
+from mage_kit.base.json_text import LARGEST, parse_json
 from mage_kit.base.plugins import consent, load_entry_points, load_plugins, stored_folders
 from mage_kit.base.registry import Slot
 from mage_kit.base.signature import ComponentConfig, Strict
@@ -27,6 +28,8 @@ from mage_kit.recipes.places import at
 from mage_kit.recipes.problems import plugin_hint, problems
 from mage_kit.recipes.sections import MODELS, ClassifierSection, Evaluation, Kernels, MageSection, Pretrained
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
+
+_TOLD = 50  # problems of one recipe
 
 
 class Recipe(Strict):
@@ -67,25 +70,24 @@ class Recipe(Strict):
         Args:
             path: JSON file.
             overrides: `a.b=VALUE` each; VALUE is JSON, else a string; a component's kind alone names it with defaults.
-            plugins: Whether modules that the recipe names may run where the current folder, or its own, alone has them;
-                those that are imported already or installed do so unasked.
+            plugins: Whether modules may run that the current folder, or the recipe's, alone has; see `base.plugins`.
 
         Raises:
             RecipeError: With every problem of the recipe.
         """
         file = Path(path)
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            if file.is_file() and file.stat().st_size > 4 * LARGEST:  # UTF-8 has at most four bytes a character
+                raise RecipeError([f"{file.stat().st_size:,} bytes, must be a recipe"], str(file))
+            data = parse_json(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RecipeError(["no such file"], str(file)) from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError([f"cannot be read ({error})"], str(file)) from None
-        except (RecursionError, ValueError) as error:
-            if not isinstance(error, json.JSONDecodeError):
-                raise RecipeError([f"not readable as JSON ({error})"], str(file)) from None
-            raise RecipeError(
-                [f"line {error.lineno}, column {error.colno}: not JSON ({error.msg})"], str(file)
-            ) from None
+        except RecipeError:
+            raise
+        except ValueError as error:
+            raise RecipeError([str(error)], str(file)) from None
         return cls.parse(data, overrides, source=str(file), folder=file.resolve().parent, plugins=plugins)
 
     @classmethod
@@ -101,7 +103,10 @@ class Recipe(Strict):
         """Validate JSON data as a recipe; see `load`."""
         if not isinstance(data, dict):
             raise RecipeError(["$: must be an object"], source)
-        data = json.loads(json.dumps(data))
+        try:
+            data = parse_json(json.dumps(data))
+        except (RecursionError, TypeError, ValueError) as error:
+            raise RecipeError([f"$: must be JSON ({error})"], source) from None
         for override in overrides:
             apply_override(data, override)
         broken, lines = load_entry_points(), []
@@ -114,8 +119,9 @@ class Recipe(Strict):
         except ValidationError as error:
             # A broken package that is installed matters only where something is missing.
             every = problems(error, cls, data)
-            every += plugin_hint(every, names if isinstance(names, list) else [])
-            raise RecipeError(lines + every + broken, source) from None
+            hint = plugin_hint(every, names if isinstance(names, list) else [])
+            more = [f"and {len(every) - _TOLD} more"] if len(every) > _TOLD else []
+            raise RecipeError(lines + every[:_TOLD] + more + hint + broken, source) from None
         if lines:
             raise RecipeError(lines, source)
         return recipe

@@ -16,6 +16,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.editing import to_picture
+from mage_kit.evaluation.run_images import run_validation
 from mage_kit.images.pictures import labelled_sheets, side_by_side
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.recipes import Recipe
@@ -24,7 +25,6 @@ from mage_kit.report.content import Illustration, Part, picture
 from mage_kit.report.own_images import still_of
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load_classifier
-from mage_kit.training.folder import learned_classes
 
 _LOOKED_AT = 512
 _AT_ONCE = 64
@@ -37,7 +37,7 @@ def predictions(run: Path, recipe: Recipe, reporter: Reporter) -> list[Part]:
     """Classify some of the recipe's validation images; or say why there are none."""
     title = "Predictions"
     try:
-        images = recipe.build_validation(learned_classes(run))
+        images = run_validation(run, recipe)
         labels = None if images is None else images.labels()
     except (MageKitError, OSError) as error:
         return [Part(title, f"None: the validation images cannot be opened here ({error}).")]

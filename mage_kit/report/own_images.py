@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -9,13 +10,14 @@ from PIL import Image
 from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.datasets import Dataset
 from mage_kit.editing import to_picture
+from mage_kit.evaluation.run_images import run_images
 from mage_kit.recipes.recipe import Recipe
 
 
-def stills_of(recipe: Recipe) -> tuple[Dataset | None, str]:
-    """Return the run's data set, or None and why there is none."""
+def stills_of(run: Path, recipe: Recipe) -> tuple[Dataset | None, str]:
+    """Return the images that a run was trained on, or None and why there are none."""
     try:
-        dataset = recipe.build_dataset()
+        dataset = run_images(run, recipe)
         if not some_stills(dataset, 1):
             return None, "no image of it can be read"
     except (MageKitError, OSError) as error:

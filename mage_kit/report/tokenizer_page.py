@@ -30,7 +30,7 @@ _AT_ONCE = 32
 
 def tokenizer_parts(run: Path, recipe: Recipe, reporter: Reporter) -> list[Part]:
     """Show what a run's tokenizer gives back of the run's own images; or say why nothing can be shown."""
-    dataset, why = stills_of(recipe)
+    dataset, why = stills_of(run, recipe)
     if dataset is None:
         return [Part("Reconstruction", f"None: the run's data cannot be opened here ({why}).")]
     tokenizer = load_tokenizer(run, best_device())

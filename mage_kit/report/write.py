@@ -190,7 +190,7 @@ def _looks(run: Path, recipe: Recipe, others: dict[str, Mage], reporter: Reporte
     model = load(run, best_device())
     with reporter.task("samples", 2) as task:
         parts = [content.samples(run, model, task)]
-    dataset, why = stills_of(recipe)
+    dataset, why = stills_of(run, recipe)
     if dataset is None:
         return [*parts, Part("Reconstruction", f"None: the run's data cannot be opened here ({why}).")]
     pictures = some_stills(dataset, views.IMAGES)

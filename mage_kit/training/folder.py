@@ -10,12 +10,13 @@ from typing import Any
 
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError, RecipeError
-from mage_kit.base.files import drop_temporaries, read_json, write_json, write_text
+from mage_kit.base.files import LOCK_FILE, drop_temporaries, locked, read_json, write_json, write_text
 from mage_kit.base.plugins import PLUGINS_FILE
 from mage_kit.store.folders import RECIPE_FILE
 
 DATA_FILE = "data.json"
 CLASSES = "classes"  # in that file
+_BEGINNING = (LOCK_FILE, DATA_FILE, PLUGINS_FILE)  # what lies in a folder before the recipe makes it a run's
 
 
 @contextlib.contextmanager
@@ -24,6 +25,38 @@ def held_by_first(hold: contextlib.AbstractContextManager[None]) -> Iterator[Non
     with contextlib.ExitStack() as stack:
         processes.on_first(lambda: stack.enter_context(hold))
         yield
+
+
+@contextlib.contextmanager
+def hold_folder(out: Path, resume: bool) -> Iterator[None]:
+    """Hold a run's folder: lock first, then look, then write, so that of two trainings one learns of the other.
+
+    Args:
+        out: The folder; made where there is none.
+        resume: Whether a run must be there.
+
+    Raises:
+        MageKitError: If another process holds it, or it holds something else; nothing is written then.
+    """
+    _check(out, resume)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, "out"):
+        yield
+
+
+def _check(out: Path, resume: bool) -> None:
+    """Raise MageKitError for a folder that can be neither begun nor gone on with."""
+    if (out / RECIPE_FILE).is_file() and resume:
+        return
+    if resume:
+        raise MageKitError(f"--resume {out}: no run there ({RECIPE_FILE} is missing); start one without --resume")
+    if out.exists() and (not out.is_dir() or any(not _is_beginning(path.name) for path in out.iterdir())):
+        raise MageKitError(f"out: '{out}', is not empty; choose another folder, or --resume a run of the same recipe")
+
+
+def _is_beginning(name: str) -> bool:
+    """Whether a file is one that a training writes before its recipe, or half-written: it was killed in between."""
+    return name in _BEGINNING or any(name.startswith(f".{part}.") for part in (*_BEGINNING, RECIPE_FILE))
 
 
 def learned_classes(run: Path) -> tuple[str, ...]:
@@ -41,10 +74,10 @@ def open_folder(
     resume: bool,
     free: frozenset[str],
 ) -> None:
-    """Make the run folder, or make sure that it is this recipe's, on the same images.
+    """Make a folder this recipe's, or make sure that it is, on the same images.
 
     Args:
-        out: The folder.
+        out: The folder, held.
         text: The recipe, every number stated.
         identity: What tells its images from others.
         plugins: Folders that its plug-ins come from, by module.
@@ -55,7 +88,8 @@ def open_folder(
         MageKitError: If the folder holds something else, or another run.
     """
     file, data = out / RECIPE_FILE, out / DATA_FILE
-    if resume and file.is_file():
+    _check(out, resume)
+    if resume:
         before, now = read_json(file), json.loads(text)
         if changes := _changes("$", before, now, free):
             raise RecipeError(changes, f"--resume {out}")
@@ -65,11 +99,7 @@ def open_folder(
         if before != now:
             write_text(file, text)
         return
-    if resume:
-        raise MageKitError(f"--resume {out}: no run there ({RECIPE_FILE} is missing); start one without --resume")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MageKitError(f"out: '{out}', is not empty; choose another folder, or --resume a run of the same recipe")
-    out.mkdir(parents=True, exist_ok=True)
+    drop_temporaries(out)
     write_json(data, identity)
     write_json(out / PLUGINS_FILE, plugins)
     write_text(file, text)

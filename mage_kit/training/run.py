@@ -17,7 +17,7 @@ from torch import nn
 
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError, TrainingStopped
-from mage_kit.base.files import locked, write_tensors
+from mage_kit.base.files import write_tensors
 from mage_kit.base.precision import Decision, choose_precision
 from mage_kit.base.progress import Reporter
 from mage_kit.store.folders import EMA_FILE, MODEL_FILE, TOKENIZER_CARD, TOKENIZER_FOLDER, save_tokenizer, state_of
@@ -25,7 +25,7 @@ from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import list_checkpoints, mean_state
 from mage_kit.training.decisions import Decisions
 from mage_kit.training.events import Callbacks, EndEvent
-from mage_kit.training.folder import held_by_first
+from mage_kit.training.folder import held_by_first, hold_folder, open_folder
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.resolve import Job, Resolved
 from mage_kit.training.signals import StopSignals
@@ -73,14 +73,20 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    resolved: Resolved, out: Path, device: torch.device, reporter: Reporter, callbacks: Callbacks
+    resolved: Resolved, out: Path, device: torch.device, reporter: Reporter, callbacks: Callbacks, resume: bool
 ) -> Iterator[Run]:
     """Hold a run's folder while it is trained in."""
-    hold = locked(out, "out") if processes.is_first() else contextlib.nullcontext()
+    hold = hold_folder(out, resume) if processes.is_first() else contextlib.nullcontext()
     with held_by_first(hold), StopSignals() as signals:
+        processes.on_first(lambda: _open(resolved, out, resume))
         for line in resolved.remarks:
             reporter.say(line)
         yield Run(resolved, out, device, Decisions(out), MetricsLog(out, callbacks), signals, reporter, callbacks)
+
+
+def _open(resolved: Resolved, out: Path, resume: bool) -> None:
+    identity = resolved.images.identity()
+    open_folder(out, resolved.text, identity, resolved.plugins, resume=resume, free=resolved.free)
 
 
 def is_done(job: Job, run: Run) -> bool:

@@ -34,12 +34,11 @@ from mage_kit.training.events import (
     StepEvent,
     TensorBoard,
 )
-from mage_kit.training.folder import open_folder
 from mage_kit.training.kernels import set_blocks
 from mage_kit.training.loader import Order, Share, batches
 from mage_kit.training.players import Player, check_objective, check_players, check_reached
 from mage_kit.training.recovery import Recovery
-from mage_kit.training.resolve import Images, Job, Resolved, resolve
+from mage_kit.training.resolve import Images, Job, resolve
 from mage_kit.training.run import Run, begin, broken_images, conclude, is_done, open_run, stop_between
 from mage_kit.training.tasks.base import dropout_seed
 from mage_kit.training.tasks.context import TrainingStep
@@ -95,8 +94,8 @@ def train(
         on_logs = [board.on_log, on_log]
         callbacks = Callbacks.of(on_step=[on_step], on_log=on_logs, on_checkpoint=[on_checkpoint], on_end=[on_end])
         callbacks.check_alike()
-        resolved = processes.first_ahead(partial(_prepare, recipe, folder, resume, device, images))
-        with open_run(resolved, folder, device, reporter, callbacks) as run:
+        resolved = processes.first_ahead(partial(resolve, recipe, device, images))  # mistakes show before a folder
+        with open_run(resolved, folder, device, reporter, callbacks, resume) as run:
             for number, job in enumerate(resolved.jobs):
                 if number:
                     stop_between(run)
@@ -118,15 +117,6 @@ def _engine() -> Callable[[torch.device, bool], Fabric]:
             raise
         raise MissingExtraError("training", "train") from None
     return make_fabric
-
-
-def _prepare(recipe: Recipe, out: Path, resume: bool, device: torch.device, images: Images | None) -> Resolved:
-    """Resolve the recipe and open the folder; a mistake shows before there is one."""
-    resolved = resolve(recipe, device, images)
-    if processes.is_first():
-        identity, free = resolved.images.identity(), resolved.free
-        open_folder(out, resolved.text, identity, resolved.plugins, resume=resume, free=free)
-    return resolved
 
 
 class Loop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mage_kit.base.files import write_json
 from mage_kit.base.processes import add_up, all_or_none, on_first, rank, shared, world
 from mage_kit.base.progress import ProgressTask, Reporter
 from mage_kit.datasets import Dataset
+from mage_kit.datasets.base import fingerprint
 from mage_kit.datasets.stills import check_broken, still_batches
 from mage_kit.layers.blocks import evaluating
 from mage_kit.models.classifier import MageClassifier
@@ -137,6 +139,7 @@ def _measure_weights(validation: Validation, player: Player, step: int, folder: 
         "measure": "accuracy",
         "protocol": "evaluation views, float32",
         "data": "the recipe's validation images",
+        "data_sha256": on_first(partial(fingerprint, validation.images)),
         "images": result["raw"]["images"],
         "rows": result,
     }

@@ -46,7 +46,7 @@ def test_a_recipe_is_read_in_one_place() -> None:
     """`train` hands it to `resolve` and its check; nothing else of training, tasks, models and generation takes one."""
     named = takers("training") | takers("models") | takers("generation")
     elsewhere = {name for name in named if name.split(":")[0] not in RESOLVERS}
-    assert elsewhere == {"training/train.py:train", "training/train.py:_prepare"}
+    assert elsewhere == {"training/train.py:train"}
     assert "training/resolve.py:resolve" in named
     readers = RESOLVERS | {"training/train.py"}
     for room in ("training", "models", "generation"):
