@@ -128,6 +128,7 @@ def _as_click(name: str, run: Callable[..., None]) -> Any:
 
 def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], options: dict[str, Any]) -> None:
     from mage_kit.base import processes
+    from mage_kit.base.plugins import consent, load_plugins
     from mage_kit.base.progress import Reporter
     from mage_kit.cli.figures import show_result
     from mage_kit.evaluation.evaluate import check_options, make_measure, result_file, run_measure
@@ -143,6 +144,9 @@ def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], options: dict
         options["decoding"] = {
             name: value for name, value in DecodingOptions(**decoding).changes().items() if value is not None
         }
+    with consent():  # named on the command line by whoever calls it
+        if problems := load_plugins(command["plugin"] or []):
+            raise MageKitError("\n".join(problems))
     measure = make_measure(kind, **own)
     request = Request(command["run"], **options)
     check_options(measure, request)

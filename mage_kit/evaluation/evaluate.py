@@ -63,7 +63,7 @@ def evaluate(
         MageKitError: If there is no such measure or run, an option is not one that it takes, or the result is there.
     """
     if "processes" in options:
-        raise MageKitError("processes: an option of the command line; start this program by torchrun instead")
+        raise MageKitError("processes: an option of the command line; a call from Python measures in one process")
     options |= {name: Path(options[name]) for name in ("data",) if options.get(name) is not None}
     names = set(Request.__dataclass_fields__)
     common = {name: value for name, value in options.items() if name in names}
@@ -104,8 +104,8 @@ def write_result(measure: Measure, outcome: Outcome, target: Path) -> dict[str, 
     if processes.is_first():
         result = _check_result(measure, result)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _draw(measure, result, outcome.picture, target.with_suffix(".png"))
         write_json(target, result)
+        _draw(measure, result, outcome.picture, target.with_suffix(".png"))
     return result
 
 
@@ -135,7 +135,7 @@ def figures_of(measure: type[Measure], result: Mapping[str, Any], where: str) ->
     """
     try:
         figures = list(measure.figures(result))
-        if not all(isinstance(each, Figure) and isinstance(each.value, float) for each in figures):
+        if not all(isinstance(each, Figure) and isinstance(each.value, int | float) for each in figures):
             raise TypeError("one is no Figure of a number")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         rule = f"`figures` of {measure.__name__} cannot read them"

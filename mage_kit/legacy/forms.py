@@ -77,7 +77,7 @@ class Kernel(Form):
 
 @dataclass(frozen=True)
 class Rows(Form):
-    """Subset rows of a longer tensor, such as the vocabulary's; leading axes of length 1 are dropped.
+    """Chosen rows of a longer tensor, such as the vocabulary's; leading axes of length 1 are dropped.
 
     Args:
         rows: Published row of each of our rows, in order.

@@ -90,7 +90,7 @@ def take_step(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> N
     if skip is None:
         optimizer.step()
     elif getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer.grad_scale, optimizer.found_inf = None, skip.float()  # type: ignore[attr-defined]  # torch reads these
+        optimizer.grad_scale, optimizer.found_inf = None, (skip > 0).float()  # type: ignore[attr-defined]  # torch reads these
         try:
             optimizer.step()
         finally:

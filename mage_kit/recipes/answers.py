@@ -1,6 +1,6 @@
 """What the rooms above training ask of a recipe: how a run is measured, shown and repeated.
 
-A recipe's sections are read in this room and where it is resolved for training, nowhere else.
+Sections are read in this room and where a recipe is resolved for training.
 """
 
 from __future__ import annotations

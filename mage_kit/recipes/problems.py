@@ -114,9 +114,9 @@ def _flatten(annotation: Any) -> list[Any]:
 
 
 def plugin_hint(lines: Sequence[str], plugins: Sequence[str]) -> list[str]:
-    """Return a line on plug-ins where a kind is unknown: what was loaded from where, or how a kind becomes known."""
-    if not any(".kind: unknown" in line for line in lines):
+    """Return a line on plug-ins where a kind is unknown: what was loaded from where."""
+    if not plugins or not any(".kind: unknown" in line for line in lines):
         return []
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in plugins if isinstance(name, str)}
-    loaded = ", ".join(f"{name} from {file}" for name, file in files.items())
-    return [f"$.plugins: {f'loaded {loaded}' if loaded else 'none'}; a plug-in's kind is known once its module is here"]
+    loaded = ", ".join(f"{name} from {file}" for name, file in files.items() if file) or "none"
+    return [f"$.plugins: loaded {loaded}; none of them registers such a kind"]

@@ -51,8 +51,9 @@ def plain_values(player: Player) -> dict[str, Any]:
     groups = []
     for number, group in enumerate(player.optimizer.param_groups):
         for name, value in group.items():
-            if isinstance(value, Tensor) and name not in _OURS:
-                raise _unfit(player, f"a tensor as '{name}' of group {number}", "must be a plain value")
+            if name not in _OURS and not _is_plain(value):
+                kind = "tensor" if isinstance(value, Tensor) else type(value).__name__
+                raise _unfit(player, f"a {kind} as '{name}' of group {number}", "must be a plain value")
         groups.append({name: value for name, value in group.items() if name not in _OURS and _is_plain(value)})
     return {"state": state, "groups": groups}
 

@@ -141,7 +141,7 @@ def test_overwriting_spares_what_no_run_writes(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_a_run_with_a_plugin_is_read_from_anywhere(tmp_path: Path) -> None:
+def test_a_run_with_a_plugin_is_read_where_its_module_is(tmp_path: Path) -> None:
     from tests.recipes.test_recipe import PLUGIN
     from tests.training.test_training import SMALL
 
@@ -155,7 +155,8 @@ def test_a_run_with_a_plugin_is_read_from_anywhere(tmp_path: Path) -> None:
     options = [part for change in changes[len(SMALL) :] for part in ("--set", change)]
     trained = run("train", str(lab / "r.json"), *options, "--out", "run", cwd=elsewhere)
     assert trained.returncode == 0, trained.stderr
-    assert run("generate", "elsewhere/run", "-n", "2", cwd=tmp_path).returncode == 0
+    refused("generate", "elsewhere/run", "-n", "2", says=f"it came from '{lab}' when this was written", cwd=tmp_path)
+    assert run("generate", str(elsewhere / "run"), "-n", "2", cwd=lab).returncode == 0
 
 
 def test_ls_shows_every_component_with_its_parameters() -> None:

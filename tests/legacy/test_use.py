@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -139,8 +140,12 @@ def test_a_plugin_tokenizer_comes_back_in_another_process(tmp_path: Path) -> Non
     make = "import my_lab_tokenizer as m, mage_kit as mk; mk.save_tokenizer(m.MyTokenizer(patch=8), 'folder')"
     read = f"import mage_kit as mk; print(type(mk.load_tokenizer({str(tmp_path / 'folder')!r})).__name__)"
     subprocess.run([sys.executable, "-c", make], cwd=tmp_path, check=True)
-    done = subprocess.run([sys.executable, "-c", read], cwd=DATA, capture_output=True, text=True, check=False)
+    there = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", read]
+    done = subprocess.run(command, cwd=DATA, env=there, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "MyTokenizer", done.stderr
+    away = subprocess.run(command, cwd=DATA, capture_output=True, text=True, check=False)
+    assert f"it came from '{tmp_path}' when this was written" in away.stderr
 
 
 def test_folders_of_an_earlier_version_load(tmp_path: Path) -> None:

@@ -166,5 +166,8 @@ def plain_figures(rows: Mapping[str, Any]) -> Iterator[Figure]:
                 yield Figure(of, name, float(value), row.get("std") if name == "top1" else None, row)
 
 
-_RESERVED = frozenset({*Request.__dataclass_fields__, "out", "as_json", "bf16", "plugin"})  # of every command
+_DECODING = ("preset", "steps", "schedule", "selection", "temperature", "top_k", "top_p", "guidance")
+_RESERVED = frozenset(
+    {*Request.__dataclass_fields__, "out", "as_json", "bf16", "plugin", *_DECODING}
+)  # of every command
 MEASURES: Registry[Measure, NoWires] = Registry("measures", Measure, NoWires, reserved=_RESERVED)

@@ -42,9 +42,7 @@ class FewShot(FeatureMeasure):
 
     title: ClassVar[str] = "Few-shot"
 
-    def __init__(
-        self, *, shots: Annotated[tuple[Positive, ...], Field(min_length=1)] = SHOTS, draws: Draws = 5, **shared: Any
-    ) -> None:
+    def __init__(self, *, shots: Shots = SHOTS, draws: Draws = 5, **shared: Any) -> None:
         super().__init__(**shared)
         self.shots, self.draws = tuple(sorted(set(shots))), draws
 

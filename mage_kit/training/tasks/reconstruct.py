@@ -62,9 +62,8 @@ class Reconstruct(Task):
         """A pass over random images, by a copy: codes move in the forward pass."""
         tokenizer = copy.deepcopy(self.tokenizer).to(device)
         tokenizer.start_training()
-        height, width = tokenizer.image_size
-        count = max(1, min(32, _PROBED // (height * width)))
-        images_BCHW = torch.rand(count, tokenizer.channels, height, width, device=device)
+        count = max(1, min(32, _PROBED // (tokenizer.image_size[0] * tokenizer.image_size[1])))
+        images_BCHW = torch.rand(count, tokenizer.channels, *tokenizer.image_size, device=device)
 
         def run() -> None:
             tokenizer.objective(images_BCHW, 0.0, torch.Generator().manual_seed(0)).total.backward()
@@ -73,8 +72,8 @@ class Reconstruct(Task):
 
     def players(self) -> Sequence[Player]:
         """Return the tokenizer alone."""
-        optimizer = build_optimizer(self.optimizer)
-        return [Player("tokenizer", self.tokenizer, Rate(self.lr, self.warmup_steps), optimizer, clip=self.clip)]
+        rate, optimizer = Rate(self.lr, self.warmup_steps), build_optimizer(self.optimizer)
+        return [Player("tokenizer", self.tokenizer, rate, optimizer, clip=self.clip)]
 
     def objective(self, player: str, work: Tensor, step: TrainingStep) -> Tensor:
         """Return the tokenizer's own total."""
@@ -85,4 +84,4 @@ class Reconstruct(Task):
 
     def note(self, record: Mapping[str, Any]) -> str:
         """Say loss and codes in use."""
-        return f"loss {record['loss']:.4f}  codes used {record.get('codes_used', 0):.0f}"
+        return f"loss {record['loss']:.4f}" + (f"  codes {record['codes_used']:.0f}" if "codes_used" in record else "")
