@@ -113,10 +113,10 @@ def _is_installed(name: str) -> bool:
 
 def _is_current(place: str) -> bool:
     """Whether an entry of the path is the current folder, and the user did not put it there (PYTHONPATH)."""
-    asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     here = Path.cwd().resolve()
     same = place == "" or Path(place).resolve() == here
-    return same and not any(entry and Path(entry).resolve() == here for entry in asked)
+    return same and not any(entry and Path(entry).resolve() == here for entry in entries)
 
 
 def _file_in(name: str, places: Sequence[Path]) -> str | None:

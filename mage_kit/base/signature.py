@@ -131,8 +131,8 @@ def _field(
     registry: Family,
 ) -> tuple[Any, Any]:
     """The pydantic field of one keyword."""
-    taken = name in registry.slot_fields or name in registry.reserved
-    if name == "kind" or taken or hasattr(ComponentConfig, name) or name.startswith("_"):
+    is_reserved = name in registry.slot_fields or name in registry.reserved
+    if name == "kind" or is_reserved or hasattr(ComponentConfig, name) or name.startswith("_"):
         raise RegistrationError(f"{where}: parameter name '{name}' is reserved")
     if prose is not None and name not in prose:
         raise RegistrationError(f"{where}: parameter '{name}' has no line under 'Args:' in the class docstring")

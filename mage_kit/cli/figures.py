@@ -9,17 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from mage_kit.evaluation.measures import Figure, Measure
+    from mage_kit.evaluation.measures import Measure
 
 _WIDE = 7  # figures that still stand beside one another
 
 
 def show_result(console: Console, measure: type[Measure], result: Mapping[str, Any]) -> None:
     """Print a result: figures of several things as a row each, many of one thing as a line each."""
+    from mage_kit.evaluation.measures.base import number_text
+
     figures = measure.figures(result)
     rows = list(dict.fromkeys(figure.of for figure in figures))
     names = list(dict.fromkeys(figure.name for figure in figures))
-    cells = {(figure.of, figure.name): _number(figure) for figure in figures}
+    cells = {(figure.of, figure.name): number_text(figure.value, figure.std) for figure in figures}
     console.print(measure.heading(result), style="bold", soft_wrap=True)
     if len(rows) == 1 or len(names) > _WIDE:
         table = Table("figure", *rows)
@@ -31,15 +33,6 @@ def show_result(console: Console, measure: type[Measure], result: Mapping[str, A
             table.add_row(of, *(cells.get((of, name), "-") for name in names))
     console.print(table)
     console.print(measure.note(result), soft_wrap=True)
-
-
-def number(value: float) -> str:
-    """Return a figure with the digits that it has."""
-    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.4g}"
-
-
-def _number(figure: Figure) -> str:
-    return number(figure.value) + (f" ± {number(figure.std)}" if figure.std is not None else "")
 
 
 def _words(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -131,7 +132,7 @@ def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], options: dict
     from mage_kit.base.plugins import consent, load_plugins
     from mage_kit.base.progress import Reporter
     from mage_kit.cli.figures import show_result
-    from mage_kit.evaluation.evaluate import check_options, make_measure, result_file, run_measure
+    from mage_kit.evaluation.evaluate import check_options, make_measure, result_file, result_place, run_measure
     from mage_kit.evaluation.measures import MEASURES, Request
     from mage_kit.store.folders import best_device
 
@@ -156,20 +157,12 @@ def _run(kind: str, own: dict[str, Any], decoding: dict[str, Any], options: dict
         spread_out(options["processes"])
         processes.start(best_device())
     reporter = Reporter() if is_first() else Reporter.silent()
-    result = run_measure(measure, Request(command["run"], **options, reporter=reporter), command["out"])
+    result = run_measure(measure, replace(request, reporter=reporter), command["out"])
     if command["as_json"] and is_first():
         typer.echo(json.dumps(result, indent=2))
     elif is_first():
         show_result(console, MEASURES.get(kind).cls, result)
         console.print(f"written: {result_place(measure, command['run'], command['out'])}", soft_wrap=True)
-
-
-def result_place(measure: Measure, run: Path, out: Path | None) -> Path:
-    """Return where a result was written."""
-    from mage_kit.evaluation.evaluate import EVAL
-    from mage_kit.evaluation.measures import MEASURES
-
-    return out or run / EVAL / f"{type(measure).file or MEASURES.entry_of(measure).kind}.json"
 
 
 def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from mage_kit.base.signature import NoWires
 from mage_kit.evaluation.measures import MEASURES, Figure, Measure, Outcome, Request
 from mage_kit.evaluation.plots import plot_series
 from mage_kit.store.folders import require_folder
-
-EVAL = "eval"
+from mage_kit.store.run_folders import EVAL
 
 
 def make_measure(kind: str, **options: Any) -> Measure:
@@ -140,7 +140,7 @@ def figures_of(measure: type[Measure], result: Mapping[str, Any], where: str) ->
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         rule = f"`figures` of {measure.__name__} cannot read them"
         raise MageKitError(f"{where}: rows: {rule} ({type(error).__name__}: {error})") from None
-    return figures
+    return [replace(each, value=float(each.value)) for each in figures]
 
 
 def _check_result(measure: Measure, result: dict[str, Any]) -> dict[str, Any]:
@@ -177,19 +177,24 @@ def check_options(measure: Measure, request: Request) -> None:
     measure.check(request)
 
 
+def result_place(measure: Measure, run: Path, out: Path | None = None) -> Path:
+    """Return where a measure's result of a run goes: `out`, or RUN/eval/NAME.json."""
+    return out or run / EVAL / f"{type(measure).file or MEASURES.entry_of(measure).kind}.json"
+
+
 def result_file(measure: Measure, request: Request, out: Path | None = None) -> Path:
     """Return the place of a result, before anything is measured.
 
     Raises:
         MageKitError: If there is no such run, the result is there and may not be replaced, or cannot be written.
     """
-    run, kind = request.run, MEASURES.entry_of(measure).kind
+    run = request.run
     if run.is_file() and "file" in measure.takes:
         if out is None:
             raise MageKitError("--out: none given; of a checkpoint file the result needs a place: name one")
     else:
         require_folder(run)
-    target = out or run / EVAL / f"{type(measure).file or kind}.json"
+    target = result_place(measure, run, out)
     if target.suffix != ".json":
         raise MageKitError(f"out: '{target}', must be named .json")
     if target.exists() and not request.overwrite:

@@ -18,10 +18,8 @@ from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, probe, untrained_like
 from mage_kit.recipes.probe import ProbeImages
 from mage_kit.store.folders import RECIPE_FILE, save
-from mage_kit.store.run_folders import clear_run
+from mage_kit.store.run_folders import EVAL, clear_run
 from mage_kit.training.train import train
-
-EVAL = "eval"
 
 
 def published_probe(

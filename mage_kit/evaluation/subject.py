@@ -24,8 +24,9 @@ from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.recipes.answers import measured_images, training_views
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.store.loading import load
+from mage_kit.store.run_folders import EVAL
 
-FEATURES = Path("eval") / "features"
+FEATURES = Path(EVAL) / "features"
 T = TypeVar("T")
 
 

@@ -23,6 +23,7 @@ from mage_kit.recipes.recipe import Recipe
 from mage_kit.report.charts import Chart
 from mage_kit.store.folders import EMA_FILE, RECIPE_FILE, best_device
 from mage_kit.store.loading import load
+from mage_kit.store.run_folders import EVAL
 from mage_kit.tokenizers import Tokenizer
 
 SAMPLES = 32
@@ -110,7 +111,7 @@ def metrics(run: Path) -> Part:
         if isinstance(value, float):
             part.rows.append((name.replace("_", " "), f"{value:.4f}"))
     notes = [str(whole[name]) for name in ("note", "frechet_note", "probe_note") if name in whole]
-    has_results = any((run / "eval").glob("*.json"))
+    has_results = any((run / EVAL).glob("*.json"))
     part.note = " ".join(notes) or (
         "" if has_results else "None measured; mage-kit eval probe-fast adds a linear probe."
     )

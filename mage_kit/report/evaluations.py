@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mage_kit.evaluation.evaluate import EVAL, figures_of, read_result
+from mage_kit.evaluation.evaluate import figures_of, read_result
 from mage_kit.evaluation.measures import MEASURES, Figure
 from mage_kit.images.image_files import open_image
 from mage_kit.report.charts import series_chart
 from mage_kit.report.content import Part, picture
+from mage_kit.store.run_folders import EVAL
 
 
 def evaluations(run: Path) -> list[Part]:

@@ -10,7 +10,8 @@ from mage_kit.base.files import BROKEN_FILE, LOCK_FILE
 from mage_kit.store.folders import EMA_FILE
 
 _FILES = "recipe.json decisions.json data.json plugins.json metrics.jsonl metrics.json probe.json model.safetensors"
-_FOLDERS = ("eval", "samples", "checkpoints", "tokenizer", "tensorboard")
+EVAL = "eval"  # where what was measured of a run lies
+_FOLDERS = (EVAL, "samples", "checkpoints", "tokenizer", "tensorboard")
 _WRITTEN = frozenset([*_FILES.split(), EMA_FILE, BROKEN_FILE, LOCK_FILE, "report.html", *_FOLDERS])
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.evaluation.evaluate import EVAL, figures_of, read_result
+from mage_kit.evaluation.evaluate import figures_of, read_result
 from mage_kit.evaluation.measures import Figure, Measure
+from mage_kit.evaluation.measures.base import number_text
 from mage_kit.recipes import Recipe
 from mage_kit.store.folders import RECIPE_FILE, require_folder
+from mage_kit.store.run_folders import EVAL
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Line:
     @property
     def shown(self) -> str:
         """The value and its deviation, small ones with the digits that they have."""
-        return _number(self.value) + (f" ± {_number(self.std)}" if self.std is not None else "")
+        return number_text(self.value, self.std)
 
     @property
     def about(self) -> str:
@@ -81,10 +83,6 @@ def gather(runs: Sequence[Path]) -> list[Line]:
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:
     """Return them ready for JSON."""
     return {"results": [asdict(line) for line in lines]}
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.3g}"
 
 
 def _lines(run: Path, file: Path, recipe: Mapping[str, Any]) -> list[Line]:

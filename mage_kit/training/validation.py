@@ -23,11 +23,12 @@ from mage_kit.datasets.stills import check_broken, still_batches
 from mage_kit.layers.blocks import evaluating
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.store.folders import load_state
+from mage_kit.store.run_folders import EVAL
 from mage_kit.training.checkpoints import mean_state
 from mage_kit.training.metrics import MetricsLog, read_metrics
 from mage_kit.training.players import Player
 
-ACCURACY_FILE = Path("eval") / "accuracy.json"
+ACCURACY_FILE = Path(EVAL) / "accuracy.json"
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,12 @@ class Measure(ABC):
         return Passes()
 
 
+def number_text(value: float, std: float | None = None) -> str:
+    """Return a number and its deviation with the digits that they have."""
+    digits = f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.4g}"
+    return digits if std is None else f"{digits} ± {number_text(std)}"
+
+
 def plain_figures(rows: Mapping[str, Any]) -> Iterator[Figure]:
     """Yield the numbers of rows {of: {name: number, or mean and std}}; a "std" beside "top1" is that one's."""
     for of, row in rows.items():

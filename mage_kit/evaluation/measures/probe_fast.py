@@ -53,8 +53,8 @@ class FastProbe(FeatureMeasure):
 
     def check(self, request: Request) -> None:
         """Over folds the other options would not be followed."""
-        asked = [name for name in request.options() if name != "processes" or request.processes != 1]
-        flags = ["--bf16" if name == "precision" else f"--{name}" for name in asked]
+        names = [name for name in request.options() if name != "processes" or request.processes != 1]
+        flags = ["--bf16" if name == "precision" else f"--{name}" for name in names]
         flags += [] if self.baselines else ["--no-baselines"]
         if request.data is None and flags:
             rule = "the probe over folds of a run's own images takes no such option; name images with --data to use it"
