@@ -108,7 +108,9 @@ def edits(model: mk.Mage, picture: Image.Image) -> Image.Image:
         "outpaint: 96 columns at the right": mk.outpaint(model, cut, right=96, n=VARIANTS),
         "uncrop: 128 x 128 into 256 x 256": mk.uncrop(model, small, SIDE, SIDE, n=VARIANTS),
     }
-    return labelled_sheets([(name, side_by_side([picture, item.given, *item.pictures])) for name, item in made.items()])
+    return labelled_sheets(
+        [(name, side_by_side([picture, item.canvas, *item.pictures])) for name, item in made.items()]
+    )
 
 
 def main() -> None:

@@ -109,8 +109,8 @@ def _image_by_image(query: Tensor, key: Tensor, value: Tensor, dropout: float) -
     if query.device.type == "cpu" and not torch.is_grad_enabled():
         # Image by image: the logits of one stay in the processor's cache.
         parts = zip(query.split(1), key.split(1), value.split(1), strict=True)
-        return torch.cat([_Matmul.apply(*part, dropout) for part in parts])  # type: ignore[no-untyped-call]
-    out: Tensor = _Matmul.apply(query, key, value, dropout)  # type: ignore[no-untyped-call]
+        return torch.cat([_Matmul.apply(*part, dropout) for part in parts])  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
+    out: Tensor = _Matmul.apply(query, key, value, dropout)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
     return out
 
 

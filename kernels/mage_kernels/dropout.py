@@ -24,7 +24,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     """
     if not cheap(x, probability):
         return F.dropout(x, probability)
-    out: Tensor = _Masked.apply(  # type: ignore[no-untyped-call]
+    out: Tensor = _Masked.apply(  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
         x, keep_mask(x, probability), keep_scale(probability)
     )
     return out

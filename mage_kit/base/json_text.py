@@ -33,6 +33,20 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
 
 
+def json_or_text(text: str) -> Any:
+    """Read what was written where JSON or plain words may stand: JSON where it is JSON, else the text itself.
+
+    Raises:
+        ValueError: If it begins as JSON and is none, or is too large: JSON was meant.
+    """
+    try:
+        return parse_json(text)
+    except ValueError:
+        if text.lstrip()[:1] in ("{", "[", '"') or len(text) > LARGEST:
+            raise
+        return text
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys differ: of two alike the second would count, and nobody learn of the first."""
     values: dict[str, Any] = {}

@@ -98,7 +98,7 @@ def agree(flag: bool, device: torch.device) -> bool:
 
 def gather_rows(tensor: Tensor) -> Tensor:
     """Concatenate a tensor of the same shape in all processes along dimension 0, by rank, with gradients."""
-    return tensor if world() == 1 else cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
+    return tensor if world() == 1 else cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
 
 
 def collect(value: T) -> list[T]:

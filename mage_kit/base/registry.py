@@ -30,6 +30,7 @@ class Registry(Generic[T, W]):
         base: Every component must derive from it.
         wires: Frozen dataclass of the values that the family can wire.
         reserved: Names that no keyword of a component may have.
+        taken: Kinds that no component may have, since they name something else.
         slot_fields: Fields that belong to the slot of the recipe, not to the component (a loss's weight):
             name to (type, pydantic field).
     """
@@ -41,12 +42,13 @@ class Registry(Generic[T, W]):
         wires: type[W],
         slot_fields: Mapping[str, tuple[Any, Any]] | None = None,
         reserved: frozenset[str] = frozenset(),
+        taken: frozenset[str] = frozenset(),
     ) -> None:
         self.family = family
         self.base = base
         self.wires = wires
         self.slot_fields = dict(slot_fields or {})
-        self.reserved = reserved
+        self.reserved, self.taken = reserved, taken
         self._entries: dict[str, Entry[T]] = {}
         FAMILIES[family] = self
 
@@ -64,6 +66,8 @@ class Registry(Generic[T, W]):
             owner = self._entries[kind].cls if kind in self._entries else None
             if owner is not None and not _is_written_again(owner, cls):
                 raise RegistrationError(f"{self.family}: kind '{kind}' is taken by {owner.__qualname__}")
+            if kind in self.taken:
+                raise RegistrationError(f"{self.family}: kind '{kind}' names something else on the command line")
             if any(entry.cls is cls for entry in self._entries.values()):
                 raise RegistrationError(f"{self.family}: {cls.__qualname__} is registered already under another kind")
             self._entries[kind] = read_component(cls, kind, self)
@@ -136,6 +140,19 @@ class Registry(Generic[T, W]):
         values = {name: getattr(component, name) for name in self.parameters(entry)}
         config = entry.config(kind=entry.kind, **values, **slot_values)
         return config.model_dump(mode="json")
+
+    def changed(self, component: T, **changes: Any) -> T:
+        """Return a component like another that needs no wires, with other keywords.
+
+        Args:
+            component: Of a registered class.
+            changes: Keywords, and their values as in a recipe.
+
+        Raises:
+            MageKitError: If the class is not registered.
+            ValidationError: If a keyword is unknown or out of its range.
+        """
+        return self.build(self.parse({**self.describe(component), **changes}), self.wires())
 
     def slot(self) -> Slot:
         """Return the annotation for a recipe field that holds one component of this family."""

@@ -30,7 +30,7 @@ class Make(Protocol):
 
 
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "F")
-_OWN = re.compile(r"(\d{3,}|given|seen|sheet|steps)\.(png|gif)|settings\.json")
+_OWN = re.compile(r"(\d{3,}|canvas|window|sheet|steps)\.(png|gif)|settings\.json")
 
 
 def edit_files(
@@ -52,7 +52,7 @@ def edit_files(
         run: Run or model folder.
         image: File of the picture.
         make: The edit.
-        out: Folder: 000.png and so on, given.png, seen.png, sheet.png, settings.json, steps.gif if asked for.
+        out: Folder: 000.png and so on, canvas.png, window.png, sheet.png, settings.json, steps.gif if asked for.
         options: Of the edit.
         ema: Take the running mean of the run's weights.
         image_size: Of the model's window, as "512" or "512x384"; None for the run's own.
@@ -78,9 +78,9 @@ def edit_files(
     with atomic_folder(out) as temporary:
         for number, picture in enumerate(result.pictures):
             write_png(picture, temporary / f"{number:03d}.png", {**settings, "index": number})
-        write_png(result.given, temporary / "given.png", settings)
-        write_png(result.seen, temporary / "seen.png", settings)
-        write_png(side_by_side([result.given, *result.pictures]), temporary / "sheet.png", settings)
+        write_png(result.canvas, temporary / "canvas.png", settings)
+        write_png(result.window, temporary / "window.png", settings)
+        write_png(side_by_side([result.canvas, *result.pictures]), temporary / "sheet.png", settings)
         if gif:
             save_gif(animation.frames(), temporary / "steps.gif")
         write_json(temporary / "settings.json", settings)

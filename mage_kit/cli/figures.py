@@ -17,12 +17,13 @@ _WIDE = 7  # figures that still stand beside one another
 def show_result(console: Console, measure: type[Measure], result: Mapping[str, Any]) -> None:
     """Print a result: figures of several things as a row each, many of one thing as a line each."""
     from mage_kit.evaluation.measures.base import number_text
+    from mage_kit.evaluation.stored_results import ask
 
     figures = measure.figures(result)
     rows = list(dict.fromkeys(figure.of for figure in figures))
     names = list(dict.fromkeys(figure.name for figure in figures))
     cells = {(figure.of, figure.name): number_text(figure.value, figure.std) for figure in figures}
-    console.print(measure.heading(result), style="bold", soft_wrap=True)
+    console.print(ask(measure, "heading", result), style="bold", soft_wrap=True)
     if len(rows) == 1 or len(names) > _WIDE:
         table = Table("figure", *rows)
         for name in names:
@@ -32,7 +33,7 @@ def show_result(console: Console, measure: type[Measure], result: Mapping[str, A
         for of in rows:
             table.add_row(of, *(cells.get((of, name), "-") for name in names))
     console.print(table)
-    console.print(measure.note(result), soft_wrap=True)
+    console.print(ask(measure, "note", result), soft_wrap=True)
 
 
 def _words(name: str) -> str:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic_core import to_jsonable_python
 from typer.core import TyperGroup
 
 from mage_kit.base.errors import MageKitError, nearest
+from mage_kit.base.json_text import json_or_text
 from mage_kit.base.processes import is_first
+from mage_kit.base.registry import Slot
 from mage_kit.cli.app import OverwriteOption, console
 from mage_kit.cli.decoding_options import DecodingOptions, SeedOption, Weights, WeightsOption
 from mage_kit.cli.groups import options_of
@@ -26,13 +30,18 @@ if TYPE_CHECKING:
     from mage_kit.base.signature import Entry
     from mage_kit.evaluation.measures import Measure
 
-_RUN = Annotated[Path, typer.Argument(metavar="RUN", help="Run or model folder, as written by train or convert.")]
+_RUNS = {
+    "mage": "Run or model folder, as written by train or convert.",
+    "classifier": "Folder of a classifier, as written by train or convert.",
+    "tokenizer": "Tokenizer, run or model folder, as written by train or convert.",
+}
+_DRAWS = Annotated[int, typer.Option(min=0, help="Of what is drawn or set aside.")]
 _SHARED: dict[str, tuple[Any, Any]] = {
     "data": (
         Annotated[Path | None, typer.Option(help="Folder of images: train/ and val/, or class folders.")], None
     ),
     "weights": (WeightsOption, Weights.raw),
-    "seed": (SeedOption, 0),
+    "seed": (_DRAWS, 0),
     "bf16": (Annotated[bool, typer.Option("--bf16", help="Compute features in bfloat16.")], False),
     "refresh": (Annotated[bool, typer.Option("--refresh", help="Extract features again.")], False),
     "resume": (Annotated[bool, typer.Option("--resume", help="Go on with one that was interrupted.")], False),
@@ -46,6 +55,8 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")], False),
 }  # fmt: skip
 _ALWAYS = frozenset({"out", "overwrite", "as_json", "plugin"})
+_UNIONS = (Union, UnionType)
+_JSON = object()  # stands for what no plain option can hold: a component, an object, one of several types
 _CALLED = {"bf16": "precision"}  # as `Measure.takes` has it
 
 
@@ -105,7 +116,11 @@ def measure_command(entry: Entry[Measure]) -> Any:
     forms = {
         name: form for name, form in _SHARED.items() if name in _ALWAYS or _CALLED.get(name, name) in takes
     }  # fmt: skip
-    parameters = [_parameter("run", _RUN, inspect.Parameter.empty)]
+    if "decoding" in takes:
+        forms["seed"] = (SeedOption, 0)
+    folder = _RUNS[entry.cls.needs] + (" Or a checkpoint file." if "file" in takes else "")
+    run_argument = Annotated[Path, typer.Argument(metavar="RUN", help=folder)]
+    parameters = [_parameter("run", run_argument, inspect.Parameter.empty)]
     parameters += [_own_parameter(entry, name, field) for name, field in own.items()]
     parameters += options_of(DecodingOptions) if "decoding" in takes else []
     parameters += [_parameter(name, hint, default) for name, (hint, default) in forms.items()]
@@ -171,51 +186,65 @@ def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
 
 def _own_parameter(entry: Entry[Measure], name: str, field: FieldInfo) -> inspect.Parameter:
     """A keyword of a measure as an option; one without a default as an argument."""
-    flags: Mapping[str, str] = entry.cls.flags
-    flag = flags.get(name, f"--{name.replace('_', '-')}")
+    flag = _flag(entry, name)
     plain, many = _plain_type(field.annotation)
-    words = field.description or ""
+    words, is_text = field.description or "", plain is _JSON or (many and plain in (int, float))
+    if is_text:
+        words += " JSON." if plain is _JSON else " Separated by commas."
+    hint = str if is_text else list[str] if many else plain
     if field.is_required():
-        return _parameter(name, Annotated[list[str] if many else plain, typer.Argument(help=words)], inspect._empty)
+        return _parameter(name, Annotated[hint, typer.Argument(help=words)], inspect._empty)
     if plain is bool:
-        off = f"{flag}/--no-{flag.removeprefix('--')}"
-        return _parameter(name, Annotated[bool, typer.Option(off, help=words)], field.default)
-    if many and plain in (int, float):
-        default = ",".join(map(str, field.default)) or None
-        return _parameter(
-            name, Annotated[str | None, typer.Option(flag, help=f"{words} Separated by commas.")], default
-        )
-    if many:
-        return _parameter(
-            name, Annotated[list[str] | None, typer.Option(flag, help=words)], list(field.default) or None
-        )
-    return _parameter(name, Annotated[plain | None, typer.Option(flag, help=words)], field.default)
+        flag += f"/--no-{flag.removeprefix('--')}"
+        return _parameter(name, Annotated[bool, typer.Option(flag, help=words)], field.default)
+    default = _as_text(field.default, many) if is_text else list(field.default) if many else field.default
+    return _parameter(name, Annotated[hint | None, typer.Option(flag, help=words)], default or None)
+
+
+def _flag(entry: Entry[Measure], name: str) -> str:
+    return entry.cls.flags.get(name, f"--{name.replace('_', '-')}")
+
+
+def _as_text(value: Any, many: bool) -> str | None:
+    if value is None:
+        return None
+    return ",".join(map(str, value)) if many else json.dumps(to_jsonable_python(value))
 
 
 def _plain_type(hint: Any) -> tuple[Any, bool]:
-    """What a keyword holds, and whether it holds several: bool, int, float, Path, a Literal, else text."""
+    """What a keyword holds, and whether it holds several: bool, int, float, str, Path, a Literal, else `_JSON`."""
     if get_origin(hint) is Annotated:
         return _plain_type(get_args(hint)[0])
-    if get_origin(hint) is Literal:
+    if get_origin(hint) is Literal or hint in (bool, int, float, str, Path):
         return hint, False
     parts = [part for part in get_args(hint) if part not in (type(None), Ellipsis)]
-    if get_origin(hint) is tuple:
-        return _plain_type(parts[0])[0], True
-    if parts:
-        return _plain_type(parts[0])
-    return (hint, False) if hint in (bool, int, float, Path) else (str, False)
+    if get_origin(hint) in (tuple, list) and len(set(parts)) == 1:
+        inner, is_deep = _plain_type(parts[0])
+        return (_JSON, False) if is_deep or inner in (_JSON, bool) else (inner, True)
+    return _plain_type(parts[0]) if len(parts) == 1 and get_origin(hint) in _UNIONS else (_JSON, False)
+
+
+def _holds_component(*hints: Any) -> bool:
+    return any(isinstance(hint, Slot) or _holds_component(*get_args(hint)) for hint in hints)
 
 
 def _value(entry: Entry[Measure], name: str, field: FieldInfo, value: Any) -> Any:
     """What was given as the measure takes it; None where its own default is to stand."""
     plain, many = _plain_type(field.annotation)
-    if not many or value is None:
+    if value is None:
         return value
-    if plain not in (int, float):
-        return tuple(value)
-    flag = entry.cls.flags.get(name, f"--{name.replace('_', '-')}")
+    flag = _flag(entry, name)
+    if plain is _JSON:
+        try:
+            data = json_or_text(value)
+        except ValueError as error:
+            raise MageKitError(f"{flag}: {error}") from None
+        is_kind = isinstance(data, str) and _holds_component(field.annotation, *field.metadata)
+        return {"kind": data} if is_kind else data
+    if not many or plain not in (int, float):
+        return tuple(value) if many else value
     try:
-        return tuple(plain(part) for part in str(value).split(",") if part.strip())
+        return tuple(plain(part) for part in value.split(",") if part.strip())
     except ValueError:
         words = "whole numbers" if plain is int else "numbers"
         raise MageKitError(f"{flag}: '{value}', must be {words}, separated by commas, as 1,5,10") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -38,11 +39,12 @@ def plan(
     check(contents)
     work = workload(contents)
     costs = estimate(work, machine, images)
+    measures = _operations_of_measures(work, images)
     if json_out:
-        typer.echo(json.dumps(as_json(costs), indent=2))
+        typer.echo(json.dumps({**as_json(costs), "measures": measures}, indent=2))
         return
     tables = [_parts(costs, contents.name), _memory(costs, machine), _run(costs, machine)]
-    for table in (*tables, _measures(work, machine, images)):
+    for table in (*tables, _measures(measures, machine, images)):
         console.print(table)
     console.print("estimates by formula (docs/planning.md); nothing was run")
 
@@ -82,22 +84,27 @@ def _run(costs: Estimate, machine: Machine) -> Table:
     return table
 
 
-def _measures(work: Workload, machine: Machine, images: int) -> Table:
-    """What measuring costs: each measure says what it sends through the model."""
+def _operations_of_measures(work: Workload, images: int) -> dict[str, float]:
+    """Operations of each measure by kind: each says what it sends through the model."""
     from mage_kit.evaluation.evaluate import make_measure
     from mage_kit.evaluation.measures import MEASURES
+    from mage_kit.evaluation.stored_results import ask
 
-    table = Table(
-        "measure", "TFLOP", "on these machines", title=f"{images:,} images to learn from, {_TESTED:,} to test on"
-    )
-    rate = machine.processes * machine.tflops * 1e12 * machine.utilization
+    costs = {}
     for entry in MEASURES:
-        fields = {name: field for name, field in entry.config.model_fields.items() if name != "kind"}
-        if entry.cls.needs == "classifier" or any(field.is_required() for field in fields.values()):
+        fields = [field for name, field in entry.config.model_fields.items() if name != "kind"]
+        if entry.cls.needs == "classifier" or any(field.is_required() for field in fields):
             continue  # of another model, or of data sets that only its user knows
-        operations = operations_of(work.model, make_measure(entry.kind).passes(images, _TESTED))
-        if operations:
-            table.add_row(f"eval {entry.kind}", f"{operations / 1e12:,.0f}", _seconds(operations / rate))
+        costs[entry.kind] = operations_of(work.model, ask(make_measure(entry.kind), "passes", images, _TESTED))
+    return {kind: operations for kind, operations in costs.items() if operations}
+
+
+def _measures(costs: Mapping[str, float], machine: Machine, images: int) -> Table:
+    title = f"{images:,} images to learn from, {_TESTED:,} to test on"
+    table = Table("measure", "TFLOP", "on these machines", title=title)
+    rate = machine.processes * machine.tflops * 1e12 * machine.utilization
+    for kind, operations in costs.items():
+        table.add_row(f"eval {kind}", f"{operations / 1e12:,.0f}", _seconds(operations / rate))
     return table
 
 

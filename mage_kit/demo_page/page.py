@@ -17,7 +17,6 @@ from mage_kit.evaluation.run_images import run_images
 from mage_kit.images.image_files import to_channels
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
-from mage_kit.selections import GumbelConfidence
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
 from mage_kit.store.loading import load
 
@@ -117,7 +116,7 @@ def _editor(gr: Any, picture: Image.Image) -> Any:
 def _controls(gr: Any, model: Mage) -> list[Any]:
     """What `Wish` is made of, in its order."""
     decoding, grid = model.decoding, model.spec.grid
-    noise = decoding.selection.temperature if isinstance(decoding.selection, GumbelConfidence) else None
+    noise = getattr(decoding.selection, "temperature", None)
     ring, label = int(min(grid.height, grid.width) >= 8), "Cells around the hole painted too"
     return [
         gr.Slider(1, 64, decoding.steps, step=1, label="Steps", elem_id="steps"),

@@ -22,7 +22,7 @@ from mage_kit.generation import Sampler, Step, Watch
 from mage_kit.generation.animation import canvas
 from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
-from mage_kit.selections import GumbelConfidence
+from mage_kit.selections import SELECTIONS
 
 _DRAWN = 320  # pixels: smaller pictures are enlarged, so that one can draw on them
 _ALIKE = 2.0  # of 255
@@ -123,7 +123,7 @@ def paint(model: Mage, picture: Image.Image, drawing: Mapping[str, Any], wish: W
     if not mask.any():
         raise ValueError("Draw on the picture first: what you cover is painted anew.")
     own = model.decoding.selection
-    selection = GumbelConfidence(temperature=wish.temperature) if isinstance(own, GumbelConfidence) else own
+    selection = SELECTIONS.changed(own, temperature=wish.temperature) if hasattr(own, "temperature") else own
 
     def work(watch: Watch) -> Edited:
         return inpaint(

@@ -43,9 +43,9 @@ class Edited:
 
     Args:
         pictures: N pictures of the canvas's size.
-        given: The canvas as it was taken: grey where masked; in `reconstruct` where the first variant's cells are.
-        seen: What was tokenised: the window, its hole filled, at the model's size.
-        ids_NL: Tokens of each variant; known ones are those of `seen`.
+        canvas: As it was taken: grey where masked; in `reconstruct` where the first variant's cells are.
+        window: What was tokenised, its hole filled, at the model's size.
+        ids_NL: Tokens of each variant; known ones are those of `window`.
         masked_NL: Which were unknown.
         log_p_NL: Confidence of each in the step that kept it; 0 for known ones.
         frame: The window on the canvas.
@@ -54,8 +54,8 @@ class Edited:
     """
 
     pictures: list[Image.Image]
-    given: Image.Image
-    seen: Image.Image
+    canvas: Image.Image
+    window: Image.Image
     ids_NL: Tensor
     masked_NL: Tensor
     log_p_NL: Tensor
@@ -209,9 +209,9 @@ def _paint(
     size, mask_HW = model.tokenizer.image_size, torch.from_numpy(masked_HW)
     shown_HW = mask_HW if masked_HW.any() else torch.ones_like(mask_HW)
     frame = frame_around(shown_HW, size, model.spec.grid, settings.ring(model.spec.grid), settings.whole)
-    seen_Chw, hole_HW, outside_HW = open_window(frame, pixels_CHW, mask_HW, settings)
+    window_Chw, hole_HW, outside_HW = open_window(frame, pixels_CHW, mask_HW, settings)
     with torch.no_grad():
-        known_1L = model.tokenizer.encode(seen_Chw[None].to(model.device, next(model.parameters()).dtype))
+        known_1L = model.tokenizer.encode(window_Chw[None].to(model.device, next(model.parameters()).dtype))
     dilate, unknown_L = unknown_around(hole_HW, outside_HW, model, settings)
     unknown_NL = unknown_L[None].expand(settings.n, -1)
     if ratio is not None:
@@ -229,7 +229,7 @@ def _paint(
     return Edited(
         [put_back(frame, pixels_CHW, image, alpha_HW) for image in images],
         canvas,
-        to_picture(to_bytes(seen_Chw)),
+        to_picture(to_bytes(window_Chw)),
         torch.cat([part.ids_BL for part in parts]).cpu(),
         unknown_NL,
         torch.cat([part.log_p_BL for part in parts]).cpu(),

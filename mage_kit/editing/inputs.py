@@ -37,7 +37,7 @@ def to_pixels(image: ImageLike, channels: int, name: str = "image") -> NDArray[n
     if not isinstance(image, Image.Image):
         return _array_pixels(np.asarray(image), channels, name)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's second picture is no animation
-        raise ValueError(f"{name}: animated, {image.n_frames} frames, must be one picture")  # type: ignore[attr-defined]
+        raise ValueError(f"{name}: animated, {image.n_frames} frames, must be one picture")  # type: ignore[attr-defined]  # of animated formats alone
     pixels = np.asarray(load_image(image, str(getattr(image, "filename", "")) or name, channels))
     return _planes(pixels)
 

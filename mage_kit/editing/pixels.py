@@ -14,7 +14,7 @@ from mage_kit.base.draws import keys, uniforms
 from mage_kit.base.errors import PartsError
 from mage_kit.editing.inputs import ImageLike, to_picture, to_pixels
 from mage_kit.generation import prepare_to_generate
-from mage_kit.losses import MaskedMSE
+from mage_kit.losses import Loss
 from mage_kit.models.mage import Mage
 
 
@@ -52,10 +52,9 @@ def predict_pixels(model: Mage, image: ImageLike, ratio: float = 0.75, *, seed: 
     masked_1L = (noise_1L.argsort(dim=1).argsort(dim=1) < int(np.ceil(ratio * length - 1e-9))).to(model.device)
     with prepare_to_generate(model, 1):
         predicted_1LW = model.logits(tokens_1LW, masked_1L).to(tokens_1LW.dtype)
-    if any(isinstance(loss, MaskedMSE) and loss.normalize for loss in model.losses):
-        mean_1L1 = tokens_1LW.mean(dim=-1, keepdim=True)
-        variance_1L1 = tokens_1LW.var(dim=-1, keepdim=True, correction=min(1, tokens_1LW.shape[-1] - 1))
-        predicted_1LW = predicted_1LW * (variance_1L1 + 1e-6).sqrt() + mean_1L1
+    for loss in model.losses:
+        if isinstance(loss, Loss) and loss.reads_predictions and loss.stream == "tokens":
+            predicted_1LW = loss.token_values(predicted_1LW, tokens_1LW)
     filled_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], predicted_1LW, tokens_1LW))
     grey_1LW = tokenizer.encode(torch.full_like(images_1CHW, 0.5))
     left_1CHW = tokenizer.decode(torch.where(masked_1L[..., None], grey_1LW, tokens_1LW))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,14 @@ from pydantic import ValidationError
 
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.files import atomic, check_writable, read_json, write_json
+from mage_kit.base.files import atomic, check_writable, write_json
 from mage_kit.base.signature import NoWires
-from mage_kit.evaluation.measures import MEASURES, Figure, Measure, Outcome, Request
+from mage_kit.evaluation.measures import MEASURES, Measure, Outcome, Request
 from mage_kit.evaluation.plots import plot_series
-from mage_kit.store.folders import require_folder
+from mage_kit.evaluation.stored_results import ask, figures_of
+from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import kind_of
+from mage_kit.store.folders import RECIPE_FILE, require_folder
 from mage_kit.store.run_folders import EVAL
 
 
@@ -109,40 +110,6 @@ def write_result(measure: Measure, outcome: Outcome, target: Path) -> dict[str, 
     return result
 
 
-class _Elsewhere(Measure):
-    """A measure that this program does not know."""
-
-    def run(self, request: Request) -> Outcome:
-        """There is nothing to run."""
-        raise MageKitError("measure: not registered here")
-
-    @classmethod
-    def heading(cls, result: Mapping[str, Any]) -> str:
-        """Return the measure's kind, and that it is none of those known here."""
-        return f"{result['measure']} (a measure that is not registered here)"
-
-
-def figures_of(measure: type[Measure], result: Mapping[str, Any], where: str) -> list[Figure]:
-    """Return every number of a result.
-
-    Args:
-        measure: Its class.
-        result: As it stands in a file.
-        where: What it is, for errors.
-
-    Raises:
-        MageKitError: If its rows are not what the measure takes them for.
-    """
-    try:
-        figures = list(measure.figures(result))
-        if not all(isinstance(each, Figure) and isinstance(each.value, int | float) for each in figures):
-            raise TypeError("one is no Figure of a number")
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        rule = f"`figures` of {measure.__name__} cannot read them"
-        raise MageKitError(f"{where}: rows: {rule} ({type(error).__name__}: {error})") from None
-    return [replace(each, value=float(each.value)) for each in figures]
-
-
 def _check_result(measure: Measure, result: dict[str, Any]) -> dict[str, Any]:
     """Return a result as it will stand in its file, numpy's numbers as plain ones."""
     where = f"measure '{result['measure']}'"
@@ -194,6 +161,7 @@ def result_file(measure: Measure, request: Request, out: Path | None = None) -> 
             raise MageKitError("--out: none given; of a checkpoint file the result needs a place: name one")
     else:
         require_folder(run)
+        _check_kind(measure, run)
     target = result_place(measure, run, out)
     if target.suffix != ".json":
         raise MageKitError(f"out: '{target}', must be named .json")
@@ -204,23 +172,21 @@ def result_file(measure: Measure, request: Request, out: Path | None = None) -> 
     return target
 
 
-def read_result(file: Path) -> tuple[type[Measure], dict[str, Any]]:
-    """Read a result; return its measure's class, and the contents.
+_HOLDS = {"mage": "a masked model", "classifier": "a classifier", "tokenizer": "a tokenizer alone"}
 
-    A measure that is not registered here, a plug-in's, is stood in for by one that takes rows as they are.
 
-    Raises:
-        MageKitError: If the file holds no result.
-    """
-    result = read_json(file)
-    kind = result.get("measure") if isinstance(result, dict) else None
-    if not isinstance(kind, str) or not isinstance(result.get("rows"), dict):
-        raise MageKitError(f"{file}: holds no rows of a measure")
-    return (MEASURES.get(kind).cls if kind in MEASURES.kinds() else _Elsewhere), result
+def _check_kind(measure: Measure, run: Path) -> None:
+    """Make sure that the folder holds what is measured; a tokenizer is part of everything."""
+    if measure.needs == "tokenizer" or not (run / RECIPE_FILE).is_file():
+        return
+    kind = kind_of(Recipe.load(run / RECIPE_FILE))
+    if kind != measure.needs:
+        name = MEASURES.entry_of(measure).kind
+        raise MageKitError(f"'{run}': holds {_HOLDS[kind]}; '{name}' measures {_HOLDS[measure.needs]}")
 
 
 def _draw(measure: Measure, result: dict[str, Any], picture: Image.Image | None, file: Path) -> None:
-    curves = measure.curves(result)
+    curves = ask(measure, "curves", result)
     if picture is not None:
         with atomic(file) as temporary:
             picture.save(temporary, format="PNG")

@@ -17,7 +17,7 @@ from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features, extract, extract_features, labels_of, still_images
 from mage_kit.recipes import Recipe, untrained_like
 from mage_kit.recipes.answers import evaluation_of
-from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
+from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.store.loading import load
 
 _MOST = 2**30  # pixels of all images, which raw pixels as a baseline need
@@ -97,7 +97,7 @@ def probe_run(
 
     Returns:
         {"linear_probe": ..., "untrained": ..., "raw_pixels": ...}, each a `Probe` as a dict, and "note", "data",
-        "images", "data_sha256".
+        "images", "data_sha256", "weights_sha256".
     """
     reporter = reporter or Reporter()
     require_folder(folder)
@@ -127,10 +127,10 @@ def probe_run(
             result[name] = asdict(probe)
             task.update(done, f"{name} {probe.top1:.4f}")
     result["data"], result["images"] = "the run's own images, in folds", len(labels)
-    result["data_sha256"] = fingerprint(dataset)
+    result["data_sha256"], result["weights_sha256"] = fingerprint(dataset), weights_digest(model)
     result["note"] = (
-        f"mean of {settings.folds} stratified folds; features: {sources[0]} of the last block's tokens, "
-        "all tokens, nothing masked; "
+        f"mean of {settings.folds} stratified folds; features: {', '.join(map(str, sources))} of all tokens, "
+        "nothing masked; "
         "pre-training saw all images, the held-out folds' too, without labels"
     )
     return result

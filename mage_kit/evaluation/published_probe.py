@@ -12,6 +12,7 @@ import torch
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json
+from mage_kit.datasets import ImageFolder
 from mage_kit.evaluation.splits import published_views
 from mage_kit.evaluation.subject import Subject
 from mage_kit.models.mage import Mage
@@ -100,8 +101,10 @@ def probe_recipe(subject: Subject, weights: Path, overrides: Sequence[str] = ())
 def _images(subject: Subject) -> ProbeImages:
     """What a probe's recipe says of its images: folders by name; of a part set aside, the whole that it is of."""
     split = subject.split
-    train, test = (getattr(getattr(part, "source", part), "path", None) for part in (split.train, split.test))
-    folders = None if train is None or test is None else (str(train), str(test))
+    train, test = (getattr(part, "source", part) for part in (split.train, split.test))
+    folders = None
+    if isinstance(train, ImageFolder) and isinstance(test, ImageFolder):
+        folders = (str(train.path), str(test.path))
     return ProbeImages(len(split.train), split.classes, split.train.augment, folders)
 
 

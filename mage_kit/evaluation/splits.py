@@ -25,17 +25,17 @@ class Split:
     Args:
         train: To learn from.
         test: To test on.
-        told: What they are, for people.
+        words: What they are, for people.
     """
 
     train: Dataset
     test: Dataset
-    told: str
+    words: str
 
     def __post_init__(self) -> None:
         """Raise MageKitError for fewer than two classes: whatever is told of one, it is right."""
         if len(self.train.classes) < 2:
-            raise MageKitError(f"data: {self.told}: {len(self.train.classes)} class, must have at least two")
+            raise MageKitError(f"data: {self.words}: {len(self.train.classes)} class, must have at least two")
 
     @property
     def classes(self) -> int:

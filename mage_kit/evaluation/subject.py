@@ -87,12 +87,12 @@ class Subject:
             self.cache.fill(name, images, kinds)
         if is_first():
             self._look_for_copies(kinds[0])
-        made = {}
+        results = {}
         for kind in kinds if is_first() else ():
             train, test = (self.cache.read(name, images, kind) for name, images in parts.items())
-            made[kind.label] = measure(kind.label, train, test)
+            results[kind.label] = measure(kind.label, train, test)
             del train, test  # before the next are read
-        return made
+        return results
 
     def _look_for_copies(self, kind: Kind) -> None:
         """Remark on test images that are training images too, pixel for pixel: they flatter every figure."""
@@ -101,10 +101,10 @@ class Subject:
             for name, images in (("train", self.split.train), ("test", self.split.test))
         )
         copies = int(np.isin(test, train).sum())
-        told = f"{copies} of {len(test)} test images are training images too, pixel for pixel"
-        if copies and told not in self.remarks:
-            self.remarks.append(told)
-            self.reporter.say(f"{told}: figures are too good")
+        remark = f"{copies} of {len(test)} test images are training images too, pixel for pixel"
+        if copies and remark not in self.remarks:
+            self.remarks.append(remark)
+            self.reporter.say(f"{remark}: figures are too good")
 
     def _untrained(self, sources: Sequence[FeatureSource]) -> list[Kind]:
         untrained = untrained_like(self.recipe, self.model)
@@ -119,7 +119,7 @@ class Subject:
             "run": self.recipe.name,
             "weights": self.weights,
             "weights_sha256": self.weights_sha256,
-            "data": "; ".join([self.split.told, *self.remarks]),
+            "data": "; ".join([self.split.words, *self.remarks]),
             "data_sha256": self._digests()
             if is_first()
             else {},  # no collective: the first may have measured for hours
@@ -160,10 +160,10 @@ def open_subject(
     Raises:
         MageKitError: If there is no such run, or its images have no labels.
     """
-    made = partial(
+    subject = partial(
         _open, run, data, weights, precision, seed, refresh=refresh, model=model, reporter=reporter or Reporter()
     )
-    return first_ahead(made)
+    return first_ahead(subject)
 
 
 def _open(

@@ -119,8 +119,8 @@ class Sampler:
     Several threads may share one, or use several of one model: each batch is handed out once, image i is the same in
     whatever thread, and nothing is kept but a count. Gradients are not tracked.
 
-        for made in mk.Sampler(model, batch=16):
-            ...  # made.images_BCHW
+        for samples in mk.Sampler(model, batch=16):
+            ...  # samples.images_BCHW
 
     Args:
         model: A model that generates; stays where it is, and in its mode.

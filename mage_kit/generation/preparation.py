@@ -98,7 +98,7 @@ def _prepare(model: Mage, images: int) -> None:
     form = generation_form(model.device, torch.bfloat16).implementation
     attentions = [module for module in model.modules() if isinstance(module, SelfAttention)]
     layers = [module for module in model.modules() if isinstance(module, Linear)]
-    model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has no overload for this
     for attention in attentions:
         free = model.attention == "auto" and model.backend != "reference" and attention.inference == "sdpa"
         attention.generating = form if free else None

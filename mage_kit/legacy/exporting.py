@@ -195,6 +195,8 @@ def _differences(name: str, registry: Registry[Any, Any], ours: Any, theirs: Any
     slots = dict.fromkeys(registry.slot_fields)
     mine, back = registry.describe(ours, **slots), registry.describe(theirs, **slots)
     silent = _SILENT | (getattr(ours, "weightless", frozenset()) - {"image_size"})
+    if {mine["kind"], back["kind"]} <= getattr(ours, "alike", frozenset()):
+        silent.add("kind")
     return [
         f"{name}.{key} is {mine.get(key)}, reading would make it {back.get(key)}"
         for key in mine

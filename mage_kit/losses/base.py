@@ -145,6 +145,15 @@ class Loss(nn.Module, ABC):
     def forward(self, inputs: LossInputs) -> LossTerm:
         """Return the sum over the batch; no device synchronisation, every parameter gets a gradient."""
 
+    def token_values(self, predictions: Tensor, tokens: Tensor) -> Tensor:
+        """Return the continuous tokens that predictions stand for, where the loss compares them otherwise than plainly.
+
+        Args:
+            predictions: As the head gives them, (..., W).
+            tokens: The true tokens, (..., W).
+        """
+        return predictions
+
     def cost(self, inputs: LossInputs) -> PassCost:
         """Return what a pass costs beside linear layers, norms and the predictions that are read."""
         return PassCost()

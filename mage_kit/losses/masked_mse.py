@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from mage_kit.losses.base import LOSSES, BatchMasks, Loss, LossInputs, LossTerm
 
 
@@ -24,12 +26,24 @@ class MaskedMSE(Loss):
         """Sum the rows' mean squared errors."""
         targets_MW = inputs.targets_M.float()
         if self.normalize:
-            mean_M1 = targets_MW.mean(dim=-1, keepdim=True)
-            variance_M1 = targets_MW.var(dim=-1, keepdim=True, correction=min(1, targets_MW.shape[-1] - 1))
-            targets_MW = (targets_MW - mean_M1) / (variance_M1 + 1e-6).sqrt()
+            mean_M1, deviation_M1 = _moments(targets_MW)
+            targets_MW = (targets_MW - mean_M1) / deviation_M1
         rows_M = (inputs.predictions_MX.float() - targets_MW).pow(2).mean(dim=-1)
         return LossTerm((rows_M * inputs.weight_M).sum(), rows_M.detach())
+
+    def token_values(self, predictions: Tensor, tokens: Tensor) -> Tensor:
+        """Undo the normalisation by the true token's mean and deviation, as published pictures of MAE do."""
+        if not self.normalize:
+            return predictions
+        mean, deviation = _moments(tokens)
+        return predictions * deviation + mean
 
     def count(self, masks: BatchMasks) -> float:
         """Return the number of masked tokens."""
         return float(masks.masked_tokens)
+
+
+def _moments(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the values of each token, (..., 1)."""
+    variance = tokens.var(dim=-1, keepdim=True, correction=min(1, tokens.shape[-1] - 1))
+    return tokens.mean(dim=-1, keepdim=True), (variance + 1e-6).sqrt()

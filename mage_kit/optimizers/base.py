@@ -94,7 +94,7 @@ def take_step(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> N
         try:
             optimizer.step()
         finally:
-            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]  # as above
     elif not bool(skip):
         optimizer.step()
 

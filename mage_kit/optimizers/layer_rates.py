@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from mage_kit.base.errors import MageKitError
+
 _BLOCK = re.compile(r"(?:^|\.)encoder\.blocks\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)embedding\.")
 
@@ -43,7 +45,13 @@ def parameter_groups(parameters: Mapping[str, nn.Parameter], layer_decay: float 
 
     Returns:
         Groups with "params", "rate" and "decays": false for 1-D tensors and biases.
+
+    Raises:
+        MageKitError: If rates are to differ, and no parameter is one of an encoder's blocks.
     """
+    if layer_decay != 1 and not has_blocks(parameters):
+        some = ", ".join(list(parameters)[:3])
+        raise MageKitError(f"layer_decay: {layer_decay}, must be 1: none of {some} is in encoder.blocks.NUMBER")
     numbers = [int(match.group(1)) for name in parameters if (match := _BLOCK.search(name))]
     blocks = max(numbers, default=-1) + 1
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}

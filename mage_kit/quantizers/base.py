@@ -41,8 +41,8 @@ class Quantizer(nn.Module, ABC):
         codes: Codes that an id may name, V.
         width: Width of features and codes, W.
         factors: Ids a token, F.
-        weightless: Keywords that weights fit whatever they say, as those of training alone. "kind" among them
-            where other kinds read the same weights.
+        weightless: Keywords that weights fit whatever they say, as those of training alone.
+        alike: Kinds that read one another's weights, its own among them; a subclass of another kind is none of them.
         passing: Names of buffers that training alone needs; they are not stored.
     """
 
@@ -50,6 +50,7 @@ class Quantizer(nn.Module, ABC):
     width: int
     factors: int = 1
     weightless: ClassVar[frozenset[str]] = frozenset()
+    alike: ClassVar[frozenset[str]] = frozenset()
     passing: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

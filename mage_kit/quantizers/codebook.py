@@ -31,7 +31,8 @@ class Codebook(Quantizer):
         commitment: beta, the weight of the features' distance to their codes.
     """
 
-    weightless = frozenset({"kind", "commitment"})
+    weightless = frozenset({"commitment"})
+    alike = frozenset({"ema", "gradient"})
 
     def __init__(
         self,

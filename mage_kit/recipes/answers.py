@@ -11,6 +11,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import DATASETS, Dataset
 from mage_kit.images.transforms import Augment
+from mage_kit.losses import LOSSES
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.recipes.sections import Evaluation
 
@@ -23,6 +24,18 @@ def kind_of(recipe: Recipe) -> str:
 def task_of(recipe: Recipe) -> str | None:
     """Return the kind of the task that a recipe is for; None where it trains nothing."""
     return None if recipe.training is None else recipe.training.kind
+
+
+def encoder_width(recipe: Recipe) -> int | None:
+    """Return the width of a recipe's encoder; None where it has no encoder, or one that states none."""
+    encoder = getattr(recipe.model, "encoder", None)
+    return None if encoder is None else getattr(encoder, "dim", None)
+
+
+def contrasts_images(recipe: Recipe) -> bool:
+    """Return whether a loss of a recipe takes the images of a batch for each other's negatives, as MAGE-C's does."""
+    losses = getattr(recipe.model, "losses", None) or ()
+    return any(LOSSES.get(loss.kind).cls.contrasts_batch for loss in losses)
 
 
 def evaluation_of(recipe: Recipe) -> Evaluation:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.json_text import LARGEST, parse_json
+from mage_kit.base.json_text import json_or_text
 
 _PATH = re.compile(r"(\$\.)?\$?\w+(\[[0-9]+\]|\.\w+(/\w+)?)*")
 
@@ -33,7 +33,10 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     path, sign, text = override.partition("=")
     if not sign or not path:
         raise MageKitError(f"--set {override}: must have the form path=value, as in training.epochs=10")
-    value = _value(override, text)
+    try:
+        value = json_or_text(text)
+    except ValueError as error:
+        raise MageKitError(f"--set {override[:200]}: {error}") from None
     if not _PATH.fullmatch(path):
         raise MageKitError(f"--set {override}: '{path}' is no path; it has the form a.b or a[0].b")
     words = path.removeprefix("$.").replace("[", ".").replace("]", "").split(".")
@@ -53,16 +56,6 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             raise MageKitError(f"--set {override}: no place '{last}' in the recipe")
         _step(place, last, override)
         place[int(last)] = value
-
-
-def _value(override: str, text: str) -> Any:
-    """JSON where it is JSON, else the text itself; what begins as JSON and is none was meant to be."""
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        if text.lstrip()[:1] in ("{", "[", '"') or len(text) > LARGEST:
-            raise MageKitError(f"--set {override[:200]}: {error}") from None
-        return text
 
 
 def _step(place: Any, part: str | int, override: str) -> Any:

@@ -82,7 +82,7 @@ def _part(title: str, images: Dataset, places: list[int], labels: np.ndarray, sc
         for row in surest:
             words = f"{names[labels[row]]} as {names[int(told_B[row])]}, {float(sure_B[row]):.2f}"
             cells.append(labelled_sheets([(words, _cell(images.still(places[row]).views[0], len(words)))]))
-        part.figures.append(_sheet(cells))
+        part.pictures.append(_sheet(cells))
     return part
 
 

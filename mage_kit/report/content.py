@@ -54,14 +54,14 @@ class Part:
     Args:
         title: Its heading.
         note: A paragraph under it.
-        figures: Pictures.
+        pictures: What is shown.
         charts: Charts.
         rows: (what, value) lines of a table.
     """
 
     title: str
     note: str = ""
-    figures: list[Illustration] = field(default_factory=list)
+    pictures: list[Illustration] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     rows: list[tuple[str, str]] = field(default_factory=list)
 
@@ -96,7 +96,7 @@ def samples(run: Path, model: Mage, task: ProgressTask) -> Part:
         result = generate(other, SAMPLES, seed=0)
         sheet = grid_picture(result.images_BCHW, COLUMNS)
         words = "" if result.labels_B is None else ", each class in turn"
-        part.figures.append(
+        part.pictures.append(
             picture(sheet, f"{name}, {other.decoding.steps} steps{words}", max(1, scale_of(other.tokenizer) // 2))
         )
         task.update(number + 1)

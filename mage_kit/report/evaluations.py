@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mage_kit.evaluation.evaluate import figures_of, read_result
 from mage_kit.evaluation.measures import MEASURES, Figure
+from mage_kit.evaluation.stored_results import ask, figures_of, read_result
 from mage_kit.images.image_files import open_image
 from mage_kit.report.charts import series_chart
 from mage_kit.report.content import Part, picture
@@ -26,20 +26,20 @@ def evaluations(run: Path) -> list[Part]:
 
 def _part(file: Path) -> Part:
     measure, result = read_result(file)
-    note = measure.note(result)
+    note = ask(measure, "note", result)
     data = f" Data: {result['data']}." if "data" in result else ""
-    part = Part(measure.heading(result), f"{note}.{data}" if note else data.strip())
+    part = Part(ask(measure, "heading", result), f"{note}.{data}" if note else data.strip())
     part.rows = [
         (f"{figure.of}: {figure.name}".replace("_", " "), _text(figure))
         for figure in figures_of(measure, result, str(file))
     ]
-    curves = measure.curves(result)
+    curves = ask(measure, "curves", result)
     if curves is not None:
         part.charts.append(series_chart(curves.title, curves.across, dict(curves.points)))
     plot = file.with_suffix(".png")
     if measure.caption and plot.is_file():
         with open_image(plot) as image:
-            part.figures.append(picture(image, measure.caption))
+            part.pictures.append(picture(image, measure.caption))
     return part
 
 

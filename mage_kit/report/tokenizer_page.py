@@ -54,7 +54,7 @@ def reconstruction(tokenizer: Tokenizer, dataset: Dataset) -> Part:
     sheet = grid_picture(torch.cat([seen_BCHW.float(), given_BCHW]).cpu(), len(seen_BCHW))
     decibels = 10 * math.log10(1 / max(1e-12, float((given_BCHW - seen_BCHW).square().mean())))
     caption = f"original above, given back below: {decibels:.1f} dB on these {len(seen_BCHW)}"
-    part.figures.append(picture(sheet, caption, scale_of(tokenizer)))
+    part.pictures.append(picture(sheet, caption, scale_of(tokenizer)))
     return part
 
 

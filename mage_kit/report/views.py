@@ -32,7 +32,7 @@ def reconstructions(models: dict[str, Mage], pictures: Sequence[Image.Image], wh
                 caption += (
                     " (predicted at once; mean and contrast of a patch are the original's where it predicts neither)"
                 )
-            part.figures.append(picture(sheet, caption, max(1, scale_of(model.tokenizer) // 2)))
+            part.pictures.append(picture(sheet, caption, max(1, scale_of(model.tokenizer) // 2)))
     return part
 
 
@@ -47,9 +47,9 @@ def _reconstruct(model: Mage, image: Image.Image, ratio: float, seed: int) -> li
     grid = model.spec.grid
     cells = result.masked_NL[0].unflatten(0, (grid.height, grid.width)).numpy()
     veil = cells.repeat(height // grid.height, 0).repeat(width // grid.width, 1)
-    pixels = np.asarray(result.seen)
+    pixels = np.asarray(result.window)
     remainder = np.where(veil if channels == 1 else veil[..., None], np.uint8(128), pixels)
-    return [result.seen, Image.fromarray(remainder), result.pictures[0]]
+    return [result.window, Image.fromarray(remainder), result.pictures[0]]
 
 
 def inpaintings(model: Mage, pictures: Sequence[Image.Image]) -> Part:
@@ -61,8 +61,8 @@ def inpaintings(model: Mage, pictures: Sequence[Image.Image]) -> Part:
             hole = np.zeros((image.height, image.width), dtype=np.bool_)
             hole[start[0] * image.height // 2 :, start[1] * image.width // 2 :] = True
             result = inpaint(model, image, hole, n=VARIANTS, seed=number, dilate=0)
-            rows.append([result.given, *result.pictures])
-        part.figures.append(
+            rows.append([result.canvas, *result.pictures])
+        part.pictures.append(
             picture(_columns(rows), f"{name}: what was given, three variants", max(1, scale_of(model.tokenizer) // 2))
         )
     return part

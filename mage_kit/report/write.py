@@ -120,7 +120,7 @@ def _gather(
         state=state,
         stamp=_stamp(),
         figures=_headline(last),
-        parts=[part for part in parts if part.note or part.figures or part.charts or part.rows],
+        parts=[part for part in parts if part.note or part.pictures or part.charts or part.rows],
         recipe=recipe.to_json(),
     )
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.evaluation.evaluate import figures_of, read_result
 from mage_kit.evaluation.measures import Figure, Measure
 from mage_kit.evaluation.measures.base import number_text
+from mage_kit.evaluation.stored_results import ask, figures_of, read_result
 from mage_kit.recipes import Recipe
 from mage_kit.store.folders import RECIPE_FILE, require_folder
 from mage_kit.store.run_folders import EVAL
@@ -71,7 +71,7 @@ def gather(runs: Sequence[Path]) -> list[Line]:
     lines: list[Line] = []
     for run in runs:
         require_folder(run)
-        recipe = Recipe.load(run / RECIPE_FILE).model_dump(mode="json") if (run / RECIPE_FILE).is_file() else {}
+        recipe = Recipe.load(run / RECIPE_FILE) if (run / RECIPE_FILE).is_file() else None
         files = sorted((run / EVAL).glob("*.json")) if (run / EVAL).is_dir() else []
         mine = [line for file in files for line in _lines(run, file, recipe)]
         if not mine:
@@ -85,18 +85,16 @@ def as_json(lines: Sequence[Line]) -> dict[str, Any]:
     return {"results": [asdict(line) for line in lines]}
 
 
-def _lines(run: Path, file: Path, recipe: Mapping[str, Any]) -> list[Line]:
+def _lines(run: Path, file: Path, recipe: Recipe | None) -> list[Line]:
     measure, result = read_result(file)
     return [_line(run, measure, result, figure, recipe) for figure in figures_of(measure, result, str(file))]
 
 
-def _line(
-    run: Path, measure: type[Measure], result: Mapping[str, Any], figure: Figure, recipe: Mapping[str, Any]
-) -> Line:
+def _line(run: Path, measure: type[Measure], result: Mapping[str, Any], figure: Figure, recipe: Recipe | None) -> Line:
     images, reference = (figure.about, result), result.get("reference") or {}
     data = figure.about.get("data") or result.get("data") or f"against {reference.get('name', 'data not told')}"
     count = next((each[name] for each in images for name in ("test_images", "images") if name in each), None)
-    paper, comparable = measure.paper(figure, result, recipe)
+    paper, comparable = ask(measure, "paper", figure, result, recipe)
     return Line(
         run=str(run),
         measure=str(result.get("kind", result["measure"])),

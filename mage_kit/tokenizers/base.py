@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -56,6 +56,16 @@ class Tokenizer(nn.Module, ABC):
     spec: TokenSpec
     needs_training: ClassVar[bool] = True
     weightless: ClassVar[frozenset[str]] = frozenset()
+
+    def weights_fit(self, keyword: str, mine: Any, theirs: Any) -> bool:
+        """Tell if weights serve this tokenizer that were trained by one with another keyword.
+
+        Args:
+            keyword: Its name; of a component in a slot, SLOT.NAME.
+            mine: Its value here, as JSON.
+            theirs: Its value there, another.
+        """
+        return keyword in self.weightless
 
     @abstractmethod
     def encode(self, images_BCHW: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,11 @@ class CodebookTokenizer(Tokenizer):
     def weightless(self) -> frozenset[str]:  # type: ignore[override]  # the quantizer's are part of it
         """Convolutions serve any image size; keywords of the quantizer are called quantizer.NAME."""
         return frozenset({"image_size", "reconstruction", *(f"quantizer.{name}" for name in self.quantize.weightless)})
+
+    def weights_fit(self, keyword: str, mine: Any, theirs: Any) -> bool:
+        """Tell if trained weights serve; quantizers whose weights are alike stand in for one another."""
+        alike = keyword == "quantizer.kind" and {mine, theirs} <= self.quantize.alike
+        return alike or super().weights_fit(keyword, mine, theirs)
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """Return encoder features (B, L, W) in float32: distances in half precision would pick other codes.

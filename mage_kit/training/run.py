@@ -216,7 +216,7 @@ def _write_model(run: Run, players: Sequence[Player]) -> None:
     for player in players:
         if player.module is model and player.mean is not None:
             means = mean_state(player)
-            processes.on_first(lambda means=means: write_tensors(run.out / EMA_FILE, means))  # type: ignore[misc]
+            processes.on_first(lambda means=means: write_tensors(run.out / EMA_FILE, means))  # type: ignore[misc]  # a default is not inferred
     state = state_of(model)
     processes.on_first(lambda: write_tensors(run.out / MODEL_FILE, state))
 

@@ -121,12 +121,13 @@ def fill_tokenizer(
         other, tensors = source.tokenizer
     except MageKitError as error:
         raise RecipeError([f"{path}.weights: {error}"], name) from None
-    exceptions = {"weights", *tokenizer.weightless}
     mine, theirs = _flat(form), _flat(other)
     differing = [
         f"{path}.{key}: {mine[key]}, the trained one has {theirs.get(key)}"
         for key in mine
-        if key not in exceptions and mine[key] != theirs.get(key)
+        if key != "weights"
+        and mine[key] != theirs.get(key)
+        and not tokenizer.weights_fit(key, mine[key], theirs.get(key))
     ]
     if form["kind"] != other.get("kind"):
         differing = differing[:1]  # the keywords of another kind say nothing

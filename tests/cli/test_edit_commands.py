@@ -129,7 +129,7 @@ def test_edited_pictures_and_how_they_were_made(run: Path, tmp_path: Path) -> No
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     out = tmp_path / "out"
-    names = {"000.png", "001.png", "given.png", "seen.png", "sheet.png", "steps.gif", "settings.json"}
+    names = {"000.png", "001.png", "canvas.png", "window.png", "sheet.png", "steps.gif", "settings.json"}
     assert {path.name for path in out.iterdir()} == names
     settings = json.loads((out / "settings.json").read_text())
     assert settings["what"] == "inpaint" and settings["seed"] == 5 and settings["decoding"]["steps"] == 3

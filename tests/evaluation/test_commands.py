@@ -25,22 +25,9 @@ from mage_kit.report import write_report
 from mage_kit.studies.results import gather
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.train import train
+from tests.evaluation.conftest import CHANGES
 from tests.recipes.test_recipe import RECIPES
 from tests.training.test_training import small
-
-CHANGES = (
-    "training.epochs=1",
-    "training.precision=float32",
-    "tokenizer_training.precision=float32",
-    "kernels.attention=matmul",
-    "data.part=held_out",
-    "training.batch=50",
-)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(small(*CHANGES), tmp_path_factory.mktemp("runs") / "run")
 
 
 def call(*arguments: object) -> Any:
@@ -249,87 +236,3 @@ def test_what_departs_from_the_published_probe_is_told(run: Path) -> None:
         assert change.split("=")[0].split(".")[1] in told(change), change
     done = call("eval", "probe", run, "--overwrite", "--set", "data.augment.flip=0.5")
     assert "images and weights are named by --data and --weights" in str(done.exception)
-
-
-def test_the_papers_figure_stands_beside_its_own_protocol_alone(tmp_path: Path) -> None:
-    """Same data, same protocol, an encoder of that width; and nowhere else."""
-    (tmp_path / "eval").mkdir()
-    recipe = json.loads((RECIPES / "mage_vitb.json").read_text())
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    held = {"measure": "probe", "as_published": True, "train_images": 1_281_167, "test_images": 50_000}
-    held |= {"rows": {"features": {"top1": 0.7}, "untrained encoder": {"top1": 0.1}}}
-
-    def papers(**changes: object) -> dict[str, float | None]:
-        (tmp_path / "eval" / "probe.json").write_text(json.dumps({**held, **changes}))
-        return {line.row: line.paper for line in gather([tmp_path])}
-
-    assert papers() == {"features": 0.747, "untrained encoder": None}
-    assert papers(as_published=False)["features"] is None and papers(test_images=49_999)["features"] is None
-    contrastive = json.loads((RECIPES / "mage_c_vitl.json").read_text())
-    (tmp_path / "recipe.json").write_text(json.dumps(contrastive))
-    assert papers()["features"] == 0.809
-
-
-# -- distances ---------------------------------------------------------------------------------------------------
-
-
-class Means(torch.nn.Module):
-    """Features that follow the picture: its means over a 3 x 3 grid."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(images, 3).flatten(1) / 255
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("networks") / "means.pt"
-    torch.jit.trace(Means(), torch.rand(2, 3, 32, 32)).save(str(file))
-    return file
-
-
-def test_distances_from_the_command_line(run: Path, network: Path, tmp_path: Path) -> None:
-    real, kept = folders(tmp_path / "real"), tmp_path / "real.safetensors"
-    size = ("--width", 32, "--height", 32, "--grey", "--side", 0)
-    assert "there is no FID" in str(call("eval", "reference", real, "--out", kept, *size).exception)
-    assert "there is no FID" in str(call("eval", "fid", run).exception)
-    assert call("eval", "reference", real, "--out", kept, "--extractor", network, *size).exit_code == 0
-    assert "exists; choose another" in str(call("eval", "reference", real, "--out", kept, *size).exception)
-    told = ("--extractor", network, "--side", 0)
-    assert "--reference: none given" in str(call("eval", "fid", run, *told).exception)
-    done = call("eval", "fid", run, "--reference", kept, *told, "-n", 12, "--steps", 2)
-    assert done.exit_code == 0 and "gFID (SMOKE FIGURE of 12 images" in done.output.replace("\n", " "), done.output
-    held = result(run, "fid")
-    assert held["decoding"]["steps"] == 2 and held["reference"]["name"] == "real" and not held["comparable"]
-    assert "FID" not in done.output.replace("gFID", ""), "never a bare FID"
-    done = call("eval", "rfid", run, "--data", real, *told)
-    assert done.exit_code == 0 and result(run, "rfid")["name"].startswith("rFID (SMOKE FIGURE")
-
-
-def test_two_processes_measure_what_one_does(run: Path, network: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "real.safetensors"
-    size = ("--width", 32, "--height", 32, "--grey", "--side", 0)
-    folders(tmp_path / "real", images=12)
-    assert call("eval", "reference", tmp_path / "real", "--out", kept, "--extractor", network, *size).exit_code == 0
-    made = []
-    for count in (1, 2):
-        command = [
-            sys.executable,
-            "-m",
-            "mage_kit.cli",
-            "eval",
-            "fid",
-            str(run),
-            "--reference",
-            str(kept),
-            "--overwrite",
-        ]
-        command += ["--extractor", str(network), "--side", "0", "-n", "22", "--batch", "4", "--steps", "2"]
-        done = subprocess.run([*command, "--processes", str(count)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("gFID") == 1, "one process speaks"
-        made.append(result(run, "fid"))
-    one, two = made
-    first, second = one["rows"]["images"], two["rows"]["images"]
-    assert first["frechet"] == pytest.approx(second["frechet"], rel=1e-6) and one["duplicates"] == two["duplicates"]
-    assert (first["precision"], first["recall"]) == (second["precision"], second["recall"])
-    assert first["kid"] == pytest.approx(second["kid"], rel=1e-6), "in the images' order, whoever made them"

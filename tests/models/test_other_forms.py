@@ -15,7 +15,7 @@ import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.cli.app import app
 from mage_kit.report import write_report
-from tests.house.test_core import alone
+from tests.training.test_lone_stages import alone
 from tests.training.test_training import small
 
 SHORT = ("training.epochs=0.5", "tokenizer_training=null")

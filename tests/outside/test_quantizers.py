@@ -57,3 +57,31 @@ def test_what_a_quantizer_gets_wrong_is_named() -> None:
     unknown = {**tokenizer_of("vqgan"), "quantizer": {"kind": "levles"}}
     with pytest.raises(mk.RecipeError, match=r'\$\.tokenizer\.quantizer\.kind: unknown "levles", did you mean .levels'):
         recipe("level_quantizer", tokenizer=unknown, training=TASK)
+
+
+def test_weights_of_another_kind_are_not_taken_for_a_subclass(tmp_path: Path) -> None:
+    """EMA and gradient codebooks read one another's weights; a class derived from one may read them otherwise."""
+
+    @mk.QUANTIZERS.register("shifted")
+    class Shifted(mk.EMACodebook):
+        """Codes that follow running means, and lie elsewhere."""
+
+        def lookup(self, ids_BL: torch.Tensor) -> torch.Tensor:
+            return super().lookup(ids_BL) + 1
+
+    try:
+        given = {**TOKENIZER, "weights": str(mk.train(recipe("level_quantizer", training=TASK), tmp_path / "ema"))}
+        model: dict[str, Any] = {
+            "model": masked([{"kind": "masked_cross_entropy", "weight": 1.0}]),
+            "training": training(1),
+        }
+        for kind, fits in (("gradient", True), ("shifted", False)):
+            keywords = {"kind": kind, "codes": 32, "width": 8}
+            mine = recipe("level_quantizer", tokenizer={**given, "quantizer": keywords}, **model)
+            if fits:
+                mk.train(mine, tmp_path / kind, until=1)
+            else:
+                with pytest.raises(mk.RecipeError, match=r"quantizer\.kind: shifted, the trained one has ema"):
+                    mk.train(mine, tmp_path / kind, until=1)
+    finally:
+        mk.QUANTIZERS._entries.pop("shifted")

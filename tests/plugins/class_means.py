@@ -35,5 +35,5 @@ class ClassMeans(mk.FeatureMeasure):
         return f"nearest class mean, {'scaled' if self.scale else 'plain'} Euclidean distance"
 
     @classmethod
-    def paper(cls, figure: mk.Figure, result: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[float | None, str]:
+    def paper(cls, figure: mk.Figure, result: Mapping[str, Any], recipe: mk.Recipe | None) -> tuple[float | None, str]:
         return (0.123, "a figure of its own paper") if figure.of == "raw pixels" else (None, "none")

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 import mage_kit as mk
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
-from tests.house.test_core import alone, contrast
 from tests.training.test_classifier import tuned
+from tests.training.test_lone_stages import alone, contrast
 from tests.training.test_training import small
 
 KILLED = """

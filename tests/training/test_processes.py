@@ -21,8 +21,8 @@ from mage_kit.losses import Gather
 from mage_kit.training.batches import spread
 from mage_kit.training.launch import run_processes
 from mage_kit.training.metrics import read_metrics
-from tests.house.test_core import contrast
 from tests.loops import loop_of
+from tests.training.test_lone_stages import contrast
 from tests.training.test_training import small
 
 CONTRAST = [

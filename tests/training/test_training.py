@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 import mage_kit as mk
-from mage_kit.base.draws import derive
 from mage_kit.base.files import write_text
 from mage_kit.base.progress import Reporter
 from mage_kit.store.run_folders import clear_run
@@ -296,8 +295,3 @@ def test_image_folders_train_too(tmp_path: Path) -> None:
     assert len(read_metrics(tmp_path / "run", "model")) >= 1
     with pytest.raises(mk.RecipeError, match=r"\$\.data\.path: 'nowhere', must be a folder"):
         train(small('data={"kind": "image_folder", "path": "nowhere"}'), tmp_path / "none")
-
-
-def test_seeds_derive_to_different_numbers() -> None:
-    seen = {derive(seed, purpose, part) for seed in range(20) for purpose in ("a", "b") for part in range(20)}
-    assert len(seen) == 800 and all(0 <= value < 2**63 for value in seen)

@@ -19,7 +19,7 @@ def drop_tokens(values_BND: Tensor, kept_BS: Tensor) -> Tensor:
 
     Position 0 may be named any number of times, every other once at most: the gradient relies on it.
     """
-    kept_BSD: Tensor = _Rows.apply(values_BND, kept_BS)  # type: ignore[no-untyped-call]
+    kept_BSD: Tensor = _Rows.apply(values_BND, kept_BS)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
     return kept_BSD
 
 

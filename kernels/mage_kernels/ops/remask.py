@@ -53,7 +53,7 @@ def _reference(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
     for image, number in enumerate(count.tolist()):
         places = masked[image].nonzero()[:, 0].tolist()
         values = score[image].nan_to_num(float("inf"), float("inf"), float("-inf")).tolist()
-        places.sort(key=lambda place, own=values: (own[place], place))  # type: ignore[misc]
+        places.sort(key=lambda place, own=values: (own[place], place))  # type: ignore[misc]  # a default is not inferred
         out[image, places[: max(0, number)]] = True
     return out
 

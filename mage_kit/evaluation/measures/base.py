@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from PIL import Image
 
@@ -18,6 +18,9 @@ from mage_kit.base.registry import Registry
 from mage_kit.base.signature import NoWires
 from mage_kit.evaluation.measures.request import SHARED, Request
 from mage_kit.planning.passes import Passes
+
+if TYPE_CHECKING:
+    from mage_kit.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,17 @@ class Outcome:
     picture: Image.Image | None = None
 
 
+KINDS = ("mage", "classifier", "tokenizer")
+_FORMS: tuple[tuple[str, Any, str], ...] = (
+    ("takes", frozenset | set, "a set of names"),
+    ("shown", tuple | list, "a tuple of names"),
+    ("flags", Mapping, "names of options by keyword"),
+    ("title", str, "text"),
+    ("file", str, "text"),
+    ("caption", str, "text"),
+)
+
+
 class Measure(ABC):
     """One way of measuring. Its keywords are its options, in Python and on the command line.
 
@@ -77,7 +91,8 @@ class Measure(ABC):
 
     Attributes:
         title: Heading in tables and reports.
-        needs: What it measures: a masked model, a classifier, or a tokenizer alone or within either.
+        needs: What it measures: a masked model, a classifier, or a tokenizer alone or within either; the command
+            line and `mk.evaluate` refuse folders of another kind.
         takes: Which of the options that measures share it follows, see `Request`; "file" if it measures checkpoint
             files too.
         file: Name of its result; "" for its kind.
@@ -98,11 +113,16 @@ class Measure(ABC):
         """Refuse what could not be shown.
 
         Raises:
-            MageKitError: If `takes` names an option that measures do not share.
+            MageKitError: If `takes` names an option that measures do not share, or an attribute is of another form.
         """
         super().__init_subclass__(**words)
-        if unknown := sorted(cls.takes - SHARED):
+        for name, kinds, rule in _FORMS:
+            if not isinstance(getattr(cls, name), kinds):
+                raise MageKitError(f"{cls.__qualname__}.{name}: {getattr(cls, name)!r}, must be {rule}")
+        if unknown := sorted(set(cls.takes) - SHARED):
             raise MageKitError(f"{cls.__qualname__}.takes: '{unknown[0]}', must be among {', '.join(sorted(SHARED))}")
+        if cls.needs not in KINDS:
+            raise MageKitError(f"{cls.__qualname__}.needs: {cls.needs!r}, must be one of {', '.join(KINDS)}")
 
     def check(self, request: Request) -> None:  # noqa: B027  # most have nothing to say before they begin
         """Raise MageKitError for what is wrong before anything is opened."""
@@ -136,13 +156,13 @@ class Measure(ABC):
         return None
 
     @classmethod
-    def paper(cls, figure: Figure, result: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[float | None, str]:
+    def paper(cls, figure: Figure, result: Mapping[str, Any], recipe: Recipe | None) -> tuple[float | None, str]:
         """Return the paper's number beside one of a result, if its data and protocol are the paper's, and a word on it.
 
         Args:
             figure: Of the result.
             result: As `run` left it.
-            recipe: Of the run, as JSON; empty where there is none.
+            recipe: Of the run; None where there is none.
         """
         return None, "no figure of the paper's is of this protocol"
 
@@ -176,4 +196,6 @@ _DECODING = ("preset", "steps", "schedule", "selection", "temperature", "top_k",
 _RESERVED = frozenset(
     {*Request.__dataclass_fields__, "out", "as_json", "bf16", "plugin", *_DECODING}
 )  # of every command
-MEASURES: Registry[Measure, NoWires] = Registry("measures", Measure, NoWires, reserved=_RESERVED)
+MEASURES: Registry[Measure, NoWires] = Registry(
+    "measures", Measure, NoWires, reserved=_RESERVED, taken=frozenset({"reference"})
+)

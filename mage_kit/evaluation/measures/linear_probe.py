@@ -9,10 +9,17 @@ from mage_kit.evaluation.measures.base import MEASURES, Figure, Measure, Outcome
 from mage_kit.evaluation.measures.request import Request
 from mage_kit.evaluation.published_probe import published_probe
 from mage_kit.planning.passes import Passes
+from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import contrasts_images, encoder_width
 from mage_kit.recipes.probe import EPOCHS
 
 _IMAGENET = (1_281_167, 50_000)
-_PAPER = {(768, False): 0.747, (1024, False): 0.789, (768, True): 0.782, (1024, True): 0.809}
+_PAPER: dict[tuple[int | None, bool], float] = {
+    (768, False): 0.747,
+    (1024, False): 0.789,
+    (768, True): 0.782,
+    (1024, True): 0.809,
+}
 """Linear probing on ImageNet-1K, top-1, by the encoder's width and whether it is MAGE-C: the paper's Table 2."""
 
 
@@ -53,16 +60,14 @@ class LinearProbe(Measure):
         return super().note(result) + hint
 
     @classmethod
-    def paper(cls, figure: Figure, result: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[float | None, str]:
+    def paper(cls, figure: Figure, result: Mapping[str, Any], recipe: Recipe | None) -> tuple[float | None, str]:
         """Return Table 2's accuracy of an encoder of that width, trained with or without contrast."""
         if figure.name != "top1" or figure.of != "features" or not result.get("as_published"):
             return None, "no figure of the paper's is of this protocol"
         if (result.get("train_images"), result.get("test_images")) != _IMAGENET:
             return None, "other data than the paper's (ImageNet-1K)"
-        model = recipe.get("model") or {}
-        width = model.get("encoder", {}).get("dim")
-        contrasts = any(loss.get("kind") == "info_nce" for loss in model.get("losses", []))
-        value = _PAPER.get((width, contrasts))
+        width = None if recipe is None else encoder_width(recipe)
+        value = None if recipe is None else _PAPER.get((width, contrasts_images(recipe)))
         if value is None:
             return None, f"the paper has no figure of this measure and width ({width})"
         return value, "the paper's Table 2: same data and protocol, 1600 epochs of pre-training"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.processes import first_ahead, is_first
+from mage_kit.base.processes import is_first
 from mage_kit.base.version import versions
 from mage_kit.evaluation.features import Features
 from mage_kit.evaluation.folds import probe_run
@@ -15,8 +15,7 @@ from mage_kit.evaluation.measures.on_features import FeatureMeasure
 from mage_kit.evaluation.measures.request import Request
 from mage_kit.evaluation.subject import Subject
 from mage_kit.recipes import Recipe
-from mage_kit.store.folders import RECIPE_FILE, best_device, weights_digest
-from mage_kit.store.loading import load
+from mage_kit.store.folders import RECIPE_FILE
 
 FAST = (
     "L-BFGS (200 iterations at most) on standardised frozen features, no augmentation; strength chosen on a fifth of "
@@ -37,11 +36,8 @@ def fit_row(subject: Subject, name: str, train: Features, test: Features) -> dic
     )
     top1 = best.model.accuracy(test.values_ID, test.labels_I)
     subject.reporter.say(f"linear probe, {name}: {top1:.4f}")
-    return {
-        "top1": top1,
-        "train_top1": best.model.accuracy(train.values_ID, train.labels_I),
-        "strength": best.strength,
-    }
+    train_top1 = best.model.accuracy(train.values_ID, train.labels_I)
+    return {"top1": top1, "train_top1": train_top1, "strength": best.strength}
 
 
 @MEASURES.register("probe-fast")
@@ -74,11 +70,12 @@ class FastProbe(FeatureMeasure):
 
     def _over_folds(self, request: Request) -> dict[str, Any]:
         """The first process alone: folds are fitted by one."""
-        about = first_ahead(lambda: _about(request))
         if not is_first():
-            return {**about, "rows": {}}
+            return {"rows": {}}
         result = probe_run(request.run, request.reporter, self._sources)
-        about |= {name: result.pop(name) for name in ("data", "data_sha256", "images")}
+        run = Recipe.load(request.run / RECIPE_FILE).name
+        about = {"run": run, "weights": "raw", "versions": versions()}
+        about |= {name: result.pop(name) for name in ("weights_sha256", "data", "data_sha256", "images")}
         about["protocol"] = result.pop("note")
         return {**about, "rows": {_OF_FOLDS.get(name, name) or self.source[0]: row for name, row in result.items()}}
 
@@ -86,13 +83,3 @@ class FastProbe(FeatureMeasure):
     def heading(cls, result: Any) -> str:
         """Say if it was over folds."""
         return cls.title if "train_images" in result else "Linear probe over folds"
-
-
-def _about(request: Request) -> dict[str, Any]:
-    model = load(request.run, best_device())
-    return {
-        "run": Recipe.load(request.run / RECIPE_FILE).name,
-        "weights": "raw",
-        "weights_sha256": weights_digest(model),
-        "versions": versions(),
-    }

@@ -1,0 +1,141 @@
+"""Tar shards: the images of the folder, files that change or are damaged, labels, loading processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mage_kit as mk
+from mage_kit.base.errors import BrokenImageError
+from mage_kit.datasets.packed_names import PackedNames
+from mage_kit.datasets.tar_index import tar_index
+from mage_kit.images.image_files import load_image, open_image
+from mage_kit.training.loader import Order, batches
+from tests.datasets.test_data import encoded, made, photo
+
+
+def shards(folder: Path, images: int = 20, per: int = 7, scatter: bool = True) -> list[bytes]:
+    """Images and labels in tar files, labels first and members far apart; returns the images' bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = [encoded(photo(index), "JPEG") for index in range(images)]
+    for number, start in enumerate(range(0, images, per)):
+        members = [(f"set/{i:04d}.cls", str(i % 3).encode()) for i in range(start, min(start + per, images))]
+        members += [(f"set/{i:04d}.jpg", contents[i]) for i in range(start, min(start + per, images))]
+        members += [(f"set/{i:04d}.json", b"{}") for i in range(start, min(start + per, images))]
+        if scatter:
+            random.Random(number).shuffle(members)
+        with tarfile.open(folder / f"shard-{number:03d}.tar", "w") as tar:
+            for name, content in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return contents
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_tar_shards_give_the_images_of_the_folder(tmp_path: Path, cache: Path) -> None:
+    contents = shards(tmp_path / "tars")
+    data = made("tar_shards", tmp_path / "tars")
+    assert len(data) == 20 and data.classes == ("0", "1", "2") and not data.passed_over
+    seen = {}
+    for index in range(20):
+        number = int(data.name(index).rsplit("/", 1)[1].split(".")[0])
+        seen[number] = index
+        assert data.label(index) == number % 3
+        opened = load_image(open_image(io.BytesIO(contents[number])), "x", 3)
+        assert np.array_equal(np.asarray(data.image(index)), np.asarray(opened))
+    assert sorted(seen) == list(range(20))
+    assert data.identity() == made("tar_shards", tmp_path / "tars").identity()
+    kept = list((cache / "mage_kit" / "tar_index").iterdir())
+    assert len(kept) == 3, "one index a file"
+    stamp = kept[0].stat().st_mtime_ns
+    made("tar_shards", tmp_path / "tars")
+    assert kept[0].stat().st_mtime_ns == stamp, "it was scanned again"
+
+
+def test_a_changed_tar_file_is_scanned_again(tmp_path: Path, cache: Path) -> None:
+    shards(tmp_path / "tars", images=5)
+    before = made("tar_shards", tmp_path / "tars").identity()
+    shards(tmp_path / "tars", images=6)
+    after = made("tar_shards", tmp_path / "tars")
+    assert len(after) == 6 and after.identity() != before
+
+
+def test_damaged_tar_files(tmp_path: Path, cache: Path) -> None:
+    shards(tmp_path / "tars", images=7, scatter=False)
+    tar = tmp_path / "tars" / "shard-000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    index = tar_index(tar)
+    assert 0 < len(index.names) < 7 and index.passed_over and "shard-000.tar" in index.passed_over[0][0]
+    data = made("tar_shards", tmp_path / "tars")
+    assert data.sample(0, 0, 0).views[0].shape == (3, 32, 32)
+    tar.write_bytes(b"")  # the file shrinks under an open data set
+    with pytest.raises(BrokenImageError, match=r"0 of .* bytes can be read"):
+        data.sample(1, 0, 0)
+    tar.write_bytes(b"no tar file" * 100)
+    with pytest.raises(mk.MageKitError, match="must be a tar file, neither compressed nor damaged"):
+        made("tar_shards", tmp_path / "tars")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "a.tar.gz").write_bytes(b"x")
+    with pytest.raises(mk.MageKitError, match=r"'a.tar.gz' is compressed"):
+        made("tar_shards", tmp_path / "packed")
+
+
+def test_a_damaged_header_is_listed(tmp_path: Path, cache: Path) -> None:
+    """One flipped bit: Python's reader ends there without a word."""
+    shards(tmp_path / "tars", images=7, scatter=False)
+    tar = tmp_path / "tars" / "shard-000.tar"
+    with tarfile.open(tar) as opened:
+        place = opened.getmembers()[9].offset
+    content = bytearray(tar.read_bytes())
+    content[place + 3] ^= 1
+    tar.write_bytes(bytes(content))
+    index = tar_index(tar)
+    assert len(index.names) == 2
+    assert any("its headers break off at byte" in reason for _, reason in index.passed_over)
+    kept = next((cache / "mage_kit" / "tar_index").iterdir())
+    kept.write_bytes(kept.read_bytes()[:200])
+    assert len(tar_index(tar).names) == 2, "a damaged index is made again"
+
+
+def test_odd_labels_are_none(tmp_path: Path, cache: Path) -> None:
+    with tarfile.open(tmp_path / "odd.tar", "w") as tar:
+        for number, label in enumerate([b"1", b"999999999999", b"9" * 30, b"cat", b"-3"]):
+            for name, content in ((f"{number}.jpg", encoded(photo(), "JPEG")), (f"{number}.cls", label)):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    data = made("tar_shards", tmp_path / "odd.tar")
+    assert [data.label(index) for index in range(5)] == [1, None, None, None, None] and data.classes == ("0", "1")
+
+
+def test_tar_shards_in_loading_processes(tmp_path: Path, cache: Path) -> None:
+    shards(tmp_path / "tars", images=40)
+    data = made("tar_shards", tmp_path / "tars")
+    data.sample(0, 0, 0)  # a handle is open before the processes are forked
+    order = Order(40, 8, 0)
+    alone, helped = (list(batches(data, order, 0, 10, 0, workers)) for workers in (0, 2))
+    for first, second in zip(alone, helped, strict=True):
+        assert np.array_equal(first.images_TCHW, second.images_TCHW)
+
+
+def test_packed_names() -> None:
+    names = ["a", "", "Ünïcode/ä.jpg", os.fsdecode(b"\xff\xfe.png"), "z" * 300]
+    packed = PackedNames(names)
+    assert list(packed) == names and packed[-1] == names[-1] and len(packed) == 5
+    assert list(PackedNames.of_arrays(packed.arrays("n"), "n")) == names  # type: ignore[arg-type]
+    with pytest.raises(IndexError, match="index: 5"):
+        packed[5]
+    assert list(PackedNames([])) == []
