@@ -12,7 +12,7 @@ from mage_kit.base.files import read_json
 from mage_kit.evaluation.measures import MEASURES, Curves, Figure, Measure, Outcome, Request
 from mage_kit.planning.passes import Passes
 
-_ANSWERS: dict[str, Any] = dict(heading=str, note=str, curves=Curves | None, paper=tuple, passes=Passes)
+_ANSWERS: dict[str, Any] = {"heading": str, "note": str, "curves": Curves | None, "paper": tuple, "passes": Passes}
 
 
 def ask(measure: type[Measure] | Measure, what: str, *about: Any) -> Any:

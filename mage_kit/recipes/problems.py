@@ -115,7 +115,11 @@ def _flatten(annotation: Any) -> list[Any]:
 
 def plugin_hint(lines: Sequence[str], plugins: Sequence[str]) -> list[str]:
     """Return a line on plug-ins where a kind is unknown: what was loaded from where."""
-    if not plugins or not any(".kind: unknown" in line for line in lines):
+    unknown = [line for line in lines if ".kind: unknown" in line]
+    if not plugins:
+        far = any("did you mean" not in line for line in unknown)
+        return ["$.plugins: empty; where a plug-in brings that kind, name its module here"] if far else []
+    if not unknown:
         return []
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in plugins if isinstance(name, str)}
     loaded = ", ".join(f"{name} from {file}" for name, file in files.items() if file) or "none"

@@ -60,7 +60,8 @@ def test_sections_are_read_in_their_room_and_where_they_are_resolved() -> None:
     for path in ROOT.rglob("*.py"):
         place = str(path.relative_to(ROOT))
         if not place.startswith("recipes/") and place not in RESOLVERS:
-            match = re.search(rf"\brecipe\.(?:{sections}|model_dump\w*)\b", path.read_text())
+            names = rf"\brecipe(?:\.(?:{sections}|model_dump\w*)\b|(?:\.get\(|\[)\"(?:{sections})\")"
+            match = re.search(names, path.read_text())
             assert match is None, f"{place} reads {match[0]}"
 
 
