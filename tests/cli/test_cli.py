@@ -163,7 +163,8 @@ def test_ls_shows_every_component_with_its_parameters() -> None:
     done = run("ls")
     for registry in mk.FAMILIES.values():
         assert registry.family in done.stdout
-        assert all(kind in done.stdout for kind in registry.kinds())
+        shipped = [entry.kind for entry in registry if entry.cls.__module__.startswith("mage_kit.")]
+        assert shipped and all(kind in done.stdout for kind in shipped)
     one = run("ls", "mask_ratios", "--plugin", "examples.triangular")
     assert "triangular" in one.stdout and "Smallest ratio" in one.stdout and "0.25" in one.stdout
 
