@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mage_kit.base import manifest
 from mage_kit.base.errors import MageKitError
 
 LOCK_FILE = ".lock"  # in a run's folder, while it is held
@@ -26,10 +27,14 @@ BROKEN_FILE = "broken.json"  # images that a run or a cache passed over
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, listed: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it is synced and takes the name, else it goes.
 
     What a link points to is written, and the link stays.
+
+    Args:
+        path: The file.
+        listed: Whether the manifest of its folder lists it from then on.
     """
     path = path.resolve()
     try:
@@ -43,22 +48,29 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with manifest.replaced(path, temporary) if listed else contextlib.nullcontext():
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, listed: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `path`; on success it takes the name, else it goes with all it holds.
 
     What a link points to is written, and the link stays.
+
+    Args:
+        path: The folder.
+        listed: Whether it gets a manifest of the files in it.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
+        if listed:
+            manifest.list_files(*(file for file in sorted(temporary.iterdir()) if file.is_file()))
         os.chmod(temporary, 0o755)
         aside = path.with_name(f".{path.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
@@ -130,9 +142,9 @@ def drop_temporaries(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with atomic(path) as temporary:
+def write_text(path: Path, text: str, listed: bool = False) -> None:
+    """Write a text file whole or not at all; see `atomic`."""
+    with atomic(path, listed) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -140,8 +152,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        MageKitError: If the file is missing, damaged, or holds something else; names it.
+        MageKitError: If the file is missing, damaged, not as its folder's manifest lists it, or holds something else;
+            names it.
     """
+    manifest.check_file(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -151,14 +165,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+def write_json(path: Path, value: object, listed: bool = False) -> None:
+    """Write a JSON file whole or not at all; see `atomic`."""
+    write_text(path, json.dumps(value, indent=2) + "\n", listed)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, listed: bool = False
+) -> None:
     """Write a safetensors file whole or not at all; tensors that share memory are written each by itself."""
-    with atomic(path) as temporary:
+    with atomic(path, listed) as temporary:
         try:
             save_file(_apart(tensors), temporary, metadata=metadata)
         except SafetensorError as error:
@@ -178,13 +194,20 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, check: Callable[[], bool] | None = None) -> dict[str, Tensor]:
     """Read a safetensors file.
 
+    Args:
+        path: The file.
+        check: Its comparison with the manifest, where that was begun before; None to begin it here.
+
     Raises:
-        MageKitError: If it is missing or damaged.
+        MageKitError: If it is missing, damaged, or not as its folder's manifest lists it.
     """
+    check = check or manifest.start_check(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise MageKitError(f"{path}: cannot be read ({error})") from None
+    finally:
+        check()

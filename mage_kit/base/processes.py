@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mage_kit.base.slurm import adopt_slurm
+
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
@@ -42,7 +44,8 @@ def is_first() -> bool:
 
 
 def started_by() -> tuple[int, int]:
-    """Return (processes, processes on this machine), as torchrun's environment says; (1, 1) without one."""
+    """Return (processes, processes on this machine), as torchrun's or srun's environment says; (1, 1) without one."""
+    adopt_slurm()
     if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
         return 1, 1
     processes = int(os.environ.get("WORLD_SIZE", "1"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -15,7 +16,9 @@ from typer.core import TyperGroup
 from mage_kit.base import processes
 from mage_kit.base.console import PlainConsole
 from mage_kit.base.errors import TrainingStopped
+from mage_kit.base.manifest import FileWarning
 from mage_kit.base.plugins import consent
+from mage_kit.cli.once import guard
 
 ALLOW = "--allow-plugins"
 
@@ -26,6 +29,10 @@ class RootGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Bring the consent to where the root's own options stand."""
         return super().parse_args(ctx, [ALLOW, *(arg for arg in args if arg != ALLOW)] if ALLOW in args else args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command that refuses options given twice."""
+        return guard(super().get_command(ctx, cmd_name))
 
 
 app = typer.Typer(
@@ -74,6 +81,7 @@ def settings_of(options: list[str] | None) -> list[str]:
 
 def main() -> None:
     """Entry point: turns errors that a user can cause into one message and exit code 2."""
+    warnings.showwarning = _show_warning
     keep_freed_memory()  # the process is ours: on a CPU, a quarter of a training step would go into page faults
     try:
         app()
@@ -98,6 +106,15 @@ def main() -> None:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename}:{last.lineno}, in {last.name}"
         _stop(f"{type(error).__name__}: {error} ({where}; MAGE_TRACEBACK=1 shows the whole traceback)")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Ours are for people, in a line; others say where they come from."""
+    if issubclass(category, FileWarning):
+        if processes.is_first():
+            PlainConsole(stderr=True).print(f"warning: {message}", soft_wrap=True)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))
 
 
 def _stop(message: str, code: int = 2) -> NoReturn:

@@ -89,8 +89,11 @@ def page(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port.")] = 7860,
     weights: WeightsOption = Weights.raw,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Name that the page may be asked for by too; several times.")
+    ] = None,
 ) -> None:
     """Serve a page on which to draw a mask, inpaint, and watch the canvas fill; needs the extra `app`."""
     from mage_kit.demo_page import serve
 
-    serve(run, host=host, port=port, ema=weights is Weights.ema)
+    serve(run, host=host, port=port, ema=weights is Weights.ema, allow_hosts=tuple(allow_host or ()))

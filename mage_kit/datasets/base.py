@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -16,10 +17,13 @@ from PIL import Image
 
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError
+from mage_kit.base.plugin_code import foreign_code
 from mage_kit.base.registry import Registry
 from mage_kit.images.image_files import load_image, upright_size
 from mage_kit.images.randaugment import randaugment
 from mage_kit.images.transforms import Augment, centre_view, cut, random_crop, to_array
+
+_LOOKED_AT = 8  # images of a plug-in's data whose pixels are part of what tells it from others
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,30 @@ class Dataset(ABC):
 
 def fingerprint(dataset: Dataset) -> str:
     """Return a SHA-256 of what tells a data set from others."""
-    return hashlib.sha256(json.dumps(dataset.identity(), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity_of(dataset), sort_keys=True).encode()).hexdigest()
+
+
+def identity_of(dataset: Dataset) -> dict[str, object]:
+    """Return what tells a data set from others; of a plug-in's, which may say little, its code and some pixels too."""
+    identity, source = dict(dataset.identity()), dataset
+    while isinstance(inner := getattr(source, "source", None), Dataset):
+        source = inner
+    if code := foreign_code([source]):
+        identity |= {"code_sha256": code, "pixels_sha256": _some_pixels(source)}
+    return identity
+
+
+def _some_pixels(dataset: Dataset) -> str:
+    digest = hashlib.sha256()
+    for place in range(0, len(dataset), max(1, len(dataset) // _LOOKED_AT)):
+        with contextlib.suppress(MageKitError):  # a broken one has none
+            digest.update(b"".join(np.ascontiguousarray(view).tobytes() for view in _views(dataset, place)))
+    return digest.hexdigest()
+
+
+def _views(dataset: Dataset, place: int) -> list[np.ndarray]:
+    sample = dataset.sample(place, 0, 0) if dataset.gives_tokens else dataset.still(place)
+    return [part for view in sample.views for part in (view.values() if isinstance(view, dict) else [view])]
 
 
 def _random(seed: int, epoch: int, index: int, view: int, purpose: str = "augment") -> np.random.Generator:

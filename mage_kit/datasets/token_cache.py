@@ -16,15 +16,16 @@ from safetensors import SafetensorError, safe_open
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.processes import is_first
-from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample
+from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample, identity_of
 from mage_kit.datasets.token_store import (
     NO_LABEL,
     CacheCard,
+    arrays_digest,
     differences,
+    places_digest,
     read_cache_card,
     read_notes,
     shard_file,
-    tokens_digest,
 )
 from mage_kit.images.transforms import Augment
 
@@ -66,7 +67,7 @@ class TokenCache(Dataset):
         problems = [f"transform: {line}" for line in problems]
         if self._images is not None:
             problems += [f"transform: {line}" for line in _other_augment(settings, self._images.augment)]
-            here = _plain(self._images.identity()) if is_first() else card.source  # reads all names: once is enough
+            here = _plain(identity_of(self._images)) if is_first() else card.source  # reads all names: once is enough
             problems += [f"source: {line}" for line in differences(card.source, here)]
         if views > card.crops:
             problems.append(f"transform: {card.crops} crop an image, {views} views need as many")
@@ -177,7 +178,10 @@ class _Shards:
             with safe_open(file, framework="np") as shard:
                 shapes = {name: tuple(shard.get_slice(name).get_shape()) for name in self._card.streams}
                 index, labels = shard.get_tensor("index"), shard.get_tensor("labels")
-        except (SafetensorError, OSError) as error:
+                notes = read_notes(shard.metadata())
+            if places_digest({"index": index, "labels": labels}, notes.broken) != notes.places_sha256:
+                raise ValueError("its index and labels are not what was written")
+        except (SafetensorError, OSError, ValueError) as error:
             raise MageKitError(f"{file}: damaged ({error}); remove it and run mage-kit tokenize again") from None
         card = self._card
         for name, shape in shapes.items():
@@ -191,8 +195,8 @@ class _Shards:
 def _open_shard(file: Path, streams: list[str]) -> Any:
     """Open a token file; once in each process its tokens are held against their digest, a few milliseconds' work."""
     shard: Any = safe_open(file, framework="np")
-    digest, _ = read_notes(shard.metadata())
-    if digest != tokens_digest({name: shard.get_tensor(name) for name in streams}):
+    tokens = {name: shard.get_tensor(name) for name in streams}
+    if read_notes(shard.metadata()).tokens_sha256 != arrays_digest(tokens):
         raise MageKitError(
             f"{file}: damaged, its tokens are not what was written; remove it and run mage-kit tokenize again"
         )

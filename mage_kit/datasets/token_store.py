@@ -22,7 +22,7 @@ from mage_kit.base.files import read_json
 from mage_kit.base.grid import TokenGrid, TokenSpec
 
 CACHE_FILE = "cache.json"
-VERSION = 2
+VERSION = 3
 NO_LABEL = -1
 _NOTES = "mage_kit"  # the metadata entry of a token file
 _SMALL = 32_767  # codes that fit into 16 bits with their sign
@@ -112,27 +112,59 @@ def shard_file(folder: Path, number: int) -> Path:
     return folder / f"tokens-{number:05d}.safetensors"
 
 
-def tokens_digest(streams: Mapping[str, NDArray[Any]]) -> str:
-    """Return a SHA-256 of a token file's streams."""
+def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return a SHA-256 of arrays, their names, types and shapes."""
     digest = hashlib.sha256()
-    for name in sorted(streams):
-        digest.update(f"{name}\0{streams[name].dtype}\0".encode())
-        digest.update(np.ascontiguousarray(streams[name]).tobytes())
+    for name in sorted(arrays):
+        digest.update(f"{name}\0{arrays[name].dtype}\0{arrays[name].shape}\0".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
 
 
-def shard_notes(streams: Mapping[str, NDArray[Any]], broken: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
-    """Return a token file's metadata: a digest of its streams, and what was broken among its images.
+def places_digest(places: Mapping[str, NDArray[Any]], broken: Sequence[tuple[str, str]]) -> str:
+    """Return a SHA-256 of where a token file's tokens belong, "index" and "labels", and of what was broken."""
+    words = json.dumps([list(pair) for pair in broken])
+    return hashlib.sha256(f"{arrays_digest(places)}\0{words}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a token file says of itself.
+
+    Args:
+        tokens_sha256: Of its streams, which are read later than the rest.
+        places_sha256: Of "index" and "labels", and of the list of broken images.
+        broken: Images that could not be read: name and reason.
+    """
+
+    tokens_sha256: str
+    places_sha256: str
+    broken: list[tuple[str, str]]
+
+
+def shard_notes(
+    streams: Mapping[str, NDArray[Any]], places: Mapping[str, NDArray[Any]], broken: Sequence[tuple[str, str]] = ()
+) -> dict[str, str]:
+    """Return a token file's metadata: digests of what it holds, and what was broken among its images.
 
     It is one entry: safetensors writes several in any order, and the same tokens are to give the same file.
     """
-    return {_NOTES: json.dumps({"broken": list(broken), "tokens_sha256": tokens_digest(streams)})}
+    notes = Notes(arrays_digest(streams), places_digest(places, broken), list(broken))
+    return {_NOTES: json.dumps(asdict(notes))}
 
 
-def read_notes(metadata: Mapping[str, str] | None) -> tuple[str | None, list[tuple[str, str]]]:
-    """Return the digest and the broken images of a token file's metadata; None and none where it has no notes."""
-    notes = json.loads((metadata or {}).get(_NOTES, "{}"))
-    return notes.get("tokens_sha256"), [(name, reason) for name, reason in notes.get("broken", [])]
+def read_notes(metadata: Mapping[str, str] | None) -> Notes:
+    """Return what a token file says of itself.
+
+    Raises:
+        ValueError: If it says nothing, or is damaged.
+    """
+    try:
+        notes = json.loads((metadata or {})[_NOTES])
+        broken = [(str(name), str(reason)) for name, reason in notes["broken"]]
+        return Notes(str(notes["tokens_sha256"]), str(notes["places_sha256"]), broken)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its notes are damaged: {error}") from None
 
 
 def read_cache_card(folder: Path) -> CacheCard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from typing import Any
 from PIL import Image
 
 from mage_kit.base.errors import MageKitError, MissingExtraError
-from mage_kit.demo_page.painting import Wish, alike, enlarged, paint, reduced, sample
+from mage_kit.demo_page.gate import LARGEST_REQUEST, Gate, check_picture, names_of, strings_in
+from mage_kit.demo_page.painting import LARGEST_SEED, Wish, alike, enlarged, paint, reduced, sample, whole_control
 from mage_kit.editing import to_picture
 from mage_kit.evaluation.run_images import run_images
 from mage_kit.images.image_files import to_channels
@@ -21,10 +23,14 @@ from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
 from mage_kit.store.loading import load
 
 _PAUSE = 0.08  # seconds between two steps, for eyes
+_LASTS = 600  # seconds that files of a visitor lie on the disk
+_LONGEST = 300  # letters of an error
 _BRUSH = "#e11d48"
 
 
-def serve(run: Path, *, host: str = "127.0.0.1", port: int = 7860, ema: bool = False) -> None:
+def serve(
+    run: Path, *, host: str = "127.0.0.1", port: int = 7860, ema: bool = False, allow_hosts: tuple[str, ...] = ()
+) -> None:
     """Serve the page until it is interrupted.
 
     Args:
@@ -32,6 +38,7 @@ def serve(run: Path, *, host: str = "127.0.0.1", port: int = 7860, ema: bool = F
         host: Address to listen at; the default is this machine alone.
         port: Port.
         ema: Take the running mean of the run's weights.
+        allow_hosts: Names that the page may be asked for by, beside `host` and this machine's own; see `gate`.
 
     Raises:
         MageKitError: If the folder holds no model with codes, or the port is taken.
@@ -39,6 +46,8 @@ def serve(run: Path, *, host: str = "127.0.0.1", port: int = 7860, ema: bool = F
     """
     require_folder(run)
     gradio = _gradio()
+    from starlette.middleware import Middleware  # which gradio brings
+
     model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
     page = build_page(model, _name(run), example(run, model))
     print(f"http://{host}:{port}  (Ctrl-C ends it)", flush=True)
@@ -50,6 +59,8 @@ def serve(run: Path, *, host: str = "127.0.0.1", port: int = 7860, ema: bool = F
             quiet=True,
             theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
             footer_links=[],
+            max_file_size=LARGEST_REQUEST,
+            app_kwargs={"middleware": [Middleware(Gate, names=names_of(host, allow_hosts))]},
         )
     except OSError as error:
         why = "in use" if "empty port" in str(error) else str(error)
@@ -79,7 +90,7 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
     """
     model.check_generates("the page")
     gr = _gradio()
-    with gr.Blocks(title=f"{name} · mage_kit", analytics_enabled=False) as page:
+    with gr.Blocks(title=f"{name} · mage_kit", analytics_enabled=False, delete_cache=(_LASTS, _LASTS)) as page:
         gr.Markdown(f"# {name}\nDraw over what is to be painted anew, then press **Inpaint**.")
         original = gr.State(picture)
         with gr.Row():
@@ -96,7 +107,30 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
         go.click(_inpaint(gr, model), [original, editor, *controls], [canvas, results, line])
         editor.upload(_take(gr), [original, editor], [original, editor])
         another.click(_another(model), seed, [original, editor, seed])
+    _check_inputs(gr, page, editor)
     return page
+
+
+def _check_inputs(gr: Any, page: Any, editor: Any) -> None:
+    """Look at what callers send before gradio does: it opens any file, fetches any address, and prints tracebacks."""
+    convert, preprocess = editor.convert_and_format_image, page.preprocess_data
+
+    def converted(file: Any, *words: Any, **options: Any) -> Any:
+        if file is not None:
+            check_picture(file.path if hasattr(file, "path") else io.BytesIO(file))
+        return convert(file, *words, **options)
+
+    async def preprocessed(function: Any, inputs: Any, *words: Any, **options: Any) -> Any:
+        try:
+            if any(text.startswith(("http:", "https:", "ftp:")) for text in strings_in(inputs)):
+                raise MageKitError("inputs: hold an address; send the picture itself")
+            return await preprocess(function, inputs, *words, **options)
+        except Exception as error:  # whatever gradio makes of it
+            cause = error.__cause__ or error
+            words_of = str(cause).splitlines() or [type(cause).__name__]
+            raise gr.Error(words_of[0][:_LONGEST], print_exception=False) from None
+
+    editor.convert_and_format_image, page.preprocess_data = converted, preprocessed
 
 
 def _editor(gr: Any, picture: Image.Image) -> Any:
@@ -138,13 +172,12 @@ def _controls(gr: Any, model: Mage) -> list[Any]:
 
 def _inpaint(gr: Any, model: Mage) -> Callable[..., Iterator[tuple[Any, Any, Any]]]:
     def inpaint(picture: Any, drawing: Any, *controls: float) -> Iterator[tuple[Any, Any, Any]]:
-        steps, temperature, tokens, dilate, variants, seed = controls
-        wish = Wish(int(steps), temperature, tokens, int(dilate), int(variants), int(seed or 0))
         try:
+            wish = Wish.of(controls)
             for state in paint(model, picture, drawing or {}, wish):
                 yield state.canvas, state.results, state.line
                 time.sleep(0 if state.results else _PAUSE)
-        except ValueError as error:  # in the line of text: a pop-up would lie over the button
+        except (ValueError, TypeError, OverflowError) as error:  # in the line of text: a pop-up would hide the button
             yield gr.skip(), gr.skip(), str(error)
 
     return inpaint
@@ -152,6 +185,8 @@ def _inpaint(gr: Any, model: Mage) -> Callable[..., Iterator[tuple[Any, Any, Any
 
 def _take(gr: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
     def take(picture: Any, drawing: Any) -> tuple[Any, Any]:
+        if not drawing or drawing.get("background") is None:
+            return gr.skip(), gr.skip()
         background = to_channels(drawing["background"], 3)
         if alike(background, enlarged(picture)):
             return gr.skip(), gr.skip()  # the editor tells of pictures that this page gave it, too
@@ -163,8 +198,9 @@ def _take(gr: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
 
 def _another(model: Mage) -> Callable[[float], tuple[Any, Any, float]]:
     def another(seed: float) -> tuple[Any, Any, float]:
-        picture = sample(model, int(seed or 0) + 1)
-        return picture, _editable(picture), (seed or 0) + 1
+        seed = whole_control("seed", seed or 0, 0, LARGEST_SEED - 1)
+        picture = sample(model, seed + 1)
+        return picture, _editable(picture), seed + 1
 
     return another
 

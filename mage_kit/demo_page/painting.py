@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
+from mage_kit.base.errors import MageKitError
 from mage_kit.editing import Edited, inpaint
 from mage_kit.generation import Sampler, Step, Watch
 from mage_kit.generation.animation import canvas
@@ -24,6 +25,7 @@ from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
 from mage_kit.selections import SELECTIONS
 
+LARGEST_SEED = 2**63 - 2
 _DRAWN = 320  # pixels: smaller pictures are enlarged, so that one can draw on them
 _ALIKE = 2.0  # of 255
 _LARGEST = 1024  # longer side of a picture that is uploaded; larger ones are reduced
@@ -48,6 +50,40 @@ class Wish:
     dilate: int
     variants: int
     seed: int
+
+    @classmethod
+    def of(cls, controls: Sequence[Any]) -> Wish:
+        """Read the controls, in the order of the fields.
+
+        Raises:
+            MageKitError: If one is no number, or out of its range.
+        """
+        steps, temperature, tokens, dilate, variants, seed = controls
+        return cls(
+            whole_control("steps", steps, 1, 64),
+            _number("temperature", temperature, 20),
+            _number("token temperature", tokens, 2),
+            whole_control("cells around the hole", dilate, 0, 3),
+            whole_control("variants", variants, 1, 8),
+            whole_control("seed", seed or 0, 0, LARGEST_SEED),
+        )
+
+
+def whole_control(name: str, value: Any, least: int, most: int) -> int:
+    """Return a control's value.
+
+    Raises:
+        MageKitError: If it is no whole number between `least` and `most`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or value % 1:
+        raise MageKitError(f"{name}: {str(value)[:50]}, must be a whole number between {least} and {most}")
+    return int(value)
+
+
+def _number(name: str, value: Any, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise MageKitError(f"{name}: {str(value)[:50]}, must be a number between 0 and {most}")
+    return float(value)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def write_result(measure: Measure, outcome: Outcome, target: Path) -> dict[str, 
     if processes.is_first():
         result = _check_result(measure, result)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, result)
+        write_json(target, result, listed=True)
         _draw(measure, result, outcome.picture, target.with_suffix(".png"))
     return result
 

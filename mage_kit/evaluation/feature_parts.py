@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -84,7 +85,9 @@ def write_part(file: Path, inputs: dict[str, Any], values: np.ndarray, part: Fea
     file.parent.mkdir(parents=True, exist_ok=True)
     numbers = {"places": part.places, "prints": part.prints}
     tensors = {name: torch.tensor(value, dtype=torch.int64) for name, value in numbers.items()}
-    write_tensors(file, {"values": torch.from_numpy(values), **tensors}, {_KEY: json.dumps(inputs, sort_keys=True)})
+    tensors["values"] = torch.from_numpy(values)
+    digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+    write_tensors(file, tensors, {_KEY: json.dumps({**inputs, "sha256": digests}, sort_keys=True)})
 
 
 def check_part(file: Path, inputs: dict[str, Any]) -> None:
@@ -109,6 +112,8 @@ def read_part(file: Path, name: str) -> np.ndarray:
     try:
         with safe_open(file, "pt") as reader:
             tensor: torch.Tensor = reader.get_tensor(name)
+            if json.loads((reader.metadata() or {})[_KEY])["sha256"][name] != _digest(tensor):
+                raise ValueError("is not what was written")
     except Exception:  # damaged, however
         raise MageKitError(_damage(file)) from None
     return tensor.numpy()
@@ -128,6 +133,11 @@ def check_room(folder: Path, first: FeatureBatch, images: int) -> None:
     if bytes_ > free:
         rule = f"{bytes_ / 2**30:.1f} GiB are needed, {free / 2**30:.1f} are free"
         raise MageKitError(f"features: '{folder}', {rule}; name fewer --source, or leave out --baselines")
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    about = f"{tensor.dtype}\0{tuple(tensor.shape)}\0".encode()
+    return hashlib.sha256(about + tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _damage(file: Path) -> str:

@@ -178,13 +178,17 @@ def tokenizer_and_images(source: Path, data: Path, max_broken: float = 0.0) -> t
     return tokenizer, images
 
 
-def figure_name(kind: Literal["gFID", "rFID"], images: int, reference: dict[str, Any], duplicates: int) -> str:
+def figure_name(
+    kind: Literal["gFID", "rFID"], images: int, reference: dict[str, Any], duplicates: int, features: int = 0
+) -> str:
     """Return what a figure is to be called: what speaks against taking it at face value stands in its name."""
     remarks = []
     if images < HONEST:
         remarks.append(f"SMOKE FIGURE of {images:,} images, comparable with nothing")
     elif reference["count"] < HONEST:
         remarks.append(f"reference of {reference['count']:,} images")
+    if min(images, reference["count"]) <= features:
+        remarks.append(f"no more images than the {features:,} features, so covariances are singular")
     if reference.get("greyed"):
         remarks.append(f"{reference['greyed']:,} images in colour turned grey")
     if reference.get("forced"):
@@ -210,7 +214,9 @@ def _compare(
         in_order = sorted((part for theirs, _ in parts for part in theirs), key=lambda part: part[0])
         measures |= _by_image(in_order, reference.features_JD[:_KEPT], extractor.where, seed)
     return {
-        "name": figure_name(kind, count, reference.manifest, duplicates),
+        "name": figure_name(kind, count, reference.manifest, duplicates, width),
+        "features": width,
+        "images_above_features": min(count, int(reference.manifest["count"])) > width,
         "kind": kind,
         "protocol": f"8-bit images; KID, precision, recall and score over the first {_KEPT:,}",
         "comparable": count >= HONEST

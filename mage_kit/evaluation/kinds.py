@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mage_kit.base.doors import trusted
+from mage_kit.base.plugin_code import foreign_code
 from mage_kit.evaluation.feature_sources import FeatureSource, check_sources, pool_features
 from mage_kit.models.mage import Mage
 from mage_kit.store.folders import weights_digest
@@ -65,6 +67,7 @@ def model_kinds(
     """
     check_sources(model, sources)
     digest = weights_digest(model) if weights is None else weights
+    code = foreign_code(model.modules())
     start, end = called.replace(" ", "-") + "-" if called else "", "-bf16" if precision == "bfloat16" else ""
     return [
         Kind(
@@ -73,7 +76,12 @@ def model_kinds(
             model=model,
             source=source,
             precision=precision,
-            inputs={"weights_sha256": digest, "source": str(source), "precision": precision},
+            inputs={
+                "weights_sha256": digest,
+                "source": str(source),
+                "precision": precision,
+                **({"code_sha256": code} if code else {}),
+            },
         )
         for source in sources
     ]
@@ -85,6 +93,7 @@ def pixel_kind() -> Kind:
 
 
 @torch.no_grad()
+@trusted()
 def compute(kinds: Sequence[Kind], views_BCHW: np.ndarray) -> list[np.ndarray]:
     """Return float32 features (B, D) of each kind; each model and tokenizer looks at the images once a precision.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json
 from mage_kit.datasets import Dataset
-from mage_kit.datasets.base import fingerprint
+from mage_kit.datasets.base import fingerprint, identity_of
 from mage_kit.recipes import Recipe
 from mage_kit.training.folder import DATA_FILE, learned_classes
 from mage_kit.training.validation import ACCURACY_FILE
@@ -32,7 +32,7 @@ def run_images(run: Path, recipe: Recipe) -> Dataset:
     file = run / DATA_FILE
     if not file.is_file():
         raise MageKitError(f"'{run}' holds no {DATA_FILE}, which would say that these are the images of its training")
-    if read_json(file) != json.loads(json.dumps(images.identity())):
+    if read_json(file) != json.loads(json.dumps(identity_of(images))):
         raise MageKitError(f"the images that its recipe names are not those of its training ({DATA_FILE})")
     return images
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json
+from mage_kit.base.manifest import MANIFEST_FILE
 from mage_kit.evaluation.measures import MEASURES, Curves, Figure, Measure, Outcome, Request
 from mage_kit.planning.passes import Passes
+from mage_kit.store.run_folders import EVAL
 
 _ANSWERS: dict[str, Any] = {"heading": str, "note": str, "curves": Curves | None, "paper": tuple, "passes": Passes}
 
@@ -70,6 +72,11 @@ def figures_of(measure: type[Measure], result: Mapping[str, Any], where: str) ->
         rule = f"`figures` of {measure.__name__} cannot read them"
         raise MageKitError(f"{where}: rows: {rule} ({type(error).__name__}: {error})") from None
     return [replace(each, value=float(each.value)) for each in figures]
+
+
+def result_files(run: Path) -> list[Path]:
+    """Return the results of a run, RUN/eval/*.json, by name."""
+    return sorted(file for file in (run / EVAL).glob("*.json") if file.name != MANIFEST_FILE)
 
 
 def read_result(file: Path) -> tuple[type[Measure], dict[str, Any]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mage_kit.base.checks import whole_number
+from mage_kit.base.doors import trusted
 from mage_kit.base.errors import MageKitError
 from mage_kit.generation.loop import Step, Trace, Watch, decode_tokens
 from mage_kit.generation.preparation import Asked, prepare_to_generate
@@ -230,6 +231,7 @@ def _join(batches: list[Generated]) -> Generated:
     )
 
 
+@trusted()
 def to_images(model: Mage, tokens: Tensor) -> Tensor:
     """Return the tokenizer's picture of tokens, float32 in [0, 1].
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mage_kit.base import doors
+from mage_kit.base.doors import trusted
 from mage_kit.base.errors import PartsError
 from mage_kit.layers.condition import UNKNOWN, Condition
 from mage_kit.layers.predictions import DrawRule, Predictions, TokenDraw
@@ -26,6 +28,7 @@ def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Co
         raise ValueError(f"known and masked: {shapes}, {rule}")
     if known_BL.dtype != model.spec.dtype:
         raise ValueError(f"known: {known_BL.dtype}, must be {model.spec.dtype}")
+    doors.check_tokens("known", known_BL, model.spec.shape(1)[1:], model.spec.codes, masked_BL)
     if condition is None:
         return
     vectors_BX = condition.vectors_BX
@@ -50,6 +53,7 @@ def check_decoding(model: Mage, decoding: Decoding) -> None:
         raise ValueError(line)
 
 
+@trusted()
 def draw_tokens(
     model: Mage,
     plan: Decoding,

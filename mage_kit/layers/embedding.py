@@ -15,6 +15,7 @@ from mage_kernels import Backend, MaskPlan, drop_tokens, embed_kept, full_plan
 from pydantic import Field
 from torch import Tensor, nn
 
+from mage_kit.base.doors import check_tokens
 from mage_kit.base.fields import Probability
 from mage_kit.base.grid import TokenGrid, TokenSpec
 from mage_kit.base.signature import Strict
@@ -119,7 +120,11 @@ class TokenEmbedding(nn.Module):
 
         Returns:
             (B, S, D), class position first.
+
+        Raises:
+            ValueError: If the tokens are of another shape or type, or an id that is not hidden names no code.
         """
+        check_tokens("tokens", tokens, self.spec.shape(1)[1:], self.spec.codes, plan.masked_BL)
         embedded_BSD = self._codes(tokens, plan) if self.spec.discrete else self._continuous(tokens, plan)
         return drop(embedded_BSD, self.config.dropout, self.training)
 

@@ -42,6 +42,7 @@ STOOD_FOR = (
 )
 
 _CHUNK = 1 << 24
+_DENSE = 8  # times its size, which weights never unpack to
 _HARMLESS = ("torch.", "collections.OrderedDict", "_codecs.encode")  # what every checkpoint imports
 
 
@@ -71,6 +72,8 @@ def read_pickle(path: Path) -> Any:
         raise MageKitError(
             f"{path}: damaged, or not written by torch.save with its usual pickle protocol ({text})"
         ) from None
+    except MageKitError:
+        raise
     except Exception as error:  # torch raises many kinds for damaged files
         raise MageKitError(f"{path}: damaged, or no PyTorch checkpoint ({_first_line(error)})") from None
 
@@ -83,6 +86,9 @@ def _is_zip(path: Path) -> bool:
 def _is_stored(path: Path) -> bool:
     """Compare every record of a zip with its checksum; return False if one is compressed, which no mapping can read."""
     with zipfile.ZipFile(path) as archive:
+        size, unpacked = path.stat().st_size, sum(record.file_size for record in archive.infolist())
+        if unpacked > _DENSE * size + _CHUNK:  # weights hardly compress: nothing of it is unpacked
+            raise MageKitError(f"{path}: {size:,} bytes that unpack to {unpacked:,}, must be weights")
         for record in archive.infolist():
             if record.CRC:  # 0 where the writer was told not to count
                 with archive.open(record) as file:

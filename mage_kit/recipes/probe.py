@@ -17,8 +17,8 @@ _WIDE = 1024  # from this width on the largest rate is half
 _STEPS = 20  # an epoch, at least
 _CARRIED_OUT = frozenset(
     {
-        "workers", "keep", "log_every", "checkpoint_every", "validate_every", "skip_limit", "rollbacks", "precision",
-        "classes", "validation",
+        "workers", "keep", "keep_every", "log_every", "checkpoint_every", "validate_every", "skip_limit", "rollbacks",
+        "precision", "classes", "validation",
     }
 )  # fmt: skip  # how a probe runs, not what it is
 

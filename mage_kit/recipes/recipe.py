@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.fields import NonNegative
-from mage_kit.base.json_text import LARGEST, parse_json
+from mage_kit.base.json_text import parse_json
 from mage_kit.base.plugins import consent, load_entry_points, load_plugins, stored_folders
 from mage_kit.base.registry import Slot
 from mage_kit.base.signature import ComponentConfig, Strict
@@ -26,6 +26,7 @@ from mage_kit.recipes.assemble import assemble_classifier, assemble_mage, assemb
 from mage_kit.recipes.overrides import apply_override
 from mage_kit.recipes.places import at
 from mage_kit.recipes.problems import plugin_hint, problems
+from mage_kit.recipes.recipe_file import read_recipe_file
 from mage_kit.recipes.sections import MODELS, ClassifierSection, Evaluation, Kernels, MageSection, Pretrained
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
@@ -76,18 +77,7 @@ class Recipe(Strict):
             RecipeError: With every problem of the recipe.
         """
         file = Path(path)
-        try:
-            if file.is_file() and file.stat().st_size > 4 * LARGEST:  # UTF-8 has at most four bytes a character
-                raise RecipeError([f"{file.stat().st_size:,} bytes, must be a recipe"], str(file))
-            data = parse_json(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RecipeError(["no such file"], str(file)) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError([f"cannot be read ({error})"], str(file)) from None
-        except RecipeError:
-            raise
-        except ValueError as error:
-            raise RecipeError([str(error)], str(file)) from None
+        data = read_recipe_file(file)
         return cls.parse(data, overrides, source=str(file), folder=file.resolve().parent, plugins=plugins)
 
     @classmethod

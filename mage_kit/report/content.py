@@ -15,6 +15,7 @@ from PIL import Image
 from mage_kit.base.errors import MageKitError, PartsError
 from mage_kit.base.files import read_json
 from mage_kit.base.progress import ProgressTask
+from mage_kit.evaluation.stored_results import result_files
 from mage_kit.generation import generate
 from mage_kit.images.pictures import grid_picture
 from mage_kit.models.mage import Mage
@@ -23,7 +24,6 @@ from mage_kit.recipes.recipe import Recipe
 from mage_kit.report.charts import Chart
 from mage_kit.store.folders import EMA_FILE, RECIPE_FILE, best_device
 from mage_kit.store.loading import load
-from mage_kit.store.run_folders import EVAL
 from mage_kit.tokenizers import Tokenizer
 
 SAMPLES = 32
@@ -111,7 +111,7 @@ def metrics(run: Path) -> Part:
         if isinstance(value, float):
             part.rows.append((name.replace("_", " "), f"{value:.4f}"))
     notes = [str(whole[name]) for name in ("note", "frechet_note", "probe_note") if name in whole]
-    has_results = any((run / EVAL).glob("*.json"))
+    has_results = bool(result_files(run))
     part.note = " ".join(notes) or (
         "" if has_results else "None measured; mage-kit eval probe-fast adds a linear probe."
     )

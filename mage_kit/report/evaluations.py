@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mage_kit.evaluation.measures import MEASURES, Figure
-from mage_kit.evaluation.stored_results import ask, figures_of, read_result
+from mage_kit.evaluation.stored_results import ask, figures_of, read_result, result_files
 from mage_kit.images.image_files import open_image
 from mage_kit.report.charts import series_chart
 from mage_kit.report.content import Part, picture
-from mage_kit.store.run_folders import EVAL
 
 
 def evaluations(run: Path) -> list[Part]:
@@ -18,7 +17,7 @@ def evaluations(run: Path) -> list[Part]:
     Raises:
         MageKitError: If a file holds no result.
     """
-    files = sorted((run / EVAL).glob("*.json")) if (run / EVAL).is_dir() else []
+    files = result_files(run)
     order = {kind: number for number, kind in enumerate(MEASURES.kinds())}
     parts = [(order.get(read_result(file)[1]["measure"], len(order)), file.name, _part(file)) for file in files]
     return [part for _, _, part in sorted(parts, key=lambda each: each[:2])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mage_kit.base.errors import MageKitError, misfits
 from mage_kit.base.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from mage_kit.base.manifest import MANIFEST_FILE, FileWarning
 from mage_kit.base.plugins import plugin_folders
 from mage_kit.base.processes import is_first, sharded_like, whole
 from mage_kit.models.classifier import MageClassifier
@@ -31,7 +33,9 @@ TOKENIZER_FILE = "tokenizer.safetensors"
 TOKENIZER_CARD = "tokenizer.json"
 CARD_FILE = "card.json"  # where converted weights came from
 LEGACY_FILE = "legacy.safetensors"  # what of them nothing here reads
-_WRITTEN = {RECIPE_FILE, MODEL_FILE, EMA_FILE, TOKENIZER_FILE, TOKENIZER_CARD, CARD_FILE, LEGACY_FILE}
+_WRITTEN = {
+    RECIPE_FILE, MODEL_FILE, EMA_FILE, TOKENIZER_FILE, TOKENIZER_CARD, CARD_FILE, LEGACY_FILE, MANIFEST_FILE
+}  # fmt: skip
 
 
 def save(
@@ -60,7 +64,7 @@ def save(
     target = Path(folder)
     text = (recipe or Recipe.of(model, _name_of(target))).to_json()
     check_replaceable(target, overwrite)
-    with atomic_folder(target) as temporary:  # all files or none: a mixed pair would load as something else
+    with atomic_folder(target, listed=True) as temporary:  # all or none: a mixed pair loads as something else
         write_tensors(temporary / MODEL_FILE, state_of(model))
         write_text(temporary / RECIPE_FILE, text)
         _write_origin(temporary, origin)
@@ -93,7 +97,7 @@ def save_tokenizer(
         "tokenizer": TOKENIZERS.describe(tokenizer, weights=None),
     }
     check_replaceable(target, overwrite)
-    with atomic_folder(target) as temporary:
+    with atomic_folder(target, listed=True) as temporary:
         write_tensors(temporary / TOKENIZER_FILE, state_of(tokenizer))
         write_json(temporary / TOKENIZER_CARD, card)
         _write_origin(temporary, origin)
@@ -195,15 +199,37 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Fill a module; every tensor must be there, with its shape, and none be left over.
 
+    Floating numbers of another width are taken, and a warning says so.
+
     Raises:
-        MageKitError: Naming up to five tensors of each kind of misfit.
+        MageKitError: Naming up to five tensors of each kind of misfit, or the first that is of another type, or holds
+            weights that are not finite.
     """
     own = module.state_dict()
     tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _is_passing(module, name)}
     lines = misfits(*({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (own, tensors)))
     if lines:
         raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
+    _check_numbers(module, tensors, source)
     module.load_state_dict({name: sharded_like(tensor, own[name]) for name, tensor in tensors.items()})
+
+
+def _check_numbers(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    own, weights = module.state_dict(), {name for name, _ in module.named_parameters()}
+    others = {name: tensor.dtype for name, tensor in tensors.items() if tensor.dtype != own[name].dtype}
+    for name, dtype in others.items():
+        if not (dtype.is_floating_point and own[name].dtype.is_floating_point):
+            raise MageKitError(f"{source}: {name}: {_short(dtype)}, must be {_short(own[name].dtype)}")
+    for name, tensor in tensors.items():
+        if name in weights and not bool(torch.isfinite(tensor).all()):
+            raise MageKitError(f"{source}: {name}: holds numbers that are not finite")
+    if others:
+        words = f"{source}: {len(others)} tensors are stored in {', '.join(sorted(set(map(_short, others.values()))))}"
+        warnings.warn(f"{words}, and taken into the model's own type", FileWarning, stacklevel=3)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def without_passing(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from mage_kit.base.errors import MageKitError, json_path
 from mage_kit.base.files import read_json, read_tensors
+from mage_kit.base.manifest import start_check, warn_unverified
 from mage_kit.base.plugins import consent, load_plugins
 from mage_kit.base.signature import NoWires
 from mage_kit.models.classifier import MageClassifier
@@ -144,6 +145,7 @@ def _tokenizer_in(folder: Path, image_size: tuple[int, int] | None = None) -> To
     with at("$.tokenizer", config):
         tokenizer = TOKENIZERS.build(config, NoWires())
     load_state(tokenizer, read_tensors(inner / TOKENIZER_FILE), str(inner / TOKENIZER_FILE))
+    warn_unverified(inner, TOKENIZER_CARD, TOKENIZER_FILE)
     return tokenizer.requires_grad_(False)
 
 
@@ -178,10 +180,12 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     if mean and not (source / EMA_FILE).is_file():
         raise MageKitError(f"weights: ema, but '{source}' holds no {EMA_FILE}: its recipe has training.ema null")
     file = source / (EMA_FILE if mean else MODEL_FILE)
+    check = start_check(file)  # beside the building
     model = build(recipe).model
     if model is None:
         raise MageKitError(f"folder: '{source}', its recipe is of a tokenizer alone, and beside it lies a {MODEL_FILE}")
-    load_state(model, read_tensors(file), str(file))
+    load_state(model, read_tensors(file, check), str(file))
+    warn_unverified(source, RECIPE_FILE, file.name)
     return model if size is None else at_size(model, size)
 
 

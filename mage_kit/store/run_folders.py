@@ -7,12 +7,15 @@ from pathlib import Path
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import BROKEN_FILE, LOCK_FILE
-from mage_kit.store.folders import EMA_FILE
+from mage_kit.base.manifest import MANIFEST_FILE
+from mage_kit.store.folders import EMA_FILE, MODEL_FILE
 
-_FILES = "recipe.json decisions.json data.json plugins.json metrics.jsonl metrics.json probe.json model.safetensors"
+_FILES = "recipe.json decisions.json data.json plugins.json code.json metrics.jsonl metrics.json probe.json"
 EVAL = "eval"  # where what was measured of a run lies
 _FOLDERS = (EVAL, "samples", "checkpoints", "tokenizer", "tensorboard")
-_WRITTEN = frozenset([*_FILES.split(), EMA_FILE, BROKEN_FILE, LOCK_FILE, "report.html", *_FOLDERS])
+_WRITTEN = frozenset(
+    [*_FILES.split(), MODEL_FILE, EMA_FILE, BROKEN_FILE, LOCK_FILE, MANIFEST_FILE, "report.html", *_FOLDERS]
+)
 
 
 def clear_run(folder: Path, overwrite: bool) -> None:

@@ -55,7 +55,7 @@ def run_demo(recipe: Recipe, out: Path, reporter: Reporter, *, resume: bool = Fa
         "training": round(trained - start, 1),
         "measuring": round(time.monotonic() - trained, 1),
     }
-    write_json(out / "metrics.json", result)
+    write_json(out / "metrics.json", result, listed=True)
     write_report(out, overwrite=True, reporter=reporter)
     return result
 

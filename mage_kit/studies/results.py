@@ -10,10 +10,9 @@ from typing import Any
 from mage_kit.base.errors import MageKitError
 from mage_kit.evaluation.measures import Figure, Measure
 from mage_kit.evaluation.measures.base import number_text
-from mage_kit.evaluation.stored_results import ask, figures_of, read_result
+from mage_kit.evaluation.stored_results import ask, figures_of, read_result, result_files
 from mage_kit.recipes import Recipe
 from mage_kit.store.folders import RECIPE_FILE, require_folder
-from mage_kit.store.run_folders import EVAL
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ def gather(runs: Sequence[Path]) -> list[Line]:
     for run in runs:
         require_folder(run)
         recipe = Recipe.load(run / RECIPE_FILE) if (run / RECIPE_FILE).is_file() else None
-        files = sorted((run / EVAL).glob("*.json")) if (run / EVAL).is_dir() else []
-        mine = [line for file in files for line in _lines(run, file, recipe)]
+        mine = [line for file in result_files(run) for line in _lines(run, file, recipe)]
         if not mine:
             raise MageKitError(f"'{run}': has no results; mage-kit eval makes some")
         lines += mine

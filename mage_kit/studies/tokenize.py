@@ -10,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mage_kit.base import processes
+from mage_kit.base.doors import trusted
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.files import drop_temporaries, write_json, write_tensors
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset, Sample
+from mage_kit.datasets.base import identity_of
 from mage_kit.datasets.token_store import (
     CACHE_FILE,
     NO_LABEL,
@@ -103,8 +105,11 @@ def _broken_in(file: Path) -> list[tuple[str, str]]:
     """What a token file says was broken among its images."""
     if not file.is_file():
         return []
-    with safe_open(file, framework="np") as file_:
-        return read_notes(file_.metadata())[1]
+    try:
+        with safe_open(file, framework="np") as reader:
+            return read_notes(reader.metadata()).broken
+    except (SafetensorError, OSError, ValueError) as error:
+        raise MageKitError(f"{file}: damaged ({error}); remove it and run mage-kit tokenize again") from None
 
 
 def _open(sources: TokenSources, out: Path, crops: int, mirrored: bool, shard: int, device: torch.device) -> CacheCard:
@@ -123,7 +128,7 @@ def _open(sources: TokenSources, out: Path, crops: int, mirrored: bool, shard: i
         tokenizer={**describe_tokenizer(sources.own), "precision": precision},
         targets={name: dict(describe_tokenizer(other)) for name, other in sources.targets.items()},
         transform=transform,
-        source=dict(dataset.identity()),
+        source=identity_of(dataset),
         classes=dataset.classes,
         images=len(dataset),
         shard=before.shard if before else shard,
@@ -141,7 +146,7 @@ def _open(sources: TokenSources, out: Path, crops: int, mirrored: bool, shard: i
         raise MageKitError(f"out: '{out}', is not empty; choose another folder, or a cache to be completed")
     out.mkdir(parents=True, exist_ok=True)
     save_tokenizer(sources.own, out / TOKENIZER_FOLDER)
-    write_json(out / CACHE_FILE, card.as_json())
+    write_json(out / CACHE_FILE, card.as_json(), listed=True)
     return card
 
 
@@ -186,7 +191,8 @@ def _write_shard(
         labels += [NO_LABEL if sample.label is None else sample.label for sample in good]
     streams = {name: torch.cat(tokens) for name, tokens in parts.items()}
     tensors = {"index": torch.tensor(index, dtype=torch.int64), "labels": torch.tensor(labels, dtype=torch.int64)}
-    notes = shard_notes({name: tokens.numpy() for name, tokens in streams.items()}, lost)
+    arrays, places = ({name: part.numpy() for name, part in each.items()} for each in (streams, tensors))
+    notes = shard_notes(arrays, places, lost)
     write_tensors(shard_file(out, number), {**streams, **tensors}, notes)
     broken.note(lost)
 
@@ -208,6 +214,7 @@ def _chunks(views: _Views, size: int, workers: int) -> Iterator[list[Sample | Br
 
 
 @torch.no_grad()
+@trusted()
 def _encode(sources: TokenSources, samples: list[Sample], card: CacheCard) -> dict[str, Tensor]:
     """Return tokens (n, K, F, L) by stream, with one more dimension for more than one number a token."""
     device = best_device()

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from mage_kit.base.doors import check_pixels, check_tokens
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.fields import Positive
 from mage_kit.base.grid import TokenSpec
@@ -142,13 +143,18 @@ class Tokenizer(nn.Module, ABC):
         raise MageKitError(f"tokenizer: {type(self).__name__} has nothing to train")
 
     def check_images(self, images_BCHW: Tensor) -> None:
-        """Raise ValueError unless the images have this tokenizer's channels and size."""
+        """Raise ValueError unless the images have this tokenizer's channels and size, and values in [0, 1]."""
         shape = (self.channels, *self.image_size)
         if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != shape or not images_BCHW.is_floating_point():
             raise ValueError(
                 f"images: {tuple(images_BCHW.shape)} {images_BCHW.dtype}, "
                 f"must be floating (B, {', '.join(map(str, shape))})"
             )
+        check_pixels("images", images_BCHW)
+
+    def check_own_tokens(self, tokens: Tensor) -> None:
+        """Raise ValueError unless tokens are of this tokenizer's spec: shape, type, ids that name codes."""
+        check_tokens("tokens", tokens, self.spec.shape(1)[1:], self.spec.codes, None)
 
 
 TOKENIZERS: Registry[Tokenizer, NoWires] = Registry(

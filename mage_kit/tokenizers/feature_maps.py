@@ -114,6 +114,7 @@ class CodebookTokenizer(Tokenizer):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Ids (B, L) or (B, L, F) -> images (B, C, H, W), not clamped."""
+        self.check_own_tokens(tokens)
         return self._image(self.quantize.lookup(tokens))
 
     def decode_weights(self, weights_BLV: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from mage_kit.base.doors import check_tokens
 from mage_kit.base.fields import Positive
 from mage_kit.base.grid import TokenGrid, TokenSpec
 from mage_kit.tokenizers.base import TOKENIZERS, Channels, ImageSize, Tokenizer
@@ -68,6 +69,7 @@ class Patches(Tokenizer):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, L, W) -> (B, C, H, W)."""
+        check_tokens("tokens", tokens, (self.spec.grid.size, self.patch**2 * self.channels), None, None)
         grid, side = self.spec.grid, self.patch
         pixels = rearrange(tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=grid.height, w=grid.width, p=side, q=side)
         images: Tensor = pixels * self._std + self._mean

@@ -72,5 +72,5 @@ class BrokenImages:
         self._reporter.say(f"{text}; others stand in for them; new: {latest}")
 
     def _write(self) -> None:
-        left_out = dict(self._dataset.passed_over)
-        write_json(self._file, {"images": len(self._dataset), "broken": self._reasons, "left_out": left_out})
+        content = {"images": len(self._dataset), "broken": self._reasons, "left_out": dict(self._dataset.passed_over)}
+        write_json(self._file, content, listed=True)

@@ -2,14 +2,13 @@
 
 weights.safetensors holds the modules, each tensor as PLAYER/NAME, ema.safetensors the means of their weights,
 optimizer.safetensors what the optimizers keep, as PLAYER/NAME/KIND, sums.safetensors the metrics gathered since the
-last line of the log; recipe.json the recipe's text; state.json the step, the counters, the plain values that optimizers
-keep, and the SHA-256 of every file.
+last line of the log; recipe.json the recipe's text; state.json the step, the counters and the plain values that
+optimizers keep; manifest.json the digest of every file.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from torch import Tensor
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError, OtherTrainingError
 from mage_kit.base.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from mage_kit.base.manifest import check_folder
 from mage_kit.base.progress import Reporter
 from mage_kit.store.folders import load_state, state_of
 from mage_kit.training.optimizer_state import fill_optimizer, optimizer_misfits, plain_values, state_tensors
@@ -58,15 +58,18 @@ def mean_state(player: Player) -> dict[str, Tensor]:
     return state
 
 
-def save_checkpoint(folder: Path, step: int, state: State, recipe_json: str, keep: int) -> Path:
-    """Write the checkpoint of a step and drop all but the newest `keep`; all processes call it, the first writes.
+def save_checkpoint(
+    folder: Path, step: int, state: State, recipe_json: str, keep: int, keep_every: int | None = None
+) -> Path:
+    """Write the checkpoint of a step and drop older ones; all processes call it, the first writes.
 
     Args:
         folder: Of the training's checkpoints.
         step: Steps done.
         state: What to keep.
         recipe_json: Text of the recipe.
-        keep: How many checkpoints stay.
+        keep: How many of the newest stay.
+        keep_every: Those of every so many steps stay too; None for no others.
 
     Raises:
         MageKitError: If it cannot be written, as on a full disk; earlier checkpoints are untouched.
@@ -77,19 +80,19 @@ def save_checkpoint(folder: Path, step: int, state: State, recipe_json: str, kee
 
     def write() -> None:
         try:
-            with atomic_folder(target) as temporary:
+            with atomic_folder(target, listed=True) as temporary:
                 for name, content in tensors.items():
                     write_tensors(temporary / f"{name}.safetensors", content)
                 write_text(temporary / "recipe.json", recipe_json)
-                files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
-                about = {"step": step, "counters": state.counters, "optimizers": settings, "sha256": files}
+                about = {"step": step, "counters": state.counters, "optimizers": settings}
                 write_json(temporary / "state.json", about)
         except Exception as error:
             raise _unwritten(target, error) from None
         # Newer ones are damaged, or the run would have gone on from them: they count for nothing.
         good = [path for path in list_checkpoints(folder) if path.name <= target.name]
         for old in good[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            if keep_every is None or step_of(old) % keep_every:
+                shutil.rmtree(old, ignore_errors=True)
 
     processes.on_first(write)
     return target
@@ -100,6 +103,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d{8}", path.name))
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the steps done that a checkpoint's name states."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def drop_unfinished(folder: Path) -> None:
@@ -120,17 +128,12 @@ def verify_checkpoint(path: Path) -> None:
         MageKitError: If one is missing or differs.
     """
     state = read_json(path / "state.json")
-    if state.get("step") != int(path.name.rpartition("-")[2]):
+    if state.get("step") != step_of(path):
         raise MageKitError(f"{path / 'state.json'}: its step is {state.get('step')}, the folder's another")
-    digests = state.get("sha256", {})
-    for name in ("weights.safetensors", "optimizer.safetensors", "sums.safetensors"):
-        if name not in digests:
-            raise MageKitError(f"{path / 'state.json'}: names no {name} with a SHA-256")
-    for name, digest in digests.items():
+    for name in ("weights.safetensors", "optimizer.safetensors", "sums.safetensors", "state.json"):
         if not (path / name).is_file():
             raise MageKitError(f"{path / name}: missing")
-        if _digest(path / name) != digest:
-            raise MageKitError(f"{path / name}: its content is not what was written (SHA-256 differs)")
+    check_folder(path)
 
 
 def load_checkpoint(path: Path, state: State) -> int:
@@ -143,7 +146,8 @@ def load_checkpoint(path: Path, state: State) -> int:
     """
     means = any(player.mean for player in state.players)
     names = ("weights", "optimizer", "sums", *(("ema",) if means else ()))
-    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in names}
+    checked = partial(bool, True)  # by `verify_checkpoint`: optimizers' state is large
+    tensors = {name: read_tensors(path / f"{name}.safetensors", checked) for name in names}
     content = read_json(path / "state.json")
     values = content.get("optimizers", {})
     lines = [line for player in state.players for line in _misfits(player, tensors, values)]
@@ -256,11 +260,6 @@ def _load_sums(sums: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
             sums[name].copy_(mine)
         else:
             sums[name] = mine
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unwritten(target: Path, error: Exception) -> MageKitError:

@@ -29,7 +29,7 @@ class Decisions:
         if name not in self._decisions:
             self._decisions[name] = processes.on_first(partial(_by_itself, decide))
             content = {key: asdict(item) for key, item in self._decisions.items()}
-            processes.on_first(lambda: write_json(self._file, content))
+            processes.on_first(lambda: write_json(self._file, content, listed=True))
         return self._decisions[name]
 
 

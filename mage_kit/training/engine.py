@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
@@ -25,7 +27,7 @@ def make_fabric(device: torch.device, shard: bool = False) -> Fabric:
     """
     world, here = processes.started_by()
     if processes.world() == 1:
-        return Fabric(accelerator=device.type, devices=1)
+        return Fabric(accelerator=device.type, devices=1, plugins=[LightningEnvironment()])  # SLURM's is not asked
     # Buffers are the same everywhere by construction: constants, and means that were reduced over the processes.
     parameters = inspect.signature(DistributedDataParallel.__init__).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
@@ -33,7 +35,13 @@ def make_fabric(device: torch.device, shard: bool = False) -> Fabric:
     strategy: Any = DDPStrategy(**options)
     if shard:
         strategy = ModelParallelStrategy(shard_module, data_parallel_size=world, tensor_parallel_size=1)
-    fabric = Fabric(accelerator=device.type, devices=here, num_nodes=world // here, strategy=strategy)
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=here,
+        num_nodes=world // here,
+        strategy=strategy,
+        plugins=[TorchElasticEnvironment()],
+    )
     fabric.launch()
     return fabric
 

@@ -137,13 +137,16 @@ class Callbacks:
 class TensorBoard:
     """Writes the log's numbers for TensorBoard, in the run folder; nothing where it is not installed.
 
+    Each stage has a folder, since steps begin anew in each. A run that goes on from an earlier step, resumed or rolled
+    back, says from which step on what stands there before does not count.
+
     Args:
         folder: The run folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._board: Any = None
+        self._boards: dict[str, tuple[Any, int]] = {}  # and the last step
 
     def on_log(self, event: LogEvent) -> None:
         """Write a line's numbers; those inside objects as a/b/c."""
@@ -151,15 +154,19 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        if self._board is None:
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        board, last = self._boards.get(event.stage, (None, 0))
+        if board is None or event.step < last:
+            if board is not None:
+                board.close()
+            board = SummaryWriter(str(self._folder / "tensorboard" / event.stage), purge_step=event.step)
+        self._boards[event.stage] = (board, event.step)
         for name, value in _numbers(event.record):
-            self._board.add_scalar(f"{event.stage}/{name}", value, event.step)
+            board.add_scalar(f"{event.stage}/{name}", value, event.step)
 
     def close(self) -> None:
         """Flush the file."""
-        if self._board is not None:
-            self._board.close()
+        for board, _ in self._boards.values():
+            board.close()
 
 
 def _numbers(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:

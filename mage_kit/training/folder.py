@@ -11,12 +11,15 @@ from typing import Any
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.files import LOCK_FILE, drop_temporaries, locked, read_json, write_json, write_text
+from mage_kit.base.manifest import MANIFEST_FILE
+from mage_kit.base.plugin_code import code_digest
 from mage_kit.base.plugins import PLUGINS_FILE
 from mage_kit.store.folders import RECIPE_FILE
 
 DATA_FILE = "data.json"
 CLASSES = "classes"  # in that file
-_BEGINNING = (LOCK_FILE, DATA_FILE, PLUGINS_FILE)  # what lies in a folder before the recipe makes it a run's
+CODE_FILE = "code.json"  # digests of the plug-ins' code, by module
+_BEGINNING = (LOCK_FILE, MANIFEST_FILE, DATA_FILE, PLUGINS_FILE, CODE_FILE)  # before the recipe makes it a run's
 
 
 @contextlib.contextmanager
@@ -97,12 +100,20 @@ def open_folder(
             raise MageKitError(f"--resume {out}: the images are not those of the run ({data}); start a new run")
         drop_temporaries(out)
         if before != now:
-            write_text(file, text)
+            write_text(file, text, listed=True)
         return
     drop_temporaries(out)
-    write_json(data, identity)
-    write_json(out / PLUGINS_FILE, plugins)
-    write_text(file, text)
+    write_json(data, identity, listed=True)
+    write_json(out / PLUGINS_FILE, plugins, listed=True)
+    write_json(out / CODE_FILE, {name: code_digest(name) for name in plugins}, listed=True)
+    write_text(file, text, listed=True)
+
+
+def changed_plugins(out: Path) -> list[str]:
+    """Return the names of plug-ins whose code is not what it was when a run began."""
+    file = out / CODE_FILE
+    before = read_json(file) if file.is_file() else {}
+    return [name for name, digest in before.items() if code_digest(name) != digest]
 
 
 def _changes(path: str, before: Any, now: Any, free: frozenset[str]) -> list[str]:

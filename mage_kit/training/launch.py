@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from mage_kit.training.signals import WATCHED
+
 _PATIENCE = 20.0  # seconds that the others get once one has failed
 _TICK = 0.1
 _PR_SET_PDEATHSIG = 1  # Linux: <sys/prctl.h>
@@ -21,7 +23,7 @@ _PR_SET_PDEATHSIG = 1  # Linux: <sys/prctl.h>
 def run_processes(count: int, arguments: Sequence[str], threads: int | None) -> int:
     """Run a Python program in several processes that know of each other; return 0, or the first failing exit code.
 
-    SIGTERM and SIGINT are handed on: the processes save and leave by themselves.
+    Signals to stop are handed on: the processes save and leave by themselves.
 
     Args:
         count: Processes.
@@ -70,7 +72,8 @@ def _attend(children: list[subprocess.Popen[bytes]]) -> int:
             if child.poll() is None:
                 child.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in WATCHED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, hand_on) for number in heard}
     try:
         code, since = 0, 0.0
         while None in [child.poll() for child in children]:

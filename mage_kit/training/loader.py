@@ -21,6 +21,7 @@ from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.datasets import Dataset, Sample
 from mage_kit.layers.condition import UNKNOWN
 from mage_kit.training.batches import IMAGES, Batch
+from mage_kit.training.signals import WATCHED
 
 _STAND_INS = 100  # broken images in a row, after which the data is no data
 
@@ -182,5 +183,5 @@ def _by_stream(views: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def _leave_signals(_: int) -> None:
     """A worker goes on when the run is told to stop: the training process finishes its step, then ends it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in WATCHED:
         signal.signal(number, signal.SIG_IGN)

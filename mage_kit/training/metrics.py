@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_text
+from mage_kit.base.manifest import check_file, list_files, unlist
 from mage_kit.base.processes import add_up, on_first
 from mage_kit.training.events import Callbacks, LogEvent
 
@@ -29,6 +30,7 @@ class MetricsLog:
     def __init__(self, folder: Path, callbacks: Callbacks | None = None) -> None:
         self.file = folder / "metrics.jsonl"
         self._callbacks = callbacks or Callbacks()
+        self._is_open = False
 
     def rewind(self, stage: str, step: int) -> None:
         """Drop lines of a stage after a step, as written by a run that was killed after its last checkpoint."""
@@ -36,6 +38,12 @@ class MetricsLog:
             return
         lines = [line for line in self.file.read_text().splitlines() if _is_before(line, stage, step)]
         write_text(self.file, "".join(line + "\n" for line in lines))
+        unlist(self.file)
+
+    def close(self) -> None:
+        """List the log in the manifest: nothing more is written to it, unless the run goes on."""
+        on_first(lambda: list_files(self.file) if self.file.is_file() else None)
+        self._is_open = False
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record, which has `stage` and `step`; all processes call it, the first writes."""
@@ -43,6 +51,9 @@ class MetricsLog:
         self._callbacks.tell(LogEvent(record["stage"], record["step"], record))
 
     def _append(self, record: dict[str, Any]) -> None:
+        if not self._is_open:
+            unlist(self.file)
+            self._is_open = True
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -62,6 +73,7 @@ def read_metrics(folder: Path, stage: str | None = None) -> list[dict[str, Any]]
         MageKitError: If another line is damaged.
     """
     file = folder / "metrics.jsonl"
+    check_file(file)
     lines = file.read_text().splitlines() if file.is_file() else []
     records = []
     for number, line in enumerate(lines, start=1):

@@ -146,7 +146,7 @@ class Recovery:
             raise processes.shared(MageKitError(f"{message}, or with {self.job.path[2:]}.precision float32"))
         self._load()
         counters.update({"rollbacks": returns + 1, "skipped": n_skipped})
-        processes.on_first(lambda: write_json(self.checkpoints / _ROLLBACKS, counters))
+        processes.on_first(lambda: write_json(self.checkpoints / _ROLLBACKS, counters, listed=True))
         self.bad = 0
         self._rewind()
         self.run.reporter.say(f"{text}; back to step {self.done} ({returns + 1} of {self.job.rollbacks} times)")
@@ -212,7 +212,8 @@ class Recovery:
         finite = all_finite(tensor for tensor in states if tensor.is_floating_point())
         if processes.agree(not finite, self.run.device):
             return False
-        target = save_checkpoint(self.checkpoints, self.done, self.state, self.run.resolved.text, self.job.keep)
+        text, job = self.run.resolved.text, self.job
+        target = save_checkpoint(self.checkpoints, self.done, self.state, text, job.keep, job.keep_every)
         self.last_save = self.done
         self.run.callbacks.tell(CheckpointEvent(self.task.stage, self.done, target))
         return True

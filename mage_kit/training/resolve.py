@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from mage_kit.base.errors import RecipeError
+from mage_kit.base.plugin_code import foreign_code
 from mage_kit.base.plugins import plugin_folders
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
+from mage_kit.datasets.base import identity_of
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes import Parts, Recipe, build
 from mage_kit.recipes.places import at
@@ -50,7 +52,8 @@ class Job:
         workers: Processes that load images.
         log_every: Steps between two lines of metrics.
         checkpoint_every: Steps between two checkpoints.
-        keep: Checkpoints kept.
+        keep: Newest checkpoints that stay.
+        keep_every: So do those of every so many steps; None for no others.
         skip_limit: Non-finite steps in a row before the last checkpoint is taken up again.
         rollbacks: How often that is done.
         recompute: Whether blocks keep their inputs alone.
@@ -68,6 +71,7 @@ class Job:
     log_every: int
     checkpoint_every: int
     keep: int
+    keep_every: int | None
     skip_limit: int
     rollbacks: int
     recompute: bool
@@ -137,6 +141,8 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         for path, config in sections.items()
     }
     parts, remarks = _load(recipe, dataset)
+    if recipe.tokenizer_training is not None and "$.tokenizer_training" not in sections:
+        remarks.append("tokenizer_training: its steps are left out, since a trained tokenizer is named")
     tasks = build_tasks(recipe, parts)
     _raise(_stage_problems({path: tasks[path] for path in sections}), recipe)
     jobs = []
@@ -222,7 +228,7 @@ def _load(recipe: Recipe, dataset: Dataset) -> tuple[Parts, list[str]]:
     if dataset.gives_tokens:
         _check_cache(recipe, dataset, tokenizer, weights, targets)
     if pretrained is not None and parts.model is not None:
-        remarks = [fill_encoder(parts.model, folder(pretrained.weights), recipe.name)]
+        remarks = fill_encoder(parts.model, folder(pretrained.weights), recipe.name).splitlines()
     return parts, [line for line in remarks if line]
 
 
@@ -286,7 +292,9 @@ def _fingerprint(recipe: Recipe, config: ComponentConfig, task: Task, images: Da
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in CARRIED_OUT}
     form = recipe.tokenizer.model_dump(mode="json")
     data = None if recipe.data is None else recipe.data.model_dump(mode="json")
-    parts = [{**form, "weights": None}, settings, data, recipe.seed, images.identity()]
+    parts = [{**form, "weights": None}, settings, data, recipe.seed, identity_of(images)]
+    if code := foreign_code([task, *tokenizer.modules()]):
+        parts.append(code)
     if recipe.tokenizer.get("weights") is not None:
         parts.append(dict(describe_tokenizer(tokenizer)))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -18,14 +18,16 @@ from torch import nn
 from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError, TrainingStopped
 from mage_kit.base.files import write_tensors
+from mage_kit.base.manifest import check_file
 from mage_kit.base.precision import Decision, choose_precision
 from mage_kit.base.progress import Reporter
+from mage_kit.datasets.base import identity_of
 from mage_kit.store.folders import EMA_FILE, MODEL_FILE, TOKENIZER_CARD, TOKENIZER_FOLDER, save_tokenizer, state_of
 from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import list_checkpoints, mean_state
 from mage_kit.training.decisions import Decisions
 from mage_kit.training.events import Callbacks, EndEvent
-from mage_kit.training.folder import held_by_first, hold_folder, open_folder
+from mage_kit.training.folder import changed_plugins, held_by_first, hold_folder, open_folder
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.resolve import Job, Resolved
 from mage_kit.training.signals import StopSignals
@@ -81,11 +83,14 @@ def open_run(
         processes.on_first(lambda: _open(resolved, out, resume))
         for line in resolved.remarks:
             reporter.say(line)
+        if changed := processes.on_first(lambda: changed_plugins(out)):
+            words = "their code is not what it was when the run began; what is still to come follows the new"
+            reporter.say(f"plugins: {', '.join(changed)}: {words}")
         yield Run(resolved, out, device, Decisions(out), MetricsLog(out, callbacks), signals, reporter, callbacks)
 
 
 def _open(resolved: Resolved, out: Path, resume: bool) -> None:
-    identity = resolved.images.identity()
+    identity = identity_of(resolved.images)
     open_folder(out, resolved.text, identity, resolved.plugins, resume=resume, free=resolved.free)
 
 
@@ -101,10 +106,21 @@ def is_done(job: Job, run: Run) -> bool:
         elif not is_there:
             processes.on_first(lambda: _check_uncut(run))
         return is_there
-    if processes.on_first((run.out / MODEL_FILE).is_file):
-        reporter.say(f"{run.out} is complete; nothing to do")
-        return True
-    return False
+    if not processes.on_first((run.out / MODEL_FILE).is_file):
+        return False
+    if words := processes.on_first(lambda: _damage(run.out / MODEL_FILE)):
+        reporter.say(f"{words}; it is written again from the newest checkpoint")
+        return False
+    reporter.say(f"{run.out} is complete; nothing to do")
+    return True
+
+
+def _damage(file: Path) -> str:
+    """Return why a model's file does not count; nothing where it is as it was written."""
+    try:
+        return "" if check_file(file) else f"{file}: unverified, no manifest lists it"
+    except MageKitError as error:
+        return str(error)
 
 
 def _check_uncut(run: Run) -> None:
@@ -194,6 +210,7 @@ def conclude(job: Job, run: Run, players: Sequence[Player], until: int | None) -
     elif not short:  # one that was cut short is no model to be taken for trained
         job.task.finish(players)
         _write_model(run, players)
+        run.log.close()
         run.reporter.say(f"{job.task.stage} written to {run.out}")
     run.callbacks.tell(EndEvent(job.task.stage, min(job.steps, until or job.steps), folder, not short))
 
@@ -216,9 +233,9 @@ def _write_model(run: Run, players: Sequence[Player]) -> None:
     for player in players:
         if player.module is model and player.mean is not None:
             means = mean_state(player)
-            processes.on_first(lambda means=means: write_tensors(run.out / EMA_FILE, means))  # type: ignore[misc]  # a default is not inferred
+            processes.on_first(lambda means=means: write_tensors(run.out / EMA_FILE, means, listed=True))  # type: ignore[misc]  # a default is not inferred
     state = state_of(model)
-    processes.on_first(lambda: write_tensors(run.out / MODEL_FILE, state))
+    processes.on_first(lambda: write_tensors(run.out / MODEL_FILE, state, listed=True))
 
 
 def broken_images(job: Job, run: Run) -> BrokenImages:

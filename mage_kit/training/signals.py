@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C end a run after its step, with a checkpoint; a second Ctrl-C ends it at once."""
+"""SIGTERM, Ctrl-C, and what clusters send before time is up end a run after its step, with a checkpoint.
+
+A second Ctrl-C ends it at once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_WATCHED = (signal.SIGTERM, signal.SIGINT)
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopSignals:
@@ -19,7 +22,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _WATCHED}
+            heard = [number for number in WATCHED if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mage_kit.base import processes
+from mage_kit.base.doors import trusted
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.base.progress import Reporter
@@ -242,12 +243,13 @@ class Loop:
         objectives = torch.zeros(len(self.players), device=self._run.device)
         self.task.share = 1.0 / (len(pieces) * processes.world())
         for number, piece in enumerate(pieces):
-            work = self.task.prepare(piece, moment)
+            with trusted():
+                work = self.task.prepare(piece, moment)
             for place, player in enumerate(self.players):
                 if not player.plays(step):
                     continue
                 with self._turn(player, last=number == len(pieces) - 1):
-                    with torch.autocast(self._run.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    with trusted(), torch.autocast(self._run.device.type, torch.bfloat16, enabled=self.bfloat16):
                         objective = player.wrapped(work, moment)
                     check_objective(player.name, objective)
                     self.fabric.backward(objective / len(pieces))
@@ -284,5 +286,9 @@ class Loop:
         prefix = "sharded, " if task.shard and layout.world > 1 else ""
         rates = ", ".join(f"{player.rate.peak:g}" for player in self.players)
         reporter.say(f"{task.stage}: {prefix}{layout}; learning rate {rates}; {len(self.job.images)} images")
+        for player in self.players:
+            if player.rate.warmup > (own := self.job.steps - player.first_step):
+                rule = f"its rate ends at {own / player.rate.warmup:.0%} of {player.rate.peak:g}"
+                reporter.say(f"warm-up: {player.rate.warmup} steps, {player.name} trains for {own} alone: {rule}")
         if task.shard and layout.world == 1:
             reporter.say(f"{self.job.path}.shard: true, but there is one process: nothing is sharded")

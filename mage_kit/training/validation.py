@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mage_kit.base.doors import trusted
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_json
 from mage_kit.base.processes import add_up, all_or_none, on_first, rank, shared, world
@@ -55,6 +56,7 @@ class Accuracy:
 
 
 @torch.no_grad()
+@trusted()
 def measure_accuracy(
     model: MageClassifier, dataset: Dataset, *, batch: int = 256, reporter: Reporter | None = None
 ) -> Accuracy:
@@ -151,7 +153,7 @@ def _measure_weights(validation: Validation, player: Player, step: int, folder: 
 
 def _write(file: Path, result: dict[str, Any]) -> None:
     file.parent.mkdir(exist_ok=True)
-    write_json(file, result)
+    write_json(file, result, listed=True)
 
 
 def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, task: ProgressTask) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.files import read_json, read_tensors
+from mage_kit.base.manifest import warn_unverified
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.encoders import ENCODERS
 from mage_kit.layers.embedding import resize_positions
@@ -64,7 +65,9 @@ class WeightFolder:
         if not file.is_file():
             rule = "training has not ended (mage-kit train ... --resume)"
             raise MageKitError(f"folder: '{self.folder}', holds no {MODEL_FILE}: {rule}")
-        return read_tensors(file)
+        tensors = read_tensors(file)
+        warn_unverified(self.folder, RECIPE_FILE, MODEL_FILE)
+        return tensors
 
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of one part of the model, under their names in it."""
@@ -84,7 +87,9 @@ class WeightFolder:
         form = read_json(inner / TOKENIZER_CARD).get("tokenizer")
         if not isinstance(form, dict):
             raise MageKitError(f"{inner / TOKENIZER_CARD}: damaged, must state a tokenizer")
-        return form, read_tensors(inner / TOKENIZER_FILE)
+        tensors = read_tensors(inner / TOKENIZER_FILE)
+        warn_unverified(inner, TOKENIZER_CARD, TOKENIZER_FILE)
+        return form, tensors
 
 
 class WeightFolders:
@@ -175,7 +180,7 @@ def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) 
         name: Of the recipe, for errors.
 
     Returns:
-        A line to tell of positions that were resized; nothing where they fit.
+        Lines to tell: which tensors were taken and which were not, and of positions that were resized.
 
     Raises:
         RecipeError: If there is no such model, its encoder is of another form, or it knows another tokenizer.
@@ -211,7 +216,20 @@ def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) 
         embedding["positions_ND"] = resize_positions(embedding["positions_ND"], old, new)
     load_state(model.embedding, embedding, str(folder))
     load_state(model.encoder, encoder, str(folder))
-    return f"pretrained encoder: {resize_words(old, new)}" if resizes else ""
+    lines = [f"pretrained encoder: {resize_words(old, new)}"] if resizes else []
+    return "\n".join([_taken(model, len(embedding), len(encoder), folder), *lines])
+
+
+def _taken(model: Mage | MageClassifier, embedding: int, encoder: int, folder: Path) -> str:
+    """Account for every tensor of a model: what was taken, and what begins anew."""
+    fresh: dict[str, int] = {}
+    for name in model.state_dict():
+        part = name.partition(".")[0]
+        if part not in ("tokenizer", "targets", "embedding", "encoder"):
+            fresh[part] = fresh.get(part, 0) + 1
+    words = ", ".join(f"{part} ({count})" for part, count in fresh.items())
+    rest = f"; from the seed begin {words}" if fresh else ""
+    return f"pretrained: embedding ({embedding} tensors) and encoder ({encoder}) of {folder}{rest}"
 
 
 def _same(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> bool:

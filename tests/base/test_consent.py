@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import mage_kit as mk
+from mage_kit.base.manifest import list_files
 from mage_kit.base.plugins import CONSENT, PLUGINS_FILE
 from mage_kit.cli import app
 from tests import build
@@ -41,6 +42,8 @@ def run(tmp_path: Path, mark: Path) -> Path:
     card = json.loads((tokenizer / "tokenizer.json").read_text())
     (tokenizer / "tokenizer.json").write_text(json.dumps({**card, "plugins": {MODULE: str(folder)}}))
     (folder / PLUGINS_FILE).write_text(json.dumps({MODULE: str(folder)}))
+    list_files(folder / "recipe.json")  # a stranger writes manifests, too
+    list_files(tokenizer / "tokenizer.json")
     for place in (folder, tokenizer):
         (place / f"{MODULE}.py").write_text(CODE.format(mark=str(mark)))
     return folder
@@ -153,6 +156,7 @@ def test_what_is_installed_runs_unasked_and_before_what_lies_in_the_folder(
 def test_python_itself_holds_no_components(run: Path) -> None:
     recipe = json.loads((run / "recipe.json").read_text())
     (run / "recipe.json").write_text(json.dumps({**recipe, "plugins": ["antigravity"]}))
+    list_files(run / "recipe.json")
     with pytest.raises(mk.RecipeError, match="'antigravity' is a part of Python itself"):
         mk.load(run, plugins=True)
     assert "antigravity" not in sys.modules

@@ -14,6 +14,7 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from mage_kit.base.console import PlainConsole, printable
+from mage_kit.base.manifest import list_files
 from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
 from tests.recipes.test_recipe import RECIPES
@@ -65,6 +66,7 @@ def test_a_reference_named_and_described_with_markup(tmp_path: Path) -> None:
     shutil.copytree(RECIPES / "reference_digits", folder)
     about = json.loads((folder / "reference.json").read_text())
     (folder / "reference.json").write_text(json.dumps({**about, "about": NASTY, "lines": 1}))
+    list_files(folder / "reference.json")
     done = CliRunner().invoke(app, ["verify", str(folder)])
     assert done.exit_code == 0 and "[red]x[/red]" in done.output and "\x1b" not in done.output, done.output
     missing = CliRunner().invoke(app, ["verify", str(tmp_path / "[/]")])

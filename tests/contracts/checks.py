@@ -257,7 +257,8 @@ def _made_cache(folder: Path, source: dict[str, Any], wires: DatasetWires) -> Pa
     out.mkdir(exist_ok=True)
     labels = torch.tensor([images.label(index) for index in range(len(images))])
     ids = torch.randint(16, (len(images), 5, 2, 6), generator=torch.Generator().manual_seed(0)).to(torch.int16)
-    tensors = {"tokens": ids, "index": torch.arange(len(images)), "labels": labels}
-    write_tensors(shard_file(out, 0), tensors, shard_notes({"tokens": ids.numpy()}))
+    places = {"index": torch.arange(len(images)), "labels": labels}
+    notes = shard_notes({"tokens": ids.numpy()}, {name: part.numpy() for name, part in places.items()})
+    write_tensors(shard_file(out, 0), {"tokens": ids, **places}, notes)
     write_json(out / CACHE_FILE, card.as_json())
     return out

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import mage_kit as mk
 from mage_kit.base.draws import derive
+from mage_kit.base.manifest import list_files
 from mage_kit.datasets.token_store import CACHE_FILE, read_cache_card, shard_file
 from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.studies.tokenize import tokenize
@@ -157,10 +159,24 @@ def test_a_damaged_id_is_told_and_not_trained_on(recipe: mk.Recipe, cache: Path)
     file = shard_file(cache, 0)
     tensors = load_file(file)
     tensors["tokens"][4, 0, 0, 0] = 32
-    save_file(tensors, file)
+    with safe_open(file, framework="pt") as reader:
+        notes = reader.metadata()
+    save_file(tensors, file, notes)
     dataset = on_tokens(recipe, cache).build_dataset()
     with pytest.raises(mk.MageKitError, match="damaged, its tokens are not what was written"):
         dataset.sample(4, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["index", "labels"])
+def test_a_changed_label_or_place_is_told(recipe: mk.Recipe, cache: Path, name: str) -> None:
+    file = shard_file(cache, 1)
+    tensors = load_file(file)
+    tensors[name][3] ^= 1
+    with safe_open(file, framework="pt") as reader:
+        notes = reader.metadata()
+    save_file(tensors, file, notes)
+    with pytest.raises(mk.RecipeError, match="its index and labels are not what was written"):
+        on_tokens(recipe, cache).build_dataset()
 
 
 def test_a_stale_cache_is_refused_for_each_of_its_parts(
@@ -207,6 +223,9 @@ def test_caches_that_are_none_or_damaged(recipe: mk.Recipe, cache: Path, tmp_pat
     card = json.loads((cache / CACHE_FILE).read_text())
     card["transform"]["crops"] = 2
     (cache / CACHE_FILE).write_text(json.dumps(card))
+    with pytest.raises(mk.RecipeError, match=r"cache\.json: is not what was written"):
+        on_tokens(recipe, cache).build_dataset()
+    list_files(cache / CACHE_FILE)
     with pytest.raises(mk.RecipeError, match="its fingerprint is not that of its content"):
         on_tokens(recipe, cache).build_dataset()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import pickle
+import resource
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,17 @@ def test_mask_token_padding(weights: dict[str, Tensor]) -> None:
     assert isinstance(part, mk.Mage) and isinstance(part.padding, mk.MaskTokenPadding)
     assert torch.equal(part.padding.mask_token, weights["mask_token"].float().flatten())
     assert "mask_token" not in {item["name"] for item in imported.origin.card["unused"]}
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    """Deflated zeros: 2 MB that would take 2 GB; nothing of it is read."""
+    file = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
+        with archive.open("archive/data/0", "w", force_zip64=True) as member:
+            for _ in range(64):
+                member.write(bytes(1 << 22))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(mk.MageKitError, match=r"bytes that unpack to 268,\d{3},\d{3}, must be weights"):
+        import_checkpoint(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100 * 1024, "KiB"

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mage_kit as mk
+from mage_kit.base.manifest import MANIFEST_FILE, FileWarning
 from mage_kit.legacy import Options, import_checkpoint
 from tests import build
 from tests.legacy.files import FINETUNED, HEADS, MINI, Run, same_tokens
@@ -158,7 +159,9 @@ def test_folders_of_an_earlier_version_load(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model" / "model.safetensors")
     recipe = tmp_path / "model" / "recipe.json"
     recipe.write_text(recipe.read_text().replace('"middle_blocks": 2,', ""))
-    mk.load(tmp_path / "model")
+    (tmp_path / "model" / MANIFEST_FILE).unlink()
+    with pytest.warns(FileWarning, match="unverified"):
+        mk.load(tmp_path / "model")
     tensors["tokenizer.quantize.other"] = torch.ones(3)
     save_file(tensors, tmp_path / "model" / "model.safetensors")
     with pytest.raises(mk.MageKitError, match=r"1 unexpected: tokenizer\.quantize\.other"):

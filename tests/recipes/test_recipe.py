@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import mage_kit as mk
+from mage_kit.base.manifest import list_files
 from mage_kit.recipes.overrides import apply_override
 from mage_kit.recipes.recipe import json_schema
 from tests import build
@@ -228,10 +229,16 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     weights = tmp_path / "m" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(mk.MageKitError, match="is not what was written"):
+        mk.load(tmp_path / "m")
+    list_files(weights)
     with pytest.raises(mk.MageKitError, match="cannot be read"):
         mk.load(tmp_path / "m")
     mk.save(build.mage(encoder=mk.ViTEncoder(dim=32, depth=3, heads=4)), tmp_path / "deep")
     weights.write_bytes((tmp_path / "deep" / "model.safetensors").read_bytes())
+    with pytest.raises(mk.MageKitError, match="is not what was written"):
+        mk.load(tmp_path / "m")
+    list_files(weights)
     with pytest.raises(mk.MageKitError, match=r"unexpected: encoder\.blocks\.2"):
         mk.load(tmp_path / "m")
 

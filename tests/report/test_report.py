@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import mage_kit as mk
 from mage_kit.base.errors import BrokenImageError
+from mage_kit.base.manifest import list_files
 from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
 from mage_kit.editing import predict_pixels
@@ -113,6 +114,7 @@ def test_data_that_is_gone_is_said(run: Path, tmp_path: Path) -> None:
     recipe = json.loads((copied / "recipe.json").read_text())
     recipe["data"] = {"kind": "image_folder", "path": str(tmp_path / "gone"), "augment": recipe["data"]["augment"]}
     (copied / "recipe.json").write_text(json.dumps(recipe))
+    list_files(copied / "recipe.json")
     page = written(copied, tmp_path)
     assert "None: the run&#39;s data cannot be opened here" in page and "Codebook" not in headings(page)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mage_kit as mk
+from mage_kit.base.manifest import list_files
 from mage_kit.studies.verify import verify
 from tests.recipes.test_recipe import RECIPES
 
@@ -34,6 +35,7 @@ def test_another_training_is_noticed(section: str, name: str, value: float, tmp_
     recipe = json.loads((run / "recipe.json").read_text())
     recipe[section][name] = value
     (run / "recipe.json").write_text(json.dumps(recipe))
+    list_files(run / "recipe.json")
     made = verify(run)
     print([f"{line.deviation:.1e}" for line in made.lines])
     assert not made.holds
@@ -46,11 +48,13 @@ def test_exit_code_and_folders_that_are_no_runs(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines[1]["loss"] *= 1.05
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    list_files(run / "metrics.jsonl")
     command = [sys.executable, "-m", "mage_kit.cli", "verify", str(run), "--lines", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "OUTSIDE the tolerance of 0.02" in done.stdout
     with pytest.raises(mk.MageKitError, match="must be a run folder"):
         verify(tmp_path)
     (run / "metrics.jsonl").write_text("")
+    list_files(run / "metrics.jsonl")
     with pytest.raises(mk.MageKitError, match="has no line"):
         verify(run)

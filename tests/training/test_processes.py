@@ -17,6 +17,7 @@ from torch import Tensor
 
 import mage_kit as mk
 from mage_kit.base import processes
+from mage_kit.base.manifest import check_folder
 from mage_kit.losses import Gather
 from mage_kit.training.batches import spread
 from mage_kit.training.launch import run_processes
@@ -169,7 +170,7 @@ def test_a_run_on_two_processes_goes_on(shard: str, then: int, tmp_path: Path) -
     assert {path.name for path in (out / "samples").iterdir()} == {"model-step-00000112.png"}
     raw, mean = mk.load(out), mk.load(out, weights="ema")
     assert not torch.equal(raw.decoder.positions_NE, mean.decoder.positions_NE)
-    assert json.loads((out / "checkpoints" / "model" / "step-00000112" / "state.json").read_text())["sha256"]
+    check_folder(out / "checkpoints" / "model" / "step-00000112")
 
 
 POISONED = """

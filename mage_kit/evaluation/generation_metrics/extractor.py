@@ -22,6 +22,8 @@ Range = Literal["bytes", "unit", "signed"]
 """What the network takes: 0 to 255, 0 to 1, or -1 to 1."""
 
 SIDE = 299  # of Inception
+_CLASSES = (1000, 1001, 1008)  # of ImageNet's classifiers
+_NEAR = 1e-2  # of 1: probabilities in half precision
 _SAID = 300  # letters of what a network says when it fails
 
 
@@ -82,6 +84,8 @@ class Extractor:
         if (vectors == vectors[:1]).all() and not (images_ICHW == images_ICHW[:1]).all():
             rule = "so it tells no image from another; see --values and --side"
             raise MageKitError(f"extractor: '{self.name}', gave the same features for different images, {rule}")
+        if words := _mistaken(vectors.float(), None if logits is None else logits.float()):
+            raise MageKitError(f"extractor: '{self.name}', {words}")
         return vectors.float(), None if logits is None else logits.float()
 
     @property
@@ -92,6 +96,33 @@ class Extractor:
     def describe(self) -> dict[str, Any]:
         """Return what a result says of it, ready for JSON."""
         return {"name": self.name, "sha256": self.sha256, "side": self.side, "values": self.values}
+
+
+def _mistaken(features_ID: Tensor, logits_IK: Tensor | None) -> str:
+    """Say what outputs look like other than features and logits; nothing where they may well be these.
+
+    Inception's pooled features come from a rectifier and are never negative; logits are, and probabilities add up to 1.
+    """
+    if _are_probabilities(features_ID):
+        return "gave probabilities (each row adds up to 1), must give features, as those before the last layer"
+    if features_ID.shape[1] in _CLASSES and bool((features_ID < 0).any()):
+        return f"gave {features_ID.shape[1]:,} values, some negative: logits of classes, must give features"
+    if logits_IK is None:
+        return ""
+    if logits_IK.ndim != 2 or len(logits_IK) != len(features_ID):
+        return f"gave {tuple(logits_IK.shape)} beside the features, must be logits ({len(features_ID)}, K)"
+    if _are_probabilities(logits_IK):
+        return "gave probabilities (each row adds up to 1) beside the features, must give logits"
+    if not bool(torch.isfinite(logits_IK).all()):
+        return "gave logits that are not finite"
+    if bool((features_ID < 0).any()) and not bool((logits_IK < 0).any()):
+        return "gave logits first and features second, it seems: must give (features, logits)"
+    return ""
+
+
+def _are_probabilities(values_IX: Tensor) -> bool:
+    sums_I = values_IX.sum(dim=1)
+    return values_IX.shape[1] > 1 and bool((values_IX >= 0).all()) and bool(((sums_I - 1).abs() < _NEAR).all())
 
 
 def _vectors(features: Any) -> Tensor | None:

@@ -106,7 +106,8 @@ def make_reference(
     }
     reference = Reference(torch.cat(parts), mean_D, cov_DD, manifest)
     tensors = {"features": reference.features_JD, "mean": mean_D, "cov": cov_DD}
-    write_tensors(out, tensors, {_KEY: json.dumps(manifest, sort_keys=True)})
+    notes = {**manifest, "tensors_sha256": _digest(manifest, tensors)}
+    write_tensors(out, tensors, {_KEY: json.dumps(notes, sort_keys=True)})
     return reference
 
 
@@ -126,8 +127,11 @@ def read_reference(file: Path, extractor: Extractor, size: tuple[int, int], chan
         with safe_open(file, "pt") as reader:
             manifest = json.loads((reader.metadata() or {})[_KEY])
             tensors = {name: reader.get_tensor(name) for name in ("features", "mean", "cov")}
+        is_whole = manifest.pop("tensors_sha256") == _digest(manifest, tensors)
     except Exception:  # whatever is wrong with it
         raise MageKitError(f"reference: '{file}', must be a file of mage-kit eval reference") from None
+    if not is_whole:
+        raise MageKitError(f"reference: '{file}', is damaged: its features are not what was written; make it again")
     here, there = extractor.describe(), manifest["extractor"]
     differing = [name for name in ("sha256", "side", "values") if here[name] != there[name]]
     if differing:
@@ -139,6 +143,14 @@ def read_reference(file: Path, extractor: Extractor, size: tuple[int, int], chan
         theirs, mine = ("grey", "colour") if channels != 1 else ("colour", "grey")  # extractors see no fourth channel
         raise MageKitError(f"reference: '{file}', holds {theirs} images, compared are {mine} ones; see --grey")
     return Reference(tensors["features"], tensors["mean"], tensors["cov"], manifest)
+
+
+def _digest(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _refuse(folder: Path, problems: list[str], force: bool) -> None:

@@ -208,7 +208,7 @@ RESERVED = frozenset(
 )  # what the loop writes into each line of the log
 
 CARRIED_OUT = frozenset(
-    {"workers", "keep", "log_every", "checkpoint_every", "skip_limit", "rollbacks"}
+    {"workers", "keep", "keep_every", "log_every", "checkpoint_every", "skip_limit", "rollbacks"}
 )  # of any task: how it is carried out, not what; a resumed run may change them
 
 TASKS: Registry[Task, TaskWires] = Registry(
@@ -231,7 +231,11 @@ TASKS: Registry[Task, TaskWires] = Registry(
         ),
         "log_every": (Positive, Field(50, description="Steps between two lines of metrics.")),
         "checkpoint_every": (Positive, Field(500, description="Steps between two checkpoints.")),
-        "keep": (Positive, Field(2, description="Checkpoints kept.")),
+        "keep": (Positive, Field(2, description="Newest checkpoints that stay.")),
+        "keep_every": (
+            Positive | None,
+            Field(None, description="Checkpoints of every so many steps stay too; null: the newest alone."),
+        ),
         "skip_limit": (
             Positive,
             Field(

@@ -93,7 +93,9 @@ class TokenTask(Task):
     def rate(self) -> Rate:
         """Return the learning rate by step."""
         context = self.context
-        peak = self.base_lr * context.layout.batch / 256
+        batch = context.layout.batch
+        peak = self.base_lr * batch / 256
+        context.reporter.say(f"learning rate {peak:g} = base_lr {self.base_lr:g} x {batch} images / 256")
         return Rate(peak, round(self.warmup_epochs * context.steps_per_epoch))
 
     def players(self) -> Sequence[Player]:

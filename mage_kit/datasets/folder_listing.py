@@ -1,0 +1,142 @@
+"""What stands in a folder of images: which files are images, of which class, and what is left out and why.
+
+Names are relative to the folder and sorted, so that indices mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.images.image_files import SUFFIXES
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval"})
+_JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"})
+_UNREAD = frozenset(
+    {
+        ".heic", ".heif", ".jxl", ".psd", ".svg", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+        ".exr", ".hdr", ".dds", ".ico", ".pcx", ".xcf", ".jpf", ".jpx", ".j2k", ".pbm", ".pnm", ".apng", ".jpg_large",
+    }
+)  # fmt: skip  # images, for people
+HIDDEN = "hidden, or left by a file manager"
+NO_FILE = "no file: a folder, a broken link or a loop of links"
+NO_IMAGE = "no image, by its suffix"
+UNREAD = "an image of a format that is not read"
+NO_CLASS = "a class folder without images"
+
+
+class FolderListing:
+    """What stands in a folder.
+
+    Args:
+        root: The folder.
+
+    Attributes:
+        names: Image files, relative to the folder.
+        labels: Number of each one's class; none where there are no classes.
+        classes: Names of the sub-folders that hold images, in their order.
+        passed_over: (path, reason) of everything else.
+
+    Raises:
+        MageKitError: If it holds images beside sub-folders, or its sub-folders are splits and no classes.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.names, self.labels = root, list[str](), list[int]()
+        self.passed_over: list[tuple[str, str]] = []
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        folders = [entry.name for entry in entries if _is_class(entry)]
+        images = [entry.name for entry in entries if not _is_class(entry) and self._judge(entry.name, _is_file(entry))]
+        if folders and images:
+            raise MageKitError(f"path: '{root}', holds both images and sub-folders; use one or the other")
+        if folders and all(name.lower() in _SPLITS for name in folders):
+            train = next((name for name in folders if name.lower().startswith("train")), folders[0])
+            rule = f"sub-folders must be classes; '{root / train}' was meant, perhaps"
+            raise MageKitError(f"path: '{root}', holds the splits {', '.join(folders)}: {rule}")
+        self.names += images
+        classes: list[str] = []
+        for folder in folders:
+            names = [name for name, is_file in sorted(self._below(folder, ())) if self._judge(name, is_file)]
+            if names:
+                self.labels += [len(classes)] * len(names)
+                self.names += names
+                classes.append(folder)
+            else:
+                self.passed_over.append((str(root / folder), NO_CLASS))
+        self.classes = tuple(classes)
+
+    def lost(self) -> dict[str, int]:
+        """Return how many files look like images and are none here, by the reason and the suffix."""
+        reasons = (UNREAD, NO_FILE)
+        lost = [(reason, Path(name).suffix.lower()) for name, reason in self.passed_over if reason in reasons]
+        return {f"{suffix or 'no suffix'}, {reason}": count for (reason, suffix), count in Counter(lost).items()}
+
+    def _judge(self, name: str, is_file: bool) -> bool:
+        """Return whether this may be an image file; else note why not."""
+        last, suffix = os.path.basename(name), os.path.splitext(name)[1].lower()
+        if _is_junk(last):
+            reason = HIDDEN
+        elif suffix not in SUFFIXES:
+            reason = UNREAD if suffix in _UNREAD else NO_IMAGE
+        elif not is_file:
+            reason = NO_FILE
+        else:
+            return True
+        self.passed_over.append((str(self.root / name), reason))
+        return False
+
+    def _below(self, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+        """Yield (name, is it a file) of everything below a folder that is no folder to walk into.
+
+        Links to folders are followed, but for those that lead back up.
+        """
+        real = os.path.realpath(self.root / folder)
+        if real in above:
+            yield f"{folder}{os.sep}", False
+            return
+        with os.scandir(self.root / folder) as entries:
+            for entry in entries:
+                name = os.path.join(folder, entry.name)
+                if _is_folder(entry) and os.path.splitext(name)[1].lower() not in SUFFIXES:
+                    if _is_junk(entry.name):
+                        self.passed_over.append((str(self.root / name), HIDDEN))
+                    elif entry.is_symlink() and os.path.realpath(entry.path) in (*above, real):
+                        self.passed_over.append((str(self.root / name), "a link to a folder above it"))
+                    else:
+                        yield from self._below(name, (*above, real))
+                else:
+                    yield name, _is_file(entry)
+
+
+def _is_junk(name: str) -> bool:
+    """Names beginning with a dot, resource forks among them, and those that file managers leave."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def _is_class(entry: os.DirEntry[str]) -> bool:
+    """Folders are classes, but for junk, those that are named like an image, and links back up."""
+    if _is_junk(entry.name) or Path(entry.name).suffix.lower() in SUFFIXES:
+        return False
+    try:
+        here = Path(entry.path)
+        return entry.is_dir() and not here.parent.resolve().is_relative_to(here.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file; for all but links the listing itself says so, without asking the disk for each."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
