@@ -1,6 +1,7 @@
 """The hot pieces of masked image modeling: masks, token drop, attention, decoding. Needs torch alone."""
 
-from mage_kernels.attention import AttentionChoice, attention, choose_attention
+from mage_kernels.attention import attention
+from mage_kernels.attention_choice import AttentionChoice, choose_attention
 from mage_kernels.backend import Backend, Choice, choose
 from mage_kernels.dropout import dropout
 from mage_kernels.host_memory import keep_freed_memory

@@ -10,9 +10,7 @@ whatever the input: slow, and what the others are tested against.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -90,9 +88,15 @@ def _xformers(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tens
     return out.transpose(1, 2)
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error says first."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
+
+
 def _cannot(form: str, query: Tensor, dropout: float, error: Exception) -> ValueError:
     what = f"{tuple(query.shape)} {str(query.dtype)[6:]} with dropout {dropout:g} on {query.device.type}"
-    return ValueError(f"attention: '{form}', cannot run {what} ({_first_line(error)})")
+    return ValueError(f"attention: '{form}', cannot run {what} ({first_line(error)})")
 
 
 def _matmul(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
@@ -178,122 +182,3 @@ _FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
     "matmul": _matmul,
     "reference": _reference,
 }
-
-
-@dataclass(frozen=True)
-class AttentionChoice:
-    """What `choose_attention` decided, and why, in words."""
-
-    implementation: Implementation
-    reason: str
-
-
-def choose_attention(
-    backend: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    shape: tuple[int, int, int, int],
-    dropout: float,
-    gradients: bool = True,
-) -> AttentionChoice:
-    """Choose the form by running it at the real shape, dtype and dropout: forward and backward, or forward alone.
-
-    Args:
-        backend: "auto" to measure, "torch" for SDPA without measuring; a `mage_kernels.Backend`.
-        device: Where the model runs.
-        dtype: Dtype of queries, keys and values.
-        shape: (B, H, N, d); the batch is cut to 64 for the probe.
-        dropout: Dropout on the attention weights.
-        gradients: Whether the backward pass counts.
-
-    Raises:
-        ValueError: If the backend is unknown, or no form runs.
-    """
-    if backend == "torch":
-        return AttentionChoice("sdpa", "backend 'torch' was asked for")
-    if backend == "reference":
-        return AttentionChoice("reference", "backend 'reference' was asked for")
-    if backend not in ("auto", "triton"):  # there is no Triton form: SDPA's fused kernels are the ones to beat
-        raise ValueError(f"backend: '{backend}', must be one of auto, triton, torch, reference")
-    small = (min(shape[0], 64), *shape[1:])
-    candidates = _CANDIDATES.get(device.type, ())
-    if not candidates:
-        return AttentionChoice("sdpa", f"nothing else is known on {device.type}")
-    times, problems = {}, []
-    for form in candidates:
-        try:
-            times[form] = _seconds(form, device, dtype, small, dropout, gradients)
-        except Exception as error:  # an operator that is missing, unbuilt or unfit may raise anything
-            problems.append(f"{form} does not run ({type(error).__name__}: {_first_line(error)})")
-    if not times:
-        raise ValueError(f"attention: no form runs on {device} at {small} {str(dtype)[6:]}: {'; '.join(problems)}")
-    best = min(times, key=lambda form: times[form])
-    passes = "forward + backward" if gradients else "forward"
-    timings = ", ".join(f"{form} {seconds * 1e3:.2f} ms" for form, seconds in times.items())
-    reason = f"fastest {passes} at {small} {str(dtype)[6:]}: {timings}"
-    return AttentionChoice(best, "; ".join([reason, *problems]))
-
-
-def generation_form(device: torch.device, dtype: torch.dtype) -> AttentionChoice:
-    """Return the form that generates, by a fixed rule: a clock could choose another for the same seed."""
-    if device.type != "cpu" or dtype != torch.bfloat16:
-        return AttentionChoice("sdpa", "by rule: torch's own kernels")
-    if bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)()):
-        return AttentionChoice("sdpa", "by rule: torch's kernel uses AMX")
-    return AttentionChoice("matmul", "by rule: a CPU without AMX multiplies faster than torch's kernel")
-
-
-def attention_problem(
-    form: Implementation,
-    device: torch.device,
-    dtype: torch.dtype,
-    shape: tuple[int, int, int, int],
-    dropout: float,
-) -> str | None:
-    """Return why a form cannot train on a device, found by running it forward and backward; None if it can."""
-    try:
-        _seconds(form, device, dtype, (min(shape[0], 2), *shape[1:]), dropout, True, repeats=1)
-    except Exception as error:  # an operator that is missing, unbuilt or unfit may raise anything
-        return _first_line(error)
-    return None
-
-
-_CANDIDATES: dict[str, tuple[Implementation, ...]] = {
-    "cpu": ("sdpa", "matmul"),
-    "cuda": ("sdpa", "xformers"),  # holding SDPA to one kernel sets flags of the whole process: on request only
-}
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
-
-
-def _seconds(
-    form: Implementation,
-    device: torch.device,
-    dtype: torch.dtype,
-    shape: tuple[int, int, int, int],
-    dropout: float,
-    gradients: bool,
-    repeats: int = 5,
-) -> float:
-    """Best of several timings."""
-    devices = [device] if device.type == "cuda" else []
-    best = float("inf")
-    with torch.random.fork_rng(devices), torch.set_grad_enabled(gradients):
-        inputs = [torch.randn(shape, device=device).to(dtype).requires_grad_(gradients) for _ in range(3)]
-        for _ in range(repeats):
-            _wait(device)
-            start = time.perf_counter()
-            out = attention(*inputs, dropout=dropout, implementation=form)
-            if gradients:
-                out.sum().backward()
-            _wait(device)
-            best = min(best, time.perf_counter() - start)
-    return best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

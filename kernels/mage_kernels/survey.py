@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mage_kernels.attention import choose_attention, generation_form
+from mage_kernels.attention_choice import choose_attention, generation_form
 from mage_kernels.backend import Choice, choose, triton_problem
 from mage_kernels.ops import embed, pad, remask, sample
 from mage_kernels.packing import packing_problem

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,8 +9,7 @@ import torch
 
 Precision = Literal["float32", "bfloat16"]
 
-_GAIN = 1.1  # bfloat16 has to be worth the loss of digits
-_REPEATS = 6
+LARGE = 10_000_000  # parameters
 
 
 @dataclass(frozen=True)
@@ -23,30 +20,22 @@ class Decision:
     reason: str
 
 
-def choose_precision(precision: str, device: torch.device, run: Callable[[], None]) -> Decision:
-    """Return "float32" or "bfloat16" by running a forward and backward pass in both.
+def choose_precision(precision: str, device: torch.device, parameters: int) -> Decision:
+    """Return "float32" or "bfloat16" by a rule: a clock could choose another in a second run of the same recipe.
 
     Args:
         precision: "auto", or a precision that is taken as it is.
         device: Where the model is.
-        run: One forward and backward pass.
+        parameters: Of all that computes in it. On a CPU products of small matrices are no faster in bfloat16, and
+            converting costs more than they save.
     """
     if precision != "auto":
         return Decision(precision, f"precision '{precision}' was asked for")
-
-    def measure(fast: bool) -> float:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
-            start = time.perf_counter()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            return time.perf_counter() - start
-
-    # In turn, and the best of several: a machine that stalls now and then must not decide.
-    pairs = [(measure(False), measure(True)) for _ in range(_REPEATS)]
-    ratio = min(slow for slow, _ in pairs) / min(fast for _, fast in pairs)
-    value = "bfloat16" if ratio > _GAIN else "float32"
-    return Decision(value, f"bfloat16 ran {ratio:.2f}x as fast as float32 on {device.type}")
+    if not bfloat16_products(device):
+        return Decision("float32", f"by rule: this {device.type} multiplies no bfloat16")
+    if device.type == "cpu" and parameters < LARGE:
+        return Decision("float32", f"by rule: {parameters / 1e6:.1f}M parameters, bfloat16 pays from {LARGE / 1e6:g}M")
+    return Decision("bfloat16", f"by rule: this {device.type} multiplies bfloat16")
 
 
 def bfloat16_products(device: torch.device) -> bool:

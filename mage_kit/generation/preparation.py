@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from mage_kernels.attention import generation_form
+from mage_kernels.attention_choice import generation_form
 from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.packing import PackedLinear, packing_problem
 

@@ -1,4 +1,4 @@
-"""What this machine does faster, measured once at the start of a run and written down, so that resuming repeats it."""
+"""What was left to the machine, decided once at the start of a run and written down, so that resuming repeats it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from mage_kernels import choose_attention, survey
-from mage_kernels.attention import attention_problem
+from mage_kernels.attention_choice import attention_problem
 from torch import nn
 
 from mage_kit.base.precision import Decision

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mage_kit.training.players import Player
-    from mage_kit.training.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -146,35 +146,13 @@ def begin(job: Job, run: Run) -> str:
             f"{len(job.images)} images (name a folder with --set tokenizer.weights=DIR to use one)"
         )
 
-    def precision() -> Decision:
-        with _restoring(task):
-            probe = None if job.precision != "auto" else task.probe(device, job.layout.micro)
-            if probe is None and job.precision == "auto":
-                return Decision("float32", f"the task '{type(task).__name__}' has no pass to time")
-            return choose_precision(job.precision, device, probe or _nothing)
-
+    modules = _modules_in(vars(task))
+    parameters = sum(value.numel() for value in {id(v): v for m in modules for v in m.parameters()}.values())
+    precision = partial(choose_precision, job.precision, device, parameters)
     precision_here = run.choose(f"{stage}_precision", f"{stage} in {{}}", precision).value
     task.decide(run.choose, device, precision_here, job.layout.micro)
     meet(job, run)
     return precision_here
-
-
-@contextlib.contextmanager
-def _restoring(task: Task) -> Iterator[None]:
-    """Undo what passes that were only timed did to a task's modules: moved means, gradients left behind.
-
-    They run in the first process of a new run alone, so that anything left of them would part the processes, and a
-    resumed run from an unbroken one.
-    """
-    modules = _modules_in(vars(task))
-    buffers = [{name: value.clone() for name, value in module.named_buffers()} for module in modules]
-    try:
-        yield
-    finally:
-        for module, before in zip(modules, buffers, strict=True):
-            for name, value in module.named_buffers():
-                value.copy_(before[name])
-            module.zero_grad()
 
 
 def _modules_in(value: object) -> list[nn.Module]:
@@ -241,7 +219,3 @@ def _write_model(run: Run, players: Sequence[Player]) -> None:
 def broken_images(job: Job, run: Run) -> BrokenImages:
     """Return the list of images that a job passes over."""
     return BrokenImages(job.images, run.out, run.reporter)
-
-
-def _nothing() -> None:
-    """A precision that was asked for is not timed."""

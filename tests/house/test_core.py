@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import mage_kit as mk
 from mage_kit.base import files, processes
@@ -209,28 +208,3 @@ def test_what_a_callback_raises_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no room"):
         mk.train(small(*QUICK), tmp_path / "run", on_log=full)
     assert mk.train(small(*QUICK), tmp_path / "run", resume=True)
-
-
-def test_passes_that_are_only_timed_move_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They run in a new run's first process alone: a mean that they moved would part it from the others."""
-    timed: list[int] = []
-    first, forward = mk.ViTDecoder.__init__, mk.ViTDecoder.forward
-
-    def counting(self: mk.ViTDecoder, *words: Any, **named: Any) -> None:
-        first(self, *words, **named)
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
-
-    def moving(self: mk.ViTDecoder, *words: Any, **named: Any) -> Any:
-        if self.training:
-            self.calls += 1
-            timed.append(int(self.calls))
-        return forward(self, *words, **named)
-
-    monkeypatch.setattr(mk.ViTDecoder, "__init__", counting)
-    monkeypatch.setattr(mk.ViTDecoder, "forward", moving)
-    recipe = small(*QUICK, "training.precision=auto", "training.samples_every=null")
-    mk.train(recipe, tmp_path / "run")
-    (weights,) = list_checkpoints(tmp_path / "run" / "checkpoints" / "model")[-1:]
-    steps = int(weights.name.removeprefix("step-"))
-    assert len(timed) > steps, "nothing was timed, so the test shows nothing"
-    assert int(load_file(weights / "weights.safetensors")["model/decoder.calls"]) == steps

@@ -7,10 +7,8 @@ from functools import partial
 
 import pytest
 import torch
-from mage_kernels import (
-    attention,
-    choose_attention,
-)
+from mage_kernels import attention, attention_choice, choose_attention
+from mage_kernels.attention_choice import fastest_form
 from mage_kernels.dropout import keep_mask, keep_scale
 
 from tests import build
@@ -62,7 +60,8 @@ def test_attention_refuses_an_unknown_form() -> None:
 def test_attention_choice_is_measured_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    choice = choose_attention("auto", torch.device("cpu"), torch.float32, (4, 2, 9, 16), 0.1)
+    cpu = torch.device("cpu")
+    choice = fastest_form(("sdpa", "matmul"), cpu, torch.float32, (4, 2, 9, 16), 0.1)
     assert choice.implementation in ("sdpa", "matmul") and "ms" in choice.reason
     assert torch.equal(before, torch.random.get_rng_state())
     assert choose_attention("torch", torch.device("cpu"), torch.float32, (4, 2, 9, 16), 0.1).implementation == "sdpa"
@@ -142,9 +141,28 @@ def test_xformers_is_given_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> No
     assert seen == [((2, 9, 3, 8), 0.1)]
 
 
-def test_a_form_that_does_not_run_is_passed_over_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(choose_attention.__globals__["_CANDIDATES"], "cpu", ("sdpa_cudnn", "sdpa"))
-    choice = choose_attention("auto", torch.device("cpu"), torch.float32, (2, 2, 9, 8), 0.0)
+@pytest.mark.parametrize("seconds", [(1.0, 0.84), (1.0, 0.99), (1.0, 1.5)])
+def test_a_clock_chooses_by_a_clear_margin_alone(seconds: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    times = dict(zip(("sdpa", "matmul"), seconds, strict=True))
+    monkeypatch.setattr(attention_choice, "_seconds", lambda form, *words: times[form])
+    choice = fastest_form(("sdpa", "matmul"), torch.device("cpu"), torch.float32, (4, 2, 9, 16), 0.1)
+    assert choice.implementation == "sdpa" and "matmul" in choice.reason
+    times["matmul"] = 0.8
+    choice = fastest_form(("sdpa", "matmul"), torch.device("cpu"), torch.float32, (4, 2, 9, 16), 0.1)
+    assert choice.implementation == "matmul"
+
+
+def test_on_a_cpu_it_follows_a_rule() -> None:
+    """Runs of one recipe on one machine chose otherwise by the clock, and ended in other bits."""
+    cpu, shape = torch.device("cpu"), (64, 2, 17, 16)
+    assert choose_attention("auto", cpu, torch.float32, shape, 0.1).implementation == "matmul"
+    assert choose_attention("auto", cpu, torch.float32, shape, 0.0).implementation == "sdpa"
+    assert choose_attention("auto", cpu, torch.bfloat16, (4, 12, 1025, 64), 0.0).implementation == "sdpa"
+    assert all("by rule" in choose_attention("auto", cpu, torch.float32, shape, rate).reason for rate in (0.0, 0.1))
+
+
+def test_a_form_that_does_not_run_is_passed_over_with_its_reason() -> None:
+    choice = fastest_form(("sdpa_cudnn", "sdpa"), torch.device("cpu"), torch.float32, (2, 2, 9, 8), 0.0)
     assert choice.implementation == "sdpa" and "sdpa_cudnn does not run (ValueError: " in choice.reason
 
 
@@ -165,7 +183,6 @@ def test_float32_inputs_under_autocast_stay_what_they_are() -> None:
     mixed.sum().backward()
 
 
-def test_where_no_form_runs_every_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(choose_attention.__globals__["_CANDIDATES"], "cpu", ("sdpa_cudnn",))
+def test_where_no_form_runs_every_reason_is_told() -> None:
     with pytest.raises(ValueError, match=r"attention: no form runs on cpu .*sdpa_cudnn does not run"):
-        choose_attention("auto", torch.device("cpu"), torch.float32, (2, 2, 9, 8), 0.0)
+        fastest_form(("sdpa_cudnn",), torch.device("cpu"), torch.float32, (2, 2, 9, 8), 0.0)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from mage_kernels import make_plan, pad_tokens, remask, sample_tokens
-from mage_kernels.attention import Implementation, attention, generation_form
+from mage_kernels.attention import Implementation, attention
+from mage_kernels.attention_choice import generation_form
 from mage_kernels.survey import survey
 
 import mage_kit as mk

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -100,15 +100,6 @@ class Task(ABC):
         """Return the number of optimizer steps."""
 
     # -- at its start ------------------------------------------------------------------------------------------
-
-    def probe(self, device: torch.device, images: int) -> Callable[[], None] | None:
-        """Return a forward and backward pass to time precisions by; None where float32 is to be.
-
-        Args:
-            device: Where.
-            images: At once in training.
-        """
-        return None
 
     def decide(self, choose: Choose, device: torch.device, precision: str, images: int) -> None:  # noqa: B027
         """Choose what else is left to the machine, at a precision and so many images at once."""
@@ -223,7 +214,7 @@ TASKS: Registry[Task, TaskWires] = Registry(
         ),
         "precision": (
             Literal["auto", "float32", "bfloat16"],
-            Field("auto", description="auto: bfloat16 where it is faster."),
+            Field("auto", description="auto: bfloat16 by rule, where it is faster."),
         ),
         "workers": (
             NonNegative,

@@ -6,13 +6,12 @@ classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks.base import TASKS, to_float
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
 from mage_kit.training.tasks.mixing import Mix, draw_mix, mix_images, targets
-from mage_kit.training.tasks.tokens import PROBED, TokenTask, random_tokens
+from mage_kit.training.tasks.tokens import TokenTask
 from mage_kit.training.validation import Validation, measure_at_end
 
 CLASSIFIER_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "betas": [0.9, 0.999]})
@@ -160,17 +159,6 @@ class Classify(TokenTask):
         return super().accept(images, validation, seed, path)
 
     # -- at its start ------------------------------------------------------------------------------------------
-
-    def probe(self, device: torch.device, images: int) -> Callable[[], None]:
-        """One forward and backward pass on random tokens."""
-        model = self.model.to(device).train()
-        tokens = random_tokens(model.spec, max(2, min(images, PROBED // model.spec.grid.size)), device)
-
-        def run() -> None:
-            model(tokens).float().logsumexp(dim=1).sum().backward()
-            model.zero_grad()
-
-        return run
 
     def enter(self, context: Context) -> None:
         """Make a place for accuracies."""

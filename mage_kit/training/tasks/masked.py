@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from mage_kit.training.players import Player
 from mage_kit.training.samples import draw_from
 from mage_kit.training.tasks.base import PUBLISHED_ADAMW, TASKS
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
-from mage_kit.training.tasks.tokens import PROBED, TokenTask, random_tokens
+from mage_kit.training.tasks.tokens import TokenTask
 
 
 class Piece:
@@ -144,22 +144,6 @@ class Masked(TokenTask):
         return super().accept(images, validation, seed, path)
 
     # -- at its start ------------------------------------------------------------------------------------------
-
-    def probe(self, device: torch.device, images: int) -> Callable[[], None]:
-        """One forward and backward pass of the whole model on random tokens."""
-        model, length = self.model.to(device).train(), self.model.spec.grid.size
-        count = max(2, min(images, PROBED // length) // 2 * 2)  # near the real size: small batches favour float32
-        tokens = {name: random_tokens(model.streams[name], count, device) for name in model.reads}
-        ratio_B = torch.full((count,), model.mask_ratio.high, dtype=torch.float64)
-        noise = torch.rand(count, length).to(device)
-
-        def run() -> None:
-            masks = BatchMasks(ratio_B, int(model.n_masked(ratio_B).sum()), 2)
-            output = model(tokens, model.plan(ratio_B, noise), masks)
-            torch.stack([term.total for term in output.terms]).sum().backward()
-            model.zero_grad()
-
-        return run
 
     def enter(self, context: Context) -> None:
         """Make room for losses by ratio, and say how far a contrastive loss sees."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from mage_kit.base.fields import NonNegative, Positive, PositiveFloat
@@ -16,7 +14,6 @@ from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks.base import TASKS, Task, layer_problems
 from mage_kit.training.tasks.context import Facts, TrainingStep
 
-_PROBED = 1 << 16  # pixels in the batch that precision is measured on
 TOKENIZER_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "weight_decay": 0.0})
 
 
@@ -57,18 +54,6 @@ class Reconstruct(Task):
     def length(self, steps_per_epoch: int) -> int:
         """Return the steps asked for."""
         return self.steps
-
-    def probe(self, device: torch.device, images: int) -> Callable[[], None]:
-        """A pass over random images, by a copy: codes move in the forward pass."""
-        tokenizer = copy.deepcopy(self.tokenizer).to(device)
-        tokenizer.start_training()
-        count = max(1, min(32, _PROBED // (tokenizer.image_size[0] * tokenizer.image_size[1])))
-        images_BCHW = torch.rand(count, tokenizer.channels, *tokenizer.image_size, device=device)
-
-        def run() -> None:
-            tokenizer.objective(images_BCHW, 0.0, torch.Generator().manual_seed(0)).total.backward()
-
-        return run
 
     def players(self) -> Sequence[Player]:
         """Return the tokenizer alone."""

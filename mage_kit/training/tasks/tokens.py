@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from mage_kit.base.errors import BrokenImageError, RecipeError
-from mage_kit.base.grid import TokenSpec
 from mage_kit.base.precision import Decision, bfloat16_products
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
@@ -23,7 +22,6 @@ from mage_kit.training.tasks.base import Task, layer_problems, to_float
 from mage_kit.training.tasks.context import Choose, Context, Facts
 
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
-PROBED = 4096  # tokens in the batch that precision is measured on
 _COMPARED = 64  # images that agreement is measured on
 _TOKENISED = 64  # images at once: a VQGAN's activations are far larger than a ViT's
 
@@ -120,12 +118,6 @@ class TokenTask(Task):
         with torch.autocast(self.context.device.type, torch.bfloat16, enabled=self._bfloat16_tokens):
             parts = [self.model.tokenize(part) for part in images_BCHW.split(_TOKENISED)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def random_tokens(spec: TokenSpec, images: int, device: torch.device) -> Tensor:
-    """Return random tokens to time a model by: ids (B, L) or (B, L, F), or values (B, L, W)."""
-    shape = spec.shape(images)
-    return (torch.randint(spec.codes, shape) if spec.codes else torch.rand(shape)).to(device)
 
 
 def token_decision(model: Any, images: Dataset, device: torch.device, precision: str) -> Decision:
