@@ -107,11 +107,11 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
         go.click(_inpaint(gr, model), [original, editor, *controls], [canvas, results, line])
         editor.upload(_take(gr), [original, editor], [original, editor])
         another.click(_another(model), seed, [original, editor, seed])
-    _check_inputs(gr, page, editor)
+    _check_inputs(gr, page, editor, controls)
     return page
 
 
-def _check_inputs(gr: Any, page: Any, editor: Any) -> None:
+def _check_inputs(gr: Any, page: Any, editor: Any, controls: list[Any]) -> None:
     """Look at what callers send before gradio does: it opens any file, fetches any address, and prints tracebacks."""
     convert, preprocess = editor.convert_and_format_image, page.preprocess_data
 
@@ -127,9 +127,11 @@ def _check_inputs(gr: Any, page: Any, editor: Any) -> None:
             return await preprocess(function, inputs, *words, **options)
         except Exception as error:  # whatever gradio makes of it
             cause = error.__cause__ or error
-            words_of = str(cause).splitlines() or [type(cause).__name__]
-            raise gr.Error(words_of[0][:_LONGEST], print_exception=False) from None
+            text = str(cause) if isinstance(cause, MageKitError) else "inputs: not what this page sends"
+            raise gr.Error(text[:_LONGEST], print_exception=False) from None
 
+    for control in controls:
+        control.preprocess = lambda value: value  # `Wish.of` reads them
     editor.convert_and_format_image, page.preprocess_data = converted, preprocessed
 
 
