@@ -123,13 +123,13 @@ def check_picture(file: Any) -> None:
             raise MageKitError(f"{name}: {width} x {height} pixels, must be at most {LARGEST_PICTURE:,}")
 
 
-def strings_in(value: Any) -> Iterator[str]:
-    """Yield every string of JSON values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
+def paths_in(value: Any) -> Iterator[str]:
+    """Yield every "path" of JSON values: what the page is to open. A "url" beside it is the page's own."""
+    if isinstance(value, Mapping) and isinstance(value.get("path"), str):
+        yield value["path"]
+    if isinstance(value, Mapping | list | tuple):
         for part in value.values() if isinstance(value, Mapping) else value:
-            yield from strings_in(part)
+            yield from paths_in(part)
 
 
 def _name(address: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from mage_kit.base.errors import MageKitError, MissingExtraError
-from mage_kit.demo_page.gate import LARGEST_REQUEST, Gate, check_picture, names_of, strings_in
+from mage_kit.demo_page.gate import LARGEST_REQUEST, Gate, check_picture, names_of, paths_in
 from mage_kit.demo_page.painting import LARGEST_SEED, Wish, alike, enlarged, paint, reduced, sample, whole_control
 from mage_kit.editing import to_picture
 from mage_kit.evaluation.run_images import run_images
@@ -122,7 +122,7 @@ def _check_inputs(gr: Any, page: Any, editor: Any, controls: list[Any]) -> None:
 
     async def preprocessed(function: Any, inputs: Any, *words: Any, **options: Any) -> Any:
         try:
-            if any(text.startswith(("http:", "https:", "ftp:")) for text in strings_in(inputs)):
+            if any(text.startswith(("http:", "https:", "ftp:")) for text in paths_in(inputs)):
                 raise MageKitError("inputs: hold an address; send the picture itself")
             return await preprocess(function, inputs, *words, **options)
         except Exception as error:  # whatever gradio makes of it
