@@ -15,6 +15,7 @@ from mage_kit.base.registry import FAMILIES
 from mage_kit.base.signature import NoWires
 from mage_kit.datasets import DatasetWires
 from mage_kit.decoders import DecoderWires
+from mage_kit.evaluation.measures import MEASURES
 from mage_kit.heads import HeadWires
 from mage_kit.losses import LossWires
 from mage_kit.paddings import PaddingWires
@@ -36,6 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "contrast": {"epochs": 1, "warmup_epochs": 0},
     "classify": {"epochs": 1, "warmup_epochs": 0},
     "reconstruct": {"steps": 4},
+    "transfer": {"folders": ["flowers"]},
 }  # fmt: skip
 
 
@@ -76,6 +78,9 @@ def task_wires(kind: str) -> TaskWires:
     elif wanted == "classifier":
         model = mk.MageClassifier(tokenizer=build.vqgan(), encoder=mk.ViTEncoder(dim=32, depth=1, heads=4), classes=3)
     return TaskWires(build.vqgan() if model is None else model.tokenizer, model)
+
+
+assert MEASURES.family in FAMILIES, "a family that is imported on demand"
 
 
 def kinds(family: str) -> list[str]:
