@@ -1,4 +1,4 @@
-"""Multi-head attention in several forms with one signature, and the probe that chooses between them.
+"""Multi-head attention in several forms with one signature.
 
 Legend: B images, H heads, N positions, d head width. Layout (B, H, N, d), scale d^-0.5, no mask.
 `sdpa` calls torch's scaled_dot_product_attention; `sdpa_flash`, `sdpa_cudnn`, `sdpa_efficient` hold it to one kernel by

@@ -38,10 +38,10 @@ def check_pixels(name: str, images_BCHW: Tensor) -> None:
     least, most = _range(images_BCHW)
     if least >= -ROUNDING and most <= 1 + ROUNDING:
         return
-    found = f"{name}: values from {least:g} to {most:g}, must lie in [0, 1]"
+    words = f"{name}: values from {least:g} to {most:g}, must lie in [0, 1]"
     if not math.isfinite(least + most):
         raise ValueError(f"{name}: holds values that are not finite, must lie in [0, 1]")
-    raise ValueError(f"{found}; {'divide bytes by 255' if most > 2 else 'undo the normalisation, as (x + 1) / 2'}")
+    raise ValueError(f"{words}; {'divide bytes by 255' if most > 2 else 'undo the normalisation, as (x + 1) / 2'}")
 
 
 def check_tokens(name: str, tokens: Tensor, shape: tuple[int, ...], codes: int | None, masked: Tensor | None) -> None:

@@ -30,7 +30,7 @@ class Registry(Generic[T, W]):
         base: Every component must derive from it.
         wires: Frozen dataclass of the values that the family can wire.
         reserved: Names that no keyword of a component may have.
-        taken: Kinds that no component may have, since they name something else.
+        commands: Kinds that no component may have, since commands beside the family's have these names.
         slot_fields: Fields that belong to the slot of the recipe, not to the component (a loss's weight):
             name to (type, pydantic field).
     """
@@ -42,13 +42,13 @@ class Registry(Generic[T, W]):
         wires: type[W],
         slot_fields: Mapping[str, tuple[Any, Any]] | None = None,
         reserved: frozenset[str] = frozenset(),
-        taken: frozenset[str] = frozenset(),
+        commands: frozenset[str] = frozenset(),
     ) -> None:
         self.family = family
         self.base = base
         self.wires = wires
         self.slot_fields = dict(slot_fields or {})
-        self.reserved, self.taken = reserved, taken
+        self.reserved, self.commands = reserved, commands
         self._entries: dict[str, Entry[T]] = {}
         FAMILIES[family] = self
 
@@ -66,7 +66,7 @@ class Registry(Generic[T, W]):
             owner = self._entries[kind].cls if kind in self._entries else None
             if owner is not None and not _is_written_again(owner, cls):
                 raise RegistrationError(f"{self.family}: kind '{kind}' is taken by {owner.__qualname__}")
-            if kind in self.taken:
+            if kind in self.commands:
                 raise RegistrationError(f"{self.family}: kind '{kind}' names something else on the command line")
             if any(entry.cls is cls for entry in self._entries.values()):
                 raise RegistrationError(f"{self.family}: {cls.__qualname__} is registered already under another kind")

@@ -48,8 +48,10 @@ class FolderListing:
         self.root, self.names, self.labels = root, list[str](), list[int]()
         self.passed_over: list[tuple[str, str]] = []
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-        folders = [entry.name for entry in entries if _is_class(entry)]
-        images = [entry.name for entry in entries if not _is_class(entry) and self._judge(entry.name, _is_file(entry))]
+        class_by_name = {entry.name: _is_class(entry) for entry in entries}
+        folders = [name for name, is_class in class_by_name.items() if is_class]
+        others = [entry for entry in entries if not class_by_name[entry.name]]
+        images = [entry.name for entry in others if self._judge(entry.name, _is_file(entry))]
         if folders and images:
             raise MageKitError(f"path: '{root}', holds both images and sub-folders; use one or the other")
         if folders and all(name.lower() in _SPLITS for name in folders):
@@ -94,9 +96,6 @@ class FolderListing:
         Links to folders are followed, but for those that lead back up.
         """
         real = os.path.realpath(self.root / folder)
-        if real in above:
-            yield f"{folder}{os.sep}", False
-            return
         with os.scandir(self.root / folder) as entries:
             for entry in entries:
                 name = os.path.join(folder, entry.name)

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
+from mage_kit.base.digests import arrays_digest
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.processes import is_first
@@ -20,7 +21,6 @@ from mage_kit.datasets.base import DATASETS, Dataset, DatasetWires, Sample, iden
 from mage_kit.datasets.token_store import (
     NO_LABEL,
     CacheCard,
-    arrays_digest,
     differences,
     places_digest,
     read_cache_card,

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
+from mage_kit.base.digests import arrays_digest
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json
 from mage_kit.base.grid import TokenGrid, TokenSpec
@@ -110,15 +110,6 @@ def differences(cache: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def shard_file(folder: Path, number: int) -> Path:
     """Return the place of a token file."""
     return folder / f"tokens-{number:05d}.safetensors"
-
-
-def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return a SHA-256 of arrays, their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name}\0{arrays[name].dtype}\0{arrays[name].shape}\0".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
 
 
 def places_digest(places: Mapping[str, NDArray[Any]], broken: Sequence[tuple[str, str]]) -> str:

@@ -77,7 +77,7 @@ class _Counted:
     async def run(self, scope: Message) -> None:
         try:
             await self.app(scope, self.receive, self.send)
-        except Exception:
+        except Exception:  # whatever the page makes of a request that was cut off
             if self.size <= LARGEST_REQUEST:
                 raise
         if self.size > LARGEST_REQUEST and not self.is_answered:

@@ -11,9 +11,10 @@ from typing import Any
 
 from PIL import Image
 
+from mage_kit.base.checks import whole_number
 from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.demo_page.gate import LARGEST_REQUEST, Gate, check_picture, names_of, paths_in
-from mage_kit.demo_page.painting import LARGEST_SEED, Wish, alike, enlarged, paint, reduced, sample, whole_control
+from mage_kit.demo_page.painting import LARGEST_SEED, Wish, alike, enlarged, paint, reduced, sample
 from mage_kit.editing import to_picture
 from mage_kit.evaluation.run_images import run_images
 from mage_kit.images.image_files import to_channels
@@ -106,7 +107,7 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
         seed = controls[-1]
         go.click(_inpaint(gr, model), [original, editor, *controls], [canvas, results, line])
         editor.upload(_take(gr), [original, editor], [original, editor])
-        another.click(_another(model), seed, [original, editor, seed])
+        another.click(_another(gr, model), seed, [original, editor, seed])
     _check_inputs(gr, page, editor, controls)
     return page
 
@@ -198,9 +199,12 @@ def _take(gr: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
     return take
 
 
-def _another(model: Mage) -> Callable[[float], tuple[Any, Any, float]]:
+def _another(gr: Any, model: Mage) -> Callable[[float], tuple[Any, Any, float]]:
     def another(seed: float) -> tuple[Any, Any, float]:
-        seed = whole_control("seed", seed or 0, 0, LARGEST_SEED - 1)
+        try:
+            seed = whole_number("seed", seed or 0, 0, LARGEST_SEED - 1)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
         picture = sample(model, seed + 1)
         return picture, _editable(picture), seed + 1
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
+from mage_kit.base.checks import whole_number
 from mage_kit.base.errors import MageKitError
 from mage_kit.editing import Edited, inpaint
 from mage_kit.generation import Sampler, Step, Watch
@@ -56,28 +57,17 @@ class Wish:
         """Read the controls, in the order of the fields.
 
         Raises:
-            MageKitError: If one is no number, or out of its range.
+            ValueError: If one is no number, or out of its range.
         """
         steps, temperature, tokens, dilate, variants, seed = controls
         return cls(
-            whole_control("steps", steps, 1, 64),
+            whole_number("steps", steps, 1, 64),
             _number("temperature", temperature, 20),
             _number("token temperature", tokens, 2),
-            whole_control("cells around the hole", dilate, 0, 3),
-            whole_control("variants", variants, 1, 8),
-            whole_control("seed", seed or 0, 0, LARGEST_SEED),
+            whole_number("cells around the hole", dilate, 0, 3),
+            whole_number("variants", variants, 1, 8),
+            whole_number("seed", seed or 0, 0, LARGEST_SEED),
         )
-
-
-def whole_control(name: str, value: Any, least: int, most: int) -> int:
-    """Return a control's value.
-
-    Raises:
-        MageKitError: If it is no whole number between `least` and `most`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or value % 1:
-        raise MageKitError(f"{name}: {str(value)[:50]}, must be a whole number between {least} and {most}")
-    return int(value)
 
 
 def _number(name: str, value: Any, most: float) -> float:

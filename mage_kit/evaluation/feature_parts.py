@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 from mage_kit.base import processes
+from mage_kit.base.digests import arrays_digest
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_tensors
 from mage_kit.base.progress import ProgressTask
@@ -86,7 +86,7 @@ def write_part(file: Path, inputs: dict[str, Any], values: np.ndarray, part: Fea
     numbers = {"places": part.places, "prints": part.prints}
     tensors = {name: torch.tensor(value, dtype=torch.int64) for name, value in numbers.items()}
     tensors["values"] = torch.from_numpy(values)
-    digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+    digests = {name: arrays_digest({name: tensor.numpy()}) for name, tensor in tensors.items()}
     write_tensors(file, tensors, {_KEY: json.dumps({**inputs, "sha256": digests}, sort_keys=True)})
 
 
@@ -112,7 +112,7 @@ def read_part(file: Path, name: str) -> np.ndarray:
     try:
         with safe_open(file, "pt") as reader:
             tensor: torch.Tensor = reader.get_tensor(name)
-            if json.loads((reader.metadata() or {})[_KEY])["sha256"][name] != _digest(tensor):
+            if json.loads((reader.metadata() or {})[_KEY])["sha256"][name] != arrays_digest({name: tensor.numpy()}):
                 raise ValueError("is not what was written")
     except Exception:  # damaged, however
         raise MageKitError(_damage(file)) from None
@@ -133,11 +133,6 @@ def check_room(folder: Path, first: FeatureBatch, images: int) -> None:
     if bytes_ > free:
         rule = f"{bytes_ / 2**30:.1f} GiB are needed, {free / 2**30:.1f} are free"
         raise MageKitError(f"features: '{folder}', {rule}; name fewer --source, or leave out --baselines")
-
-
-def _digest(tensor: torch.Tensor) -> str:
-    about = f"{tensor.dtype}\0{tuple(tensor.shape)}\0".encode()
-    return hashlib.sha256(about + tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _damage(file: Path) -> str:

@@ -146,8 +146,8 @@ def load_checkpoint(path: Path, state: State) -> int:
     """
     means = any(player.mean for player in state.players)
     names = ("weights", "optimizer", "sums", *(("ema",) if means else ()))
-    checked = partial(bool, True)  # by `verify_checkpoint`: optimizers' state is large
-    tensors = {name: read_tensors(path / f"{name}.safetensors", checked) for name in names}
+    # `verify_checkpoint` has compared the files: once is enough, optimizers' state is large.
+    tensors = {name: read_tensors(path / f"{name}.safetensors", lambda: True) for name in names}
     content = read_json(path / "state.json")
     values = content.get("optimizers", {})
     lines = [line for player in state.players for line in _misfits(player, tensors, values)]

@@ -212,7 +212,7 @@ def _load(recipe: Recipe, dataset: Dataset) -> tuple[Parts, list[str]]:
     Returns:
         The parts, and lines to tell.
     """
-    folder, remarks = WeightFolders(), [""]
+    folder, remarks = WeightFolders(), list[str]()
     tokenizer = recipe.build_tokenizer()
     weights, pretrained = recipe.tokenizer.get("weights"), recipe.pretrained
     if weights is None and pretrained is not None and tokenizer.needs_training:
@@ -228,8 +228,8 @@ def _load(recipe: Recipe, dataset: Dataset) -> tuple[Parts, list[str]]:
     if dataset.gives_tokens:
         _check_cache(recipe, dataset, tokenizer, weights, targets)
     if pretrained is not None and parts.model is not None:
-        remarks = fill_encoder(parts.model, folder(pretrained.weights), recipe.name).splitlines()
-    return parts, [line for line in remarks if line]
+        remarks = fill_encoder(parts.model, folder(pretrained.weights), recipe.name)
+    return parts, remarks
 
 
 def _fill_targets(recipe: Recipe, model: Mage | MageClassifier | None, folder: WeightFolders) -> dict[str, Tokenizer]:

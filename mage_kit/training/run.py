@@ -146,8 +146,7 @@ def begin(job: Job, run: Run) -> str:
             f"{len(job.images)} images (name a folder with --set tokenizer.weights=DIR to use one)"
         )
 
-    modules = _modules_in(vars(task))
-    parameters = sum(value.numel() for value in {id(v): v for m in modules for v in m.parameters()}.values())
+    parameters = sum(value.numel() for value in nn.ModuleList(_modules_in(vars(task))).parameters())
     precision = partial(choose_precision, job.precision, device, parameters)
     precision_here = run.choose(f"{stage}_precision", f"{stage} in {{}}", precision).value
     task.decide(run.choose, device, precision_here, job.layout.micro)

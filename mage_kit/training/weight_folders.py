@@ -171,7 +171,7 @@ def fill_target(tokenizer: Tokenizer, name: str, config: ComponentConfig, folder
     fill_tokenizer(tokenizer, config.model_dump(mode="json"), folder(weights), recipe, path)
 
 
-def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) -> str:
+def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) -> list[str]:
     """Give a model the encoder and the embedding of another one; learned positions are resized to the model's grid.
 
     Args:
@@ -217,10 +217,10 @@ def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) 
     load_state(model.embedding, embedding, str(folder))
     load_state(model.encoder, encoder, str(folder))
     lines = [f"pretrained encoder: {resize_words(old, new)}"] if resizes else []
-    return "\n".join([_taken(model, len(embedding), len(encoder), folder), *lines])
+    return [_account(model, len(embedding), len(encoder), folder), *lines]
 
 
-def _taken(model: Mage | MageClassifier, embedding: int, encoder: int, folder: Path) -> str:
+def _account(model: Mage | MageClassifier, embedding: int, encoder: int, folder: Path) -> str:
     """Account for every tensor of a model: what was taken, and what begins anew."""
     fresh: dict[str, int] = {}
     for name in model.state_dict():

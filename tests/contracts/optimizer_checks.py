@@ -33,19 +33,21 @@ def optimizer(part: mk.Optimizer) -> None:
     """It goes down, at the rate that it is told; its state is whole, and of the size that it states."""
     names = _names()
     start = [value.detach().clone() for value in names.values()]
-    made = part(names)
-    assert all(torch.equal(*pair) for pair in zip(_play(names, made, 1, lr=0.0), start, strict=True)), "moves at rate 0"
-    made = part(names)
-    ends = _play(names, made, 20)
+    engine = part(names)
+    assert all(torch.equal(*pair) for pair in zip(_play(names, engine, 1, lr=0.0), start, strict=True)), (
+        "moves at rate 0"
+    )
+    engine = part(names)
+    ends = _play(names, engine, 20)
     assert all(float(end.norm()) < float(begin.norm()) for end, begin in zip(ends, start, strict=True)), "goes uphill"
-    _state(part, made, names)
+    _state(part, engine, names)
     _resume(part)
     _without_gradient(part)
 
 
-def _state(part: mk.Optimizer, made: torch.optim.Optimizer, names: Names) -> None:
+def _state(part: mk.Optimizer, engine: torch.optim.Optimizer, names: Names) -> None:
     values = sum(value.numel() for value in names.values())
-    state = [tensor for entry in made.state.values() for tensor in entry.values() if isinstance(tensor, Tensor)]
+    state = [tensor for entry in engine.state.values() for tensor in entry.values() if isinstance(tensor, Tensor)]
     numbers = sum(tensor.numel() for tensor in state if tensor.ndim)
     assert numbers == part.state_values * values, f"keeps {numbers / values} numbers, states {part.state_values}"
 
@@ -65,9 +67,9 @@ def _resume(part: mk.Optimizer) -> None:
 
 def _without_gradient(part: mk.Optimizer) -> None:
     names = _names()
-    made = part(names)
+    engine = part(names)
     before = names["second"].detach().clone()
-    set_lr(made, 0.01)
+    set_lr(engine, 0.01)
     names["first"].grad = torch.ones_like(names["first"])
-    made.step()
+    engine.step()
     assert torch.equal(names["second"], before), "moves what has no gradient"

@@ -57,11 +57,11 @@ def test_tar_shards_give_the_images_of_the_folder(tmp_path: Path, cache: Path) -
         assert np.array_equal(np.asarray(data.image(index)), np.asarray(opened))
     assert sorted(seen) == list(range(20))
     assert data.identity() == made("tar_shards", tmp_path / "tars").identity()
-    kept = list((cache / "mage_kit" / "tar_index").iterdir())
-    assert len(kept) == 3, "one index a file"
-    stamp = kept[0].stat().st_mtime_ns
+    indices = list((cache / "mage_kit" / "tar_index").iterdir())
+    assert len(indices) == 3, "one index a file"
+    stamp = indices[0].stat().st_mtime_ns
     made("tar_shards", tmp_path / "tars")
-    assert kept[0].stat().st_mtime_ns == stamp, "it was scanned again"
+    assert indices[0].stat().st_mtime_ns == stamp, "it was scanned again"
 
 
 def test_a_changed_tar_file_is_scanned_again(tmp_path: Path, cache: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_damaged_header_is_listed(tmp_path: Path, cache: Path) -> None:
     index = tar_index(tar)
     assert len(index.names) == 2
     assert any("its headers break off at byte" in reason for _, reason in index.passed_over)
-    kept = next((cache / "mage_kit" / "tar_index").iterdir())
-    kept.write_bytes(kept.read_bytes()[:200])
+    indices = next((cache / "mage_kit" / "tar_index").iterdir())
+    indices.write_bytes(indices.read_bytes()[:200])
     assert len(tar_index(tar).names) == 2, "a damaged index is made again"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import mage_kit as mk
 from mage_kit.evaluation.generation_metrics import Extractor
+from mage_kit.evaluation.image_quality import figure_name
 
 
 def numbers(width: int) -> Tensor:
@@ -53,3 +54,10 @@ def test_what_is_no_features_is_refused(name: str) -> None:
 def test_features_are_taken(name: str) -> None:
     features, _ = Extractor(lambda images: RIGHT[name](), "network", side=None)(IMAGES)
     assert features.shape[0] == 8
+
+
+def test_a_figure_of_fewer_images_than_features_says_so() -> None:
+    full = {"count": 50_000, "forced": False}
+    singular = "no more images than the 20,000 features, so covariances are singular"
+    assert figure_name("gFID", 20_000, full, 0, 20_000) == f"gFID ({singular})"
+    assert figure_name("gFID", 20_001, full, 0, 20_000) == "gFID"

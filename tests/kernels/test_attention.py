@@ -1,4 +1,4 @@
-"""Attention: its forms agree, are chosen by measuring, and are passed over where they do not run."""
+"""Attention: its forms agree, are chosen by rule or a clear margin, and are passed over where they do not run."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Schedule = Annotated[Any, SCHEDULES.slot()]
 @pytest.fixture
 def odd() -> Iterator[dict[str, Any]]:
     """A measure with keywords of many types, and what its last run was given."""
-    seen: dict[str, Any] = {}
+    keywords: dict[str, Any] = {}
 
     @mk.MEASURES.register("many-keywords")
     class ManyKeywords(mk.Measure):
@@ -48,10 +48,10 @@ def odd() -> Iterator[dict[str, Any]]:
             self.count, self.words, self.whole = count, words, whole
 
         def run(self, request: mk.Request) -> mk.Outcome:
-            seen.update(vars(self))
+            keywords.update(vars(self))
             return mk.Outcome({"protocol": "p", "rows": {"it": {"top1": 0.5}}})
 
-    yield seen
+    yield keywords
     mk.MEASURES._entries.pop("many-keywords")
 
 

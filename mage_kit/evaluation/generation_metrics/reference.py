@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
+from mage_kit.base.digests import arrays_digest
 from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.files import write_tensors
 from mage_kit.base.progress import Reporter
@@ -146,11 +147,8 @@ def read_reference(file: Path, extractor: Extractor, size: tuple[int, int], chan
 
 
 def _digest(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    words = json.dumps(manifest, sort_keys=True)
+    return hashlib.sha256(f"{words}\0{arrays_digest({k: v.numpy() for k, v in tensors.items()})}".encode()).hexdigest()
 
 
 def _refuse(folder: Path, problems: list[str], force: bool) -> None:

@@ -197,5 +197,5 @@ _RESERVED = frozenset(
     {*Request.__dataclass_fields__, "out", "as_json", "bf16", "plugin", *_DECODING}
 )  # of every command
 MEASURES: Registry[Measure, NoWires] = Registry(
-    "measures", Measure, NoWires, reserved=_RESERVED, taken=frozenset({"reference"})
+    "measures", Measure, NoWires, reserved=_RESERVED, commands=frozenset({"reference"})
 )
