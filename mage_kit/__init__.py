@@ -23,6 +23,7 @@ from mage_kit.generation import (
     decode_tokens,
     generate,
     straight_through,
+    write_samples,
 )
 from mage_kit.heads import HEADS, CodeHead, Head, ValueHead
 from mage_kit.images.randaugment import RandAugment
@@ -187,4 +188,5 @@ __all__ = [
     "at_size", "build", "build_optimizer", "check", "consent", "convert", "decode_tokens", "evaluate", "export",
     "generate", "inpaint", "load", "load_classifier", "load_tokenizer", "more_uniforms", "optimizer_config",
     "outpaint", "reconstruct", "save", "save_tokenizer", "straight_through", "train", "uncrop", "write_report",
+    "write_samples",
 ]  # fmt: skip

@@ -72,14 +72,20 @@ def atomic_folder(path: Path, listed: bool = False) -> Iterator[Path]:
         if listed:
             manifest.list_files(*(file for file in sorted(temporary.iterdir()) if file.is_file()))
         os.chmod(temporary, 0o755)
-        aside = path.with_name(f".{path.name}.old")
-        shutil.rmtree(aside, ignore_errors=True)
-        if path.exists():
-            os.replace(path, aside)  # the old one stays whole until the new one has its name
-        os.replace(temporary, path)
-        shutil.rmtree(aside, ignore_errors=True)
+        take_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_place(folder: Path, path: Path) -> None:
+    """Give a whole folder the name of another, which goes."""
+    path = path.resolve()
+    aside = path.with_name(f".{path.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if path.exists():
+        os.replace(path, aside)  # the old one stays whole until the new one has its name
+    os.replace(folder, path)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_writable(path: Path) -> None:

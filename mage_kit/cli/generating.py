@@ -19,6 +19,7 @@ from mage_kit.cli.decoding_options import (
     WeightsOption,
 )
 from mage_kit.cli.groups import expand_groups
+from mage_kit.cli.processes import ProcessesOption, one_process, spread_out
 
 
 @app.command()
@@ -27,6 +28,7 @@ def generate(
     run: RunArgument,
     *,
     n: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="How many images.")] = 64,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first: several calls make parts of one set.")] = 0,
     seed: SeedOption = 0,
     class_: Annotated[
         list[int] | None,
@@ -34,8 +36,11 @@ def generate(
     ] = None,
     decoding: DecodingOptions,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Images at once.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="PNG to write; default in the run folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="PNG of all, or .npz (uint8 arr_0, labels arr_1); default in the run folder.")
+    ] = None,
     separate: Annotated[bool, typer.Option("--separate", help="One PNG an image, in a folder named by --out.")] = False,
+    count: ProcessesOption = None,
     gif: GifOption = False,
     overwrite: OverwriteOption = False,
     precision: PrecisionOption = Precisions.auto,
@@ -45,13 +50,24 @@ def generate(
     weights: WeightsOption = Weights.raw,
     image_size: ImageSizeOption = None,
 ) -> None:
-    """Generate images from nothing, as one picture or one file each; the settings stand in each PNG and in a JSON."""
-    from mage_kit.base.progress import Reporter
-    from mage_kit.cli.generate_files import generate_files
+    """Generate images from nothing: one picture, or without end a file each or one .npz; killed, it goes on.
 
+    The settings stand in each PNG and in a JSON.
+    """
+    from mage_kit.base import processes
+    from mage_kit.base.progress import Reporter
+    from mage_kit.cli.generate_files import generate_files, is_sheet
+    from mage_kit.store.folders import best_device
+
+    if is_sheet(n, out, separate):
+        one_process(count, "a sheet is made by one; give --separate, or --out FILE.npz")
+    else:
+        spread_out(count)
+        processes.start(best_device())
     place = generate_files(
         run,
         n,
+        first=first,
         seed=seed,
         labels=class_,
         changes=decoding.changes(),
@@ -64,9 +80,10 @@ def generate(
         ema=weights is Weights.ema,
         image_size=image_size,
         gif=gif,
-        reporter=Reporter(),
+        reporter=Reporter() if processes.is_first() else Reporter.silent(),
     )
-    console.print(f"written: {place}", soft_wrap=True)
+    if processes.is_first():
+        console.print(f"written: {place}", soft_wrap=True)
 
 
 @app.command()

@@ -33,6 +33,18 @@ def spread_out(count: int | None) -> None:
         raise typer.Exit(run_processes(number, ["-m", "mage_kit.cli", *sys.argv[1:]], threads))
 
 
+def one_process(count: int | None, rule: str) -> None:
+    """Refuse several processes, whether asked for here or started by torchrun.
+
+    Raises:
+        MageKitError: If there are.
+    """
+    from mage_kit.base.processes import started_by
+
+    if (number := max(count or 1, started_by()[0])) > 1:
+        raise MageKitError(f"processes: {number}, {rule}")
+
+
 def count_processes(count: int | None) -> int:
     """Return how many processes a command takes here.
 

@@ -51,15 +51,17 @@ class Animation:
         most: Images shown at most.
         columns: Images a row.
         scale: Pixels a pixel.
+        first: Number of the first image.
     """
 
-    def __init__(self, model: Mage, most: int = 1, columns: int = 1, scale: int = 1) -> None:
-        self._model, self._most, self._columns, self._scale = model, most, columns, scale
+    def __init__(self, model: Mage, most: int = 1, columns: int = 1, scale: int = 1, first: int = 0) -> None:
+        self._model, self._columns, self._scale = model, columns, scale
+        self._end = first + most
         self._steps: dict[int, list[Tensor]] = {}
 
     def watch(self, step: Step) -> None:
         """Keep what a step shows of the first images."""
-        count = self._most - step.first
+        count = self._end - step.first
         if count > 0:
             images = canvas(self._model, step.ids_BL[:count], step.masked_BL[:count])
             self._steps.setdefault(step.number, []).append(images)

@@ -69,6 +69,7 @@ def generate(
     n: int,
     *,
     seed: int = 0,
+    first: int = 0,
     labels: Labels = None,
     batch: int = 64,
     precision: Asked | None = "auto",
@@ -81,8 +82,9 @@ def generate(
 
     Args:
         model: A model that generates.
-        n: How many, all in memory at once: at most a million; a `Sampler` has no end.
+        n: How many, all in memory at once: at most a million; a `Sampler` has no end, `write_samples` writes them.
         seed: Image i follows (seed, i) alone.
+        first: Number of the first image.
         labels: Of conditional models; see `Labels`.
         batch: Images at once.
         precision: "float32", "bfloat16", "auto" for bfloat16 where the processor has it and the model is wide enough,
@@ -98,19 +100,19 @@ def generate(
             silence.
     """
     n, batch = whole_number("n", n, 1, _MOST), whole_number("batch", batch, 1)
-    source = Sampler(model, seed=seed, labels=labels, batch=batch, precision=precision, **changes)
+    source = Sampler(model, seed=seed, first=first, labels=labels, batch=batch, precision=precision, **changes)
     batches: list[Generated] = []
     with prepare_to_generate(model, min(n, batch), precision):  # around all batches: weights are laid out once
         for start in range(0, n, batch):
             size = min(batch, n - start)
 
-            def report(step: Step, size: int = size) -> None:
+            def report(step: Step, start: int = start, size: int = size) -> None:
                 if on_progress is not None:
-                    on_progress(step.first * step.steps + size * step.number, n * step.steps)
+                    on_progress(start * step.steps + size * step.number, n * step.steps)
                 if watch is not None:
                     watch(step)
 
-            batches.append(source.make(start, size, trace=trace, watch=report))
+            batches.append(source.make(first + start, size, trace=trace, watch=report))
     return _join(batches)
 
 

@@ -7,12 +7,24 @@ from pathlib import Path
 
 import numpy as np
 from einops import rearrange
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from mage_kit.base.files import atomic
 
 GAP = 2
+
+
+def to_bytes(images_BCHW: Tensor) -> NDArray[np.uint8]:
+    """Return float images in [0, 1] as a picture file holds them: uint8, cut off and not rounded."""
+    array: NDArray[np.uint8] = (images_BCHW.detach().cpu().float().clamp(0, 1) * 255).byte().numpy()
+    return array
+
+
+def bytes_picture(image_CHW: NDArray[np.uint8]) -> Image.Image:
+    """Return one image of 1, 3 or 4 channels."""
+    return Image.fromarray(np.ascontiguousarray(image_CHW[0] if len(image_CHW) == 1 else image_CHW.transpose(1, 2, 0)))
 
 
 def grid_picture(images_BCHW: Tensor, columns: int, *, scale: int = 1) -> Image.Image:
@@ -23,7 +35,7 @@ def grid_picture(images_BCHW: Tensor, columns: int, *, scale: int = 1) -> Image.
         columns: Images a row.
         scale: Whole factor by which pixels are enlarged.
     """
-    array = (images_BCHW.detach().cpu().float().clamp(0, 1) * 255).byte().numpy()
+    array = to_bytes(images_BCHW)
     count, channels, height, width = array.shape
     rows = -(-count // columns)
     blanks = np.full((rows * columns - count, channels, height, width), 255, dtype=np.uint8)
