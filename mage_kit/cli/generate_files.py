@@ -14,7 +14,8 @@ from mage_kit.base.progress import Reporter
 from mage_kit.cli.opening import open_model
 from mage_kit.generation import Asked, Labels, generate, generation_precision
 from mage_kit.generation.animation import Animation
-from mage_kit.generation.sample_files import ARRAYS, check_target, picture_scale, write_samples
+from mage_kit.generation.sample_files import picture_scale, write_samples
+from mage_kit.generation.sample_place import ARRAYS, check_target
 from mage_kit.images.image_writing import save_gif, write_png
 from mage_kit.images.pictures import grid_picture
 from mage_kit.models.decoding import Decoding, DecodingChanges
@@ -93,10 +94,7 @@ def generate_files(
     """
     require_folder(run)
     sheet = is_sheet(n, out, separate)
-    name = (
-        f"generated-seed{seed}-n{n}" + f"-first{first}" * bool(first) + ("" if image_size is None else f"-{image_size}")
-    )
-    target = out or run / (name + (".png" if sheet else ""))
+    target = out or run / _name(n, first, seed, image_size, sheet)
     check_target(target, overwrite, folder=separate)
     model = open_model(run, ema=ema, image_size=image_size, reporter=reporter)
     if compile_:
@@ -108,6 +106,11 @@ def generate_files(
     else:
         write_samples(model, n, target, overwrite=overwrite, gif=gif, settings=settings, reporter=reporter, **request)
     return target
+
+
+def _name(n: int, first: int, seed: int, image_size: str | None, sheet: bool) -> str:
+    words = [f"generated-seed{seed}-n{n}", f"first{first}" if first else "", image_size or ""]
+    return "-".join(filter(None, words)) + (".png" if sheet else "")
 
 
 def _make_sheet(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,23 +12,21 @@ import numpy as np
 
 from mage_kit.base import processes
 from mage_kit.base.checks import whole_number
-from mage_kit.base.errors import MageKitError
-from mage_kit.base.files import check_writable, read_json
 from mage_kit.base.progress import ProgressTask, Reporter
 from mage_kit.generation.animation import Animation
 from mage_kit.generation.generate import Generated, Labels, Sampler
 from mage_kit.generation.loop import Step
 from mage_kit.generation.preparation import Asked, generation_precision, prepare_to_generate
-from mage_kit.generation.sample_parts import ArrayParts, PictureParts, SampleParts
+from mage_kit.generation.sample_forms import ArrayParts, PictureParts
+from mage_kit.generation.sample_parts import SampleParts
+from mage_kit.generation.sample_place import ARRAYS, check_target
 from mage_kit.images.image_writing import save_gif
 from mage_kit.images.pictures import to_bytes
 from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
 from mage_kit.store.folders import weights_digest
 
-ARRAYS = ".npz"
 _ANIMATED, _COLUMNS = 16, 4  # images of an animation, and in a row of it
-_NUMBERED = re.compile(r"\d{6,}\.png|settings\.json|steps\.gif")
 
 
 def write_samples(
@@ -90,34 +87,6 @@ def write_samples(
         processes.all_or_none(lambda: _work(source, parts, own, n, reporter or _reporter()))
         processes.on_first(lambda: _finish(source, parts, gif))
     return target
-
-
-def check_target(target: Path, overwrite: bool, *, folder: bool) -> None:
-    """Make sure that samples may be written to a place.
-
-    Args:
-        target: A folder; or a file, with its settings in a .json and an animation in a .gif beside it.
-        overwrite: Whether what an earlier call left there may go.
-        folder: Which of the two.
-
-    Raises:
-        MageKitError: If not.
-    """
-    check_writable(target)
-    clash = target.exists() and (not folder or not target.is_dir() or any(target.iterdir()))
-    beside = [] if folder else [target.with_suffix(suffix) for suffix in (".json", ".gif")]
-    for place in [*([target] if clash else []), *(path for path in beside if path.exists())]:
-        if not overwrite:
-            raise MageKitError(f"out: '{place}', exists; choose another or give --overwrite")
-    settings = target.with_suffix(".json")
-    if not folder and settings.exists() and "decoding" not in read_json(settings):
-        raise MageKitError(
-            f"out: '{target}', its settings would replace '{settings}', which is no picture's; choose another"
-        )
-    if target.exists() and target.is_dir() != folder:
-        raise MageKitError(f"out: '{target}', must be a {'folder' if folder else 'file'}")
-    if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
-        raise MageKitError(f"out: '{target}', holds other files than generated images; choose another folder")
 
 
 def _facts(source: Sampler) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.cli.app import app
-from mage_kit.generation.sample_parts import ArrayParts, PictureParts
+from mage_kit.generation.sample_forms import ArrayParts, PictureParts
 from tests import build
 
 SILENT = {"reporter": Reporter.silent(), "steps": 2}
