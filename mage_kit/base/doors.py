@@ -27,6 +27,37 @@ def trusted() -> Iterator[None]:
         _trusted.reset(token)
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Make sure that an argument is a tensor.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(value, Tensor):
+        hint = "; torch.from_numpy makes one" if type(value).__module__ == "numpy" else ""
+        raise ValueError(f"{name}: a {type(value).__name__}, must be a tensor{hint}")
+
+
+def check_masked(name: str, masked_BL: object, shape: tuple[int, ...]) -> None:
+    """Make sure that an argument says of each token whether it is masked.
+
+    Args:
+        name: Of the argument.
+        masked_BL: What was given.
+        shape: (B, L).
+
+    Raises:
+        ValueError: If it is no bool tensor of this shape.
+    """
+    check_tensor(name, masked_BL)
+    assert isinstance(masked_BL, Tensor)
+    if _is_recording():
+        return
+    if masked_BL.dtype != torch.bool or tuple(masked_BL.shape) != shape:
+        form = f"{tuple(masked_BL.shape)} {str(masked_BL.dtype).removeprefix('torch.')}"
+        raise ValueError(f"{name}: {form}, must be bool {shape}, True where a token is masked")
+
+
 def check_pixels(name: str, images_BCHW: Tensor) -> None:
     """Make sure that images are what they are taken for.
 
@@ -57,6 +88,7 @@ def check_tokens(name: str, tokens: Tensor, shape: tuple[int, ...], codes: int |
     Raises:
         ValueError: If they are not.
     """
+    check_tensor(name, tokens)
     if _is_recording():
         return
     typed = tokens.dtype == torch.int64 if codes is not None else tokens.is_floating_point()

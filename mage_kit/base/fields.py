@@ -6,17 +6,25 @@ from typing import Annotated
 
 from pydantic import Field
 
+_LARGEST = 2**31 - 1  # of sizes and counts: beyond it no library below counts in its own integers
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 """A share in [0, 1]."""
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A dropout-like probability in [0, 1)."""
 
-Positive = Annotated[int, Field(ge=1)]
-"""A whole number of at least 1."""
+Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
+"""A whole number of at least 1, at most 2^31 - 1."""
 
-NonNegative = Annotated[int, Field(ge=0)]
-"""A whole number of at least 0."""
+NonNegative = Annotated[int, Field(ge=0, le=_LARGEST)]
+"""A whole number of at least 0, at most 2^31 - 1."""
+
+Depth = Annotated[int, Field(ge=1, le=1000)]
+"""A number of modules in a row, at least 1, at most 1,000: each is built one by one, on whatever machine looks."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Where random draws begin: a whole number of at least 0 that fits into 64 bits."""
 
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 """A finite number above 0."""

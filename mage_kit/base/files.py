@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -217,3 +217,16 @@ def read_tensors(path: Path, check: Callable[[], bool] | None = None) -> dict[st
         raise MageKitError(f"{path}: cannot be read ({error})") from None
     finally:
         check()
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a safetensors file's tensors by name; the tensors themselves are not read.
+
+    Raises:
+        MageKitError: If it is missing or damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError) as error:
+        raise MageKitError(f"{path}: cannot be read ({error})") from None

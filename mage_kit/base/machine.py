@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 _PACKAGES = ("mage-kit", "torch", "triton", "xformers", "lightning-fabric", "msgpack")
 
 
@@ -27,3 +30,10 @@ def machine(device: torch.device) -> list[tuple[str, str]]:
         except PackageNotFoundError:
             rows.append((package, "not installed"))
     return rows
+
+
+def memory_size() -> int:
+    """Return the bytes of memory that a process may take here: the machine's, or its container's where that is less."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = (place.read_text().strip() for place in map(Path, _LIMITS) if place.is_file())
+    return min([whole, *(int(text) for text in limits if text.isdigit())])

@@ -49,7 +49,7 @@ PrecisionOption = Annotated[
 WeightsOption = Annotated[
     Weights, typer.Option(help="raw, or ema for the running mean of a run that has one (training.ema).")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Image i follows (seed, i) alone.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i follows (seed, i) alone.")]
 ImageSizeOption = Annotated[
     str | None,
     typer.Option("--image-size", help="Pixels, as 512 or 512x384, if not the run's: its positions are resized."),

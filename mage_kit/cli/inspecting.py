@@ -16,6 +16,7 @@ from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, co
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Check a recipe: every problem at once, every part built without memory, no data read."""
+    from mage_kit.planning.room import memory_note
     from mage_kit.recipes import Recipe
     from mage_kit.training.check import check as check_parts
 
@@ -30,6 +31,8 @@ def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
         about = [f"{count:.1f}M parameters", *about, *parts.model.figures()]
     text = f"{recipe}: holds. {contents.name}: {', '.join(about)}"
     console.print(text, soft_wrap=True)
+    if note := memory_note(contents, parts):
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 @app.command()

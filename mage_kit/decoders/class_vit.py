@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mage_kit.base.fields import Fraction, Positive, PositiveFloat, Probability
+from mage_kit.base.fields import Depth, Fraction, Positive, PositiveFloat, Probability
 from mage_kit.decoders.base import DECODERS, Decoder
 from mage_kit.layers.blocks import NORM_EPS, Block, Blocks, initialise
 from mage_kit.layers.condition import Condition
@@ -35,7 +35,7 @@ class ClassViTDecoder(Decoder):
         *,
         classes: Positive,
         dim: Positive = 768,
-        depth: Positive = 12,
+        depth: Depth = 12,
         heads: Positive = 16,
         mlp_ratio: PositiveFloat = 4.0,
         dropout: Probability = 0.1,

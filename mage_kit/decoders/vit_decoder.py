@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mage_kit.base.fields import Positive, PositiveFloat, Probability
+from mage_kit.base.fields import Depth, Positive, PositiveFloat, Probability
 from mage_kit.decoders.base import DECODERS, Decoder, refuse_condition
 from mage_kit.layers.blocks import NORM_EPS, Block, Blocks, initialise
 from mage_kit.layers.condition import Condition
@@ -28,7 +28,7 @@ class ViTDecoder(Decoder):
         num_tokens: int,
         *,
         dim: Positive = 768,
-        depth: Positive = 8,
+        depth: Depth = 8,
         heads: Positive = 16,
         mlp_ratio: PositiveFloat = 4.0,
         dropout: Probability = 0.1,

@@ -35,7 +35,7 @@ def to_pixels(image: ImageLike, channels: int, name: str = "image") -> NDArray[n
     if isinstance(image, str | os.PathLike):
         raise ValueError(f"{name}: '{os.fspath(image)}', a path, must be a picture: open it with PIL.Image.open")
     if not isinstance(image, Image.Image):
-        return _array_pixels(np.asarray(image), channels, name)
+        return _array_pixels(_as_array(image, name), channels, name)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's second picture is no animation
         raise ValueError(f"{name}: animated, {image.n_frames} frames, must be one picture")  # type: ignore[attr-defined]  # of animated formats alone
     pixels = np.asarray(load_image(image, str(getattr(image, "filename", "")) or name, channels))
@@ -52,7 +52,7 @@ def to_mask(mask: ImageLike, size: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         ValueError: If it is of another size, or nothing is masked.
     """
-    array = None if isinstance(mask, Image.Image) else np.asarray(mask)
+    array = None if isinstance(mask, Image.Image) else _as_array(mask, "mask")
     if array is not None and array.dtype == np.bool_ and array.squeeze().ndim == 2:
         white: NDArray[np.bool_] = array.reshape(array.shape[:2])
     else:
@@ -78,6 +78,14 @@ def to_picture(pixels_CHW: NDArray[np.uint8]) -> Image.Image:
 def _planes(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W) or (H, W, C) -> (C, H, W), copied: a picture's own pixels are read-only."""
     return np.array(rearrange(pixels if pixels.ndim == 3 else pixels[..., None], "h w c -> c h w"), order="C")
+
+
+def _as_array(value: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # numpy's and torch's, of a GPU's tensor, of bfloat16
+        rule = "must be a PIL image or an array"
+        raise ValueError(f"{name}: a {type(value).__name__} that is no array ({error}), {rule}") from None
 
 
 def _array_pixels(array: NDArray[Any], channels: int, name: str) -> NDArray[np.uint8]:

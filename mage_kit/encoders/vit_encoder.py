@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mage_kit.base.fields import Positive, PositiveFloat, Probability
+from mage_kit.base.fields import Depth, Positive, PositiveFloat, Probability
 from mage_kit.encoders.base import ENCODERS, Encoder
 from mage_kit.layers.blocks import NORM_EPS, Block, Blocks, initialise
 
@@ -25,7 +25,7 @@ class ViTEncoder(Encoder):
         self,
         *,
         dim: Positive = 768,
-        depth: Positive = 12,
+        depth: Depth = 12,
         heads: Positive = 12,
         mlp_ratio: PositiveFloat = 4.0,
         dropout: Probability = 0.1,

@@ -21,6 +21,8 @@ from mage_kit.models.mage import Mage
 def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Condition | None) -> None:
     """Raise ValueError unless tokens have the model's grid, and labels are of its classes."""
     length, classes, more = model.spec.grid.size, model.classes, model.spec.token_shape
+    doors.check_tensor("known", known_BL)
+    doors.check_tensor("masked", masked_BL)
     plain = known_BL.ndim == 2 + len(more) and tuple(known_BL.shape[1:]) == (length, *more)
     if not plain or masked_BL.shape != known_BL.shape[:2]:
         shapes = f"{tuple(known_BL.shape)} and {tuple(masked_BL.shape)}"
@@ -28,6 +30,7 @@ def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Co
         raise ValueError(f"known and masked: {shapes}, {rule}")
     if known_BL.dtype != model.spec.dtype:
         raise ValueError(f"known: {known_BL.dtype}, must be {model.spec.dtype}")
+    doors.check_masked("masked", masked_BL, tuple(known_BL.shape[:2]))
     doors.check_tokens("known", known_BL, model.spec.shape(1)[1:], model.spec.codes, masked_BL)
     if condition is None:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, TypedDict
 
@@ -67,11 +68,14 @@ class Decoding:
                 raise ValueError(f"{name}: {getattr(self, name)!r}, {rule}")
         whole_number("steps", self.steps, 1, MAX_STEPS)
         pair = self.token_temperature
-        if len(pair) != 2 or not all(value == 0 or _COLDEST <= value < float("inf") for value in pair):
+        numbers = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(value, Real) for value in pair)
+        if not numbers or not all(value == 0 or _COLDEST <= value < float("inf") for value in pair):
             raise ValueError(f"token_temperature: {pair}, must be two finite numbers, each 0 or at least {_COLDEST:g}")
+        if self.guidance is not None and not isinstance(self.guidance, Guidance):
+            raise ValueError(f"guidance: {self.guidance!r}, must be a number or a Guidance")
         if self.top_k is not None:
             whole_number("top_k", self.top_k, 1)
-        if self.top_p is not None and not 0 < self.top_p <= 1:
+        if self.top_p is not None and not (isinstance(self.top_p, Real) and 0 < self.top_p <= 1):
             raise ValueError(f"top_p: {self.top_p}, must lie in (0, 1]")
 
     def temperature_at(self, step: int) -> float:
@@ -116,10 +120,10 @@ class Decoding:
         if unknown:
             raise TypeError(f"unexpected argument '{min(unknown)}'")
         settings: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-        if isinstance(temperature := settings.get("token_temperature"), int | float):
+        if isinstance(temperature := settings.get("token_temperature"), Real):
             settings["token_temperature"] = (float(temperature), float(temperature))
-        if isinstance(scale := settings.get("guidance"), int | float):
-            if not 0 <= scale < float("inf"):
+        if isinstance(scale := settings.get("guidance"), Real):
+            if not 0 <= float(scale) < float("inf"):
                 raise ValueError(f"guidance: {scale}, must be a finite number of at least 0")
             settings["guidance"] = Guidance(scale=float(scale))
         return dataclasses.replace(self, **settings)

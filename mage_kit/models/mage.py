@@ -14,6 +14,7 @@ import torch
 from mage_kernels import MaskPlan, full_plan
 from torch import Tensor, nn
 
+from mage_kit.base.doors import check_masked, check_tensor
 from mage_kit.base.errors import PartsError
 from mage_kit.heads import Head
 from mage_kit.heads.base import checked_rows
@@ -166,6 +167,8 @@ class Mage(MaskedParts):
             PartsError: If nothing predicts the model's own tokens.
         """
         head = self.head
+        check_tensor("ids", ids_BL)
+        check_masked("masked", masked_BL, tuple(ids_BL.shape[:2]))
         plan = full_plan(masked_BL)
         latents_BSD = self.encoder.norm(self.encode(ids_BL, plan))
 

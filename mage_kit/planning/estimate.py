@@ -90,17 +90,13 @@ def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention
     _check(work, machine, images)
     model = work.model
     ratio = float(model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
-    tokens_cached, recompute = work.cached, work.recompute
-    numbers = Numbers(2 if work.low_precision else 4, 1 if attention == "fused" else 2, attention)
-    operations = _operations(model, ratio, numbers, recompute=recompute, tokens_cached=tokens_cached)
+    numbers = _numbers(work, attention)
+    operations = _operations(model, ratio, numbers, recompute=work.recompute, tokens_cached=work.cached)
     local = work.batch // machine.processes
     micro = min(work.micro_batch or local, local)
 
     def memory(count: int) -> Memory:
-        return memory_of_step(
-            model, count, ratio, numbers, state_values=work.state_values, ema=work.ema, recompute=recompute,
-            accumulates=micro < local, shards=machine.processes if work.shard else 1, tokens_cached=tokens_cached,
-        )  # fmt: skip
+        return _memory(work, count, ratio, numbers, machine.processes)
 
     trainable = sum(value.numel() for _, value in model.trainable())
     ring = (machine.processes - 1) / machine.processes
@@ -123,6 +119,26 @@ def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention
         days=steps * seconds / 86_400,
         ratio=ratio,
     )
+
+
+def step_memory(work: Workload, attention: AttentionKind = "fused") -> tuple[int, Memory]:
+    """Return how many images a single process takes at once, and the memory of that pass; `estimate` says more."""
+    ratio = float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
+    micro = min(work.micro_batch or work.batch, work.batch)
+    return micro, _memory(work, micro, ratio, _numbers(work, attention), 1)
+
+
+def _memory(work: Workload, images: int, ratio: float, numbers: Numbers, processes: int) -> Memory:
+    local = work.batch // processes
+    return memory_of_step(
+        work.model, images, ratio, numbers, state_values=work.state_values, ema=work.ema, recompute=work.recompute,
+        accumulates=min(work.micro_batch or local, local) < local, shards=processes if work.shard else 1,
+        tokens_cached=work.cached,
+    )  # fmt: skip
+
+
+def _numbers(work: Workload, attention: AttentionKind) -> Numbers:
+    return Numbers(2 if work.low_precision else 4, 1 if attention == "fused" else 2, attention)
 
 
 def _check(work: Workload, machine: Machine, images: int) -> None:
@@ -159,15 +175,17 @@ def _parameters(model: torch.nn.Module) -> dict[str, int]:
 
 
 def _fitting(memory: Callable[[int], Memory], limit: float) -> int:
-    """Largest batch below a limit: memory is a straight line in the batch but for rounding, so two points find it."""
+    """Largest batch below a limit: a straight line through two points says where to look, for most losses exactly."""
     one, more = memory(2), memory(10)
     slope = (more.peak - one.peak) / 8
     if one.peak > limit:
         return int(memory(1).peak <= limit)
     guess = int(min(_LARGEST, 2 + (limit - one.peak) / max(slope, 1.0)))
-    while guess > 1 and memory(guess).peak > limit:
-        guess -= max(1, guess // 100)
-    return guess
+    fits, beyond = 2, guess + 1
+    while beyond - fits > max(1, fits // 100):
+        fits, beyond = (guess, beyond) if memory(guess).peak <= limit else (fits, guess)
+        guess = (fits + beyond) // 2
+    return fits
 
 
 def as_json(costs: Estimate) -> dict[str, object]:

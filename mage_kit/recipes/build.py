@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from mage_kit.base.errors import RecipeError
 from mage_kit.base.grid import TokenGrid
+from mage_kit.base.machine import memory_size
 from mage_kit.base.signature import NoWires
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes.recipe import Recipe, require_recipe
@@ -37,9 +39,25 @@ def build(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
         tokenizer: Takes the place of the recipe's.
 
     Raises:
-        RecipeError: With every problem of the parts.
+        RecipeError: With every problem of the parts; or this machine's memory does not hold their weights.
     """
     require_recipe(recipe)
+    if torch.get_default_device().type != "meta":
+        with torch.device("meta"):
+            size = weight_bytes(_build(recipe, None))
+        if size > (room := memory_size()):
+            words = f"its weights take {size / 2**30:,.1f} GiB, this machine's memory is {room / 2**30:,.1f} GiB"
+            raise RecipeError([f"$: {words}"], recipe.name)
+    return _build(recipe, tokenizer)
+
+
+def weight_bytes(parts: Parts) -> int:
+    """Return the bytes that the weights and buffers of all parts take."""
+    whole = parts.tokenizer if parts.model is None else parts.model
+    return sum(value.numel() * value.element_size() for value in whole.state_dict().values())
+
+
+def _build(recipe: Recipe, tokenizer: Tokenizer | None) -> Parts:
     if recipe.model is None:
         return Parts(tokenizer or recipe.build_tokenizer(), None)
     model: Mage | MageClassifier

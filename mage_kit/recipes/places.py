@@ -27,6 +27,10 @@ def at(path: str, config: Strict | None = None) -> Iterator[None]:
         keyword = str(error).partition(":")[0]
         inside = config is not None and keyword in type(config).model_fields
         raise RecipeError([f"{path}.{error}" if inside else f"{path}: {error}"]) from None
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if "overflow" not in str(error).lower():  # torch's words for a size that no integer of its own holds
+            raise
+        raise RecipeError([f"{path}: of sizes that no memory holds"]) from None
 
 
 def place_of(part: str) -> str:

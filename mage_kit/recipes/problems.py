@@ -55,7 +55,8 @@ def _explain(item: Any, root: type[BaseModel], data: Any) -> str:
         )
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return f"{value}, must be {words} {context[name]:g}"
+        form = "," if isinstance(context[name], int) else "g"
+        return f"{value}, must be {words} {context[name]:{form}}"
     if kind in _TYPES:
         return f"{value}, must be {_TYPES[kind]}"
     if kind == "literal_error":

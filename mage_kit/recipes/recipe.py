@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 
 from mage_kit.base.errors import MageKitError, RecipeError
-from mage_kit.base.fields import NonNegative
+from mage_kit.base.fields import Seed
 from mage_kit.base.json_text import parse_json
 from mage_kit.base.plugins import consent, load_entry_points, load_plugins, stored_folders
 from mage_kit.base.registry import Slot
@@ -44,7 +44,7 @@ class Recipe(Strict):
     schema_: str | None = Field(None, alias="$schema", description="Where editors find the schema.")
     name: str = Field(pattern=r"^\w[\w .-]*$", description="Name of the run, and of its folder in runs/.")
     plugins: tuple[str, ...] = Field((), description="Modules to import first; they may register components.")
-    seed: NonNegative = Field(0, description="Every random draw of the run follows from it.")
+    seed: Seed = Field(0, description="Every random draw of the run follows from it.")
     data: Annotated[ComponentConfig, DATASETS.slot()] | None = Field(None, description="Images; null: none are named.")
     tokenizer: Annotated[ComponentConfig, TOKENIZERS.slot()]
     tokenizer_training: Annotated[ComponentConfig, Slot("tasks")] | None = Field(

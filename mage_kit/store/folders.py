@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,13 +206,25 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
         MageKitError: Naming up to five tensors of each kind of misfit, or the first that is of another type, or holds
             weights that are not finite.
     """
+    check_shapes(module, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
     own = module.state_dict()
-    tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _is_passing(module, name)}
-    lines = misfits(*({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (own, tensors)))
-    if lines:
-        raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
+    tensors = {name: tensor for name, tensor in tensors.items() if name in own}
     _check_numbers(module, tensors, source)
     module.load_state_dict({name: sharded_like(tensor, own[name]) for name, tensor in tensors.items()})
+
+
+def check_shapes(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Compare a module, on the meta device or any other, with the tensors that are to fill it.
+
+    Raises:
+        MageKitError: Naming up to five tensors of each kind of misfit.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    lines = misfits(
+        own, {name: shape for name, shape in shapes.items() if name in own or not _is_passing(module, name)}
+    )
+    if lines:
+        raise MageKitError("\n".join([f"{source}: does not fit the recipe beside it", *lines]))
 
 
 def _check_numbers(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

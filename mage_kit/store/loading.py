@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from mage_kit.base.errors import MageKitError, json_path
-from mage_kit.base.files import read_json, read_tensors
+from mage_kit.base.files import read_json, read_tensors, tensor_shapes
 from mage_kit.base.manifest import start_check, warn_unverified
 from mage_kit.base.plugins import consent, load_plugins
 from mage_kit.base.signature import NoWires
@@ -26,6 +28,7 @@ from mage_kit.store.folders import (
     RECIPE_FILE,
     TOKENIZER_CARD,
     TOKENIZER_FILE,
+    check_shapes,
     load_state,
     tokenizer_folder,
 )
@@ -142,11 +145,24 @@ def _tokenizer_in(folder: Path, image_size: tuple[int, int] | None = None) -> To
         item = error.errors()[0]
         place = json_path(("tokenizer", *item["loc"]))
         raise MageKitError(f"{inner / TOKENIZER_CARD}: {place}: {item['msg']}") from None
+    file = inner / TOKENIZER_FILE
+    check = start_check(file)
     with at("$.tokenizer", config):
+        with torch.device("meta"):  # no memory is taken for what does not fit
+            _check_fit(TOKENIZERS.build(config, NoWires()), file, check)
         tokenizer = TOKENIZERS.build(config, NoWires())
-    load_state(tokenizer, read_tensors(inner / TOKENIZER_FILE), str(inner / TOKENIZER_FILE))
+    load_state(tokenizer, read_tensors(file, check), str(file))
     warn_unverified(inner, TOKENIZER_CARD, TOKENIZER_FILE)
     return tokenizer.requires_grad_(False)
+
+
+def _check_fit(form: nn.Module, file: Path, check: Callable[[], bool]) -> None:
+    """Compare shapes alone; that the file is damaged says more than that it does not fit."""
+    try:
+        check_shapes(form, tensor_shapes(file), str(file))
+    except MageKitError:
+        check()
+        raise
 
 
 def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageClassifier | Tokenizer:
@@ -181,9 +197,13 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
         raise MageKitError(f"weights: ema, but '{source}' holds no {EMA_FILE}: its recipe has training.ema null")
     file = source / (EMA_FILE if mean else MODEL_FILE)
     check = start_check(file)  # beside the building
-    model = build(recipe).model
-    if model is None:
+    with torch.device("meta"):  # no memory is taken for what does not fit
+        form = build(recipe).model
+    if form is None:
         raise MageKitError(f"folder: '{source}', its recipe is of a tokenizer alone, and beside it lies a {MODEL_FILE}")
+    _check_fit(form, file, check)
+    model = build(recipe).model
+    assert model is not None
     load_state(model, read_tensors(file, check), str(file))
     warn_unverified(source, RECIPE_FILE, file.name)
     return model if size is None else at_size(model, size)

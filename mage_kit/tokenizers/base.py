@@ -14,15 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mage_kit.base.doors import check_pixels, check_tokens
+from mage_kit.base.doors import check_pixels, check_tensor, check_tokens
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.fields import Positive
 from mage_kit.base.grid import TokenSpec
 from mage_kit.base.registry import Registry
 from mage_kit.base.signature import NoWires
 
 TOKENS = "tokens"  # the stream that every tokenizer has
-ImageSize = Annotated[tuple[Positive, Positive], Field(description="Height and width in pixels.")]
+_Side = Annotated[int, Field(ge=1, le=65_536)]
+ImageSize = Annotated[tuple[_Side, _Side], Field(description="Height and width in pixels.")]
 Channels = Literal[1, 3, 4]
 
 
@@ -143,13 +143,19 @@ class Tokenizer(nn.Module, ABC):
         raise MageKitError(f"tokenizer: {type(self).__name__} has nothing to train")
 
     def check_images(self, images_BCHW: Tensor) -> None:
-        """Raise ValueError unless the images have this tokenizer's channels and size, and values in [0, 1]."""
+        """Raise ValueError unless the images have this tokenizer's channels, size and type, and values in [0, 1]."""
+        check_tensor("images", images_BCHW)
         shape = (self.channels, *self.image_size)
         if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != shape or not images_BCHW.is_floating_point():
             raise ValueError(
                 f"images: {tuple(images_BCHW.shape)} {images_BCHW.dtype}, "
                 f"must be floating (B, {', '.join(map(str, shape))})"
             )
+        own = next((value.dtype for value in self.parameters()), None)
+        if own not in (None, images_BCHW.dtype):
+            has, must = (str(kind).removeprefix("torch.") for kind in (images_BCHW.dtype, own))
+            if has == "float64" or not torch.is_autocast_enabled(images_BCHW.device.type):
+                raise ValueError(f"images: {has}, must be {must}, as the tokenizer's weights are")
         check_pixels("images", images_BCHW)
 
     def check_own_tokens(self, tokens: Tensor) -> None:

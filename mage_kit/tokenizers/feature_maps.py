@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from mage_kit.base.fields import Positive
+from mage_kit.base.fields import Depth, Positive
 from mage_kit.base.grid import TokenGrid, TokenSpec
 from mage_kit.base.processes import add_up
 from mage_kit.quantizers import QUANTIZERS, Quantizer, QuantizerSlot, build_quantizer, quantizer_sizes
@@ -48,7 +48,7 @@ class CodebookTokenizer(Tokenizer):
         channels: Channels = 3,
         base_channels: Positive = 128,
         multipliers: tuple[Positive, ...] = (1, 1, 2, 2, 4),
-        res_blocks: Positive = 2,
+        res_blocks: Depth = 2,
         norm_groups: Positive = 32,
         quantizer: QuantizerSlot = PUBLISHED_CODES,
         reconstruction: Literal["l1", "l2"] = "l2",

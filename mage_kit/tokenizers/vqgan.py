@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mage_kit.base.fields import Positive
+from mage_kit.base.fields import Depth
 from mage_kit.tokenizers.base import TOKENIZERS
 from mage_kit.tokenizers.conv import ConvDecoder, ConvEncoder, ConvSizes
 from mage_kit.tokenizers.feature_maps import CodebookTokenizer
@@ -26,7 +26,7 @@ class VQGAN(CodebookTokenizer):
         middle_blocks: Residual blocks more at the lowest resolution.
     """
 
-    def __init__(self, *, middle_blocks: Positive = 2, **shared: Any) -> None:
+    def __init__(self, *, middle_blocks: Depth = 2, **shared: Any) -> None:
         self.middle_blocks = middle_blocks  # before the halves are made
         super().__init__(**shared)
 
