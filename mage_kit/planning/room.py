@@ -25,11 +25,11 @@ def memory_note(recipe: Recipe, parts: Parts) -> str | None:
     else:
         place, room = "memory", memory_size()
     needs, what, hint = weight_bytes(parts), "its weights take", ""
-    if needs <= room and isinstance(parts.model, Mage) and recipe.training is not None:
+    if needs <= room and isinstance(parts.model, Mage):
         try:
             micro, memory = step_memory(workload(recipe))
         except MageKitError:
-            return None  # it is not trained over epochs: nothing is foreseen
+            return None  # it is trained elsewhere, or not over epochs: nothing is foreseen
         needs, what = int(memory.peak), f"a step of {micro} images takes about"
         hint = " (fewer at once: training.micro_batch, kernels.recompute; mage-kit plan says what takes it)"
     if needs <= room:
