@@ -13,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.processes import shared
 from mage_kit.datasets.base import Dataset, Sample
+from mage_kit.datasets.remarks import tell
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def still_batches(dataset: Dataset, batches: Sequence[Sequence[int]], workers: i
         collate_fn=_sort,
         generator=torch.Generator().manual_seed(0),  # else it would draw from torch's own
     )
-    yield from loader
+    for stills in loader:
+        tell(dataset, (each for sample in stills.samples for each in sample.remarks))
+        yield stills
 
 
 def _sort(items: list[Sample | str]) -> Stills:
