@@ -51,7 +51,7 @@ def check_pictures(path: str, indices: Sequence[TarIndex], max_broken: float) ->
         raise MageKitError(f"path: '{path}', {words}; {rule}")
     if not count:
         held = _words(_counts(indices)) or "no member at all"
-        raise MageKitError(f"path: '{path}', holds no image in {len(indices)} tar files: {held}")
+        raise MageKitError(f"path: '{path}', holds no image in its tar files ({len(indices)}): {held}")
     lost = Counter[str]()
     for index in indices:
         lost.update(index.facts.lost)
@@ -66,7 +66,7 @@ def summary(indices: Sequence[TarIndex], unread: int) -> str:
         unread: Labels that are no class.
     """
     counts = _counts(indices)
-    words = f"{counts.total():,} members of {len(indices)} tar files: {_words(counts)}"
+    words = f"members of the tar files ({len(indices)}): {counts.total():,}, as {_words(counts)}"
     return f"{words}; {unread:,} of the labels are words among class numbers, and taken for none" if unread else words
 
 
@@ -78,4 +78,5 @@ def _counts(indices: Sequence[TarIndex]) -> Counter[str]:
 
 
 def _words(counts: Counter[str]) -> str:
-    return "; ".join(f"{number:,} {kind}" for kind, number in counts.most_common())
+    in_order = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return "; ".join(f"{kind}: {number:,}" for kind, number in in_order)

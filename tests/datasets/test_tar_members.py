@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import mage_kit as mk
+from mage_kit.base.manifest import FileWarning
+from mage_kit.base.progress import Reporter
 from mage_kit.datasets.tar_members import LINK, SPARSE, read_members
+from mage_kit.training.broken_images import BrokenImages
 from tests.datasets.test_tar_samples import PIXELS, _own_cache, counted, labels, opened, shade, write_tar
 
 __all__ = ["_own_cache"]  # used by pytest
@@ -63,7 +66,7 @@ def test_members_of_other_kinds_are_accounted_for(tmp_path: Path) -> None:
     ):
         opened(tmp_path / "a.tar")
     data = opened(tmp_path / "a.tar", max_broken=0.75)
-    assert len(data) == 1 and shade(data, 0) == 10 and counted(data) == 10 and "1 folders" in data.summary
+    assert len(data) == 1 and shade(data, 0) == 10 and counted(data) == 10 and "folders: 1" in data.summary
     reasons = {name.rpartition("/")[2]: reason for name, reason in data.passed_over}
     assert reasons["pipe.png"] == reasons["device"] != reasons["notes.md"] == "no image, by its suffix"
     assert reasons["._0.png"] == "hidden, or left by a file manager"
@@ -122,13 +125,32 @@ def test_shards_that_hold_no_picture_are_one_sentence(tmp_path: Path) -> None:
     write_tar(
         tmp_path / "nested" / "a.tar", [("inner.tar", write_tar(tmp_path / "i.tar", [("0.png", b"")]).read_bytes())]
     )
-    with pytest.raises(mk.MageKitError, match="no image in 1 tar files: 1 an archive inside the tar file"):
+    with pytest.raises(
+        mk.MageKitError,
+        match=r"no image in its tar files \(1\): an archive inside the tar file, which is not opened: 1",
+    ):
         opened(tmp_path / "nested")
     with tarfile.open(tmp_path / "nothing.tar", "w"):
         pass
-    with pytest.raises(mk.MageKitError, match="no image in 1 tar files: no member at all"):
+    with pytest.raises(mk.MageKitError, match=r"no image in its tar files \(1\): no member at all"):
         opened(tmp_path / "nothing.tar")
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "a.tgz").write_bytes(b"x")
     with pytest.raises(mk.MageKitError, match=r"'a\.tgz' is compressed"):
         opened(tmp_path / "packed" / "a.tgz")
+
+
+def test_what_tar_files_hold_is_told_before_training(tmp_path: Path) -> None:
+    """And what loading processes know of single images, when the batch's images are settled."""
+    file = write_tar(tmp_path / "a.tar", [("0.png", PIXELS[10]), ("0.cls", "1"), ("0.json", "{}")])
+    data, said = opened(file), list[str]()
+    reporter = Reporter.silent()
+    reporter.say = said.append  # type: ignore[method-assign]
+    broken = BrokenImages(data, tmp_path, reporter)
+    assert said == ["data: members of the tar files (1): 3, as labels (.cls): 1; other parts (.json): 1; pictures: 1"]
+    broken.remark([("levels", "dark.png"), ("levels", "darker.png")])
+    with pytest.warns(FileWarning, match="data: dark.png") as warned:
+        broken.settle()
+    broken.remark([("levels", "darker.png")])
+    broken.settle()
+    assert len(warned) == 1

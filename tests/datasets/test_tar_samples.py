@@ -51,8 +51,8 @@ def labels(data: Dataset) -> list[str | None]:
 
 def counted(data: Dataset) -> int:
     """Members that the summary accounts for."""
-    kinds = data.summary.partition(": ")[2].split("; ")
-    return sum(int(kind.split(" ")[0].replace(",", "")) for kind in kinds)
+    kinds = data.summary.partition(", as ")[2].split("; ")
+    return sum(int(kind.rpartition(": ")[2].replace(",", "")) for kind in kinds)
 
 
 def test_names_with_dots_lose_no_picture_in_silence(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_which_picture_of_a_sample_is_a_setting(tmp_path: Path) -> None:
         opened(file, picture=["png"])
     data = opened(file, picture=["png"], max_broken=0.25)
     assert len(data) == 3 and shade(data, 0) == 50
-    assert data.summary.startswith("7 members of 1 tar files: ") and counted(data) == 7
-    assert "3 pictures beside the chosen one (.png)" in data.summary
+    assert data.summary.startswith("members of the tar files (1): 7, as ") and counted(data) == 7
+    assert "pictures beside the chosen one (.png): 3" in data.summary
     both = opened(file, picture=["PNG", "seg.png"])
     assert len(both) == 4 and [shade(both, n) for n in (0, 3)] == [50, 200], "the first that a sample has"
     with pytest.raises(mk.MageKitError, match=r"picture: 'heic', must be, or end in a dot and, one of"):
@@ -117,7 +117,7 @@ def test_numbers_in_json(tmp_path: Path) -> None:
     parts = [part for n, text in enumerate(held) for part in ((f"{n}.png", PIXELS[0]), (f"{n}.json", text))]
     data = opened(write_tar(tmp_path / "a.tar", parts), label_from="json:y")
     assert labels(data) == ["2", "0", None, None, None, None] and data.classes == ("0", "1", "2")
-    assert "4 labels that cannot be read (.json)" in data.summary and counted(data) == 12
+    assert "labels that cannot be read (.json): 4" in data.summary and counted(data) == 12
     with pytest.raises(
         mk.MageKitError, match=r"label_from: 'json', must be an extension without its dot, \"json:KEY\""
     ):
