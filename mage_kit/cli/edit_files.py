@@ -14,10 +14,11 @@ from mage_kit.base.progress import Reporter
 from mage_kit.cli.opening import open_model
 from mage_kit.editing import Edited, EditOptions
 from mage_kit.generation.animation import Animation
-from mage_kit.images.image_files import open_image
+from mage_kit.images.image_files import load_image, open_image
 from mage_kit.images.image_writing import save_gif, write_png
 from mage_kit.images.pictures import side_by_side
 from mage_kit.models.mage import Mage
+from mage_kit.recipes.answers import pixel_levels
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import RECIPE_FILE, require_folder
 
@@ -67,11 +68,13 @@ def edit_files(
     _check_target(out, overwrite)
     picture = read_image(image)
     model = open_model(run, ema=ema, image_size=image_size, reporter=reporter)
+    levels = pixel_levels(Recipe.load(run / RECIPE_FILE))
+    pixels = picture if levels is None else load_image(picture, str(image), model.tokenizer.channels, levels=levels)
     total = options.get("n", 1) * (options.get("steps") or model.decoding.steps)
     animation = Animation(model)
     with reporter.task("painting", total) as task:
         options = {**options, "on_progress": lambda done, _: task.update(done)}
-        result = make(model, picture, **({**options, "watch": animation.watch} if gif else options))
+        result = make(model, pixels, **({**options, "watch": animation.watch} if gif else options))
     for note in _notes(picture, model, result):
         reporter.say(f"note: {note}")
     settings = {"run": Recipe.load(run / RECIPE_FILE).name, "weights": "ema" if ema else "raw", **result.settings}

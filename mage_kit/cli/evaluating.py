@@ -47,6 +47,9 @@ def reference(
     ] = Values.bytes,
     name: Annotated[str | None, typer.Option(help="Of the set; default the folder's.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Take lossy, mixed or resized files all the same.")] = False,
+    levels: Annotated[
+        int | None, typer.Option(min=2, help="Of deep pictures, from black to white, as data.levels of a recipe.")
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a reference set: features of real images, and a manifest of what they are."""
@@ -66,7 +69,7 @@ def reference(
     network = load_extractor(extractor, side=side or None, values=values.value, device=best_device())
     size, channels = (height, width), 1 if grey else 3
     result = make_reference(
-        folder, out, network, size=size, channels=channels, name=name, force=force, reporter=Reporter()
+        folder, out, network, size=size, channels=channels, name=name, force=force, levels=levels, reporter=Reporter()
     )  # fmt: skip
     manifest = {key: value for key, value in result.manifest.items() if key != "extractor"}
     console.print(json.dumps(manifest, indent=2))

@@ -19,7 +19,9 @@ from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.plugin_code import foreign_code
 from mage_kit.base.registry import Registry
+from mage_kit.datasets.remarks import tell
 from mage_kit.images.image_files import load_image, upright_size
+from mage_kit.images.pixel_levels import Remark
 from mage_kit.images.randaugment import randaugment
 from mage_kit.images.transforms import Augment, centre_view, cut, random_crop, to_array
 
@@ -42,11 +44,13 @@ class Sample:
         views: uint8 arrays (C, H, W), or of a data set that gives tokens, tokens by stream: (L,), (L, F) or (L, W).
         label: Class number, or None where the data has no labels.
         index: Place in the data set.
+        remarks: What to know of the image: that it is nearly black, or the first frame of an animation.
     """
 
     views: tuple[Any, ...]
     label: int | None
     index: int
+    remarks: tuple[Remark, ...] = ()
 
 
 class Dataset(ABC):
@@ -62,12 +66,16 @@ class Dataset(ABC):
         max_broken: Largest share of images that training passes over because they cannot be used.
         streams: Names of the streams that views hold instead of images; empty where they are images.
         passed_over: (name, reason) of what the data set itself leaves out, as a file that is no image.
+        levels: Of deep pictures, from black to white; None for those of their files' type.
+        summary: What the images were chosen from, in a line; "" where that needs no words.
     """
 
     classes: tuple[str, ...] = ()
     max_broken: float = 0.0
     passed_over: Sequence[tuple[str, str]] = ()
     streams: tuple[str, ...] = ()
+    levels: int | None = None
+    summary: str = ""
 
     def __init__(self, image_size: tuple[int, int], channels: int, augment: Augment) -> None:
         self.image_size, self.channels, self.augment = image_size, channels, augment
@@ -128,16 +136,15 @@ class Dataset(ABC):
             whole = upright_size(picture)
             crops = [random_crop(whole, augment, _random(seed, epoch, index, view)) for view in range(augment.views)]
             widths, heights = zip(*(crop.least(size) for crop in crops), strict=True)
-            image = load_image(
-                picture, self.name(index), self.channels, (math.ceil(max(widths)), math.ceil(max(heights)))
-            )
+            least = (math.ceil(max(widths)), math.ceil(max(heights)))
+            image, remarks = self._decode(picture, index, least)
         cuts = [cut(image, crop, size, augment.filter) for crop in crops]
         if augment.randaugment is not None:
             cuts = [
                 randaugment(view, augment.randaugment, _random(seed, epoch, index, number, "randaugment"))
                 for number, view in enumerate(cuts)
             ]
-        return Sample(tuple(to_array(view) for view in cuts), self.label(index), index)
+        return Sample(tuple(to_array(view) for view in cuts), self.label(index), index, remarks)
 
     def still(self, index: int) -> Sample:
         """Return the evaluation view of an image: nothing random.
@@ -146,13 +153,22 @@ class Dataset(ABC):
             BrokenImageError: If the image cannot be used.
         """
         with self.image(index) as picture:
-            image = load_image(picture, self.name(index), self.channels)
+            image, remarks = self._decode(picture, index)
         view = centre_view(image, self.image_size, self.augment.filter, self.augment.centre)
-        return Sample((to_array(view),), self.label(index), index)
+        return Sample((to_array(view),), self.label(index), index, remarks)
+
+    def _decode(
+        self, picture: Image.Image, index: int, least: tuple[int, int] | None = None
+    ) -> tuple[Image.Image, tuple[Remark, ...]]:
+        remarks: list[Remark] = []
+        image = load_image(picture, self.name(index), self.channels, least, levels=self.levels, remarks=remarks)
+        tell(self, remarks)
+        return image, tuple(remarks)
 
     def identity(self) -> dict[str, object]:
         """Return what tells this data from other data, for fingerprints; no image is decoded."""
-        return {"images": len(self), "classes": list(self.classes)}
+        levels = {} if self.levels is None else {"levels": self.levels}
+        return {"images": len(self), "classes": list(self.classes), **levels}
 
 
 def fingerprint(dataset: Dataset) -> str:

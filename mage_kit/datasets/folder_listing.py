@@ -6,25 +6,14 @@ Names are relative to the folder and sorted, so that indices mean the same every
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from mage_kit.base.errors import MageKitError
+from mage_kit.datasets.passed_over import HIDDEN, NO_FILE, UNREAD, is_junk, suffix_reason
 from mage_kit.images.image_files import SUFFIXES
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval"})
-_JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"})
-_UNREAD = frozenset(
-    {
-        ".heic", ".heif", ".jxl", ".psd", ".svg", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
-        ".exr", ".hdr", ".dds", ".ico", ".pcx", ".xcf", ".jpf", ".jpx", ".j2k", ".pbm", ".pnm", ".apng", ".jpg_large",
-    }
-)  # fmt: skip  # images, for people
-HIDDEN = "hidden, or left by a file manager"
-NO_FILE = "no file: a folder, a broken link or a loop of links"
-NO_IMAGE = "no image, by its suffix"
-UNREAD = "an image of a format that is not read"
 NO_CLASS = "a class folder without images"
 
 
@@ -70,25 +59,16 @@ class FolderListing:
                 self.passed_over.append((str(root / folder), NO_CLASS))
         self.classes = tuple(classes)
 
-    def lost(self) -> dict[str, int]:
-        """Return how many files look like images and are none here, by the reason and the suffix."""
-        reasons = (UNREAD, NO_FILE)
-        lost = [(reason, Path(name).suffix.lower()) for name, reason in self.passed_over if reason in reasons]
-        return {f"{suffix or 'no suffix'}, {reason}": count for (reason, suffix), count in Counter(lost).items()}
+    def lost(self) -> list[tuple[str, str]]:
+        """Return (path, reason) of what looks like an image and is none here."""
+        return [(name, reason) for name, reason in self.passed_over if reason in (UNREAD, NO_FILE)]
 
     def _judge(self, name: str, is_file: bool) -> bool:
         """Return whether this may be an image file; else note why not."""
-        last, suffix = os.path.basename(name), os.path.splitext(name)[1].lower()
-        if _is_junk(last):
-            reason = HIDDEN
-        elif suffix not in SUFFIXES:
-            reason = UNREAD if suffix in _UNREAD else NO_IMAGE
-        elif not is_file:
-            reason = NO_FILE
-        else:
-            return True
-        self.passed_over.append((str(self.root / name), reason))
-        return False
+        reason = suffix_reason(name) or (None if is_file else NO_FILE)
+        if reason is not None:
+            self.passed_over.append((str(self.root / name), reason))
+        return reason is None
 
     def _below(self, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
         """Yield (name, is it a file) of everything below a folder that is no folder to walk into.
@@ -100,7 +80,7 @@ class FolderListing:
             for entry in entries:
                 name = os.path.join(folder, entry.name)
                 if _is_folder(entry) and os.path.splitext(name)[1].lower() not in SUFFIXES:
-                    if _is_junk(entry.name):
+                    if is_junk(entry.name):
                         self.passed_over.append((str(self.root / name), HIDDEN))
                     elif entry.is_symlink() and os.path.realpath(entry.path) in (*above, real):
                         self.passed_over.append((str(self.root / name), "a link to a folder above it"))
@@ -110,14 +90,9 @@ class FolderListing:
                     yield name, _is_file(entry)
 
 
-def _is_junk(name: str) -> bool:
-    """Names beginning with a dot, resource forks among them, and those that file managers leave."""
-    return name.startswith(".") or name.lower() in _JUNK
-
-
 def _is_class(entry: os.DirEntry[str]) -> bool:
     """Folders are classes, but for junk, those that are named like an image, and links back up."""
-    if _is_junk(entry.name) or Path(entry.name).suffix.lower() in SUFFIXES:
+    if is_junk(entry.name) or Path(entry.name).suffix.lower() in SUFFIXES:
         return False
     try:
         here = Path(entry.path)

@@ -13,7 +13,9 @@ from mage_kit.base.fields import Fraction
 from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.datasets.folder_listing import FolderListing
 from mage_kit.datasets.packed_names import PackedNames
+from mage_kit.datasets.passed_over import check_lost, kinds_of
 from mage_kit.images.image_files import SUFFIXES, open_image
+from mage_kit.images.pixel_levels import Levels
 from mage_kit.images.transforms import Augment
 
 _READ_WHOLE = 256  # files whose bytes are part of the data's identity: all of a small folder, a sample of a large one
@@ -27,6 +29,7 @@ class ImageFolder(Dataset):
         path: The folder; required before data is read, may be null in a recipe that is only checked.
         augment: How training views are made.
         max_broken: Largest share of the images that may turn out broken in training; each is listed and passed over.
+        levels: Levels of a deep picture from black to white, as 4096 for 12 bits; null: those of the file's type.
     """
 
     def __init__(
@@ -37,9 +40,10 @@ class ImageFolder(Dataset):
         path: str | None = None,
         augment: Augment = Augment(),  # noqa: B008 (frozen)
         max_broken: Fraction = 0.01,
+        levels: Levels | None = None,
     ) -> None:
         super().__init__(image_size, channels, augment)
-        self.path, self.max_broken = path, max_broken
+        self.path, self.max_broken, self.levels = path, max_broken, levels
         if path is None:
             raise MageKitError("path: null, must name a folder of images (--set data.path=DIR)")
         self._root = root = Path(path)
@@ -50,11 +54,7 @@ class ImageFolder(Dataset):
         self.passed_over = listing.passed_over
         if not listing.names:
             raise MageKitError(f"path: '{path}', holds no image ({', '.join(sorted(SUFFIXES))})")
-        lost, count = listing.lost(), len(listing.names)
-        if (n_lost := sum(lost.values())) > max_broken * (count + n_lost):
-            reasons = "; ".join(f"{number} {kind}" for kind, number in lost.items())
-            words = f"{n_lost} of {count + n_lost} image files cannot be read: {reasons}"
-            raise MageKitError(f"path: '{path}', {words}; more than max_broken ({max_broken:g}) would be left out")
+        check_lost(path, kinds_of(listing.lost()), len(listing.names), max_broken)
         self._names, self._labels = PackedNames(listing.names), np.array(listing.labels, dtype=np.int64)
 
     def __len__(self) -> int:

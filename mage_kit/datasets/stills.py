@@ -13,6 +13,9 @@ from torch.utils.data import Dataset as TorchDataset
 from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.processes import shared
 from mage_kit.datasets.base import Dataset, Sample
+from mage_kit.datasets.remarks import tell
+
+_LISTED = 100  # files that a result names
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,11 @@ class Stills:
 
     Args:
         samples: Those that could be read.
-        broken: What is wrong with the others.
+        broken: What is wrong with the others, by name.
     """
 
     samples: list[Sample]
-    broken: list[str]
+    broken: list[BrokenImageError]
 
 
 def check_broken(count: int, dataset: Dataset, latest: str) -> None:
@@ -37,15 +40,34 @@ def check_broken(count: int, dataset: Dataset, latest: str) -> None:
         )
 
 
-class _Views(TorchDataset["Sample | str"]):
+def broken_facts(dataset: Dataset, broken: Sequence[BrokenImageError]) -> dict[str, Any]:
+    """Return what a result says of the images that it leaves out, ready for JSON.
+
+    Args:
+        dataset: All images.
+        broken: Those that could not be read.
+
+    Returns:
+        "broken_images", how many; and where there are any, the first of them as "broken_files", by name with the
+        reason, and as "left_out" files that were none of the images from the start.
+    """
+    facts: dict[str, Any] = {"broken_images": len(broken)}
+    if broken:
+        facts["broken_files"] = {error.name: error.reason for error in broken[:_LISTED]}
+    if dataset.passed_over:
+        facts["left_out"] = dict(list(dataset.passed_over)[:_LISTED])
+    return facts
+
+
+class _Views(TorchDataset["Sample | BrokenImageError"]):
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int) -> Sample | str:
+    def __getitem__(self, index: int) -> Sample | BrokenImageError:
         try:
             return self.dataset.still(index)
         except BrokenImageError as error:
-            return str(error)
+            return error
 
 
 def still_batches(dataset: Dataset, batches: Sequence[Sequence[int]], workers: int | None = None) -> Iterator[Stills]:
@@ -64,10 +86,13 @@ def still_batches(dataset: Dataset, batches: Sequence[Sequence[int]], workers: i
         collate_fn=_sort,
         generator=torch.Generator().manual_seed(0),  # else it would draw from torch's own
     )
-    yield from loader
+    for stills in loader:
+        tell(dataset, (each for sample in stills.samples for each in sample.remarks))
+        yield stills
 
 
-def _sort(items: list[Sample | str]) -> Stills:
+def _sort(items: list[Sample | BrokenImageError]) -> Stills:
     return Stills(
-        [item for item in items if isinstance(item, Sample)], [item for item in items if isinstance(item, str)]
+        [item for item in items if isinstance(item, Sample)],
+        [item for item in items if isinstance(item, BrokenImageError)],
     )

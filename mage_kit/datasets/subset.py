@@ -26,7 +26,7 @@ class Subset(Dataset):
         super().__init__(source.image_size, source.channels, source.augment)
         self.source, self.places = source, tuple(places)
         self.classes, self.max_broken, self.streams = source.classes, source.max_broken, source.streams
-        self.passed_over = source.passed_over
+        self.passed_over, self.summary, self.levels = source.passed_over, source.summary, source.levels
 
     def __len__(self) -> int:
         """Return how many were chosen."""

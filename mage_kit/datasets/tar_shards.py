@@ -7,24 +7,33 @@ import os
 from collections import OrderedDict
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
-from mage_kit.base.errors import BrokenImageError, MageKitError
+from mage_kit.base.errors import BrokenImageError
 from mage_kit.base.fields import Fraction
 from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.datasets.packed_names import PackedNames
-from mage_kit.datasets.tar_index import NO_LABEL, TarIndex, tar_index
+from mage_kit.datasets.remarks import tell
+from mage_kit.datasets.shard_labels import read_labels
+from mage_kit.datasets.shard_summary import check_pictures, check_rules, summary
+from mage_kit.datasets.tar_files import tar_files
+from mage_kit.datasets.tar_labels import NO_LABEL, NONE
+from mage_kit.datasets.tar_samples import Keys, SampleRules
 from mage_kit.images.image_files import image_error, open_image
+from mage_kit.images.pixel_levels import Levels
 from mage_kit.images.transforms import Augment
 
 _OPEN_FILES = 64  # tar files that a process keeps open
+Extensions = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 @DATASETS.register("tar_shards")
 class TarShards(Dataset):
-    """Images of plain tar files; members of a sample share a name up to the first dot, its class number is in `.cls`.
+    """Images of plain tar files in webdataset's format: members that share a key are one sample.
 
     Headers are read once and the result kept in the cache folder ($XDG_CACHE_HOME or ~/.cache, mage_kit/tar_index).
 
@@ -32,6 +41,10 @@ class TarShards(Dataset):
         path: Folder of .tar files, or one; required before data is read, may be null in a recipe that is only checked.
         augment: How training views are made.
         max_broken: Largest share of the images that may turn out broken in training; each is listed and passed over.
+        levels: Levels of a deep picture from black to white, as 4096 for 12 bits; null: those of the file's type.
+        keys: Where the key of a member's name ends and its extension begins: at the first dot, or the last one.
+        picture: Extensions of a sample's picture, the preferred one first; null: the only picture that there is.
+        label_from: Extension of the members with labels, "json:KEY", "folder", "none"; null: cls, or what is evident.
     """
 
     def __init__(
@@ -42,19 +55,31 @@ class TarShards(Dataset):
         path: str | None = None,
         augment: Augment = Augment(),  # noqa: B008 (frozen)
         max_broken: Fraction = 0.01,
+        levels: Levels | None = None,
+        keys: Keys = "first_dot",
+        picture: Extensions | None = None,
+        label_from: str | None = None,
     ) -> None:
         super().__init__(image_size, channels, augment)
-        self.path, self.max_broken = path, max_broken
-        self._tars = _tar_files(path)
-        indices = [tar_index(tar) for tar in self._tars]
+        self.path, self.max_broken, self.levels = path, max_broken, levels
+        self.keys, self.picture, self.label_from = keys, picture, label_from
+        check_rules(picture, label_from)
+        self._tars, others = tar_files(path)
+        preferred = None if picture is None else tuple(extension.lower() for extension in picture)
+        labels = read_labels(self._tars, SampleRules(keys, preferred, NONE), label_from)
+        indices = labels.indices
+        check_pictures(str(path), indices, max_broken)
+        self._root = Path(str(path))
         self._ends = np.cumsum([len(index.names) for index in indices], dtype=np.int64)
-        if not self._ends[-1]:
-            raise MageKitError(f"path: '{path}', holds no image in {len(self._tars)} tar files")
-        self.passed_over = [pair for index in indices for pair in index.passed_over]
         self._names = PackedNames(name for index in indices for name in index.names)
-        self._offsets, self._sizes, self._labels = _concatenate(indices)
-        self.classes = tuple(str(number) for number in range(int(self._labels.max()) + 1))
+        self._offsets = np.concatenate([index.offsets_I for index in indices])
+        self._sizes = np.concatenate([index.sizes_I for index in indices])
+        self._labels, self.classes = labels.labels_I, labels.classes
+        pairs = ((name, reason) for index in indices for name, reason in index.facts.passed_over)
+        self.passed_over = [*others, *pairs]
+        self.summary = summary(indices, labels.unread)
         self._handles: OrderedDict[tuple[int, int], int] = OrderedDict()
+        tell(self, [("labels", labels.remark)] if labels.remark else [])
 
     def __len__(self) -> int:
         """Return the number of images in all tar files."""
@@ -77,7 +102,7 @@ class TarShards(Dataset):
         return open_image(BytesIO(content), self.name(index))
 
     def label(self, index: int) -> int | None:
-        """Return the class number from the sample's `.cls` member, or None."""
+        """Return the class number of the sample, or None."""
         label = int(self._labels[index])
         return None if label == NO_LABEL else label
 
@@ -89,7 +114,8 @@ class TarShards(Dataset):
         """Return count and classes; hashed: names, sizes and labels of all members, file by file."""
         digest = hashlib.sha256()
         for tar, end in zip(self._tars, self._ends.tolist(), strict=True):
-            digest.update(f"{tar.name}\0{end}\n".encode("utf-8", "surrogateescape"))
+            name = tar.relative_to(self._root).as_posix() if tar != self._root else tar.name
+            digest.update(f"{name}\0{end}\n".encode("utf-8", "surrogateescape"))
         for array in (*self._names.arrays("names").values(), self._sizes, self._labels):
             digest.update(np.ascontiguousarray(array).tobytes())
         return {**super().identity(), "members_sha256": digest.hexdigest()}
@@ -105,29 +131,3 @@ class TarShards(Dataset):
             self._handles[key] = os.open(self._tars[tar], os.O_RDONLY)
         self._handles.move_to_end(key)
         return self._handles[key]
-
-
-def _tar_files(path: str | None) -> list[Path]:
-    if path is None:
-        raise MageKitError("path: null, must name a folder of tar files (--set data.path=DIR)")
-    place = Path(path)
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
-        raise MageKitError(f"path: '{path}', must be a folder of tar files, or one")
-    files = sorted(file for file in place.iterdir() if file.suffix.lower() == ".tar" and file.is_file())
-    if not files:
-        archive = next(
-            (file.name for file in sorted(place.iterdir()) if ".tar." in file.name or file.suffix == ".tgz"), None
-        )
-        hint = f"; '{archive}' is compressed, which allows no access by place: unpack it" if archive else ""
-        raise MageKitError(f"path: '{path}', holds no .tar file{hint}")
-    return files
-
-
-def _concatenate(indices: list[TarIndex]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return (
-        np.concatenate([index.offsets_I for index in indices]),
-        np.concatenate([index.sizes_I for index in indices]),
-        np.concatenate([index.labels_I for index in indices]),
-    )

@@ -6,6 +6,7 @@ A page of this machine is within reach of every site that its user visits: a sit
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import socket
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.images.image_files import open_image
+from mage_kit.images.deep_pictures import look
+from mage_kit.images.image_files import load_image, open_image
 
 LARGEST_REQUEST = 20 << 20  # bytes
 LARGEST_PICTURE = 1 << 24  # pixels: 64 MiB decoded
@@ -107,11 +109,15 @@ def names_of(host: str, others: tuple[str, ...] = ()) -> frozenset[str]:
     return frozenset(own | {name.lower() for name in others})
 
 
-def check_picture(file: Any) -> None:
-    """Make sure that what was sent is a picture of a known format and of bounded size, before it is decoded.
+def check_picture(file: Any, levels: int | None = None) -> bytes | None:
+    """Make sure that what was sent is one picture of a known format and of bounded size, before it is decoded.
 
     Args:
         file: Path, or open file.
+        levels: Of a picture of more than eight bits, from black to white; None for those of its type.
+
+    Returns:
+        The picture as a PNG file of eight bits where it may be stored otherwise; None where it can be read as it is.
 
     Raises:
         MageKitError: If it is not.
@@ -121,6 +127,11 @@ def check_picture(file: Any) -> None:
         width, height = image.size
         if width * height > LARGEST_PICTURE:
             raise MageKitError(f"{name}: {width} x {height} pixels, must be at most {LARGEST_PICTURE:,}")
+        if image.format not in ("TIFF", "JPEG2000") and look(image)[0] is None:
+            return None
+        content = io.BytesIO()
+        load_image(image, name, 4, levels=levels).save(content, format="PNG")
+        return content.getvalue()
 
 
 def paths_in(value: Any) -> Iterator[str]:

@@ -19,6 +19,7 @@ from mage_kit.editing import to_picture
 from mage_kit.evaluation.run_images import run_images
 from mage_kit.images.image_files import to_channels
 from mage_kit.models.mage import Mage
+from mage_kit.recipes.answers import pixel_levels
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder
 from mage_kit.store.loading import load
@@ -50,7 +51,7 @@ def serve(
     from starlette.middleware import Middleware  # which gradio brings
 
     model = load(run, best_device(), weights="ema") if ema else load(run, best_device())
-    page = build_page(model, _name(run), example(run, model))
+    page = build_page(model, _name(run), example(run, model), _levels(run))
     print(f"http://{host}:{port}  (Ctrl-C ends it)", flush=True)
     try:
         page.queue(default_concurrency_limit=1).launch(
@@ -77,13 +78,14 @@ def example(run: Path, model: Mage) -> Image.Image:
         return sample(model, 0)
 
 
-def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
+def build_page(model: Mage, name: str, picture: Image.Image, levels: int | None = None) -> Any:
     """Return the page as gradio Blocks.
 
     Args:
         model: A model that generates.
         name: Of the run.
         picture: The first one to draw on.
+        levels: Of uploads of more than eight bits, from black to white; None for those of their files' type.
 
     Raises:
         PartsError: If the model has no codes.
@@ -108,17 +110,17 @@ def build_page(model: Mage, name: str, picture: Image.Image) -> Any:
         go.click(_inpaint(gr, model), [original, editor, *controls], [canvas, results, line])
         editor.upload(_take(gr), [original, editor], [original, editor])
         another.click(_another(gr, model), seed, [original, editor, seed])
-    _check_inputs(gr, page, editor, controls)
+    _check_inputs(gr, page, editor, controls, levels)
     return page
 
 
-def _check_inputs(gr: Any, page: Any, editor: Any, controls: list[Any]) -> None:
+def _check_inputs(gr: Any, page: Any, editor: Any, controls: list[Any], levels: int | None) -> None:
     """Look at what callers send before gradio does: it opens any file, fetches any address, and prints tracebacks."""
     convert, preprocess = editor.convert_and_format_image, page.preprocess_data
 
     def converted(file: Any, *words: Any, **options: Any) -> Any:
         if file is not None:
-            check_picture(file.path if hasattr(file, "path") else io.BytesIO(file))
+            file = check_picture(file.path if hasattr(file, "path") else io.BytesIO(file), levels) or file
         return convert(file, *words, **options)
 
     async def preprocessed(function: Any, inputs: Any, *words: Any, **options: Any) -> Any:
@@ -218,6 +220,10 @@ def _editable(picture: Image.Image) -> dict[str, Any]:
 
 def _name(run: Path) -> str:
     return Recipe.load(run / RECIPE_FILE).name if (run / RECIPE_FILE).is_file() else run.name
+
+
+def _levels(run: Path) -> int | None:
+    return pixel_levels(Recipe.load(run / RECIPE_FILE)) if (run / RECIPE_FILE).is_file() else None
 
 
 def _gradio() -> Any:

@@ -30,14 +30,12 @@ def to_pixels(image: ImageLike, channels: int, name: str = "image") -> NDArray[n
         name: For errors.
 
     Raises:
-        ValueError: If it is animated, empty, of a strange shape or kind, or larger than this program opens.
+        ValueError: If it has several pages, is empty, of a strange shape or kind, or larger than this program opens.
     """
     if isinstance(image, str | os.PathLike):
         raise ValueError(f"{name}: '{os.fspath(image)}', a path, must be a picture: open it with PIL.Image.open")
     if not isinstance(image, Image.Image):
         return _array_pixels(_as_array(image, name), channels, name)
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's second picture is no animation
-        raise ValueError(f"{name}: animated, {image.n_frames} frames, must be one picture")  # type: ignore[attr-defined]  # of animated formats alone
     pixels = np.asarray(load_image(image, str(getattr(image, "filename", "")) or name, channels))
     return _planes(pixels)
 

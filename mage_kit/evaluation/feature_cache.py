@@ -80,7 +80,7 @@ class FeatureCache:
         labels, places = labels_of(dataset), self._numbers(name, dataset, kind, "places")
         n_broken = len(dataset) - len(places)
         if n_broken:  # in several goes perhaps, each within what is allowed
-            check_broken(n_broken, dataset, "told when they were extracted")
+            check_broken(n_broken, dataset, self.broken(name, dataset, kind)[-1])
         values, row = np.zeros((0, 0), dtype=np.float32), 0
         for file in self._files(name, kind, len(dataset)):
             part = read_part(file, "values")
@@ -95,6 +95,11 @@ class FeatureCache:
     def prints(self, name: str, dataset: Dataset, kind: Kind) -> np.ndarray:
         """Return a 64-bit hash of each image of features that are there, as the model saw it."""
         return self._numbers(name, dataset, kind, "prints")
+
+    def broken(self, name: str, dataset: Dataset, kind: Kind) -> list[str]:
+        """Return the names of images that could not be read, of features that are there."""
+        places = set(self._numbers(name, dataset, kind, "places").tolist())
+        return [dataset.name(place) for place in range(len(dataset)) if place not in places]
 
     def digest(self, dataset: Dataset) -> str:
         """Return a SHA-256 of what tells a data set from others; worked out once."""

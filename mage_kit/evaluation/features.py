@@ -175,7 +175,8 @@ def feature_batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[ran
             places = [sample.index for sample in batch.samples]
             views = [sample.views[0] for sample in batch.samples]
             prints = [_print(view) for view in views]
-            yield FeatureBatch(compute(kinds, np.stack(views)) if views else [], places, prints, batch.broken)
+            values = compute(kinds, np.stack(views)) if views else []
+            yield FeatureBatch(values, places, prints, [str(error) for error in batch.broken])
 
 
 def _print(view: np.ndarray) -> int:

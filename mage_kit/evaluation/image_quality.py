@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from mage_kit.base import processes
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.progress import Reporter
 from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset, ImageFolder
+from mage_kit.datasets.stills import broken_facts
 from mage_kit.evaluation.generation_metrics import (
     Extractor,
     Moments,
@@ -35,7 +36,9 @@ from mage_kit.generation import Labels, Sampler, generation_precision, prepare_t
 from mage_kit.images.transforms import Augment
 from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
-from mage_kit.store.folders import best_device, weights_digest
+from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import pixel_levels
+from mage_kit.store.folders import RECIPE_FILE, best_device, weights_digest
 from mage_kit.store.loading import load_tokenizer
 from mage_kit.tokenizers import Tokenizer
 
@@ -140,8 +143,8 @@ def reconstructed_quality(
     real, reconstructions = Gathered(), Gathered()
     device = next(iter(tokenizer.state_dict().values())).device
     with (reporter or Reporter()).task("reconstructing", len(images)) as task:
-        done, digest = 0, hashlib.sha256()
-        for views in view_batches(images):
+        done, digest, broken = 0, hashlib.sha256(), list[BrokenImageError]()
+        for views in view_batches(images, broken):
             digest.update(views.numpy().tobytes())
             real.add(views, done, extractor)
             with torch.no_grad():
@@ -150,13 +153,15 @@ def reconstructed_quality(
             done += len(views)
             task.update(done)
     if real.moments is None or real.moments.count < 2:
-        raise MageKitError(f"data: {len(images)} images, a distance needs at least 2")
+        last = f"; cannot be read: {broken[-1]}" if broken else ""
+        raise MageKitError(f"data: {len(images) - len(broken)} images, a distance needs at least 2{last}")
     mean_D, cov_DD = (part.cpu() for part in real.moments.gaussian())
-    manifest = {"name": "the originals", **look_at(images), "count": int(real.moments.count), "forced": False}
+    facts = broken_facts(images, broken)
+    manifest = {"name": "the originals", **look_at(images), **facts, "count": int(real.moments.count), "forced": False}
     manifest["pixels_sha256"] = digest.hexdigest()
     reference = Reference(torch.cat([features for _, features, _ in real.parts]), mean_D, cov_DD, manifest)
     result = _compare(reconstructions, reference, "rFID", int(real.moments.count), extractor, 0)
-    return {**result, "images": int(real.moments.count), "tokenizer_sha256": weights_digest(tokenizer)}
+    return {**result, **facts, "images": int(real.moments.count), "tokenizer_sha256": weights_digest(tokenizer)}
 
 
 def tokenizer_and_images(source: Path, data: Path, max_broken: float = 0.0) -> tuple[Tokenizer, Dataset]:
@@ -167,13 +172,14 @@ def tokenizer_and_images(source: Path, data: Path, max_broken: float = 0.0) -> t
         data: Folder of images.
         max_broken: Share of them that may be broken.
     """
-    tokenizer = load_tokenizer(source, best_device())
+    tokenizer, recipe = load_tokenizer(source, best_device()), source / RECIPE_FILE
     images = ImageFolder(
         tokenizer.image_size,
         tokenizer.channels,
         path=str(data),
         augment=Augment(filter="bicubic"),
         max_broken=max_broken,
+        levels=pixel_levels(Recipe.load(recipe)) if recipe.is_file() else None,
     )
     return tokenizer, images
 
@@ -193,6 +199,8 @@ def figure_name(
         remarks.append(f"{reference['greyed']:,} images in colour turned grey")
     if reference.get("forced"):
         remarks.append("reference forced")
+    if broken := reference.get("broken_images"):
+        remarks.append(f"{broken:,} images that cannot be read left out")
     if duplicates:
         remarks.append(f"{duplicates:,} duplicates")
     return f"{kind} ({'; '.join(remarks)})" if remarks else kind
@@ -221,7 +229,7 @@ def _compare(
         "protocol": f"8-bit images; KID, precision, recall and score over the first {_KEPT:,}",
         "comparable": count >= HONEST
         and reference.manifest["count"] >= HONEST
-        and not (reference.manifest["forced"] or reference.manifest.get("greyed")),
+        and not any(reference.manifest.get(name) for name in ("forced", "greyed", "broken_images")),
         "rows": {"images": as_dict(measures)},
         "duplicates": duplicates,
         "most_frequent": max(prints.values(), default=0),

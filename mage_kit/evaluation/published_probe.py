@@ -105,7 +105,7 @@ def _images(subject: Subject) -> ProbeImages:
     folders = None
     if isinstance(train, ImageFolder) and isinstance(test, ImageFolder):
         folders = (str(train.path), str(test.path))
-    return ProbeImages(len(split.train), split.classes, split.train.augment, folders)
+    return ProbeImages(len(split.train), split.classes, split.train.augment, folders, split.train.levels)
 
 
 def _workers() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,15 @@ def published_views(own: Augment | None, image_size: tuple[int, int]) -> Augment
     return Augment(area=(0.2, 1.0), flip=0.5, filter="bicubic", centre=256 / 292)
 
 
-def folder_split(root: Path, image_size: tuple[int, int], channels: int, augment: Augment, seed: int = 0) -> Split:
+def folder_split(
+    root: Path,
+    image_size: tuple[int, int],
+    channels: int,
+    augment: Augment,
+    seed: int = 0,
+    *,
+    levels: int | None = None,
+) -> Split:
     """Return a folder's own parts, train/ beside val/ or test/; else a fifth of each class is set aside.
 
     Args:
@@ -65,6 +74,7 @@ def folder_split(root: Path, image_size: tuple[int, int], channels: int, augment
         channels: Of the model's images.
         augment: How views are made.
         seed: Of what is set aside.
+        levels: Of deep pictures, from black to white; None for those of their files' type.
 
     Raises:
         MageKitError: If it is no such folder, or the parts have other classes.
@@ -72,13 +82,14 @@ def folder_split(root: Path, image_size: tuple[int, int], channels: int, augment
     if not root.is_dir():
         raise MageKitError(f"data: '{root}', must be a folder of class folders, or of train/ and val/")
     train = root / "train"
+    opened = partial(ImageFolder, image_size, channels, augment=augment, levels=levels)
     if not train.is_dir():
-        whole = ImageFolder(image_size, channels, path=str(root), augment=augment)
+        whole = opened(path=str(root))
         return held_out(whole, seed, str(root))
     test = next((root / name for name in TESTS if (root / name).is_dir()), None)
     if test is None:
         raise MageKitError(f"data: '{root}', has train/ but none of {', '.join(TESTS)} beside it")
-    parts = [ImageFolder(image_size, channels, path=str(place), augment=augment) for place in (train, test)]
+    parts = [opened(path=str(place)) for place in (train, test)]
     if parts[0].classes != parts[1].classes:
         other = sorted(set(parts[0].classes) ^ set(parts[1].classes))
         raise MageKitError(f"data: '{root}', train/ and {test.name}/ have other classes, '{other[0]}' in one of them")

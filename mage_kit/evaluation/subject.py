@@ -21,13 +21,14 @@ from mage_kit.evaluation.kinds import Kind, Precision, model_kinds, pixel_kind
 from mage_kit.evaluation.splits import Split, folder_split, held_out, published_views
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, untrained_like
-from mage_kit.recipes.answers import measured_images, training_views
+from mage_kit.recipes.answers import measured_images, pixel_levels, training_views
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.store.loading import load
 from mage_kit.store.run_folders import EVAL
 
 FEATURES = Path(EVAL) / "features"
 T = TypeVar("T")
+_LISTED = 100  # broken files of each part that a result names
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Subject:
         precision: What features are computed in.
         reporter: Where progress goes.
         remarks: What was noticed of the images on the way, for results.
+        broken: Names of images that could not be read, of "train" and "test".
     """
 
     run: Path
@@ -57,6 +59,7 @@ class Subject:
     precision: Precision
     reporter: Reporter
     remarks: list[str] = field(default_factory=list)
+    broken: dict[str, list[str]] = field(default_factory=dict)
 
     def measured(
         self,
@@ -87,6 +90,7 @@ class Subject:
             self.cache.fill(name, images, kinds)
         if is_first():
             self._look_for_copies(kinds[0])
+            self.broken.update({name: self.cache.broken(name, images, kinds[0]) for name, images in parts.items()})
         results = {}
         for kind in kinds if is_first() else ():
             train, test = (self.cache.read(name, images, kind) for name, images in parts.items())
@@ -125,6 +129,8 @@ class Subject:
             else {},  # no collective: the first may have measured for hours
             "train_images": len(self.split.train),
             "test_images": len(self.split.test),
+            "broken_images": {name: len(names) for name, names in self.broken.items()},
+            "broken_files": [file for names in self.broken.values() for file in names[:_LISTED]],
             "classes": self.split.classes,
             "precision": self.precision,
             "versions": versions(),
@@ -188,7 +194,7 @@ def _open(
         split = held_out(images, seed, "the run's own images")
         name = f"own-{seed}"
     else:
-        split = folder_split(data, size, model.tokenizer.channels, augment, seed)
+        split = folder_split(data, size, model.tokenizer.channels, augment, seed, levels=pixel_levels(recipe))
         name = f"{data.resolve().name}-{derive(0, str(data.resolve())):016x}-{seed}"
     cache = FeatureCache(run / FEATURES / name, refresh=refresh, reporter=reporter)
     return Subject(run, recipe, model, split, cache, weights, weights_digest(model), precision, reporter)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.stills import still_batches
@@ -44,6 +44,7 @@ class Audit:
         worst: Places of the worst images in the data set, worst first.
         pairs: uint8 (original, reconstruction) of these, each (C, H, W).
         greyed: How many are in colour, and were turned grey.
+        errors: What is wrong with those that could not be looked at.
     """
 
     psnr: float
@@ -55,6 +56,7 @@ class Audit:
     worst: list[int]
     pairs: list[tuple[np.ndarray, np.ndarray]]
     greyed: int = 0
+    errors: tuple[BrokenImageError, ...] = ()
 
     @property
     def entropy(self) -> float:
@@ -113,11 +115,11 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
     counts = torch.zeros(codes or 0, dtype=torch.int64, device=device)
     scores: list[tuple[float, float, int]] = []
     worst: list[tuple[float, int, np.ndarray, np.ndarray]] = []
-    broken = 0
+    broken: list[BrokenImageError] = []
     with (reporter or Reporter()).task("auditing", len(dataset)) as task:
         parts = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
         for part, stills in zip(parts, still_batches(dataset, parts), strict=True):
-            broken += len(stills.broken)
+            broken += stills.broken
             if stills.samples:
                 places = [sample.index for sample in stills.samples]
                 views = torch.from_numpy(np.stack([sample.views[0] for sample in stills.samples])).to(device)
@@ -132,17 +134,18 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
                 worst = sorted(worst, key=lambda item: item[:2])[:WORST]
             task.update(part.stop)
     if not scores:
-        raise MageKitError("data: no image could be read")
+        raise MageKitError(f"data: no image could be read, of {len(dataset)}; the last: {broken[-1]}")
     psnr_I, ssim_I = (np.array(column) for column in list(zip(*scores, strict=True))[:2])
     return Audit(
         float(psnr_I.mean()),
         float(ssim_I.mean()),
         len(scores),
-        broken,
+        len(broken),
         counts.cpu().numpy() if codes else None,
         psnr_I,
         [place for _, place, _, _ in worst],
         [(image, again) for _, _, image, again in worst],
+        errors=tuple(broken),
     )
 
 

@@ -15,6 +15,10 @@ from typing import BinaryIO
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mage_kit.base.errors import BrokenImageError
+from mage_kit.base.manifest import FileWarning
+from mage_kit.images.deep_pictures import decode, look
+from mage_kit.images.one_picture import check_one
+from mage_kit.images.pixel_levels import Remark
 
 SUFFIXES = frozenset(
     {
@@ -45,7 +49,9 @@ def open_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(file, formats=_decoders())
+            image = Image.open(file, formats=_decoders())
+            look(image)
+            return image
     except Image.DecompressionBombError:
         raise BrokenImageError(name or str(file), f"too large, must be at most {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError as error:
@@ -87,7 +93,15 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image) in _LYING else (width, height)
 
 
-def load_image(image: Image.Image, name: str, channels: int, least: tuple[int, int] | None = None) -> Image.Image:
+def load_image(
+    image: Image.Image,
+    name: str,
+    channels: int,
+    least: tuple[int, int] | None = None,
+    *,
+    levels: int | None = None,
+    remarks: list[Remark] | None = None,
+) -> Image.Image:
     """Decode an opened image.
 
     Args:
@@ -96,14 +110,19 @@ def load_image(image: Image.Image, name: str, channels: int, least: tuple[int, i
         channels: 1 grey, 3 RGB, 4 RGBA. Transparent places turn white where there is no alpha channel.
         least: Smallest (width, height), upright, that will do: a JPEG is then decoded at a half, a quarter or an
             eighth of its size, which costs as much less.
+        levels: Of a picture of more than eight bits, from black to white; None for those of its type.
+        remarks: What to know of the image is added here; None warns of it.
 
     Returns:
         The image, upright, at its own size or a reduced one.
 
     Raises:
-        BrokenImageError: If it cannot be decoded, is larger than MAX_PIXELS even so, or is a strip.
+        BrokenImageError: If it cannot be decoded, is larger than MAX_PIXELS even so, is a strip, or would lose its
+            meaning: several pages, bands that are neither colours nor alpha, deep values of which nobody says what is
+            white, or that lie above it.
     """
-    lying = _orientation(image) in _LYING
+    orientation = _orientation(image)
+    lying = orientation in _LYING
     try:
         width, height = image.size
         if min(width, height) < 1 or max(width, height) > EXTREME * min(width, height):
@@ -113,11 +132,24 @@ def load_image(image: Image.Image, name: str, channels: int, least: tuple[int, i
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width} x {height} pixels, must be at most {MAX_PIXELS:,}")
-        image.load()
-        upright = ImageOps.exif_transpose(image) or image
-        return to_channels(_eight_bits(upright), channels)
+        to_know = check_one(image, name)
+        pixels, more = decode(image, name, levels)
+        if pixels is not image:  # made of its values alone
+            pixels.getexif()[ExifTags.Base.Orientation] = orientation
+        upright = ImageOps.exif_transpose(pixels) or pixels
+        result = to_channels(upright, channels)
     except Exception as error:  # decoders raise what they like: see above
         raise image_error(name, error) from None
+    _pass_on([*to_know, *more], remarks)
+    return result
+
+
+def _pass_on(new: list[Remark], remarks: list[Remark] | None) -> None:
+    if remarks is not None:
+        remarks += new
+    else:
+        for _, text in new:
+            warnings.warn(text, FileWarning, stacklevel=3)
 
 
 def to_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -140,15 +172,7 @@ def image_error(name: str, error: Exception) -> BrokenImageError:
 
 def _orientation(image: Image.Image) -> int:
     try:
+        look(image)  # of some formats reading this decodes the pixels
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged EXIF block says nothing about the pixels
         return 1
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16 bits to 8; Pillow's own conversion would cut off at 255."""
-    if image.mode.startswith("I"):
-        return image.convert("I").point(lambda value: value / 257).convert("L")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range nobody states")
-    return image

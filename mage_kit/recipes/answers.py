@@ -95,8 +95,19 @@ def repeated(recipe: Recipe, tokenizer: Path | None) -> Recipe:
     return recipe.extended(tokenizer=form).changed("training", **quiet)
 
 
+def pixel_levels(recipe: Recipe) -> int | None:
+    """Return how many levels deep pictures have from black to white; None for those of their files' type."""
+    levels: int | None = getattr(_images(recipe.data), "levels", None)
+    return levels
+
+
 def _views(config: ComponentConfig | None) -> Augment | None:
+    return getattr(_images(config), "augment", None)
+
+
+def _images(config: ComponentConfig | None) -> ComponentConfig | None:
+    """The section that names images; of a token cache, that of its source."""
     if config is not None and config.kind == "token_cache":
         source = config.get("source")
-        config = None if source is None else DATASETS.parse(source)
-    return getattr(config, "augment", None)
+        return None if source is None else DATASETS.parse(source)
+    return config

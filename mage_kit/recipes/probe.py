@@ -32,12 +32,14 @@ class ProbeImages:
         classes: Of them.
         augment: How views are made.
         folders: Of training and of test images; None where they are the run's own.
+        levels: Of deep pictures in these folders; None for those of their files' type.
     """
 
     count: int
     classes: int
     augment: Augment
     folders: tuple[str, str] | None
+    levels: int | None = None
 
 
 def probe_recipe(
@@ -122,7 +124,10 @@ def _sections(data: dict[str, Any], images: ProbeImages) -> tuple[Any, Any]:
     augment = images.augment.model_dump(mode="json")
     if images.folders is None:
         return {**(data.get("source") or data), "augment": augment}, None
-    train, test = ({"kind": "image_folder", "path": folder, "augment": augment} for folder in images.folders)
+    train, test = (
+        {"kind": "image_folder", "path": folder, "augment": augment, "levels": images.levels}
+        for folder in images.folders
+    )
     return train, None if train == test else test
 
 

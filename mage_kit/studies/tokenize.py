@@ -187,6 +187,7 @@ def _write_shard(
             lost.append((error.name, error.reason))
         for name, tokens in (_encode(sources, good, card) if good else {}).items():
             parts[name].append(tokens)
+        broken.remark(each for sample in good for each in sample.remarks)
         index += [sample.index for sample in good]
         labels += [NO_LABEL if sample.label is None else sample.label for sample in good]
     streams = {name: torch.cat(tokens) for name, tokens in parts.items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mage_kit.base import processes
 from mage_kit.base.errors import RecipeError
+from mage_kit.images.pixel_levels import Remark
 
 IMAGES = "images"  # what a batch of a data set holds that gives no tokens
 
@@ -29,6 +30,7 @@ class Batch:
         views: Views of each image.
         labels_B: int64 class numbers, `UNKNOWN` where an image has none; None where all have none.
         broken: (name, reason) of images that could not be used; others stand in for them.
+        remarks: What to know of the others.
     """
 
     content: Mapping[str, Tensor]
@@ -37,6 +39,7 @@ class Batch:
     views: int
     labels_B: Tensor | None = None
     broken: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def images_TCHW(self) -> Tensor:

@@ -10,6 +10,8 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import BROKEN_FILE, read_json, write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
+from mage_kit.datasets.remarks import tell
+from mage_kit.images.pixel_levels import Remark
 
 _SHOWN = 3
 
@@ -28,6 +30,9 @@ class BrokenImages:
         self._new: dict[str, str] = {}
         content = read_json(self._file) if self._file.is_file() else {}
         self._reasons: dict[str, str] = dict(content.get("broken", {}))
+        self._remarks: list[Remark] = []
+        if dataset.summary and not content and processes.is_first():
+            reporter.say(f"data: {dataset.summary}")
         if dataset.passed_over and not content and processes.is_first():
             some = "; ".join(f"{name} ({reason})" for name, reason in list(dataset.passed_over)[:_SHOWN])
             count = len(dataset.passed_over)
@@ -45,6 +50,10 @@ class BrokenImages:
             if name not in self._reasons:
                 self._new[name] = reason
 
+    def remark(self, remarks: Iterable[Remark]) -> None:
+        """Remember what is to be known of a batch's images."""
+        self._remarks += (each for each in remarks if each[0] not in {kind for kind, _ in self._remarks})
+
     @property
     def too_many(self) -> bool:
         """Whether what this process knows of is more than the data set allows."""
@@ -56,8 +65,10 @@ class BrokenImages:
         Raises:
             MageKitError: If more than the data set's `max_broken` of its images are broken.
         """
-        files = {name: reason for part in processes.collect(self._new) for name, reason in part.items()}
-        self._new = {}
+        parts = processes.collect((self._new, self._remarks))
+        files = {name: reason for part, _ in parts for name, reason in part.items()}
+        tell(self._dataset, (each for _, remarks in parts for each in remarks))
+        self._new, self._remarks = {}, []
         additions = {name: reason for name, reason in files.items() if name not in self._reasons}
         if not additions:
             return

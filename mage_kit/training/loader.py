@@ -173,7 +173,8 @@ def _collate(items: list[_Loaded | MageKitError]) -> Batch | MageKitError:
     broken = tuple(pair for item in good for pair in item.broken)
     labels = [UNKNOWN if sample.label is None else sample.label for sample in samples]
     labels_B = None if set(labels) == {UNKNOWN} else torch.tensor(labels, dtype=torch.int64)
-    return Batch(tensors, index_B, good[0].epoch, views, labels_B, broken)
+    remarks = tuple(each for sample in samples for each in sample.remarks)
+    return Batch(tensors, index_B, good[0].epoch, views, labels_B, broken, remarks)
 
 
 def _by_stream(views: list[dict[str, Any]]) -> dict[str, list[Any]]:

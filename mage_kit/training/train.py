@@ -172,6 +172,7 @@ class Loop:
             while self.done < last:
                 for step, batch in enumerate(self.batches(self.done, last), start=self.done):
                     self.broken.note(batch.broken)
+                    self.broken.remark(batch.remarks)
                     if self._step(batch, step):
                         back = self.recovery.go_on()
                     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,13 @@ import torch
 from torch import Tensor
 
 from mage_kit.base.doors import trusted
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.files import write_json
 from mage_kit.base.processes import add_up, all_or_none, on_first, rank, shared, world
 from mage_kit.base.progress import ProgressTask, Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.base import fingerprint
-from mage_kit.datasets.stills import check_broken, still_batches
+from mage_kit.datasets.stills import broken_facts, check_broken, still_batches
 from mage_kit.layers.blocks import evaluating
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.store.folders import load_state
@@ -42,6 +41,7 @@ class Accuracy:
         loss: Mean cross-entropy, natural logarithm, without smoothing.
         images: How many were looked at.
         broken: How many could not be.
+        errors: What is wrong with these.
     """
 
     top1: float
@@ -49,16 +49,22 @@ class Accuracy:
     loss: float
     images: int
     broken: int = 0
+    errors: tuple[BrokenImageError, ...] = ()
 
     def as_dict(self) -> dict[str, float]:
-        """Return it ready for JSON."""
-        return dataclasses.asdict(self)
+        """Return its numbers, ready for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "errors"}
 
 
 @torch.no_grad()
 @trusted()
 def measure_accuracy(
-    model: MageClassifier, dataset: Dataset, *, batch: int = 256, reporter: Reporter | None = None
+    model: MageClassifier,
+    dataset: Dataset,
+    *,
+    batch: int = 256,
+    strict: bool = True,
+    reporter: Reporter | None = None,
 ) -> Accuracy:
     """Classify the evaluation view of every image, float32.
 
@@ -66,19 +72,22 @@ def measure_accuracy(
         model: The classifier; put into evaluation mode for the while.
         dataset: Labelled images; each process looks at every world-th.
         batch: Images at once.
+        strict: Raise where more images are broken than the data set's `max_broken` allows; else leave them out.
         reporter: Where progress goes.
 
     Raises:
-        MageKitError: If an image has no label, or more are broken than the data set's `max_broken` allows.
+        MageKitError: If an image has no label, none can be read, or, where `strict`, too few.
     """
     sums = torch.zeros(5, dtype=torch.float64, device=model.device)
     with evaluating(model), (reporter or Reporter()).task("measuring accuracy", len(dataset)) as task:
-        all_or_none(lambda: _count(model, dataset, batch, sums, task))
+        errors = [error for part in all_or_none(lambda: _count(model, dataset, batch, sums, task)) for error in part]
     first, five, loss, images, broken = add_up(sums).tolist()
-    check_broken(int(broken), dataset, "told by training, or by mage-kit eval knn")
+    if strict and errors:
+        check_broken(len(errors), dataset, str(errors[-1]))
     if not images:
-        raise shared(MageKitError("data: no image could be read"))
-    return Accuracy(first / images, five / images, loss / images, int(images), int(broken))
+        last = f", of {len(dataset)}; the last: {errors[-1]}" if errors else ""
+        raise shared(MageKitError(f"data: no image could be read{last}"))
+    return Accuracy(first / images, five / images, loss / images, int(images), int(broken), tuple(errors))
 
 
 class Validation:
@@ -111,7 +120,7 @@ class Validation:
         """Return the accuracy after a step: the one just measured, or else measured now."""
         if self._last is not None and self._last[0] == step:
             return self._last[1]
-        return measure_accuracy(model, self.images, reporter=self.reporter)
+        return measure_accuracy(model, self.images, strict=False, reporter=self.reporter)
 
 
 def measure_at_end(validation: Validation, player: Player, step: int, folder: Path) -> None:
@@ -133,17 +142,20 @@ def _measure_weights(validation: Validation, player: Player, step: int, folder: 
     means = None if player.mean is None else mean_state(player)
     model = player.module
     assert isinstance(model, MageClassifier)
-    result = {"raw": validation.after(model, step).as_dict()}
+    raw = validation.after(model, step)
+    result = {"raw": raw.as_dict()}
     if player.mean is not None:
         mean_model = copy.deepcopy(model)
         load_state(mean_model, on_first(lambda: means or {}), "running mean of the weights")
-        result["ema"] = measure_accuracy(mean_model, validation.images, reporter=validation.reporter).as_dict()
+        mean = measure_accuracy(mean_model, validation.images, strict=False, reporter=validation.reporter)
+        result["ema"] = mean.as_dict()
     record = {
         "measure": "accuracy",
         "protocol": "evaluation views, float32",
         "data": "the recipe's validation images",
         "data_sha256": on_first(partial(fingerprint, validation.images)),
-        "images": result["raw"]["images"],
+        "images": raw.images,
+        **broken_facts(validation.images, raw.errors),
         "rows": result,
     }
     on_first(lambda: _write(folder / ACCURACY_FILE, record))
@@ -156,14 +168,18 @@ def _write(file: Path, result: dict[str, Any]) -> None:
     write_json(file, result, listed=True)
 
 
-def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, task: ProgressTask) -> None:
-    """Add this process's share to the sums: first hits, hits among five, losses, images, broken ones."""
+def _count(
+    model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, task: ProgressTask
+) -> list[BrokenImageError]:
+    """Add this process's share to the sums: first hits, hits among five, losses, images, broken ones; return these."""
+    errors: list[BrokenImageError] = []
     labels = dataset.labels()
     mine = range(rank(), len(dataset), world())
     device, most = model.device, min(5, model.classes)
     parts = [mine[start : start + batch] for start in range(0, len(mine), batch)]
     for part, stills in zip(parts, still_batches(dataset, parts), strict=True):
         sums[4] += len(stills.broken)
+        errors += stills.broken
         if stills.samples:
             places = [sample.index for sample in stills.samples]
             views = np.stack([sample.views[0] for sample in stills.samples])
@@ -176,3 +192,4 @@ def _count(model: MageClassifier, dataset: Dataset, batch: int, sums: Tensor, ta
             counts = (hits_B5[:, 0].sum(), hits_B5.sum(), loss, torch.tensor(len(places), device=device))
             sums[:4] += torch.stack([count.double() for count in counts])
         task.update(min(part[-1] + 1, len(dataset)))
+    return errors

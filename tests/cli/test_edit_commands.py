@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mage_kit as mk
+from mage_kit.base.manifest import FileWarning
 from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
 from mage_kit.cli.generate_files import generate_files
@@ -89,12 +90,12 @@ def test_canvases_that_cannot_be() -> None:
             call()
 
 
-def test_animations_are_refused() -> None:
+def test_of_an_animation_the_first_frame_is_edited() -> None:
     frames = [Image.fromarray(photo(16, 16, seed=seed)) for seed in range(3)]
     held = io.BytesIO()
     frames[0].save(held, format="GIF", save_all=True, append_images=frames[1:])
-    with pytest.raises(ValueError, match="image: animated, 3 frames, must be one picture"):
-        to_pixels(Image.open(held), 3)
+    with pytest.warns(FileWarning, match="'image', animated: of such files the first frame is taken"):
+        assert to_pixels(Image.open(held), 3).shape == (3, 16, 16)
 
 
 def test_a_model_without_codes_cannot_edit() -> None:

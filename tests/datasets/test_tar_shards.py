@@ -15,9 +15,12 @@ import mage_kit as mk
 from mage_kit.base.errors import BrokenImageError
 from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.tar_index import tar_index
+from mage_kit.datasets.tar_samples import SampleRules
 from mage_kit.images.image_files import load_image, open_image
 from mage_kit.training.loader import Order, batches
 from tests.datasets.test_data import encoded, made, photo
+
+RULES = SampleRules("first_dot", None, "cls")
 
 
 def shards(folder: Path, images: int = 20, per: int = 7, scatter: bool = True) -> list[bytes]:
@@ -77,9 +80,13 @@ def test_damaged_tar_files(tmp_path: Path, cache: Path) -> None:
     tar = tmp_path / "tars" / "shard-000.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
-    index = tar_index(tar)
-    assert 0 < len(index.names) < 7 and index.passed_over and "shard-000.tar" in index.passed_over[0][0]
-    data = made("tar_shards", tmp_path / "tars")
+    index = tar_index(tar, RULES)
+    assert 0 < len(index.names) < 7 and "shard-000.tar" in index.facts.passed_over[-1][0]
+    with pytest.raises(
+        mk.MageKitError, match=r"2 of 7 .*1 \.jpg, the tar file ends inside it; 1 shard-000.tar, damaged"
+    ):
+        made("tar_shards", tmp_path / "tars")
+    data = made("tar_shards", tmp_path / "tars", max_broken=0.5)
     assert data.sample(0, 0, 0).views[0].shape == (3, 32, 32)
     tar.write_bytes(b"")  # the file shrinks under an open data set
     with pytest.raises(BrokenImageError, match=r"0 of .* bytes can be read"):
@@ -89,7 +96,7 @@ def test_damaged_tar_files(tmp_path: Path, cache: Path) -> None:
         made("tar_shards", tmp_path / "tars")
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "a.tar.gz").write_bytes(b"x")
-    with pytest.raises(mk.MageKitError, match=r"'a.tar.gz' is compressed"):
+    with pytest.raises(mk.MageKitError, match=r"'a.tar.gz' is compressed, which allows no access by place"):
         made("tar_shards", tmp_path / "packed")
 
 
@@ -102,12 +109,14 @@ def test_a_damaged_header_is_listed(tmp_path: Path, cache: Path) -> None:
     content = bytearray(tar.read_bytes())
     content[place + 3] ^= 1
     tar.write_bytes(bytes(content))
-    index = tar_index(tar)
+    index = tar_index(tar, RULES)
     assert len(index.names) == 2
-    assert any("its headers break off at byte" in reason for _, reason in index.passed_over)
+    assert any("its headers break off at byte" in reason for _, reason in index.facts.passed_over)
+    with pytest.raises(mk.MageKitError, match=r"5 of 7 image files .*shard-000.tar, damaged after 9 .*5 or so images"):
+        made("tar_shards", tmp_path / "tars")
     indices = next((cache / "mage_kit" / "tar_index").iterdir())
     indices.write_bytes(indices.read_bytes()[:200])
-    assert len(tar_index(tar).names) == 2, "a damaged index is made again"
+    assert len(tar_index(tar, RULES).names) == 2, "a damaged index is made again"
 
 
 def test_odd_labels_are_none(tmp_path: Path, cache: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -115,7 +116,15 @@ def huge(width: int, height: int) -> bytes:
 def test_pictures_are_looked_at_before_they_are_decoded(tmp_path: Path) -> None:
     good = io.BytesIO()
     Image.new("RGB", (300, 200)).save(good, format="PNG")
-    check_picture(good)
+    assert check_picture(good) is None
+    twelve = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 4095, dtype=np.uint16)).save(twelve, format="PNG")
+    with Image.open(io.BytesIO(check_picture(twelve, 4096) or b"")) as plain:
+        assert plain.mode == "RGBA" and plain.getpixel((0, 0)) == (255, 255, 255, 255), "white, as its run reads it"
+    pages = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(pages, format="TIFF", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    with pytest.raises(mk.MageKitError, match="2 pages, must be one"):
+        check_picture(pages)
     with pytest.raises(mk.MageKitError, match=r"picture: 13312 x 13312 pixels, must be at most 16,777,216"):
         check_picture(io.BytesIO(huge(13_312, 13_312)))
     (tmp_path / "page.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")

@@ -26,7 +26,7 @@ from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.files import write_tensors
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset, ImageFolder
-from mage_kit.datasets.stills import check_broken, still_batches
+from mage_kit.datasets.stills import broken_facts, still_batches
 from mage_kit.evaluation.generation_metrics.extractor import Extractor
 from mage_kit.evaluation.generation_metrics.moments import Moments
 from mage_kit.images.image_files import upright_size
@@ -64,6 +64,7 @@ def make_reference(
     channels: int = 3,
     name: str | None = None,
     force: bool = False,
+    levels: int | None = None,
     reporter: Reporter | None = None,
 ) -> Reference:
     """Look at all images of a folder and write features and manifest.
@@ -75,21 +76,22 @@ def make_reference(
         size: Height and width that images are brought to: the largest centred box, resized bicubic.
         channels: Of the model's images.
         name: Of the set; None for the folder's.
+        levels: Of deep pictures, from black to white; None for those of their files' type.
         force: Take lossy, mixed or resized files all the same; the manifest says so.
         reporter: Where progress goes.
 
     Raises:
         MageKitError: If files are lossy, of several codecs, of other sizes or copies, unless `force`; or broken.
     """
-    images = ImageFolder(size, channels, path=str(folder), augment=Augment(filter="bicubic"), max_broken=0.0)
+    bicubic = Augment(filter="bicubic")
+    images = ImageFolder(size, channels, path=str(folder), augment=bicubic, max_broken=0.0, levels=levels)
     manifest = {"name": name or folder.resolve().name, **look_at(images)}
     _refuse(folder, manifest["problems"], force)
-    moments, parts, digest = None, [], hashlib.sha256()
-    prints: set[bytes] = set()
+    manifest |= _look_at_pixels(images, manifest["problems"], reporter or Reporter())
+    _refuse(folder, manifest["problems"], force)  # before the work: reading all images costs little beside it
+    moments, parts = None, []
     with (reporter or Reporter()).task("reference images", len(images)) as task:
-        for views in view_batches(images):
-            digest.update(views.numpy().tobytes())
-            prints.update(hashlib.blake2b(view.numpy().tobytes(), digest_size=16).digest() for view in views)
+        for views in view_batches(images, []):
             features, _ = extractor(views)
             moments = moments or Moments.empty(features.shape[1], features.device)
             moments.add(features)
@@ -97,14 +99,7 @@ def make_reference(
             task.update(int(moments.count))
     assert moments is not None
     mean_D, cov_DD = (part.cpu() for part in moments.gaussian())
-    if copies := len(images) - len(prints):
-        manifest["problems"].append(f"{copies} of {len(images)} images are copies of others")
-        _refuse(folder, manifest["problems"], force)
-    manifest |= {
-        "pixels_sha256": digest.hexdigest(),
-        "extractor": extractor.describe(),
-        "forced": bool(manifest["problems"]),
-    }
+    manifest |= {"extractor": extractor.describe(), "forced": bool(manifest["problems"])}
     reference = Reference(torch.cat(parts), mean_D, cov_DD, manifest)
     tensors = {"features": reference.features_JD, "mean": mean_D, "cov": cov_DD}
     notes = {**manifest, "tensors_sha256": _digest(manifest, tensors)}
@@ -160,18 +155,39 @@ def _refuse(folder: Path, problems: list[str], force: bool) -> None:
         )
 
 
-def view_batches(images: Dataset) -> Iterator[Tensor]:
-    """Yield the evaluation views of all images, uint8 (I, C, H, W), in their order.
+def _look_at_pixels(images: Dataset, problems: list[str], reporter: Reporter) -> dict[str, Any]:
+    """Read all images once: their digest and number; what speaks against comparing with them is added to the problems.
 
     Raises:
-        MageKitError: If more of them are broken than the data set allows.
+        MageKitError: If none can be read.
+    """
+    digest, prints, count = hashlib.sha256(), set[bytes](), 0
+    broken: list[BrokenImageError] = []
+    with reporter.task("looking at images", len(images)) as task:
+        for views in view_batches(images, broken):
+            digest.update(views.numpy().tobytes())
+            prints.update(hashlib.blake2b(view.numpy().tobytes(), digest_size=16).digest() for view in views)
+            count += len(views)
+            task.update(count)
+    if not count:
+        raise MageKitError(f"data: no image could be read, of {len(images)}; the last: {broken[-1]}")
+    if broken:
+        problems.append(f"{len(broken)} of {len(images)} files cannot be read, as {broken[0]}")
+    if copies := count - len(prints):
+        problems.append(f"{copies} of {count} images are copies of others")
+    return {"pixels_sha256": digest.hexdigest(), "count": count, **broken_facts(images, broken)}
+
+
+def view_batches(images: Dataset, broken: list[BrokenImageError]) -> Iterator[Tensor]:
+    """Yield the evaluation views of all images, uint8 (I, C, H, W), in their order.
+
+    Args:
+        images: Where they come from.
+        broken: What is wrong with those that cannot be read is added here.
     """
     parts = [range(start, min(start + _BATCH, len(images))) for start in range(0, len(images), _BATCH)]
-    broken: list[str] = []
     for stills in still_batches(images, parts):
         broken += stills.broken
-        if broken:
-            check_broken(len(broken), images, broken[-1])
         if stills.samples:
             yield torch.from_numpy(np.stack([sample.views[0] for sample in stills.samples]))
 
@@ -191,7 +207,7 @@ def look_at(images: Dataset) -> dict[str, Any]:
     size, codecs = images.image_size, Counter[str]()
     others = in_colour = 0
     for index in range(len(images)):
-        with contextlib.suppress(BrokenImageError), images.image(index) as image:  # told when it is read
+        with contextlib.suppress(Exception), images.image(index) as image:  # what is broken is told when it is read
             codecs[f"{image.format}{'' if image.format in _LOSSLESS else ' (lossy)'}"] += 1
             others += upright_size(image) != (size[1], size[0])
             in_colour += images.channels == 1 and image.mode not in _GREY_MODES and _is_coloured(image)

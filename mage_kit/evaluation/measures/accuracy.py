@@ -12,17 +12,18 @@ from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.base import fingerprint
 from mage_kit.datasets.class_names import by_names
+from mage_kit.datasets.stills import broken_facts
 from mage_kit.evaluation.measures.base import MEASURES, Measure, Outcome
 from mage_kit.evaluation.measures.request import Request
 from mage_kit.evaluation.splits import TESTS, published_views
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.planning.passes import Passes
 from mage_kit.recipes import Recipe
-from mage_kit.recipes.answers import validation_views, validation_words
+from mage_kit.recipes.answers import pixel_levels, validation_views, validation_words
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.store.loading import load_classifier
 from mage_kit.training.folder import learned_classes
-from mage_kit.training.validation import measure_accuracy
+from mage_kit.training.validation import Accuracy, measure_accuracy
 
 _BY_PLACE = "by their place in the listing: this classifier does not know the names of its classes"
 
@@ -53,7 +54,7 @@ class AccuracyAgain(Measure):
             return model, recipe.name, *_images(recipe, model, request.data, names)
 
         model, name, images, place = processes.first_ahead(open_all)
-        accuracy = measure_accuracy(model, images, reporter=request.reporter)
+        accuracy = measure_accuracy(model, images, strict=False, reporter=request.reporter)
         return Outcome(
             {
                 "run": name,
@@ -62,9 +63,10 @@ class AccuracyAgain(Measure):
                 "data": place,
                 "data_sha256": processes.on_first(partial(fingerprint, images)),
                 "test_images": accuracy.images,
+                **broken_facts(images, accuracy.errors),
                 "classes": model.classes,
                 "classes_matched": "by name" if names else _BY_PLACE,
-                "protocol": "evaluation views, float32",
+                "protocol": f"evaluation views, float32{_left_out(accuracy)}",
                 "rows": {"classifier": accuracy.as_dict()},
                 "versions": versions(),
             }
@@ -80,6 +82,12 @@ class AccuracyAgain(Measure):
         return Passes(tokenized=test, encoded=test)
 
 
+def _left_out(accuracy: Accuracy) -> str:
+    """What speaks against a figure of fewer images than there are."""
+    total = accuracy.images + accuracy.broken
+    return f"; {accuracy.broken} of {total} images cannot be read, and are left out" if accuracy.broken else ""
+
+
 def _images(recipe: Recipe, model: MageClassifier, data: Path | None, names: tuple[str, ...]) -> tuple[Dataset, str]:
     """Return what is classified, and what it is, for people."""
     if data is None:
@@ -90,7 +98,8 @@ def _images(recipe: Recipe, model: MageClassifier, data: Path | None, names: tup
     own = validation_views(recipe)
     size, channels = model.tokenizer.image_size, model.tokenizer.channels
     place = next((data / name for name in TESTS if (data / name).is_dir()), data)
-    images = ImageFolder(size, channels, path=str(place), augment=own or published_views(None, size))
+    views, levels = own or published_views(None, size), pixel_levels(recipe)
+    images = ImageFolder(size, channels, path=str(place), augment=views, levels=levels)
     if names and images.classes:
         try:
             images = by_names(images, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,7 @@ import torch
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.version import versions
 from mage_kit.datasets.base import fingerprint
+from mage_kit.datasets.stills import broken_facts
 from mage_kit.evaluation.generation_metrics.reference import look_at
 from mage_kit.evaluation.image_quality import tokenizer_and_images
 from mage_kit.evaluation.measures.base import MEASURES, Figure, Measure, Outcome
@@ -41,7 +43,9 @@ class TokenizerAudit(Measure):
         """Reconstruct every image and count the codes."""
         assert request.data is not None
         tokenizer, images = tokenizer_and_images(request.run, request.data, max_broken=1.0)
-        figures = replace(audit(tokenizer, images, reporter=request.reporter), greyed=look_at(images)["greyed"])
+        figures = audit(tokenizer, images, reporter=request.reporter)
+        with contextlib.suppress(Exception):  # a remark, which must not cost the figures
+            figures = replace(figures, greyed=look_at(images)["greyed"])
         numbers = figures.as_dict()
         result = {
             "tokenizer": str(request.run),
@@ -49,6 +53,7 @@ class TokenizerAudit(Measure):
             "data": str(request.data),
             "data_sha256": fingerprint(images),
             "images": figures.images,
+            **broken_facts(images, figures.errors),
             "versions": versions(),
             "protocol": f"audit of the tokenizer: {verdict(figures)}",
             "verdict": verdict(figures),
