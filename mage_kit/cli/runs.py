@@ -24,6 +24,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
     ] = False,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Go on beyond the run's end: its recipe with more epochs, or another rate."),
+    ] = False,
     count: ProcessesOption = None,
     tokens: Annotated[
         Path | None, typer.Option(help="Train on this token cache, which must fit the recipe (mage-kit tokenize).")
@@ -38,7 +42,7 @@ def train(
     if tokens is not None:
         contents = on_tokens(contents, tokens)
     spread_out(count)
-    folder = run(contents, out or Path("runs") / contents.name, resume=resume)
+    folder = run(contents, out or Path("runs") / contents.name, resume=resume, extend=extend)
     if is_first():
         console.print(f"run folder: {folder}", soft_wrap=True)
 

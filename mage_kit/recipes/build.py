@@ -86,13 +86,15 @@ class Forms:
 
     Args:
         tokenizer: Kind and keywords.
-        encoder: The masked model's; None of other recipes.
+        kind: Of the model; None of a tokenizer alone.
+        encoder: The model's; None of a tokenizer alone.
         embedding: The same.
         input: Stream that the encoder sees.
         targets: Other tokenizers, by name.
     """
 
     tokenizer: dict[str, Any]
+    kind: str | None = None
     encoder: dict[str, Any] | None = None
     embedding: dict[str, Any] | None = None
     input: str = TOKENS
@@ -110,11 +112,12 @@ def read_forms(file: Path) -> Forms:
     """
     recipe = Recipe.load(file)
     tokenizer, section = recipe.tokenizer.model_dump(mode="json"), recipe.model
-    if not isinstance(section, MageSection):
+    if not isinstance(section, MageSection | ClassifierSection):
         return Forms(tokenizer)
     encoder, embedding = (part.model_dump(mode="json") for part in (section.encoder, section.embedding))
-    targets = {name: target.model_dump(mode="json") for name, target in section.targets.items()}
-    return Forms(tokenizer, encoder, embedding, section.input, targets)
+    others = section.targets if isinstance(section, MageSection) else {}
+    targets = {name: target.model_dump(mode="json") for name, target in others.items()}
+    return Forms(tokenizer, section.kind, encoder, embedding, section.input, targets)
 
 
 def grid_of_form(form: dict[str, Any]) -> TokenGrid:

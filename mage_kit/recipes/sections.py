@@ -45,9 +45,12 @@ AttentionForm = Literal["auto", "sdpa", "sdpa_flash", "sdpa_cudnn", "sdpa_effici
 
 
 class Pretrained(Strict):
-    """Where encoder and embedding come from, instead of random initialisation; the tokenizer must be theirs."""
+    """Where weights come from, instead of random initialisation; the tokenizer must be theirs."""
 
     weights: str = Field(description="Run or model folder; its tokenizer serves where tokenizer.weights is null.")
+    parts: Literal["encoder", "all"] = Field(
+        "encoder", description="encoder, with the embedding; or all that is in both models, decoder and heads too."
+    )
     freeze: bool = Field(True, description="Train decoder and head alone; the encoder then has no dropout either.")
 
 

@@ -12,7 +12,8 @@ from mage_kit.store.folders import EMA_FILE, MODEL_FILE
 
 _FILES = "recipe.json decisions.json data.json plugins.json code.json metrics.jsonl metrics.json probe.json"
 EVAL = "eval"  # where what was measured of a run lies
-_FOLDERS = (EVAL, "samples", "checkpoints", "tokenizer", "tensorboard")
+EARLIER = "earlier"  # where models of a run that was extended stay
+_FOLDERS = (EVAL, EARLIER, "samples", "checkpoints", "tokenizer", "tensorboard")
 _WRITTEN = frozenset(
     [*_FILES.split(), MODEL_FILE, EMA_FILE, BROKEN_FILE, LOCK_FILE, MANIFEST_FILE, "report.html", *_FOLDERS]
 )
@@ -39,5 +40,5 @@ def clear_run(folder: Path, overwrite: bool) -> None:
 def _is_of_a_run(path: Path) -> bool:
     """True for what training, demo, probe, report and generate leave, half-written files among it."""
     temporary = any(path.name.startswith(f".{name}.") for name in _WRITTEN)
-    beside = path.suffix in (".json", ".gif") and path.with_suffix(".png").is_file()
-    return path.name in _WRITTEN or path.suffix == ".png" or beside or temporary
+    beside = path.suffix in (".json", ".gif") and any(path.with_suffix(end).is_file() for end in (".png", ".npz"))
+    return path.name in _WRITTEN or path.suffix in (".png", ".npz") or beside or temporary

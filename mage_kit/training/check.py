@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -60,6 +60,16 @@ def task_sections(recipe: Recipe) -> dict[str, ComponentConfig]:
     """Return the sections that name a task, by path."""
     sections = {"$.tokenizer_training": recipe.tokenizer_training, "$.training": recipe.training}
     return {path: config for path, config in sections.items() if config is not None}
+
+
+def stage_problems(tasks: Mapping[str, Task]) -> list[str]:
+    """Two trainings under one name would take up each other's checkpoints."""
+    owners: dict[str, str] = {}
+    problems = []
+    for path, task in tasks.items():
+        if (owner := owners.setdefault(task.stage, path)) != path:
+            problems.append(f"{owner}.kind and {path}.kind: both tasks have the stage '{task.stage}', must differ")
+    return problems
 
 
 def _misfit(recipe: Recipe, path: str, config: ComponentConfig) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ def open_folder(
     *,
     resume: bool,
     free: frozenset[str],
+    change: Callable[[], None] = lambda: None,
 ) -> None:
     """Make a folder this recipe's, or make sure that it is, on the same images.
 
@@ -86,6 +87,7 @@ def open_folder(
         plugins: Folders that its plug-ins come from, by module.
         resume: Whether the run is to go on.
         free: Paths that a resumed run may change, as "$.training.workers".
+        change: Called before its recipe is replaced by one that differs in them; an error leaves all as it was.
 
     Raises:
         MageKitError: If the folder holds something else, or another run.
@@ -100,6 +102,7 @@ def open_folder(
             raise MageKitError(f"--resume {out}: the images are not those of the run ({data}); start a new run")
         drop_temporaries(out)
         if before != now:
+            change()
             write_text(file, text, listed=True)
         return
     drop_temporaries(out)

@@ -28,11 +28,12 @@ from mage_kit.recipes.sections import MageSection
 from mage_kit.store.folders import describe_tokenizer
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import BatchLayout, spread
-from mage_kit.training.check import build_tasks, check, task_sections
+from mage_kit.training.check import build_tasks, check, stage_problems, task_sections
 from mage_kit.training.kernels import kernel_problems
 from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Task
 from mage_kit.training.tasks.context import Facts
-from mage_kit.training.weight_folders import WeightFolders, fill_encoder, fill_target, fill_tokenizer
+from mage_kit.training.warm_start import fill_model
+from mage_kit.training.weight_folders import WeightFolders, fill_target, fill_tokenizer
 
 Images = tuple[Dataset, Dataset | None]
 """What is trained on, and what accuracy is measured on."""
@@ -99,6 +100,7 @@ class Resolved:
         model: On the tokenizer; None of a tokenizer alone.
         jobs: What is trained, in order: the tokenizer if it needs it, then what the recipe is for.
         free: Paths that a resumed run may change.
+        extends: Paths that one may change which goes on beyond its end.
         remarks: Lines to tell: what was done to weights so that they fit.
     """
 
@@ -112,6 +114,7 @@ class Resolved:
     model: Mage | MageClassifier | None
     jobs: tuple[Job, ...]
     free: frozenset[str]
+    extends: frozenset[str]
     remarks: tuple[str, ...] = ()
 
 
@@ -144,7 +147,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
     if recipe.tokenizer_training is not None and "$.tokenizer_training" not in sections:
         remarks.append("tokenizer_training: its steps are left out, since a trained tokenizer is named")
     tasks = build_tasks(recipe, parts)
-    _raise(_stage_problems({path: tasks[path] for path in sections}), recipe)
+    _raise(stage_problems({path: tasks[path] for path in sections}), recipe)
     jobs = []
     for path, config in sections.items():
         task, layout = tasks[path], layouts[path]
@@ -163,6 +166,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         model=parts.model,
         jobs=tuple(jobs),
         free=frozenset(f"{job.path}.{name}" for job in jobs for name in CARRIED_OUT | job.task.free),
+        extends=frozenset(f"{jobs[-1].path}.{name}" for name in jobs[-1].task.extends),
         remarks=tuple(remarks),
     )
 
@@ -186,16 +190,6 @@ def _size_problems(sections: Mapping[str, ComponentConfig], images: int) -> list
         for path, config in sorted(sections.items(), key=lambda item: item[0] != "$.training")
         if config.get("batch") > images
     ]
-
-
-def _stage_problems(tasks: Mapping[str, Task]) -> list[str]:
-    """Two trainings under one name would take up each other's checkpoints."""
-    owners: dict[str, str] = {}
-    problems = []
-    for path, task in tasks.items():
-        if (owner := owners.setdefault(task.stage, path)) != path:
-            problems.append(f"{owner}.kind and {path}.kind: both tasks have the stage '{task.stage}', must differ")
-    return problems
 
 
 def _raise(problems: list[str], recipe: Recipe) -> None:
@@ -228,7 +222,8 @@ def _load(recipe: Recipe, dataset: Dataset) -> tuple[Parts, list[str]]:
     if dataset.gives_tokens:
         _check_cache(recipe, dataset, tokenizer, weights, targets)
     if pretrained is not None and parts.model is not None:
-        remarks = fill_encoder(parts.model, folder(pretrained.weights), recipe.name)
+        whole = pretrained.parts == "all"
+        remarks = fill_model(parts.model, folder(pretrained.weights), recipe.name, whole=whole)
     return parts, remarks
 
 

@@ -28,6 +28,7 @@ from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import list_checkpoints, mean_state
 from mage_kit.training.decisions import Decisions
 from mage_kit.training.events import Callbacks, EndEvent
+from mage_kit.training.extension import check_extension, set_aside
 from mage_kit.training.folder import changed_plugins, held_by_first, hold_folder, open_folder
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.resolve import Job, Resolved
@@ -55,6 +56,7 @@ class Run:
         signals: Whether it was told to stop.
         reporter: Where progress goes.
         callbacks: Who is told of what happens.
+        extension: Whether it goes on beyond what was its end.
     """
 
     resolved: Resolved
@@ -65,6 +67,7 @@ class Run:
     signals: StopSignals
     reporter: Reporter
     callbacks: Callbacks
+    extension: bool = False
 
     def choose(self, name: str, words: str, decide: Callable[[], Decision]) -> Decision:
         """Return what was decided when the run began, and say it; see `tasks.context.Choose`."""
@@ -75,23 +78,40 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    resolved: Resolved, out: Path, device: torch.device, reporter: Reporter, callbacks: Callbacks, resume: bool
+    resolved: Resolved,
+    out: Path,
+    device: torch.device,
+    reporter: Reporter,
+    callbacks: Callbacks,
+    resume: bool,
+    extend: bool = False,
 ) -> Iterator[Run]:
     """Hold a run's folder while it is trained in."""
-    hold = hold_folder(out, resume) if processes.is_first() else contextlib.nullcontext()
+    hold = hold_folder(out, resume or extend) if processes.is_first() else contextlib.nullcontext()
     with held_by_first(hold), StopSignals() as signals:
-        processes.on_first(lambda: _open(resolved, out, resume))
+        processes.on_first(lambda: _open(resolved, out, resume, extend))
         for line in resolved.remarks:
             reporter.say(line)
         if changed := processes.on_first(lambda: changed_plugins(out)):
             words = "their code is not what it was when the run began; what is still to come follows the new"
             reporter.say(f"plugins: {', '.join(changed)}: {words}")
-        yield Run(resolved, out, device, Decisions(out), MetricsLog(out, callbacks), signals, reporter, callbacks)
+        yield Run(
+            resolved, out, device, Decisions(out), MetricsLog(out, callbacks), signals, reporter, callbacks, extend
+        )
 
 
-def _open(resolved: Resolved, out: Path, resume: bool) -> None:
-    identity = identity_of(resolved.images)
-    open_folder(out, resolved.text, identity, resolved.plugins, resume=resume, free=resolved.free)
+def _open(resolved: Resolved, out: Path, resume: bool, extend: bool) -> None:
+    identity, job = identity_of(resolved.images), resolved.jobs[-1]
+    open_plainly = partial(open_folder, out, resolved.text, identity, resolved.plugins)
+    if not extend:
+        open_plainly(resume=resume, free=resolved.free)
+        return
+
+    def change() -> None:
+        check_extension(out, job)
+        set_aside(out, job)
+
+    open_plainly(resume=True, free=resolved.free | resolved.extends, change=change)
 
 
 def is_done(job: Job, run: Run) -> bool:

@@ -35,6 +35,7 @@ from mage_kit.training.events import (
     StepEvent,
     TensorBoard,
 )
+from mage_kit.training.extension import rate_words
 from mage_kit.training.kernels import set_blocks
 from mage_kit.training.loader import Order, Share, batches
 from mage_kit.training.players import Player, check_objective, check_players, check_reached
@@ -53,6 +54,7 @@ def train(
     out: str | os.PathLike[str],
     *,
     resume: bool = False,
+    extend: bool = False,
     reporter: Reporter | None = None,
     until: int | None = None,
     images: Images | None = None,
@@ -67,6 +69,7 @@ def train(
         recipe: With data and training; `Recipe.of(model).extended(...)` makes one of a model composed in Python.
         out: The run folder; new or empty, unless `resume`.
         resume: Go on from the newest checkpoint; the recipe must be the one of the run.
+        extend: Go on beyond the end: as `resume`, and the recipe may have more epochs or steps, and another rate.
         reporter: Where progress goes.
         until: Stop each stage after this step, as if it were its last; None for the recipe's. To go on later with a
             model after a tokenizer that was cut short, remove the model's checkpoints.
@@ -96,7 +99,7 @@ def train(
         callbacks = Callbacks.of(on_step=[on_step], on_log=on_logs, on_checkpoint=[on_checkpoint], on_end=[on_end])
         callbacks.check_alike()
         resolved = processes.first_ahead(partial(resolve, recipe, device, images))  # mistakes show before a folder
-        with open_run(resolved, folder, device, reporter, callbacks, resume) as run:
+        with open_run(resolved, folder, device, reporter, callbacks, resume, extend) as run:
             for number, job in enumerate(resolved.jobs):
                 if number:
                     stop_between(run)
@@ -168,6 +171,8 @@ class Loop:
         """
         last = min(self.job.steps, until or self.job.steps)
         self.done = self.recovery.take_up(last)
+        if self._run.extension and self.done:
+            self._run.reporter.say(rate_words(self._run.out, self.task.stage, self.players, self.job.steps, self.done))
         with self._run.reporter.task(f"training the {self.task.stage}", last, self.done) as progress:
             while self.done < last:
                 for step, batch in enumerate(self.batches(self.done, last), start=self.done):

@@ -7,17 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.files import read_json, read_tensors
 from mage_kit.base.manifest import warn_unverified
 from mage_kit.base.signature import ComponentConfig
-from mage_kit.encoders import ENCODERS
-from mage_kit.layers.embedding import resize_positions
-from mage_kit.models import Mage, MageClassifier
-from mage_kit.recipes import Forms, grid_of_form, read_forms
-from mage_kit.recipes.resizing import resize_words
+from mage_kit.recipes import Forms, read_forms
 from mage_kit.store.folders import (
     MODEL_FILE,
     RECIPE_FILE,
@@ -25,10 +21,8 @@ from mage_kit.store.folders import (
     TOKENIZER_FILE,
     load_state,
     tokenizer_folder,
-    without_passing,
 )
 from mage_kit.tokenizers import Tokenizer
-from mage_kit.tokenizers.streams import tokenizer_of
 
 _FREE = frozenset({"dropout"})  # keywords under which the same weights may serve
 
@@ -169,81 +163,6 @@ def fill_target(tokenizer: Tokenizer, name: str, config: ComponentConfig, folder
     if weights is None:
         raise RecipeError([f"{path}.weights: null, must name a folder with a trained tokenizer"], recipe)
     fill_tokenizer(tokenizer, config.model_dump(mode="json"), folder(weights), recipe, path)
-
-
-def fill_encoder(model: Mage | MageClassifier, source: WeightFolder, name: str) -> list[str]:
-    """Give a model the encoder and the embedding of another one; learned positions are resized to the model's grid.
-
-    Args:
-        model: With its tokenizer; changed in place.
-        source: Folder of a masked model.
-        name: Of the recipe, for errors.
-
-    Returns:
-        Lines to tell: which tensors were taken and which were not, and of positions that were resized.
-
-    Raises:
-        RecipeError: If there is no such model, its encoder is of another form, or it knows another tokenizer.
-    """
-    folder = source.folder
-    try:
-        forms, embedding, encoder = source.forms, source.part("embedding"), source.part("encoder")
-    except MageKitError as error:
-        hint = "" if folder.exists() else " (train it first, or name one with --set pretrained.weights=DIR)"
-        raise RecipeError([f"$.pretrained.weights: {error}{hint}"], name) from None
-    if forms.encoder is None or forms.embedding is None:
-        raise RecipeError([f"$.pretrained.weights: '{folder}', must be the folder of a masked model"], name)
-    lines = _differing("encoder", ENCODERS.describe(model.encoder), forms.encoder)
-    lines += _differing("embedding", model.embedding.config.model_dump(mode="json"), forms.embedding)
-    stream = model.input
-    if forms.input != stream:
-        rule = f"must be one whose encoder sees '{stream}' as this one does"
-        lines.append(f"$.pretrained.weights: '{folder}', its encoder sees the stream '{forms.input}', {rule}")
-    owner = tokenizer_of(stream, list(model.targets))
-    place = "tokenizer" if owner is None else f"targets.{owner}"
-    tokenizer = model.tokenizer if owner is None else model.targets[owner]
-    assert isinstance(tokenizer, Tokenizer)
-    if not lines and not _same(tokenizer, source.part(place)):
-        path = place if owner is None else f"model.{place}"
-        lines = [f"$.{path} and $.pretrained.weights: the pretrained model knows the tokens of another tokenizer"]
-    if lines:
-        raise RecipeError(lines, name)
-    if isinstance(model.encoder.norm, nn.Identity):  # of a classifier, whose features are taken before it
-        encoder = {key: value for key, value in encoder.items() if not key.startswith("norm.")}
-    old, new = grid_of_form(forms.tokenizer if owner is None else forms.targets[owner]), model.spec.grid
-    resizes = "positions_ND" in embedding and old != new
-    if resizes:
-        embedding["positions_ND"] = resize_positions(embedding["positions_ND"], old, new)
-    load_state(model.embedding, embedding, str(folder))
-    load_state(model.encoder, encoder, str(folder))
-    lines = [f"pretrained encoder: {resize_words(old, new)}"] if resizes else []
-    return [_account(model, len(embedding), len(encoder), folder), *lines]
-
-
-def _account(model: Mage | MageClassifier, embedding: int, encoder: int, folder: Path) -> str:
-    """Account for every tensor of a model: what was taken, and what begins anew."""
-    fresh: dict[str, int] = {}
-    for name in model.state_dict():
-        part = name.partition(".")[0]
-        if part not in ("tokenizer", "targets", "embedding", "encoder"):
-            fresh[part] = fresh.get(part, 0) + 1
-    words = ", ".join(f"{part} ({count})" for part, count in fresh.items())
-    rest = f"; from the seed begin {words}" if fresh else ""
-    return f"pretrained: embedding ({embedding} tensors) and encoder ({encoder}) of {folder}{rest}"
-
-
-def _same(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> bool:
-    """Whether a tokenizer has these weights, bit for bit; what training alone needs does not count."""
-    mine = without_passing(tokenizer, tokenizer.state_dict())
-    theirs = without_passing(tokenizer, tensors)
-    return mine.keys() == theirs.keys() and all(
-        mine[key].shape == theirs[key].shape and bool((mine[key].cpu() == theirs[key]).all()) for key in mine
-    )
-
-
-def _differing(part: str, form: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    names = [name for name in form if name not in _FREE and form[name] != theirs.get(name)]
-    return [f"$.model.{part}.{name}: {form[name]}, the pretrained one has {theirs.get(name)}" for name in names]
 
 
 def read_tokenizer_card(folder: Path) -> dict[str, Any]:

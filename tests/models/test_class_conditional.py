@@ -23,7 +23,8 @@ from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.tasks.masked import Masked, Piece
 from mage_kit.training.train import train
-from mage_kit.training.weight_folders import WeightFolder, fill_encoder
+from mage_kit.training.warm_start import fill_model
+from mage_kit.training.weight_folders import WeightFolder
 from tests.loops import loop_of
 from tests.recipes.test_recipe import RECIPES
 from tests.training.test_training import SMALL, small
@@ -65,16 +66,16 @@ def test_what_is_frozen_is_not_trained_and_drops_nothing(before: Path) -> None:
     recipe = conditional(before)
     model = recipe.build_model()
     with pytest.raises(mk.RecipeError, match="knows the tokens of another tokenizer"):
-        fill_encoder(model, WeightFolder(before), recipe.name)
+        fill_model(model, WeightFolder(before), recipe.name, whole=False)
     model = recipe.build_model(mk.load_tokenizer(before))
-    fill_encoder(model, WeightFolder(before), recipe.name)
+    fill_model(model, WeightFolder(before), recipe.name, whole=False)
     model.train()
     assert model.decoder.training and not model.encoder.training and not model.embedding.training
     names = {name.split(".")[0] for name, _ in model.trainable()}
     assert names == {"decoder", "heads"}, names
     free = recipe.extended(pretrained={"weights": str(before), "freeze": False})
     model = free.build_model(mk.load_tokenizer(before))
-    fill_encoder(model, WeightFolder(before), free.name)
+    fill_model(model, WeightFolder(before), free.name, whole=False)
     assert {"embedding", "encoder"} <= {name.split(".")[0] for name, _ in model.trainable()}
 
 
@@ -92,7 +93,7 @@ def test_labels_reach_the_decoder_and_some_are_withheld(before: Path, monkeypatc
 
     monkeypatch.setattr(Masked, "prepare", spy)
     dataset, model = recipe.build_dataset(), recipe.build_model(mk.load_tokenizer(before))
-    fill_encoder(model, WeightFolder(before), recipe.name)
+    fill_model(model, WeightFolder(before), recipe.name, whole=False)
     loop = loop_of(recipe, parts=mk.Parts(model.tokenizer, model))
     (batch,) = batches(dataset, Order(len(dataset), 128, 0), 20, 21, 0, 0)
     loop.gradients(batch, 20)

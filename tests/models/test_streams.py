@@ -13,7 +13,8 @@ import mage_kit as mk
 from mage_kit.heads import HeadWires
 from mage_kit.losses import LossWires
 from mage_kit.training.tasks import tokens
-from mage_kit.training.weight_folders import WeightFolder, fill_encoder
+from mage_kit.training.warm_start import fill_model
+from mage_kit.training.weight_folders import WeightFolder
 from tests import build
 from tests.recipes.test_recipe import RECIPES
 
@@ -290,10 +291,10 @@ def test_a_classifier_takes_no_encoder_that_saw_another_stream(tmp_path: Any) ->
         tokenizer=model.tokenizer, encoder=model.encoder, classes=3, embedding=model.embedding.config
     )
     with pytest.raises(mk.RecipeError, match="its encoder sees the stream 'other', must be one whose encoder sees"):
-        fill_encoder(classifier, WeightFolder(tmp_path / "model"), "mine")
+        fill_model(classifier, WeightFolder(tmp_path / "model"), "mine", whole=False)
     again = two("other", losses=[mk.MaskedCrossEntropy(stream="other")])
     with torch.no_grad():
         next(again.targets["other"].parameters()).add_(1.0)
     with pytest.raises(mk.RecipeError, match=r"\$.model.targets.other and \$.pretrained.weights: .* another tokenizer"):
-        fill_encoder(again, WeightFolder(tmp_path / "model"), "mine")
-    fill_encoder(model, WeightFolder(tmp_path / "model"), "mine")
+        fill_model(again, WeightFolder(tmp_path / "model"), "mine", whole=False)
+    fill_model(model, WeightFolder(tmp_path / "model"), "mine", whole=False)

@@ -19,7 +19,8 @@ from mage_kit.training.metrics import read_metrics
 from mage_kit.training.tasks.mixing import draw_mix
 from mage_kit.training.train import train
 from mage_kit.training.validation import measure_accuracy
-from mage_kit.training.weight_folders import WeightFolder, fill_encoder
+from mage_kit.training.warm_start import fill_model
+from mage_kit.training.weight_folders import WeightFolder
 from tests.loops import loop_of
 from tests.recipes.test_recipe import RECIPES
 from tests.reference.plain_classifier import first_adamw_step, plain_logits, plain_loss, plain_targets
@@ -95,7 +96,7 @@ def test_a_fine_tuning_step_is_the_one_written_out_by_hand(before: Path, mixup: 
     )  # fmt: skip
     dataset = recipe.build_dataset()
     model = recipe.build_classifier(mk.load_tokenizer(before))
-    fill_encoder(model, WeightFolder(before), recipe.name)
+    fill_model(model, WeightFolder(before), recipe.name, whole=False)
     with torch.no_grad():
         model.head.weight.normal_(
             std=0.3, generator=torch.Generator().manual_seed(0)
@@ -148,7 +149,7 @@ def test_micro_batches_change_nothing(before: Path) -> None:
             "model.drop_path=0.0", "model.embedding.dropout=0.0", "model.encoder.dropout=0.0",
         )  # fmt: skip
         model = recipe.build_classifier(mk.load_tokenizer(before))
-        fill_encoder(model, WeightFolder(before), recipe.name)
+        fill_model(model, WeightFolder(before), recipe.name, whole=False)
         loop = loop_of(recipe, parts=mk.Parts(model.tokenizer, model))
         images = loop.job.images
         (batch,) = batches(images, Order(len(images), 16, 0), 2, 3, 0, 0)

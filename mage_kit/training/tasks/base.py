@@ -38,6 +38,7 @@ class Task(ABC):
         makes: What is written at its end: "tokenizer" a tokenizer's folder, "model" the recipe's model.
         model_kind: Kind of the recipe's model that it trains; None for one that trains without.
         free: Keywords that a resumed run may change: how it is carried out, not what.
+        extends: Keywords that a run which goes on beyond its end may change: how long, and at which rate.
         looks_at: What `look` does, in a word.
         shard: Over several processes, shard weights, gradients and optimizer state.
         sums: Named running sums of metrics and of shares (2,), in checkpoints; see `tally`.
@@ -48,6 +49,9 @@ class Task(ABC):
     makes: ClassVar[Literal["tokenizer", "model"]] = "model"
     model_kind: ClassVar[str | None] = "mage"
     free: frozenset[str] = frozenset()
+    extends: ClassVar[frozenset[str]] = frozenset(
+        {"epochs", "warmup_epochs", "base_lr", "min_lr", "steps", "warmup_steps", "lr"}
+    )
     looks_at: ClassVar[str] = "samples"
     shard: bool = False
     context: Context

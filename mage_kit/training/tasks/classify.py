@@ -26,7 +26,7 @@ from mage_kit.models import MageClassifier
 from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, optimizer_config
 from mage_kit.recipes.places import at
 from mage_kit.training.batches import IMAGES, Batch
-from mage_kit.training.players import Player, Rate
+from mage_kit.training.players import Player
 from mage_kit.training.tasks.base import TASKS, to_float
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
 from mage_kit.training.tasks.mixing import Mix, draw_mix, mix_images, targets
@@ -165,11 +165,6 @@ class Classify(TokenTask):
         super().enter(context)
         images = self._held_out
         self._looks = None if images is None else Validation(images, context.log, context.reporter)
-
-    def rate(self) -> Rate:
-        """Return the learning rate by step, down to the least."""
-        rate = super().rate()
-        return Rate(rate.peak, rate.warmup, self.min_lr)
 
     # -- steps -------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Contrast(Masked):
         epochs: Passes over the data.
         warmup_epochs: Epochs of linear warm-up.
         base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
+        min_lr: Learning rate at the end of the cosine, whatever the batch.
         optimizer: What moves the weights.
         clip: Largest global gradient norm; null: no clipping.
         ema: Decay of a running mean of the model's weights, warmed up; null: no such mean.
@@ -36,14 +37,15 @@ class Contrast(Masked):
         epochs: PositiveFloat,
         warmup_epochs: NonNegativeFloat,
         base_lr: PositiveFloat = 1.5e-4,
+        min_lr: NonNegativeFloat = 0.0,
         optimizer: OptimizerSlot = PUBLISHED_ADAMW,
         clip: PositiveFloat | None = 3.0,
         ema: Probability | None = None,
         shard: bool = False,
     ) -> None:
         super().__init__(
-            model, epochs=epochs, warmup_epochs=warmup_epochs, base_lr=base_lr, optimizer=optimizer, clip=clip,
-            ema=ema, shard=shard,
+            model, epochs=epochs, warmup_epochs=warmup_epochs, base_lr=base_lr, min_lr=min_lr, optimizer=optimizer,
+            clip=clip, ema=ema, shard=shard,
         )  # fmt: skip
 
     def problems(self, facts: Facts) -> list[str]:

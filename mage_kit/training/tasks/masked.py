@@ -69,6 +69,7 @@ class Masked(TokenTask):
         epochs: Passes over the data.
         warmup_epochs: Epochs of linear warm-up.
         base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
+        min_lr: Learning rate at the end of the cosine, whatever the batch.
         optimizer: What moves the weights.
         clip: Largest global gradient norm; null: no clipping.
         ema: Decay of a running mean of the model's weights, warmed up; null: no such mean.
@@ -85,6 +86,7 @@ class Masked(TokenTask):
         epochs: PositiveFloat,
         warmup_epochs: NonNegativeFloat,
         base_lr: PositiveFloat = 1.5e-4,
+        min_lr: NonNegativeFloat = 0.0,
         optimizer: OptimizerSlot = PUBLISHED_ADAMW,
         clip: PositiveFloat | None = 3.0,
         ema: Probability | None = None,
@@ -94,7 +96,7 @@ class Masked(TokenTask):
         self.model = model
         self.epochs, self.warmup_epochs, self.base_lr = epochs, warmup_epochs, base_lr
         self.optimizer, self.clip, self.ema = optimizer_config(optimizer), clip, ema
-        self.samples_every, self.shard = samples_every, shard
+        self.samples_every, self.shard, self.min_lr = samples_every, shard, min_lr
         carried_out = frozenset({"shard", "samples_every"})
         self.free = carried_out if self.contrasts else carried_out | {"micro_batch"}
 

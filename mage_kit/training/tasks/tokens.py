@@ -39,6 +39,7 @@ class TokenTask(Task):
     epochs: float
     warmup_epochs: float
     base_lr: float
+    min_lr: float
     optimizer: ComponentConfig
     clip: float | None
     ema: float | None
@@ -89,12 +90,12 @@ class TokenTask(Task):
             tokenizer.to(memory_format=torch.channels_last)
 
     def rate(self) -> Rate:
-        """Return the learning rate by step."""
+        """Return the learning rate by step, down to the least."""
         context = self.context
         batch = context.layout.batch
         peak = self.base_lr * batch / 256
         context.reporter.say(f"learning rate {peak:g} = base_lr {self.base_lr:g} x {batch} images / 256")
-        return Rate(peak, round(self.warmup_epochs * context.steps_per_epoch))
+        return Rate(peak, round(self.warmup_epochs * context.steps_per_epoch), self.min_lr)
 
     def players(self) -> Sequence[Player]:
         """Return the model alone."""
