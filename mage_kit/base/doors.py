@@ -57,7 +57,7 @@ def check_tokens(name: str, tokens: Tensor, shape: tuple[int, ...], codes: int |
     Raises:
         ValueError: If they are not.
     """
-    if _is_recording():
+    if is_recording():
         return
     typed = tokens.dtype == torch.int64 if codes is not None else tokens.is_floating_point()
     if tokens.ndim != 1 + len(shape) or tuple(tokens.shape[1:]) != shape or not typed:
@@ -78,12 +78,13 @@ def check_tokens(name: str, tokens: Tensor, shape: tuple[int, ...], codes: int |
 
 def _looks(tensor: Tensor) -> bool:
     """Whether values may be read: not in a loop of our own, of nothing, while a graph is recorded, or of stand-ins."""
-    if _trusted.get() or _is_recording() or not tensor.numel() or tensor.device.type == "meta":
+    if is_recording() or _trusted.get() or not tensor.numel() or tensor.device.type == "meta":
         return False
     return type(tensor) in (Tensor, nn.Parameter)
 
 
-def _is_recording() -> bool:
+def is_recording() -> bool:
+    """Whether a graph is recorded (torch.compile, torch.export, tracing): what is read now would be part of it."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 

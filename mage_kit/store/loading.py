@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import torch
 from pydantic import ValidationError
 
+from mage_kit.base.devices import check_device
 from mage_kit.base.errors import MageKitError, json_path
 from mage_kit.base.files import read_json, read_tensors
 from mage_kit.base.manifest import start_check, warn_unverified
@@ -67,7 +68,7 @@ def load(
 
     Args:
         source: Model folder, run folder, or checkpoint file.
-        device: Where the model goes.
+        device: Where the model goes: "cpu", "cuda", "cuda:N".
         plugins: Whether modules that a folder names may run where it, or the current folder, alone has them. Such code
             can do whatever you can: say so of folders that you trust.
         options: For checkpoint files; see `ImportOptions`.
@@ -76,13 +77,14 @@ def load(
         The model in evaluation mode.
 
     Raises:
-        MageKitError: If it is none of these, or weights and recipe do not belong together.
+        MageKitError: If it is none of these, weights and recipe do not belong together, or there is no such device.
     """
+    place = check_device(device)  # before anything is read
     with consent(plugins):
         model = load_any(Path(source), options)
     if not isinstance(model, Mage):
         raise MageKitError(f"{source}: holds a {_what(model)}")
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def load_classifier(
@@ -93,11 +95,12 @@ def load_classifier(
     **options: Unpack[ImportOptions],
 ) -> MageClassifier:
     """Read a classifier: a folder of this program, or a published fine-tuned checkpoint. See `load`."""
+    place = check_device(device)
     with consent(plugins):
         model = load_any(Path(source), options)
     if not isinstance(model, MageClassifier):
         raise MageKitError(f"{source}: holds a {_what(model)}")
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def load_tokenizer(
@@ -108,8 +111,9 @@ def load_tokenizer(
     **options: Unpack[ImportOptions],
 ) -> Tokenizer:
     """Read a tokenizer: a tokenizer, run or model folder of this program, or a published checkpoint. See `load`."""
+    place = check_device(device)
     with consent(plugins):
-        return _load_tokenizer(Path(source), options).to(device).eval()
+        return _load_tokenizer(Path(source), options).to(place).eval()
 
 
 def _load_tokenizer(place: Path, options: ImportOptions) -> Tokenizer:
