@@ -12,6 +12,8 @@ from mage_kit.legacy.layout import Layout
 from mage_kit.legacy.layouts import LAYOUTS, recognise
 from mage_kit.legacy.mage_layout import TOKENIZER_PREFIX
 
+_SHOWN = 5  # prefixes in a message
+
 
 @dataclass(frozen=True)
 class Exposure:
@@ -97,4 +99,5 @@ def _flat(names: Collection[str], prefix: str) -> Exposure:
 
 
 def _list(views: list[Exposure]) -> str:
-    return ", ".join(f"'{view.prefix}' ({view.layout.title if view.layout else 'unknown'})" for view in views)
+    more = f" and {len(views) - _SHOWN} more" if len(views) > _SHOWN else ""
+    return ", ".join(f"'{view.prefix}' ({view.layout.title})" for view in views[:_SHOWN] if view.layout) + more
