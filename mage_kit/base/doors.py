@@ -51,7 +51,7 @@ def check_masked(name: str, masked_BL: object, shape: tuple[int, ...]) -> None:
     """
     check_tensor(name, masked_BL)
     assert isinstance(masked_BL, Tensor)
-    if _is_recording():
+    if is_recording():
         return
     if masked_BL.dtype != torch.bool or tuple(masked_BL.shape) != shape:
         form = f"{tuple(masked_BL.shape)} {str(masked_BL.dtype).removeprefix('torch.')}"
@@ -89,7 +89,7 @@ def check_tokens(name: str, tokens: Tensor, shape: tuple[int, ...], codes: int |
         ValueError: If they are not.
     """
     check_tensor(name, tokens)
-    if _is_recording():
+    if is_recording():
         return
     typed = tokens.dtype == torch.int64 if codes is not None else tokens.is_floating_point()
     if tokens.ndim != 1 + len(shape) or tuple(tokens.shape[1:]) != shape or not typed:
@@ -110,12 +110,13 @@ def check_tokens(name: str, tokens: Tensor, shape: tuple[int, ...], codes: int |
 
 def _looks(tensor: Tensor) -> bool:
     """Whether values may be read: not in a loop of our own, of nothing, while a graph is recorded, or of stand-ins."""
-    if _trusted.get() or _is_recording() or not tensor.numel() or tensor.device.type == "meta":
+    if is_recording() or _trusted.get() or not tensor.numel() or tensor.device.type == "meta":
         return False
     return type(tensor) in (Tensor, nn.Parameter)
 
 
-def _is_recording() -> bool:
+def is_recording() -> bool:
+    """Whether a graph is recorded (torch.compile, torch.export, tracing): what is read now would be part of it."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 

@@ -14,11 +14,12 @@ from mage_kit.cli.app import OverwriteOption, app, console
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="PyTorch, safetensors or flax (msgpack) file.")],
+    checkpoint: Annotated[Path, typer.Argument(help="PyTorch, safetensors or flax file, or a folder of them.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     vqgan: Annotated[Path | None, typer.Option(help="The tokenizer's file, where the checkpoint holds none.")] = None,
     layout: Annotated[str | None, typer.Option(help="Layout, where the tensors' names do not tell.")] = None,
     weights: Annotated[str | None, typer.Option(help="Key of the weights, where a file has several.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="What stands before the weights' names, if several do.")] = None,
     image_size: Annotated[str | None, typer.Option(help="Pixels, as 256 or 256x384; resizes positions.")] = None,
     encoder_heads: Annotated[int | None, typer.Option(min=1, help="Default: by the published width.")] = None,
     decoder_heads: Annotated[int | None, typer.Option(min=1, help="Default: by the published width.")] = None,
@@ -35,6 +36,7 @@ def convert(
         out,
         layout=layout,
         weights=weights,
+        prefix=prefix,
         vqgan=vqgan,
         image_size=None if image_size is None else read_size("image-size", image_size),
         encoder_heads=encoder_heads,

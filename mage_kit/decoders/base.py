@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mage_kit.base.registry import Registry
-from mage_kit.layers.blocks import Linear
 from mage_kit.layers.condition import Condition
+from mage_kit.layers.linear_layers import packable
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Decoder(nn.Module, ABC):
     def __init__(self, encoder_dim: int, num_tokens: int, dim: int) -> None:
         super().__init__()
         self.encoder_dim, self.num_tokens, self.dim = encoder_dim, num_tokens, dim
-        self.embed = Linear(encoder_dim, dim)
+        self.embed = packable(encoder_dim, dim)
         self.positions_NE = nn.Parameter(torch.empty(1 + num_tokens, dim).normal_(std=0.02))
 
     @abstractmethod

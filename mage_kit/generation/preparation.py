@@ -14,7 +14,8 @@ from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.packing import PackedLinear, packing_problem
 
 from mage_kit.base.precision import Decision, bfloat16_products
-from mage_kit.layers.blocks import Block, Linear, SelfAttention
+from mage_kit.layers.blocks import Block, SelfAttention
+from mage_kit.layers.linear_layers import is_quantized, packable_layers, packed_weights, set_packed
 from mage_kit.models.mage import Mage
 
 Asked = Literal["auto", "float32", "bfloat16"]
@@ -40,6 +41,10 @@ def generation_precision(precision: str | None, model: Mage) -> Decision:
         return Decision("surrounding", "whatever the caller's autocast says")
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision: '{precision}', must be auto, float32 or bfloat16")
+    if is_quantized(model):
+        if precision == "bfloat16":
+            raise ValueError("precision: 'bfloat16', must be auto or float32: quantized linear layers read no other")
+        return Decision("float32", "quantized linear layers read no other")
     if precision != "auto":
         return Decision(precision, f"precision '{precision}' was asked for")
     if next(model.parameters()).dtype != torch.float32:
@@ -97,7 +102,6 @@ def _prepare(model: Mage, images: int) -> None:
     """Choose the attention form by a rule, not by the clock, for the same reason as the precision; pack the weights."""
     form = generation_form(model.device, torch.bfloat16).implementation
     attentions = [module for module in model.modules() if isinstance(module, SelfAttention)]
-    layers = [module for module in model.modules() if isinstance(module, Linear)]
     model.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has no overload for this
     for attention in attentions:
         free = model.attention == "auto" and model.backend != "reference" and attention.inference == "sdpa"
@@ -105,15 +109,15 @@ def _prepare(model: Mage, images: int) -> None:
     plain = model.backend in ("torch", "reference") or packing_problem(model.device) is not None
     if plain or any(isinstance(module, Block) and module._compiled_call_impl for module in model.modules()):
         return
-    for layer in layers:
-        if layer.packed is None:
-            layer.packed = PackedLinear(layer.weight, layer.bias, images * (1 + model.spec.grid.size))
+    for layer in packable_layers(model):
+        if packed_weights(layer) is None:
+            set_packed(layer, PackedLinear(layer.weight, layer.bias, images * (1 + model.spec.grid.size)))
 
 
 def _restore(model: Mage, training: bool) -> None:
     for module in model.modules():
-        if isinstance(module, Linear):
-            module.packed = None
-        elif isinstance(module, SelfAttention):
+        if isinstance(module, SelfAttention):
             module.generating = None
+    for layer in packable_layers(model):
+        set_packed(layer, None)
     model.train(training)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from mage_kit.base.draws import more_uniforms
 from mage_kit.base.grid import TokenSpec
 from mage_kit.heads.base import HEADS, Head
-from mage_kit.layers.blocks import Linear, initialise
+from mage_kit.layers.blocks import initialise
 from mage_kit.layers.embedding import TokenEmbedding
+from mage_kit.layers.linear_layers import linear, packable
 from mage_kit.layers.predictions import DrawRule, LossRows, PassCost, Predictions, TokenDraw, cross_entropy_rows
 
 
@@ -42,7 +43,7 @@ class CodeHead(Head):
         assert spec.codes is not None
         self.spec, self.tied = spec, tied
         self.decoder_dim, self.encoder_dim, self.is_input = decoder_dim, encoder_dim, is_input
-        self.fc = Linear(decoder_dim, encoder_dim)
+        self.fc = packable(decoder_dim, encoder_dim)
         self.ln = nn.LayerNorm(encoder_dim)
         count = spec.codes * spec.factors
         self.bias = nn.Parameter(torch.zeros(count))
@@ -51,7 +52,7 @@ class CodeHead(Head):
 
     def forward(self, features_ME: Tensor, embedding: TokenEmbedding) -> Tensor:
         """(..., E) -> logits (..., V); (..., F V) where a token has F ids."""
-        features_MD = self.ln(self.fc(features_ME, gelu=True))
+        features_MD = self.ln(linear(self.fc, features_ME, gelu=True))
         table_VD = embedding.codes_VD.detach() if self.table is None else self.table
         return F.linear(features_MD, table_VD.to(features_MD.dtype), self.bias.to(features_MD.dtype))
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mage_kit.base.grid import TokenSpec
 from mage_kit.heads.base import HEADS, Head
-from mage_kit.layers.blocks import Linear, initialise
+from mage_kit.layers.blocks import initialise
 from mage_kit.layers.embedding import TokenEmbedding
+from mage_kit.layers.linear_layers import linear, packable
 from mage_kit.layers.predictions import LossRows
 
 
@@ -24,13 +25,12 @@ class ValueHead(Head):
     def __init__(self, spec: TokenSpec, decoder_dim: int) -> None:
         super().__init__()
         self.spec, self.decoder_dim = spec, decoder_dim
-        self.fc = Linear(decoder_dim, spec.width)
+        self.fc = packable(decoder_dim, spec.width)
         initialise(self)
 
     def forward(self, features_ME: Tensor, embedding: TokenEmbedding) -> Tensor:
         """(..., E) -> values (..., W)."""
-        values: Tensor = self.fc(features_ME)
-        return values
+        return linear(self.fc, features_ME)
 
     def rows(self, predictions_MX: Tensor, targets_M: Tensor) -> LossRows:
         """Return mean squared errors."""

@@ -9,38 +9,15 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from mage_kernels.attention import Implementation, attention
-from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.dropout import dropout
-from mage_kernels.packing import PackedLinear
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mage_kit.layers.linear_layers import is_lowered, linear, packable
+
 NORM_EPS = 1e-6
-
-
-class Linear(nn.Linear):
-    """A linear layer, optionally followed by the exact GELU; generation may pack its weights for the while.
-
-    Attributes:
-        packed: The weights packed, used where no gradient is computed; None for a plain product.
-    """
-
-    packed: PackedLinear | None = None
-
-    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
-        """(..., inputs) -> (..., outputs)."""
-        if self.packed is not None and _is_lowered(x):
-            return self.packed(x, gelu)
-        out = super().forward(x)
-        return F.gelu(out) if gelu else out
-
-
-def _is_lowered(x: Tensor) -> bool:
-    """Whether this thread computes x without gradients in bfloat16: what was prepared for that serves nobody else."""
-    return not torch.is_grad_enabled() and autocast_dtype(x.device.type) == torch.bfloat16
 
 
 class SelfAttention(nn.Module):
@@ -64,18 +41,20 @@ class SelfAttention(nn.Module):
         self.implementation: Implementation = "sdpa"  # with gradients
         self.inference: Implementation = "sdpa"  # without: the faster form may be another
         self.generating: Implementation | None = None  # set while a model is prepared to generate
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
+        self.qkv = packable(dim, 3 * dim)
+        self.proj = packable(dim, dim)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        query, key, value = rearrange(self.qkv(x_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        query, key, value = rearrange(
+            linear(self.qkv, x_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads
+        )
         rate = self.dropout if self.training else 0.0
         form = self.implementation if torch.is_grad_enabled() else self.inference
-        if self.generating is not None and _is_lowered(x_BND):
+        if self.generating is not None and is_lowered(x_BND):
             form = self.generating
         out = attention(query, key, value, dropout=rate, implementation=form)
-        return drop(self.proj(rearrange(out, "b h n d -> b n (h d)")), self.dropout, self.training)
+        return drop(linear(self.proj, rearrange(out, "b h n d -> b n (h d)")), self.dropout, self.training)
 
 
 class MLP(nn.Module):
@@ -91,13 +70,13 @@ class MLP(nn.Module):
         super().__init__()
         hidden = round(dim * ratio)
         self.dropout = dropout
-        self.fc1 = Linear(dim, hidden)
-        self.fc2 = Linear(hidden, dim)
+        self.fc1 = packable(dim, hidden)
+        self.fc2 = packable(hidden, dim)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        hidden = drop(self.fc1(x_BND, gelu=True), self.dropout, self.training)
-        return drop(self.fc2(hidden), self.dropout, self.training)
+        hidden = drop(linear(self.fc1, x_BND, gelu=True), self.dropout, self.training)
+        return drop(linear(self.fc2, hidden), self.dropout, self.training)
 
 
 class Block(nn.Module):

@@ -145,7 +145,7 @@ class TokenEmbedding(nn.Module):
         shown_BLF = torch.where(plan.masked_BL[..., None], 0, ids_BLF)  # what a hidden place holds is not read
         content_BLD = self.table[shown_BLF + first_F].sum(dim=2)
         content_BLD = torch.where(plan.masked_BL[..., None], self.table[self.mask_row], content_BLD)
-        class_B1D = self.table[self.mask_row + 1].expand(len(content_BLD), 1, -1)
+        class_B1D = self.table[self.mask_row + 1].expand(content_BLD.shape[0], 1, -1)
         full_BND = torch.cat([class_B1D, content_BLD], dim=1) + self.positions_ND
         kept_BSD = drop_tokens(full_BND, plan.kept_BS)
         return kept_BSD if self.norm is None else self.norm(kept_BSD)
@@ -153,7 +153,7 @@ class TokenEmbedding(nn.Module):
     def _continuous(self, values_BLW: Tensor, plan: MaskPlan) -> Tensor:
         projected_BLD = self.projection(values_BLW)
         content_BLD = torch.where(plan.masked_BL[:, :, None], self.mask_token.to(projected_BLD.dtype), projected_BLD)
-        class_B1D = self.class_token.to(content_BLD.dtype).expand(len(content_BLD), 1, -1)
+        class_B1D = self.class_token.to(content_BLD.dtype).expand(content_BLD.shape[0], 1, -1)
         full_BND = torch.cat([class_B1D, content_BLD], dim=1) + self.positions_ND
         kept_BSD = drop_tokens(full_BND, plan.kept_BS)
         return kept_BSD if self.norm is None else self.norm(kept_BSD)

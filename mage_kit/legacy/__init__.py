@@ -7,6 +7,7 @@ from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
 from mage_kit.legacy.mage_layout import TOKENIZER_PREFIX
 from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.plain_vit import plain_vit
+from mage_kit.legacy.published_folders import is_weight_folder
 
 __all__ = [
     "LAYOUTS",
@@ -20,6 +21,7 @@ __all__ = [
     "get_layout",
     "import_checkpoint",
     "import_tokenizer",
+    "is_weight_folder",
     "plain_vit",
     "recognise",
 ]

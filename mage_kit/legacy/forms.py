@@ -76,6 +76,23 @@ class Kernel(Form):
 
 
 @dataclass(frozen=True)
+class Pointwise(Form):
+    """A linear layer's matrix (out, in) for our 1x1 convolution's kernel (out, in, 1, 1)."""
+
+    def read(self, theirs: Tensor) -> Tensor:
+        """(O, I) -> (O, I, 1, 1)."""
+        return theirs[:, :, None, None]
+
+    def write(self, ours: Tensor, base: Tensor | None) -> Tensor:
+        """(O, I, 1, 1) -> (O, I)."""
+        return ours[:, :, 0, 0]
+
+    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        """(O, I, 1, 1) -> (O, I)."""
+        return ours[:2]
+
+
+@dataclass(frozen=True)
 class Rows(Form):
     """Chosen rows of a longer tensor, such as the vocabulary's; leading axes of length 1 are dropped.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.version import __version__
+from mage_kit.legacy.foreign import foreign_below
 from mage_kit.legacy.layout import Fitted, Layout, LayoutError, Options
 from mage_kit.legacy.layouts import LAYOUTS, get_layout, recognise
 from mage_kit.legacy.mage_layout import TOKENIZER_PREFIX
@@ -34,10 +35,12 @@ class Imported:
     Args:
         part: Model, classifier or tokenizer, in float32 and evaluation mode.
         origin: Where it came from, and what of it nothing here reads.
+        told: What a prefix that nobody asked for leaves out of the files, a line each.
     """
 
     part: Mage | MageClassifier | Tokenizer
     origin: Origin
+    told: tuple[str, ...] = ()
 
 
 def import_checkpoint(
@@ -45,22 +48,24 @@ def import_checkpoint(
     *,
     layout: str | None = None,
     weights: str | None = None,
+    prefix: str | None = None,
     vqgan: str | os.PathLike[str] | None = None,
     options: Options | None = None,
 ) -> Imported:
     """Read a published checkpoint.
 
     Args:
-        path: PyTorch, safetensors or flax file.
+        path: PyTorch, safetensors or flax file; a *.safetensors.index.json with its files; a diffusers folder.
         layout: Its layout; None recognises it by its tensors' names.
         weights: Key of a PyTorch file under which the weights stand; None: averaged ones before others.
+        prefix: What stands before the names of the weights; None: the only one below which a known layout stands.
         vqgan: File with the tokenizer, for a checkpoint that holds none; a model's checkpoint will do.
         options: What the file does not say.
 
     Raises:
         MageKitError: If the file is damaged, wants to run code, or does not fit its layout; says which it fits.
     """
-    source = read_source(Path(path), weights)
+    source = read_source(Path(path), weights, prefix, layout)
     return _import(
         source,
         _layout_of(source, layout),
@@ -72,8 +77,10 @@ def import_checkpoint(
 def _import(source: Source, layout: Layout, options: Options, tokenizer: Source | None = None) -> Imported:
     tensors = source.tensors if tokenizer is None else _with_tokenizer(source, tokenizer, layout)
     sources = [source] if tokenizer is None else [source, tokenizer]
+    _refuse_foreign(source)
     try:
-        fit = layout.fit(tensors, options)
+        fit = layout.fit(tensors, _with_settings(options, source))
+        layout.check_settings(fit.module, source.settings)
     except LayoutError as error:
         raise MageKitError(_misfit(source, layout, str(error))) from None
     names = {pair.theirs for pair in fit.pairs}
@@ -85,7 +92,7 @@ def _import(source: Source, layout: Layout, options: Options, tokenizer: Source 
         old, part = part.spec.grid, at_size(part, size)
         card |= {"image_size": list(size), "image_size_from": f"the option; {resize_words(old, part.spec.grid)}"}
     leftovers = {item.name: tensors[item.name].detach().contiguous().clone() for item in fit.unused}
-    return Imported(part, Origin(card, leftovers))
+    return Imported(part, Origin(card, leftovers), tuple(each.told for each in sources if each.told))
 
 
 def import_tokenizer(
@@ -93,14 +100,17 @@ def import_tokenizer(
     *,
     layout: str | None = None,
     weights: str | None = None,
+    prefix: str | None = None,
     options: Options | None = None,
-) -> Tokenizer:
-    """Read a tokenizer's own file, or the tokenizer inside a model's checkpoint. See `import_checkpoint`.
+) -> Imported:
+    """Read a tokenizer's own file, or the tokenizer inside a model's checkpoint; where a layout is given, all of it.
+
+    See `import_checkpoint`.
 
     Raises:
         MageKitError: As there, or if the file holds no tokenizer.
     """
-    source = read_source(Path(path), weights)
+    source = read_source(Path(path), weights, prefix, layout)
     inside = {
         name.removeprefix(TOKENIZER_PREFIX): tensor
         for name, tensor in source.tensors.items()
@@ -108,28 +118,44 @@ def import_tokenizer(
     }
     if inside and layout is None:
         size = (options or Options()).image_size  # heads and padding say nothing of a tokenizer
-        return _tokenizer(_import(dataclasses.replace(source, tensors=inside), get_layout("vqgan"), Options(size)))
-    return _tokenizer(_import(source, _layout_of(source, layout), options or Options()))
-
-
-def _tokenizer(result: Imported) -> Tokenizer:
-    part = result.part
-    return part if isinstance(part, Tokenizer) else part.tokenizer
+        return _import(dataclasses.replace(source, tensors=inside), get_layout("vqgan"), Options(size))
+    return _import(source, _layout_of(source, layout), options or Options())
 
 
 def _layout_of(source: Source, kind: str | None) -> Layout:
     """The layout asked for, or the one that the file looks like."""
     if kind is not None:
         return get_layout(kind)
-    layout = recognise(source.tensors)
-    if layout is None:
+    if source.layout is None:
+        _refuse_foreign(source)
         if source.tensors.keys() & {"embedding.table", "token_embed.weight"}:
             raise MageKitError(f"{source.path}: is this program's own file; read its folder with mage_kit.load")
         names = ", ".join(sorted(source.tensors)[:4])
+        said = source.settings.get("_class_name")
         raise MageKitError(
             f"{source.path}: holds {names}, ...: looks like none of the known layouts ({', '.join(LAYOUTS)})"
+            + (f"; config.json calls it {said!r}" if isinstance(said, str) else "")
         )
-    return layout
+    return source.layout
+
+
+def _refuse_foreign(source: Source) -> None:
+    """Call by its name what looks like a known layout and is none."""
+    found = foreign_below({name: tuple(tensor.shape) for name, tensor in source.tensors.items()})
+    if found is not None:
+        place = source.prefix + found[0]
+        raise MageKitError(f"{source.path}: {found[1]}" + (f" (below the prefix '{place}')" if place else ""))
+
+
+def _with_settings(options: Options, source: Source) -> Options:
+    """What no shape tells, and a file beside the weights does."""
+    groups = source.settings.get("norm_num_groups")
+    if groups is None:
+        return options
+    try:
+        return dataclasses.replace(options, norm_groups=groups)
+    except MageKitError:
+        raise LayoutError(f"config.json: norm_num_groups is {groups!r}, must be a positive number") from None
 
 
 def _with_tokenizer(source: Source, tokenizer: Source, layout: Layout) -> dict[str, Tensor]:
@@ -205,12 +231,15 @@ def _card(
     return {
         "sources": [
             {
-                "file": source.path.name,
-                "sha256": source.sha256,
+                "file": file,
+                "sha256": digest,
                 "format": source.format,
                 "weights_under": source.container,
+                "prefix": source.prefix,
+                "outside_prefix": list(source.outside),
             }
             for source in sources
+            for file, digest in source.hashes.items()
         ],
         "layout": layout.kind,
         "image_size": list(size),

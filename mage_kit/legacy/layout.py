@@ -31,6 +31,7 @@ class Options:
         decoder_heads: None: by the known width.
         padding: What filled the decoder's input in training.
         ignore: Prefixes of names to leave unused.
+        norm_groups: Groups of GroupNorm, where a file beside the weights tells; None: 32.
     """
 
     image_size: tuple[int, int] | None = None
@@ -38,15 +39,16 @@ class Options:
     decoder_heads: int | None = None
     padding: str = "class_token"
     ignore: tuple[str, ...] = ()
+    norm_groups: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.ignore, str) or not all(isinstance(prefix, str) and prefix for prefix in self.ignore):
             raise MageKitError(f"ignore: {self.ignore!r}, must be a tuple of prefixes")
         check_size(self.image_size)
-        for name in ("encoder_heads", "decoder_heads"):
-            heads = getattr(self, name)
-            if heads is not None and (not isinstance(heads, int) or heads < 1):
-                raise MageKitError(f"{name}: {heads!r}, must be a positive number")
+        for name in ("encoder_heads", "decoder_heads", "norm_groups"):
+            number = getattr(self, name)
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+                raise MageKitError(f"{name}: {number!r}, must be a positive number")
         if self.padding not in ("class_token", "mask_token"):
             raise MageKitError(f"padding: '{self.padding}', must be class_token or mask_token")
 
@@ -154,6 +156,7 @@ class Layout(ABC):
     Attributes:
         kind: Its name on the command line.
         title: What it is.
+        marker: A tensor that every file of it has; what stands before this name is before all of them.
         container: Key under which PyTorch files of it keep the weights.
         reasons: Pattern of unused names to the reason.
         row_reason: Why rows of a tensor may stay unused.
@@ -162,6 +165,7 @@ class Layout(ABC):
 
     kind: ClassVar[str]
     title: ClassVar[str]
+    marker: ClassVar[str]
     container: ClassVar[str] = "state_dict"
     reasons: ClassVar[Mapping[str, str]] = {}
     row_reason: ClassVar[str] = ""
@@ -170,6 +174,25 @@ class Layout(ABC):
     @abstractmethod
     def recognises(self, names: set[str]) -> bool:
         """True if a file with these names looks like this layout."""
+
+    def today(self, name: str) -> str:
+        """Return what a tensor is called today that older files may call otherwise; here: the same."""
+        return name
+
+    def stated(self, module: Any) -> dict[str, Any]:
+        """Return what a file beside the weights must state of a module, where it says it at all; here: nothing."""
+        return {}
+
+    def check_settings(self, module: Any, settings: Mapping[str, Any]) -> None:
+        """Hold what a file beside the weights states against the module.
+
+        Raises:
+            LayoutError: If they differ; names the first difference.
+        """
+        for key, need in self.stated(module).items():
+            said = settings.get(key)
+            if said is not None and (said != need or isinstance(said, bool) != isinstance(need, bool)):
+                raise LayoutError(f"config.json: {key} is {said!r}, the weights and this layout have {need!r}")
 
     @abstractmethod
     def build(self, shapes: Shapes, options: Options) -> nn.Module:

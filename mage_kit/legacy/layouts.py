@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mage_kit.base.errors import MageKitError, nearest
+from mage_kit.legacy.diffusers_layout import DiffusersLayout
 from mage_kit.legacy.layout import Layout
 from mage_kit.legacy.llamagen_layout import LlamaGenLayout
 from mage_kit.legacy.mage_layout import ClassifierLayout, MageLayout
@@ -14,7 +15,15 @@ from mage_kit.legacy.vqgan_layout import VQGANLayout
 
 LAYOUTS: dict[str, Layout] = {
     layout.kind: layout
-    for layout in (MageLayout(), ClassifierLayout(), VQGANLayout(), TamingLayout(), LlamaGenLayout(), MaskGITLayout())
+    for layout in (
+        MageLayout(),
+        ClassifierLayout(),
+        VQGANLayout(),
+        TamingLayout(),
+        LlamaGenLayout(),
+        DiffusersLayout(),
+        MaskGITLayout(),
+    )
 }
 
 

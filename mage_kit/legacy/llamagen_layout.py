@@ -17,6 +17,7 @@ class LlamaGenLayout(Layout):
 
     kind = "llamagen"
     title = "LlamaGen's VQ-16"
+    marker = "encoder.conv_blocks.0.res.0.conv1.weight"
     container = "model"
     reasons: ClassVar[Mapping[str, str]] = {
         r"quantize\.codebook_used": "record of recently used codes, for training statistics"
@@ -24,11 +25,11 @@ class LlamaGenLayout(Layout):
 
     def recognises(self, names: set[str]) -> bool:
         """Levels are called conv_blocks."""
-        return "encoder.conv_blocks.0.res.0.conv1.weight" in names
+        return self.marker in names
 
     def build(self, shapes: Shapes, options: Options) -> nn.Module:
         """Read widths, blocks and codes."""
-        return LlamaGenVQ(**attentive_sizes(shapes, options, "encoder.conv_blocks.{}.", "res", unit=True))
+        return LlamaGenVQ(**attentive_sizes(shapes, options, "encoder.conv_blocks.{}.", "res", "attn", unit=True))
 
     def pairs(self, module: Any) -> list[Pair]:
         """Levels and middle renamed."""

@@ -62,6 +62,7 @@ class _MageTensors(Layout):
     """What pre-trained models and classifiers share: tokenizer, embedding, encoder blocks."""
 
     container = "model"
+    marker = "token_emb.word_embeddings.weight"
     row_reason = "legacy rows: classes that no model uses"
     uses = frozenset({"image_size", "encoder_heads"})
 

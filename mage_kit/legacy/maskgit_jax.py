@@ -21,10 +21,11 @@ class MaskGITLayout(Layout):
 
     kind = "maskgit_jax"
     title = "MaskGIT's JAX tokenizer (flax msgpack)"
+    marker = "params/encoder/ResBlock_0/Conv_0/kernel"
 
     def recognises(self, names: set[str]) -> bool:
         """Flax's names."""
-        return "params/encoder/ResBlock_0/Conv_0/kernel" in names
+        return self.marker in names
 
     def build(self, shapes: Shapes, options: Options) -> nn.Module:
         """Read widths, blocks and codes: residual blocks are numbered through, levels follow from the decoder."""

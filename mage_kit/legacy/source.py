@@ -1,4 +1,4 @@
-"""A checkpoint file as named tensors, whatever its format; recognised by its bytes, not by its name."""
+"""Checkpoints as named tensors, whatever their format; files are recognised by their bytes, not by their names."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage_kit.base.errors import MageKitError, nearest
+from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_tensors
+from mage_kit.legacy.exposures import expose
 from mage_kit.legacy.flax import read_flax
-from mage_kit.legacy.layouts import recognise
+from mage_kit.legacy.layout import Layout
+from mage_kit.legacy.nests import choose_nest, nests, tensors_in
 from mage_kit.legacy.pickles import read_pickle
-
-# Where training scripts put the weights, the best first.
-_CONTAINERS = ("ema", "model_ema", "state_dict_ema", "model", "state_dict")
-_WRAPPERS = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before every name
+from mage_kit.legacy.published_folders import locate
+from mage_kit.legacy.shards import INDEX, read_shards
+from mage_kit.legacy.wrappers import WRAPPERS, without_wrappers
 
 _LONGEST_NAME = 300
 
@@ -29,52 +30,102 @@ class Source:
     """What a file holds.
 
     Args:
-        path: The file.
+        path: The file, or the index of several.
         format: "pytorch", "safetensors" or "flax".
         container: Key under which the weights stood, or "".
+        prefix: What stood before all names, or "".
+        layout: What the names look like, or None.
         tensors: By published name.
         beside: Keys of the file that are no weights, or other weights.
-        sha256: Of the file.
+        outside: Names of tensors that the prefix leaves out.
+        hashes: SHA-256 of each file by its name.
+        settings: What a file beside the weights states.
     """
 
     path: Path
     format: str
     container: str
+    prefix: str
+    layout: Layout | None
     tensors: dict[str, Tensor]
     beside: tuple[str, ...]
-    sha256: str
+    outside: tuple[str, ...]
+    hashes: dict[str, str]
+    settings: Mapping[str, Any]
+
+    @property
+    def told(self) -> str:
+        """What of the file is read, in a line; nothing where all of it is."""
+        if not self.prefix or self.layout is None:
+            return ""
+        count = len(self.outside)
+        rest = f"; {count:,} other tensor{'s are' if count > 1 else ' is'} not read" if count else ""
+        return f"{self.path.name}: {self.layout.title}, from below the prefix '{self.prefix}'{rest}"
 
 
-def read_source(path: Path, weights: str | None = None) -> Source:
+def read_source(path: Path, weights: str | None = None, prefix: str | None = None, layout: str | None = None) -> Source:
     """Read a checkpoint.
 
     Args:
-        path: The file.
+        path: The file, the index of several, or a folder that diffusers wrote.
         weights: Key of a PyTorch file under which the weights stand; None: averaged ones before others, of those that
             look like a known layout.
+        prefix: What stands before the names of the weights; None: whatever a known layout stands below.
+        layout: The layout asked for, which chooses between several.
 
     Raises:
-        MageKitError: If the file is missing, damaged, of no known format, or wants to run code.
+        MageKitError: If the file is missing, damaged, of no known format, wants to run code, or several prefixes hold
+            known layouts.
     """
+    place = locate(path)
+    kind, whole, files = _content(place.file)
+    if kind == "pytorch":
+        nested = nests(whole)
+        container = choose_nest(place.file, nested, weights)
+        tensors = nested[container]
+        first = container.split(".")[0]
+        beside = tuple(str(key) for key in whole if key != first and str(key) not in tensors)
+    else:
+        if weights is not None:
+            raise MageKitError(
+                f"weights: '{weights}', given, but {place.file} is a {kind} file, which has no such keys"
+            )
+        container, tensors = "", tensors_in(whole)
+        if not tensors:
+            raise MageKitError(f"{place.file}: holds no tensors")
+        beside = tuple(sorted(whole.keys() - tensors.keys()))
+    for name, tensor in tensors.items():
+        _check_plain(place.file, name, tensor)
+    plain = without_wrappers(place.file, tensors)
+    asked = None if prefix is None else ".".join(word for word in prefix.split(".") if word not in WRAPPERS)
+    view = expose(place.file, plain.keys(), asked, layout)
+    rename = view.layout.today if view.layout is not None else str
+    return Source(
+        path=place.file,
+        format=kind,
+        container=container,
+        prefix=view.prefix,
+        layout=view.layout,
+        tensors={rename(own): plain[name] for own, name in view.names.items()},
+        beside=beside,
+        outside=tuple(sorted(plain.keys() - set(view.names.values()))),
+        hashes={file.name: file_sha256(file) for file in files},
+        settings=place.settings,
+    )
+
+
+def _content(path: Path) -> tuple[str, Mapping[Any, Any], list[Path]]:
+    """Format, content and files."""
+    if path.name.endswith(INDEX):
+        tensors, files = read_shards(path)
+        return "safetensors", tensors, files
     kind = _format(path)
     if kind == "pytorch":
         whole = read_pickle(path)
         if not isinstance(whole, Mapping):
             raise MageKitError(f"{path}: holds one object, must be a dictionary of tensors")
-        container = _container(path, whole, weights)
-        tensors = _tensors(whole[container] if container else whole)
-        beside = tuple(str(key) for key in whole if key != container and str(key) not in tensors)
-    else:
-        if weights is not None:
-            raise MageKitError(f"weights: '{weights}', given, but {path} is a {kind} file, which has no such keys")
-        flat = read_flax(path) if kind == "flax" else read_tensors(path)
-        container, tensors = "", _tensors(flat)
-        if not tensors:
-            raise MageKitError(f"{path}: holds no tensors")
-        beside = tuple(sorted(flat.keys() - tensors.keys()))
-    for name, tensor in tensors.items():
-        _check_plain(path, name, tensor)
-    return Source(path, kind, container, _unwrap(tensors), beside, file_sha256(path))
+        return kind, whole, [path]
+    return kind, read_flax(path) if kind == "flax" else read_tensors(path), [path]
 
 
 def file_sha256(path: Path) -> str:
@@ -85,9 +136,7 @@ def file_sha256(path: Path) -> str:
 
 def _format(path: Path) -> str:
     if path.exists() and not path.is_file():
-        raise MageKitError(
-            f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}, must be a checkpoint file"
-        )
+        raise MageKitError(f"{path}: is no regular file, must be a checkpoint file")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -105,30 +154,6 @@ def _format(path: Path) -> str:
     raise MageKitError(f"{path}: {what or 'is in no known format, or its first bytes are damaged'}, must be {formats}")
 
 
-def _container(path: Path, whole: Mapping[Any, Any], weights: str | None) -> str:
-    """Key of the weights; "" where they stand at the top."""
-    keys = [key for key in whole if isinstance(key, str) and _tensors(whole[key])]
-    if weights is not None:
-        if weights not in keys:
-            names = ", ".join(keys) or "no key"
-            raise MageKitError(f"weights: '{weights}'{nearest(weights, keys)}; {path} holds tensors under {names}")
-        return weights
-    usual = [key for key in _CONTAINERS if key in keys]
-    fitting = [key for key in usual if recognise(_unwrap(_tensors(whole[key]))) is not None]
-    if fitting or usual:
-        return (fitting or usual)[0]
-    if not _tensors(whole):
-        where = f"but under {', '.join(keys)} (--weights KEY)" if keys else "nor anywhere else"
-        raise MageKitError(f"{path}: holds no tensors under {', '.join(_CONTAINERS)}, nor at the top, {where}")
-    return ""
-
-
-def _tensors(value: Any) -> dict[str, Tensor]:
-    if not isinstance(value, Mapping):
-        return {}
-    return {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
-
-
 def _check_plain(path: Path, name: str, tensor: Tensor) -> None:
     """Refuse what is no ordinary array of numbers, and shapes that claim more than the file holds."""
     if not name.isprintable() or len(name) > _LONGEST_NAME:
@@ -137,11 +162,3 @@ def _check_plain(path: Path, name: str, tensor: Tensor) -> None:
         raise MageKitError(f"{path}: {name} is no plain tensor ({tensor.layout}, {tensor.dtype}), must be dense")
     if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
         raise MageKitError(f"{path}: {name} claims {tuple(tensor.shape)}, more values than the file holds for it")
-
-
-def _unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what a wrapper put before all of them."""
-    for prefix in _WRAPPERS:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            return _unwrap({name.removeprefix(prefix): value for name, value in tensors.items()})
-    return tensors

@@ -19,11 +19,12 @@ class VQGANLayout(Layout):
 
     kind = "vqgan"
     title = "the VQGAN of MAGE (MaskGIT's, in PyTorch)"
+    marker = "encoder.down.0.block.0.conv1.weight"
     reasons: ClassVar[Mapping[str, str]] = {r"loss\..*": "training loss: perceptual network and discriminator"}
 
     def recognises(self, names: set[str]) -> bool:
         """MaskGIT's encoder starts without a bias, and there is no quant_conv."""
-        return "encoder.down.0.block.0.conv1.weight" in names and not names & {
+        return self.marker in names and not names & {
             "encoder.conv_in.bias",
             "quant_conv.weight",
         }
@@ -61,6 +62,7 @@ def conv_sizes(
         "multipliers": multipliers_of(widths, base),
         "res_blocks": shapes.count(f"{level.format(0)}{block}.{{}}."),
         "quantizer": quantizer(codes=codes, width=width),
+        **({} if options.norm_groups is None else {"norm_groups": options.norm_groups}),
     }
 
 

@@ -166,4 +166,4 @@ class MageClassifier(WithBlocks):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.head.weight.device
+        return self.embedding.positions_ND.device

@@ -21,6 +21,7 @@ from mage_kit.heads.base import checked_rows
 from mage_kit.layers.blocks import evaluating
 from mage_kit.layers.condition import Condition
 from mage_kit.layers.embedding import open_plan
+from mage_kit.layers.linear_layers import linear
 from mage_kit.losses import BatchMasks, Gather, Loss, LossInputs, LossTerm, check_term
 from mage_kit.models.parts import MaskedParts
 from mage_kit.tokenizers import TOKENS
@@ -76,7 +77,7 @@ class Mage(MaskedParts):
     def decode(self, latents_BSD: Tensor, plan: MaskPlan, condition: Condition | None = None) -> Tensor:
         """Return decoder features (B, L, E) of all tokens from normed encoder outputs."""
         assert self.decoder is not None and self.padding is not None
-        embedded_BSE = self.decoder.embed(latents_BSD)
+        embedded_BSE = linear(self.decoder.embed, latents_BSD)
         padded_BNE = self.padding(embedded_BSE, plan, self.decoder.positions_NE)
         features: Tensor = self.decoder(padded_BNE, condition)[:, 1:]
         return features

@@ -34,6 +34,7 @@ def convert(
     *,
     layout: str | None = None,
     weights: str | None = None,
+    prefix: str | None = None,
     vqgan: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] | None = None,
     encoder_heads: int | None = None,
@@ -46,10 +47,11 @@ def convert(
     """Write a published checkpoint as a model, classifier or tokenizer folder.
 
     Args:
-        checkpoint: PyTorch, safetensors or flax file.
+        checkpoint: PyTorch, safetensors or flax file; a *.safetensors.index.json with its files; a diffusers folder.
         out: Folder to write: recipe, weights, card.json, and legacy.safetensors with what nothing here reads.
         layout: Layout of the file; None recognises it.
         weights: Key of a PyTorch file under which the weights stand; None: averaged ones before others.
+        prefix: What stands before the names of the weights; None: the only one below which a known layout stands.
         vqgan: File with the tokenizer, for a checkpoint that holds none.
         image_size: Height and width in pixels; None: square for models, 256 x 256 for bare tokenizers.
         encoder_heads: None: by the published width.
@@ -69,9 +71,12 @@ def convert(
         checkpoint,
         layout=layout,
         weights=weights,
+        prefix=prefix,
         vqgan=vqgan,
         options=Options(image_size, encoder_heads, decoder_heads, padding, ignore),
     )
+    for line in result.told:
+        reporter.say(line)
     origin = result.origin
     if isinstance(result.part, Tokenizer):
         save_tokenizer(result.part, target, overwrite=overwrite, origin=origin)

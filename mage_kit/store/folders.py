@@ -18,6 +18,7 @@ from mage_kit.base.files import atomic_folder, read_json, read_tensors, write_js
 from mage_kit.base.manifest import MANIFEST_FILE, FileWarning
 from mage_kit.base.plugins import plugin_folders
 from mage_kit.base.processes import is_first, sharded_like, whole
+from mage_kit.layers.linear_layers import is_quantized
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
@@ -56,12 +57,14 @@ def save(
         origin: Of converted weights.
 
     Raises:
-        MageKitError: If the folder holds something, or a part's class is not registered.
+        MageKitError: If the folder holds something, a part's class is not registered, or layers are quantized.
     """
     if not isinstance(model, Mage | MageClassifier):
         raise MageKitError(
             f"model: {type(model).__name__}, must be a Mage or MageClassifier (tokenizers: save_tokenizer)"
         )
+    if is_quantized(model):
+        raise MageKitError("model: its linear layers are quantized, which no folder holds; save the one before that")
     target = Path(folder)
     text = (recipe or Recipe.of(model, _name_of(target))).to_json()
     check_replaceable(target, overwrite)

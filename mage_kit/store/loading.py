@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -11,9 +12,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from mage_kit.base.devices import check_device
 from mage_kit.base.errors import MageKitError, json_path
 from mage_kit.base.files import read_json, read_tensors, tensor_shapes
-from mage_kit.base.manifest import start_check, warn_unverified
+from mage_kit.base.manifest import FileWarning, start_check, warn_unverified
 from mage_kit.base.plugins import consent, load_plugins
 from mage_kit.base.signature import NoWires
 from mage_kit.models.classifier import MageClassifier
@@ -35,15 +37,15 @@ from mage_kit.store.folders import (
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
 if TYPE_CHECKING:
-    from mage_kit.legacy import Options
+    from mage_kit.legacy import Imported, Options
 
 
 class ImportOptions(TypedDict, total=False):
     """What a published checkpoint does not say of itself; see `mage_kit.legacy.Options`.
 
     layout: its layout, where its tensors' names do not tell. weights: key under which the weights stand, where there
-    are several; of a run folder, "ema" for the running mean, "raw" for themselves. vqgan: file with the tokenizer,
-    where it holds none.
+    are several; of a run folder, "ema" for the running mean, "raw" for themselves. prefix: what stands before the names
+    of the weights, where a known layout stands below several. vqgan: file with the tokenizer, where it holds none.
     image_size: height and width in pixels, where they should be others than the weights were trained at: learned
     positions are resized (bicubic); of folders of this program too.
     encoder_heads, decoder_heads, padding, ignore: as in `Options`.
@@ -51,6 +53,7 @@ class ImportOptions(TypedDict, total=False):
 
     layout: str
     weights: str
+    prefix: str
     vqgan: str | os.PathLike[str]
     image_size: tuple[int, int]
     encoder_heads: int
@@ -69,8 +72,8 @@ def load(
     """Read a model: a folder of this program, or a published MAGE checkpoint.
 
     Args:
-        source: Model folder, run folder, or checkpoint file.
-        device: Where the model goes.
+        source: Model folder, run folder, or checkpoint: a file, an index of several, a diffusers folder.
+        device: Where the model goes: "cpu", "cuda", "cuda:N".
         plugins: Whether modules that a folder names may run where it, or the current folder, alone has them. Such code
             can do whatever you can: say so of folders that you trust.
         options: For checkpoint files; see `ImportOptions`.
@@ -79,13 +82,14 @@ def load(
         The model in evaluation mode.
 
     Raises:
-        MageKitError: If it is none of these, or weights and recipe do not belong together.
+        MageKitError: If it is none of these, weights and recipe do not belong together, or there is no such device.
     """
+    place = check_device(device)  # before anything is read
     with consent(plugins):
         model = load_any(Path(source), options)
     if not isinstance(model, Mage):
         raise MageKitError(f"{source}: holds a {_what(model)}")
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def load_classifier(
@@ -96,11 +100,12 @@ def load_classifier(
     **options: Unpack[ImportOptions],
 ) -> MageClassifier:
     """Read a classifier: a folder of this program, or a published fine-tuned checkpoint. See `load`."""
+    place = check_device(device)
     with consent(plugins):
         model = load_any(Path(source), options)
     if not isinstance(model, MageClassifier):
         raise MageKitError(f"{source}: holds a {_what(model)}")
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def load_tokenizer(
@@ -111,21 +116,30 @@ def load_tokenizer(
     **options: Unpack[ImportOptions],
 ) -> Tokenizer:
     """Read a tokenizer: a tokenizer, run or model folder of this program, or a published checkpoint. See `load`."""
+    place = check_device(device)
     with consent(plugins):
-        return _load_tokenizer(Path(source), options).to(device).eval()
+        return _load_tokenizer(Path(source), options).to(place).eval()
 
 
 def _load_tokenizer(place: Path, options: ImportOptions) -> Tokenizer:
     if place.is_dir() and tokenizer_folder(place) is not None:
         size = _size_and_no_more(place, options)
         return _tokenizer_in(place, size)
-    if place.is_file() and "vqgan" not in options:
-        from mage_kit.legacy import import_tokenizer  # published layouts, which most programs never read
+    if _is_published(place) and "vqgan" not in options:
+        from mage_kit.legacy import import_tokenizer
 
-        return import_tokenizer(
-            place, layout=options.get("layout"), weights=options.get("weights"), options=_file_options(options)
+        part = _tell(
+            import_tokenizer(
+                place,
+                layout=options.get("layout"),
+                weights=options.get("weights"),
+                prefix=options.get("prefix"),
+                options=_file_options(options),
+            ),
+            options,
         )
-    part = load_any(place, options)
+    else:
+        part = load_any(place, options)
     return part if isinstance(part, Tokenizer) else part.tokenizer
 
 
@@ -168,16 +182,18 @@ def _check_fit(form: nn.Module, file: Path, check: Callable[[], bool]) -> None:
 def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageClassifier | Tokenizer:
     """Read whatever a place holds. See `load`."""
     options = options or {}
-    if source.is_file():
+    if _is_published(source):
         from mage_kit.legacy import import_checkpoint
 
-        return import_checkpoint(
+        result = import_checkpoint(
             source,
             layout=options.get("layout"),
             weights=options.get("weights"),
+            prefix=options.get("prefix"),
             vqgan=options.get("vqgan"),
             options=_file_options(options),
-        ).part
+        )
+        return _tell(result, options)
     mean = options.get("weights") == "ema"
     size = _size_and_no_more(source, options, ("raw", "ema"))
     if not source.exists():
@@ -209,10 +225,28 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     return model if size is None else at_size(model, size)
 
 
+def _is_published(place: Path) -> bool:
+    """Whether a place holds another program's weights; published layouts are imported only where it may."""
+    if not place.is_dir():
+        return place.is_file()
+    if (place / RECIPE_FILE).is_file() or tokenizer_folder(place) is not None:
+        return False
+    from mage_kit.legacy import is_weight_folder
+
+    return is_weight_folder(place)
+
+
+def _tell(result: Imported, options: ImportOptions) -> Mage | MageClassifier | Tokenizer:
+    """Return what was imported; a warning says what a prefix leaves out that nobody asked for."""
+    for line in () if "prefix" in options else result.told:
+        warnings.warn(line, FileWarning, stacklevel=4)
+    return result.part
+
+
 def _file_options(options: ImportOptions) -> Options:
     from mage_kit.legacy import Options
 
-    values = {name: value for name, value in options.items() if name not in ("layout", "weights", "vqgan")}
+    values = {name: value for name, value in options.items() if name not in ("layout", "weights", "prefix", "vqgan")}
     return Options(**values)  # type: ignore[arg-type]  # held by ImportOptions
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from mage_kit.base.doors import is_recording
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.grid import TokenSpec
 from mage_kit.tokenizers.base import TOKENS, Tokenizer
@@ -46,11 +47,11 @@ def encode_streams(
     streams: dict[str, Tensor] = {}
     own = [name for name in tokenizer.streams if name in names]
     if own:
-        streams |= _checked(tokenizer, tokenizer.encode_streams(images_BCHW, own), own, len(images_BCHW))
+        streams |= _checked(tokenizer, tokenizer.encode_streams(images_BCHW, own), own, images_BCHW.shape[0])
     for name, other in targets.items():
         own_names = [stream for stream in other.streams if _name_of(name, stream) in names]
         if own_names:
-            tokens = _checked(other, other.encode_streams(images_BCHW, own_names), own_names, len(images_BCHW))
+            tokens = _checked(other, other.encode_streams(images_BCHW, own_names), own_names, images_BCHW.shape[0])
             streams |= {_name_of(name, stream): tokens[stream] for stream in own_names}
     return {name: streams[name] for name in names}
 
@@ -70,8 +71,7 @@ def _checked(
             form = f"{tuple(values.shape)} {values.dtype}" if isinstance(values, Tensor) else type(values).__name__
             rule = f"must be {shape} {kind}, as its spec says"
             raise MageKitError(f"tokenizer: {type(tokenizer).__name__} gave {form} as the stream '{name}', {rule}")
-        seen_by_python = not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
-        if spec.codes is not None and values.numel() and values.device.type == "cpu" and seen_by_python:
+        if spec.codes is not None and not is_recording() and values.device.type == "cpu" and values.numel():
             least, largest = int(values.min()), int(values.max())
             if least < 0 or largest >= spec.codes:
                 rule = f"must be from 0 to {spec.codes - 1}"

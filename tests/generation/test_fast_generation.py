@@ -16,7 +16,8 @@ from mage_kit.generation import generation_precision, prepare_to_generate
 from mage_kit.generation import loop as decoding
 from mage_kit.generation import preparation as preparing
 from mage_kit.generation.sampling import draw_tokens
-from mage_kit.layers.blocks import Linear, SelfAttention
+from mage_kit.layers.blocks import SelfAttention
+from mage_kit.layers.linear_layers import linear, packable_layers, packed_weights
 from tests import build
 
 CPU = torch.device("cpu")
@@ -26,10 +27,9 @@ packs = pytest.mark.skipif(packing_problem(CPU) is not None, reason="this proces
 
 def unprepared(model: mk.Mage) -> bool:
     """Whether nothing is left of a preparation."""
-    return all(
-        (module.packed if isinstance(module, Linear) else module.generating) is None
-        for module in model.modules()
-        if isinstance(module, (Linear, SelfAttention))
+    attentions = [module for module in model.modules() if isinstance(module, SelfAttention)]
+    return all(packed_weights(layer) is None for layer in packable_layers(model)) and all(
+        attention.generating is None for attention in attentions
     )
 
 
@@ -69,16 +69,16 @@ def test_a_processor_that_cannot_pack_is_told_apart(monkeypatch: pytest.MonkeyPa
 @packs
 def test_weights_are_packed_for_the_while_and_only_without_gradients() -> None:
     model = wide().train()
-    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    layers = packable_layers(model)
     assert len(layers) == 4 + 4 + 2  # two blocks, decoder.embed, head.fc
     with prepare_to_generate(model, 2, "bfloat16") as decision:
         assert decision.value == "bfloat16" and not model.training
-        assert all(layer.packed is not None for layer in layers)
+        assert all(packed_weights(layer) is not None for layer in layers)
         with torch.enable_grad():
-            assert layers[0](torch.ones(1, layers[0].in_features)).requires_grad, "packed weights were used"
+            assert linear(layers[0], torch.ones(1, layers[0].in_features)).requires_grad, "packed weights were used"
         with prepare_to_generate(model, 2, "bfloat16"):
             pass
-        assert all(layer.packed is not None for layer in layers), "the inner call took them from the outer one"
+        assert all(packed_weights(layer) is not None for layer in layers), "the inner call took them from the outer one"
     assert model.training and unprepared(model)
 
 
@@ -127,7 +127,7 @@ def test_compiled_blocks_are_not_packed() -> None:
     model = wide()
     model.compile_blocks(backend="eager")
     with prepare_to_generate(model, 1, "bfloat16"):
-        assert all(module.packed is None for module in model.modules() if isinstance(module, Linear))
+        assert all(packed_weights(layer) is None for layer in packable_layers(model))
 
 
 def test_logits_in_bfloat16_are_near_those_in_float32() -> None:

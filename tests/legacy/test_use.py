@@ -42,6 +42,14 @@ def test_from_file_to_images_and_classes(tmp_path: Path, run: Run) -> None:
     assert run("convert", MINI, "--out", tmp_path / "mage", *HEADS, "--overwrite")[0] == 0
 
 
+def test_another_image_size_is_told_in_a_line(tmp_path: Path, run: Run) -> None:
+    code, out, _ = run("convert", MINI, "--out", tmp_path / "mage", *HEADS, "--image-size", "512x256")
+    (line,) = (line for line in out.splitlines() if "image size" in line)
+    assert code == 0 and "512x256" in line and "positions of 16x16 tokens resized to 32x16 (bicubic)" in line
+    assert mk.load(tmp_path / "mage").spec.grid == mk.TokenGrid(32, 16)
+    assert mk.load(MINI, encoder_heads=4, decoder_heads=4, image_size=(512, 256)).spec.grid == mk.TokenGrid(32, 16)
+
+
 def test_a_card_tells_where_weights_came_from(tmp_path: Path) -> None:
     import hashlib
     import json

@@ -41,8 +41,9 @@ def pad_tokens(
     Raises:
         ValueError: If the backend is unknown or cannot run here, or the batches differ or are empty.
     """
-    if len(latents_BSE) != len(slot_BN) or not len(slot_BN):
-        raise ValueError(f"slot: {len(slot_BN)} rows for {len(latents_BSE)} images, must be one each, at least one")
+    rows, images = slot_BN.shape[0], latents_BSE.shape[0]  # len() would fix them where a graph is recorded
+    if rows != images or rows == 0:
+        raise ValueError(f"slot: {rows} rows for {images} images, must be one each, at least one")
     choice = choose("pad_tokens", backend, latents_BSE.device, latents_BSE.dtype, latents_BSE.shape[2], probe)
     return _FORMS[choice.implementation](latents_BSE, slot_BN, positions_NE, fill_E)
 

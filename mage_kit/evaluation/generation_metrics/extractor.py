@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mage_kit.base.devices import check_device
 from mage_kit.base.errors import MageKitError
 
 Range = Literal["bytes", "unit", "signed"]
@@ -138,7 +139,7 @@ def _shape(outputs: Any) -> str:
 
 
 def load_extractor(
-    file: Path, *, side: int | None = SIDE, values: Range = "bytes", device: torch.device | None = None
+    file: Path, *, side: int | None = SIDE, values: Range = "bytes", device: str | torch.device | None = None
 ) -> Extractor:
     """Read a network from a TorchScript file, or an exported program (.pt2).
 
@@ -149,11 +150,11 @@ def load_extractor(
         device: Where it runs.
 
     Raises:
-        MageKitError: If there is no such file, or it is neither.
+        MageKitError: If there is no such file or device, or it is neither.
     """
     if not file.is_file():
         raise MageKitError(f"extractor: '{file}', there is no such file; must be a TorchScript or .pt2 file of yours")
-    where = device or torch.device("cpu")
+    where = check_device(device or "cpu")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     try:
