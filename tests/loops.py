@@ -39,7 +39,17 @@ def loop_of(
     layout = spread(path, config.batch, config.micro_batch, recipe.name)
     job = resolve._job(recipe, path, task, images, layout, parts.tokenizer)
     resolved = resolve.Resolved(
-        recipe.name, recipe.seed, recipe.to_json(), {}, images, parts.tokenizer, {}, parts.model, (job,), frozenset()
+        recipe.name,
+        recipe.seed,
+        recipe.to_json(),
+        {},
+        images,
+        parts.tokenizer,
+        {},
+        parts.model,
+        (job,),
+        frozenset(),
+        frozenset(),
     )
     out = Path(tempfile.mkdtemp())
     run = Run(

@@ -35,12 +35,12 @@ class Imported:
     Args:
         part: Model, classifier or tokenizer, in float32 and evaluation mode.
         origin: Where it came from, and what of it nothing here reads.
-        told: What a prefix that nobody asked for leaves out of the files, a line each.
+        notes: What a prefix that nobody asked for leaves out of the files, a line each.
     """
 
     part: Mage | MageClassifier | Tokenizer
     origin: Origin
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def import_checkpoint(
@@ -92,7 +92,7 @@ def _import(source: Source, layout: Layout, options: Options, tokenizer: Source 
         old, part = part.spec.grid, at_size(part, size)
         card |= {"image_size": list(size), "image_size_from": f"the option; {resize_words(old, part.spec.grid)}"}
     leftovers = {item.name: tensors[item.name].detach().contiguous().clone() for item in fit.unused}
-    return Imported(part, Origin(card, leftovers), tuple(each.told for each in sources if each.told))
+    return Imported(part, Origin(card, leftovers), tuple(each.note for each in sources if each.note))
 
 
 def import_tokenizer(

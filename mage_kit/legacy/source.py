@@ -54,7 +54,7 @@ class Source:
     settings: Mapping[str, Any]
 
     @property
-    def told(self) -> str:
+    def note(self) -> str:
         """What of the file is read, in a line; nothing where all of it is."""
         if not self.prefix or self.layout is None:
             return ""

@@ -75,7 +75,7 @@ def convert(
         vqgan=vqgan,
         options=Options(image_size, encoder_heads, decoder_heads, padding, ignore),
     )
-    for line in result.told:
+    for line in result.notes:
         reporter.say(line)
     origin = result.origin
     if isinstance(result.part, Tokenizer):

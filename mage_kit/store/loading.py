@@ -238,7 +238,7 @@ def _is_published(place: Path) -> bool:
 
 def _tell(result: Imported, options: ImportOptions) -> Mage | MageClassifier | Tokenizer:
     """Return what was imported; a warning says what a prefix leaves out that nobody asked for."""
-    for line in () if "prefix" in options else result.told:
+    for line in () if "prefix" in options else result.notes:
         warnings.warn(line, FileWarning, stacklevel=4)
     return result.part
 
