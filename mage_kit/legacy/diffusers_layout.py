@@ -60,7 +60,7 @@ class DiffusersLayout(Layout):
             pairs.append(Pair(pair.ours, name, Pointwise() if matrix else SAME))
         return pairs
 
-    def stated(self, module: Any) -> dict[str, Any]:
+    def own_settings(self, module: Any) -> dict[str, Any]:
         """What config.json says of such a network."""
         last = len(module.multipliers) - 1
         return {

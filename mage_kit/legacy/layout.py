@@ -179,7 +179,7 @@ class Layout(ABC):
         """Return what a tensor is called today that older files may call otherwise; here: the same."""
         return name
 
-    def stated(self, module: Any) -> dict[str, Any]:
+    def own_settings(self, module: Any) -> dict[str, Any]:
         """Return what a file beside the weights must state of a module, where it says it at all; here: nothing."""
         return {}
 
@@ -189,7 +189,7 @@ class Layout(ABC):
         Raises:
             LayoutError: If they differ; names the first difference.
         """
-        for key, need in self.stated(module).items():
+        for key, need in self.own_settings(module).items():
             said = settings.get(key)
             if said is not None and (said != need or isinstance(said, bool) != isinstance(need, bool)):
                 raise LayoutError(f"config.json: {key} is {said!r}, the weights and this layout have {need!r}")

@@ -123,7 +123,7 @@ def test_running_means_of_lightning(tmp_path: Path, taming: Tensors) -> None:
     alone = stored(tmp_path / "alone.ckpt", {"state_dict": flat("model_ema.", mean)})
     result = import_checkpoint(alone)
     assert torch.equal(result.part.get_parameter("quant_conv.bias"), mean["quant_conv.bias"].float())
-    assert "prefix 'model_ema.'; 2 other tensors are not read" in result.told[0]
+    assert "prefix 'model_ema.'; 2 other tensors are not read" in result.notes[0]
     assert same(import_checkpoint(stored(tmp_path / "top.ckpt", {"model_ema": flat("", mean)})).part, result.part)
     both = stored(tmp_path / "both.ckpt", {"state_dict": taming | flat("model_ema.", mean)})
     assert "'' (" in refused(both, "several prefixes.*'model_ema.' .*choose one", options=None)
