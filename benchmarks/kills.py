@@ -38,7 +38,7 @@ from mage_kit.training.engine import make_fabric as make_fabric  # imported befo
 from mage_kit.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "kills"
-CHAINS, KILLS = 60, 20
+CHAINS, KILLS = 70, 20
 FORMS = tuple(itertools.product((1, 2), (0, 2)))  # processes, loading workers
 PATIENCE, FREE = 20.0, 1.0  # seconds: for the other process to notice, and for the lock to be free
 SMALL = (

@@ -50,6 +50,10 @@ def atomic(path: Path, listed: bool = False) -> Iterator[Path]:
         os.chmod(temporary, 0o644)
         with manifest.replaced(path, temporary) if listed else contextlib.nullcontext():
             os.replace(temporary, path)
+    except OSError as error:
+        if error.filename not in (None, name):
+            raise
+        raise OSError(error.errno, f"cannot be written: {error.strerror or error}", str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -114,6 +118,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
     Raises:
         MageKitError: If another process holds it; names that process.
+        OSError: If the file system takes no locks, or no file there.
     """
     with (folder / LOCK_FILE).open("a+") as file:
         try:
@@ -121,6 +126,9 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise MageKitError(f"{what}: '{folder}', is in use by process {file.read().strip() or 'unknown'}") from None
+        except OSError as error:
+            words = f"its file system takes no locks ({error.strerror}), choose a folder on another"
+            raise OSError(error.errno, words, str(folder)) from None
         file.truncate(0)
         file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()

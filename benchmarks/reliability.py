@@ -1,0 +1,126 @@
+"""What the promises of docs/reliability.md cost, and races for one folder; figures go to benchmarks/results.
+
+`python -m benchmarks.reliability digests` loads a ViT-L folder with and without its manifest, in turn;
+`doors` calls a model's features with and without the look at what comes in; `races` starts two trainings at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import mage_kit as mk
+from benchmarks.kills import RESULTS, Chain, start, wait
+from mage_kit.base.doors import trusted
+from mage_kit.base.files import write_json
+from mage_kit.base.manifest import MANIFEST_FILE, FileWarning
+
+ROOT = Path(__file__).parents[1]
+TIMES = 7
+
+
+def in_turn(first: Callable[[], object], second: Callable[[], object], times: int) -> tuple[list[float], list[float]]:
+    """Return seconds of both, measured one after the other, so that what else the machine does meets both alike."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number in range(times + 1):
+        for place, work in enumerate((first, second)):
+            begin = time.perf_counter()
+            work()
+            if number:  # the first of each warms up
+                seconds[place].append(time.perf_counter() - begin)
+    return seconds
+
+
+def digests(place: Path) -> dict[str, Any]:
+    """Loading a ViT-L model folder with digests against without."""
+    folder = mk.save(mk.build(mk.Recipe.load(ROOT / "recipes" / "mage_vitl.json")).model, place / "listed")
+    plain = place / "plain"
+    plain.mkdir()
+    for file in folder.iterdir():
+        if file.name != MANIFEST_FILE:
+            os.link(file, plain / file.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FileWarning)
+        listed, unlisted = in_turn(lambda: mk.load(folder), lambda: mk.load(plain), TIMES)
+    size = (folder / "model.safetensors").stat().st_size
+    return _ratio("digests", listed, unlisted) | {"gib": round(size / 2**30, 2)}
+
+
+def doors() -> dict[str, Any]:
+    """Features of 8 images by a ViT-B, looked at against trusted."""
+    model = mk.build(mk.Recipe.load(ROOT / "recipes" / "mage_vitb.json")).model
+    assert isinstance(model, mk.Mage)
+    images = torch.rand(8, 3, *model.tokenizer.image_size)
+
+    def blind() -> None:
+        with trusted():
+            model.features(images)
+
+    return _ratio("doors", *in_turn(lambda: model.features(images), blind, TIMES))
+
+
+def _ratio(name: str, ours: list[float], plain: list[float]) -> dict[str, Any]:
+    ratios = [one / other for one, other in zip(ours, plain, strict=True)]
+    middle, without = statistics.median(ours), statistics.median(plain)
+    return {
+        "what": name,
+        "seconds": round(middle, 4),
+        "seconds_without": round(without, 4),
+        "ratio": round(middle / without, 4),
+        "ratios": [round(ratio, 4) for ratio in ratios],
+    }
+
+
+def races(place: Path, count: int) -> dict[str, Any]:
+    """Two trainings at once into one folder: one trains, one says why not, and the folder is the winner's."""
+    draw = random.Random(0)
+    for number in range(count):
+        home = place / f"race-{number}"
+        home.mkdir()
+        out = home / "run"
+        pids = []
+        for _ in range(2):
+            pids += start(Chain(number, 1, 0), out)
+            time.sleep(draw.choice((0.0, 0.0, 0.001, 0.01, 0.1)))
+        statuses = [wait(pid, 300) for pid in pids]
+        codes = sorted(os.WEXITSTATUS(status or 0) for status in statuses)
+        said = (home / "error-0.txt").read_text()
+        assert codes == [0, 4], f"race {number}: {codes}: {said}"
+        assert "is in use by process" in said or "is not empty" in said or "complete" in said, said
+        mk.load(out)
+        shutil.rmtree(home)
+    return {"what": "races", "races": count, "one trains, one says why not": count}
+
+
+def main() -> None:
+    """Measure what is named, print it, and write it beside the results of other days."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("digests", "doors", "races"))
+    parser.add_argument("--count", type=int, default=20, help="races")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        work = {
+            "digests": lambda: digests(Path(place)),
+            "doors": doors,
+            "races": lambda: races(Path(place), options.count),
+        }
+        result = work[options.what]() | {"date": time.strftime("%Y-%m-%d"), "threads": torch.get_num_threads()}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    write_json(RESULTS.parent / f"{options.what}-{result['date']}.json", result)
+    Console().print(result)
+
+
+if __name__ == "__main__":
+    main()
