@@ -42,7 +42,8 @@ def check_tokens(model: Mage, known_BL: Tensor, masked_BL: Tensor, condition: Co
         return
     if labels_B.shape != known_BL.shape[:1] or bool(((labels_B < UNKNOWN) | (labels_B >= classes)).any()):
         rule = f"must be {len(known_BL)} whole numbers from 0 to {classes - 1}, or -1 for no class"
-        raise ValueError(f"condition: labels {labels_B.tolist()}, {rule}")
+        form = f"{labels_B.tolist()}" if labels_B.numel() <= 16 else f"{tuple(labels_B.shape)}"
+        raise ValueError(f"condition: labels {form}, {rule}")
 
 
 def check_decoding(model: Mage, decoding: Decoding) -> None:

@@ -13,6 +13,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
+from mage_kit.base.doors import check_tensor
+
 UNKNOWN = -1
 
 
@@ -24,10 +26,25 @@ class Condition:
         labels_B: int64 class numbers; `UNKNOWN` where the decoder is to do without.
         vectors_BX: Floating vectors beside the labels, as of a text or another image; all zeros where nothing is to be
             told. None where there are none.
+
+    Raises:
+        ValueError: If labels are no int64 tensor of shape (B,), or vectors no floating one of shape (B, X).
     """
 
     labels_B: Tensor
     vectors_BX: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would be taken for something else further down."""
+        labels_B, vectors_BX = self.labels_B, self.vectors_BX
+        check_tensor("labels", labels_B)
+        if labels_B.dtype != torch.int64 or labels_B.ndim != 1:
+            raise ValueError(f"labels: {tuple(labels_B.shape)} {labels_B.dtype}, must be (B,) torch.int64")
+        if vectors_BX is None:
+            return
+        check_tensor("vectors", vectors_BX)
+        if not vectors_BX.is_floating_point() or vectors_BX.ndim != 2:
+            raise ValueError(f"vectors: {tuple(vectors_BX.shape)} {vectors_BX.dtype}, must be floating (B, X)")
 
     def without(self) -> Condition:
         """Return the condition of the same images with nothing told."""

@@ -15,7 +15,7 @@ from mage_kernels import Backend, MaskPlan, drop_tokens, embed_kept, full_plan
 from pydantic import Field
 from torch import Tensor, nn
 
-from mage_kit.base.doors import check_tokens
+from mage_kit.base.doors import check_tensor, check_tokens
 from mage_kit.base.fields import Probability
 from mage_kit.base.grid import TokenGrid, TokenSpec
 from mage_kit.base.signature import Strict
@@ -70,6 +70,7 @@ def open_plan(tokens: Tensor) -> MaskPlan:
     Args:
         tokens: Ids (B, L) or (B, L, F), or continuous tokens (B, L, W).
     """
+    check_tensor("tokens", tokens)
     return full_plan(torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 

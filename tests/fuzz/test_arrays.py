@@ -72,6 +72,8 @@ def doors(model: mk.Mage, classifier: mk.MageClassifier) -> dict[str, tuple[Tens
     tokens = torch.randint(0, 32, (2, 16))
     masked = torch.zeros(2, 16, dtype=torch.bool)
     masked[:, :5] = True
+    labels = torch.tensor([0, 2])
+    conditional = build.mage(decoder=mk.ClassViTDecoder(32, 16, dim=24, depth=1, heads=4, classes=3)).eval()
     return {
         "encode": (images, model.tokenizer.encode),
         "decode": (tokens, model.tokenizer.decode),
@@ -81,6 +83,15 @@ def doors(model: mk.Mage, classifier: mk.MageClassifier) -> dict[str, tuple[Tens
         "classify": (images, classifier.logits),
         "decode_tokens": (tokens, lambda value: mk.decode_tokens(model, value, masked)),
         "decode_tokens, masked": (masked, lambda value: mk.decode_tokens(model, tokens, value)),
+        "token_features": (tokens, model.token_features),
+        "block_features": (tokens, model.block_features),
+        "classify tokens": (tokens, classifier),
+        "straight_through": (tokens, lambda value: mk.straight_through(model, value, masked)),
+        "straight_through, masked": (masked, lambda value: mk.straight_through(model, tokens, value)),
+        "condition": (
+            labels,
+            lambda value: mk.decode_tokens(conditional, tokens, masked, condition=mk.Condition(value)),
+        ),
         "reconstruct": (images[0, 0], lambda value: mk.reconstruct(model, value, 0.5, steps=1)),
         "inpaint, mask": (
             masked[0].reshape(4, 4),
