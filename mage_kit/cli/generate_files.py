@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json, write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.cli.opening import open_model
-from mage_kit.generation import Asked, Labels, generate, generation_precision
-from mage_kit.generation.animation import Animation
-from mage_kit.generation.sample_files import picture_scale, write_samples
+from mage_kit.generation import Asked, Labels, Sampler, generate
+from mage_kit.generation.sample_files import describe_samples, first_images, picture_scale, write_samples
 from mage_kit.generation.sample_place import ARRAYS, check_target
 from mage_kit.images.image_writing import save_gif, write_png
 from mage_kit.images.pictures import grid_picture
-from mage_kit.models.decoding import Decoding, DecodingChanges
+from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.store.folders import RECIPE_FILE, require_folder
 
 _COLUMNS = 8
-_ANIMATED = 16  # images of an animation
 _MOST = 4096  # images of a sheet, all of which memory holds
 
 
@@ -95,14 +92,15 @@ def generate_files(
     require_folder(run)
     sheet = is_sheet(n, out, separate)
     target = out or run / _name(n, first, seed, image_size, sheet)
-    check_target(target, overwrite, folder=separate)
+    if sheet:
+        check_target(target, overwrite, folder=False)
     model = open_model(run, ema=ema, image_size=image_size, reporter=reporter)
     if compile_:
         model.compile_blocks()
     settings: dict[str, Any] = {"run": Recipe.load(run / RECIPE_FILE).name, "weights": "ema" if ema else "raw"}
     request: Any = {"first": first, "seed": seed, "labels": labels, "batch": batch, "precision": precision, **changes}
     if sheet:
-        _make_sheet(model, n, target, settings, request, model.decoding.changed(changes), gif, reporter)
+        _make_sheet(model, n, target, settings, request, gif, reporter)
     else:
         write_samples(model, n, target, overwrite=overwrite, gif=gif, settings=settings, reporter=reporter, **request)
     return target
@@ -114,30 +112,18 @@ def _name(n: int, first: int, seed: int, image_size: str | None, sheet: bool) ->
 
 
 def _make_sheet(
-    model: Mage,
-    n: int,
-    target: Path,
-    settings: dict[str, Any],
-    request: dict[str, Any],
-    decoding: Decoding,
-    gif: bool,
-    reporter: Reporter,
+    model: Mage, n: int, target: Path, settings: dict[str, Any], request: dict[str, Any], gif: bool, reporter: Reporter
 ) -> None:
     """Generate images and write them as one picture."""
-    scale = picture_scale(model.tokenizer.image_size)
-    animation = Animation(model, _ANIMATED, _COLUMNS // 2, scale, request["first"])
+    first = request["first"]
+    animation, source = first_images(model, first), Sampler(model, **request)
     watch = animation.watch if gif else None
-    with reporter.task(f"generating {n} images", n * decoding.steps) as task:
+    with reporter.task(f"generating {n} images", n * source.decoding.steps) as task:
         result = generate(model, n, on_progress=lambda done, _: task.update(done), watch=watch, **request)
-    settings |= {"seed": request["seed"], "first": request["first"], "images": n, "decoding": decoding.describe()}
-    settings |= _facts(model, generation_precision(request["precision"], model).value, result.labels_B)
-    picture = grid_picture(result.images_BCHW, min(_COLUMNS, n), scale=scale)
+    labels = None if result.labels_B is None else result.labels_B.tolist()
+    settings |= {**describe_samples(source), "labels": labels, "first": first, "images": n}
+    picture = grid_picture(result.images_BCHW, min(_COLUMNS, n), scale=picture_scale(model.tokenizer.image_size))
     _write_sheet(picture, target, settings, animation.frames())
-
-
-def _facts(model: Mage, precision: str, labels_B: Tensor | None) -> dict[str, Any]:
-    labels, size = None if labels_B is None else labels_B.tolist(), list(model.tokenizer.image_size)
-    return {"precision": precision, "image_size": size, "labels": labels}
 
 
 def _write_sheet(sheet: Image.Image, target: Path, settings: dict[str, Any], frames: list[Image.Image]) -> None:

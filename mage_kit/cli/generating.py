@@ -27,8 +27,10 @@ from mage_kit.cli.processes import ProcessesOption, one_process, spread_out
 def generate(
     run: RunArgument,
     *,
-    n: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="How many images.")] = 64,
-    first: Annotated[int, typer.Option(min=0, help="Number of the first: several calls make parts of one set.")] = 0,
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000_000, help="How many images.")] = 64,
+    first: Annotated[
+        int, typer.Option(min=0, max=2**62, help="Number of the first: several calls make parts of one set.")
+    ] = 0,
     seed: SeedOption = 0,
     class_: Annotated[
         list[int] | None,

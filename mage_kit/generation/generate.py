@@ -27,7 +27,7 @@ from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
 
 _MOST = 1_000_000
-_LAST = 2**62  # an image's number is an int64
+LAST = 2**62  # an image's number is an int64
 
 Labels = SupportsIndex | Sequence[SupportsIndex] | None
 """A class for all images; a class for each, in turn if there are fewer; None for every class in turn. -1: no class."""
@@ -154,7 +154,7 @@ class Sampler:
         self.batch, self.seed, first = (
             whole_number("batch", batch, 1),
             whole_number("seed", seed, 0),
-            whole_number("first", first, 0, _LAST),
+            whole_number("first", first, 0, LAST),
         )
         self.decoding = model.decoding.changed(changes)
         check_decoding(model, self.decoding)

@@ -14,18 +14,19 @@ from mage_kit.base import processes
 from mage_kit.base.checks import whole_number
 from mage_kit.base.progress import ProgressTask, Reporter
 from mage_kit.generation.animation import Animation
-from mage_kit.generation.generate import Generated, Labels, Sampler
+from mage_kit.generation.generate import LAST, Generated, Labels, Sampler
 from mage_kit.generation.loop import Step
 from mage_kit.generation.preparation import Asked, generation_precision, prepare_to_generate
 from mage_kit.generation.sample_forms import ArrayParts, PictureParts
 from mage_kit.generation.sample_parts import SampleParts
-from mage_kit.generation.sample_place import ARRAYS, check_target
+from mage_kit.generation.sample_place import ARRAYS
 from mage_kit.images.image_writing import save_gif
 from mage_kit.images.pictures import to_bytes
 from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
 from mage_kit.store.folders import weights_digest
 
+MOST = 10_000_000  # images of a call: their numbers are in memory
 _ANIMATED, _COLUMNS = 16, 4  # images of an animation, and in a row of it
 
 
@@ -73,24 +74,23 @@ def write_samples(
         MageKitError: If something would be overwritten unasked, or `OUT.parts` holds samples of other settings.
         ValueError: If a number is outside its range.
     """
-    n, first = whole_number("n", n, 1), whole_number("first", first, 0)
+    n, first = whole_number("n", n, 1, MOST), whole_number("first", first, 0, LAST)
     source = Sampler(model, batch=batch, seed=seed, labels=labels, precision=precision, **changes)
-    target = Path(out)
-    processes.on_first(lambda: check_target(target, overwrite, folder=target.suffix.lower() != ARRAYS))
-    contents = {**(settings or {}), **_facts(source), "first": first, "images": n}
+    target = Path(out).resolve()  # what a link points to is written, and the link stays
+    contents = {**(settings or {}), **describe_samples(source), "first": first, "images": n}
     form = ArrayParts if target.suffix.lower() == ARRAYS else PictureParts
     parts: SampleParts = form(target, contents)
     with contextlib.ExitStack() as stack:
-        processes.on_first(lambda: stack.enter_context(parts.held(overwrite)) and None)
-        todo = processes.on_first(lambda: parts.missing(source.batch))
+        processes.on_first(lambda: stack.enter_context(parts.hold(overwrite)) and None)
+        todo = processes.on_first(lambda: [] if parts.has_moved() else parts.missing(source.batch))
         own = todo[processes.rank() :: processes.world()]
         processes.all_or_none(lambda: _work(source, parts, own, n, reporter or _reporter()))
-        processes.on_first(lambda: _finish(source, parts, gif))
-    return target
+        processes.on_first(lambda: _finish(source, parts, gif, overwrite))
+    return Path(out)
 
 
-def _facts(source: Sampler) -> dict[str, Any]:
-    """What samples follow, beside their number: with the same facts, they are the same."""
+def describe_samples(source: Sampler) -> dict[str, Any]:
+    """Return what samples follow, beside their number, ready for JSON: of the same facts, they are the same."""
     model = source.model
     return {
         "seed": source.seed,
@@ -127,15 +127,19 @@ def _labels(samples: Generated) -> list[int] | None:
     return None if samples.labels_B is None else samples.labels_B.tolist()
 
 
-def _finish(source: Sampler, parts: SampleParts, gif: bool) -> None:
-    if gif:
-        model, size = source.model, source.model.tokenizer.image_size
-        animation = Animation(model, _ANIMATED, _COLUMNS, picture_scale(size), parts.first)
+def _finish(source: Sampler, parts: SampleParts, gif: bool, overwrite: bool) -> None:
+    if gif and not parts.has_moved():
+        animation = first_images(source.model, parts.first)
         source.make(parts.first, min(_ANIMATED, parts.count), watch=animation.watch)
         save_gif(animation.frames(), parts.folder / "steps.gif")
     labels = None if source.labels is None else np.array(source.labels, dtype=np.int64)
     numbers = np.arange(parts.first, parts.first + parts.count)
-    parts.finish(None if labels is None else labels[numbers % len(labels)])
+    parts.finish(None if labels is None else labels[numbers % len(labels)], overwrite)
+
+
+def first_images(model: Mage, first: int) -> Animation:
+    """Return an animation of a command's first images, of which the first has this number."""
+    return Animation(model, _ANIMATED, _COLUMNS, picture_scale(model.tokenizer.image_size), first)
 
 
 def picture_scale(size: tuple[int, ...]) -> int:

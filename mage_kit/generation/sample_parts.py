@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import LOCK_FILE, drop_temporaries, locked, read_json, write_json
+from mage_kit.generation.sample_place import check_target
 
 SETTINGS = "settings.json"
 Bytes = NDArray[np.uint8]
@@ -32,6 +33,7 @@ class SampleParts(ABC):
     """
 
     own: re.Pattern[str]  # names of files in `folder`
+    is_folder: bool
 
     def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
         self.target, self.settings = target, dict(settings)
@@ -39,20 +41,31 @@ class SampleParts(ABC):
         self.first, self.count = int(settings["first"]), int(settings["images"])
 
     @contextmanager
-    def held(self, overwrite: bool) -> Iterator[None]:
+    def hold(self, overwrite: bool) -> Iterator[None]:
         """Hold the folder of parts: a new one, or one that the same settings began.
 
         Args:
             overwrite: Whether one of other settings goes.
 
         Raises:
-            MageKitError: If it is another's, or another process is at it.
+            MageKitError: If it is another's, another process is at it, or the place to write is taken.
         """
+        self.check(overwrite)  # before a folder is made
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder, "out"):
             self._settle(overwrite)
+            self.check(overwrite)  # what was there a moment ago may be another's by now
             yield
             (self.folder / LOCK_FILE).unlink(missing_ok=True)
+
+    def check(self, overwrite: bool) -> None:
+        """Make sure that the place may be written; see `check_target`."""
+        if not self.has_moved():
+            check_target(self.target, overwrite, folder=self.is_folder)
+
+    def has_moved(self) -> bool:
+        """Return whether a killed call has put everything in its place already, but for what is beside it."""
+        return False
 
     def missing(self, batch: int) -> list[tuple[int, int]]:
         """Return (first image, how many) of what is not there yet, at most `batch` at once."""
@@ -75,9 +88,21 @@ class SampleParts(ABC):
     def add(self, start: int, images_BCHW: Bytes, labels: Sequence[int] | None) -> None:
         """Write images, of which the first has this number."""
 
+    def finish(self, labels: NDArray[np.int64] | None, overwrite: bool) -> None:
+        """Turn the parts into what was asked for.
+
+        Raises:
+            MageKitError: If images are missing, as where machines share no folder, or the place is taken by now.
+        """
+        if not self.has_moved() and (gaps := self.missing(self.count)):
+            count = sum(size for _, size in gaps)
+            raise MageKitError(f"out: '{self.folder}', lacks {count} of {self.count} images, number {gaps[0][0]} first")
+        self.check(overwrite)
+        self.move(labels)
+
     @abstractmethod
-    def finish(self, labels: NDArray[np.int64] | None) -> None:
-        """Turn the parts, all there, into what was asked for."""
+    def move(self, labels: NDArray[np.int64] | None) -> None:
+        """Put everything in its place."""
 
     def _settle(self, overwrite: bool) -> None:
         drop_temporaries(self.folder)

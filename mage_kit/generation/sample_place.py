@@ -9,7 +9,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import check_writable, read_json
 
 ARRAYS = ".npz"
-_NUMBERED = re.compile(r"\d{6,}\.png|settings\.json|steps\.gif")
+PICTURES = re.compile(r"\d{6,}\.png|settings\.json|steps\.gif")  # names in a folder of samples
 
 
 def check_target(target: Path, overwrite: bool, *, folder: bool) -> None:
@@ -36,5 +36,5 @@ def check_target(target: Path, overwrite: bool, *, folder: bool) -> None:
         )
     if target.exists() and target.is_dir() != folder:
         raise MageKitError(f"out: '{target}', must be a {'folder' if folder else 'file'}")
-    if target.is_dir() and not all(_NUMBERED.fullmatch(path.name) for path in target.iterdir()):
+    if target.is_dir() and not all(PICTURES.fullmatch(path.name) for path in target.iterdir()):
         raise MageKitError(f"out: '{target}', holds other files than generated images; choose another folder")

@@ -100,7 +100,7 @@ def test_a_killed_call_goes_on(model: mk.Mage, name: str, tmp_path: Path, monkey
 
 def test_parts_of_other_settings_are_not_mixed(model: mk.Mage, tmp_path: Path) -> None:
     out = tmp_path / "many"
-    with PictureParts(out, {"first": 0, "images": 4, "seed": 9}).held(overwrite=False):
+    with PictureParts(out, {"first": 0, "images": 4, "seed": 9}).hold(overwrite=False):
         pass
     with pytest.raises(mk.MageKitError, match="unfinished samples of other seed, precision"):
         mk.write_samples(model, 4, out, **SILENT)
@@ -110,14 +110,14 @@ def test_parts_of_other_settings_are_not_mixed(model: mk.Mage, tmp_path: Path) -
     settings = json.loads((out / "settings.json").read_text())
     mk.write_samples(model, 3, out, overwrite=True, **SILENT)
     assert len(pixels(out)) == 3, "none of an earlier, larger call stays among the new ones"
-    with PictureParts(tmp_path / "other", settings).held(overwrite=False):
+    with PictureParts(tmp_path / "other", settings).hold(overwrite=False):
         pass
     with pytest.raises(mk.MageKitError, match="samples of other weights_sha256;"):
         mk.write_samples(build.mage(seed=1).eval(), 4, tmp_path / "other", **SILENT)
 
 
 def test_a_folder_at_which_another_is_at_work_is_left_alone(model: mk.Mage, tmp_path: Path) -> None:
-    busy = PictureParts(tmp_path / "many", {"first": 0, "images": 4}).held(overwrite=False)
+    busy = PictureParts(tmp_path / "many", {"first": 0, "images": 4}).hold(overwrite=False)
     with busy, pytest.raises(mk.MageKitError, match="is in use by process"):
         mk.write_samples(model, 4, tmp_path / "many", **SILENT)
     (tmp_path / "mine.parts").mkdir()
