@@ -21,6 +21,10 @@ from mage_kit.cli.decoding_options import (
 from mage_kit.cli.groups import expand_groups
 from mage_kit.cli.processes import ProcessesOption, one_process, spread_out
 
+FirstOption = Annotated[
+    int, typer.Option(min=0, max=2**62, help="Number of the first: several calls make parts of one set.")
+]
+
 
 @app.command()
 @expand_groups
@@ -28,9 +32,7 @@ def generate(
     run: RunArgument,
     *,
     n: Annotated[int, typer.Option("-n", min=1, max=10_000_000, help="How many images.")] = 64,
-    first: Annotated[
-        int, typer.Option(min=0, max=2**62, help="Number of the first: several calls make parts of one set.")
-    ] = 0,
+    first: FirstOption = 0,
     seed: SeedOption = 0,
     class_: Annotated[
         list[int] | None,

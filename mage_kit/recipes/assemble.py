@@ -184,6 +184,14 @@ def describe_mage(model: Mage) -> dict[str, Any]:
     }
 
 
+def part_forms(model: Mage) -> dict[str, dict[str, Any] | None]:
+    """Return the forms of what stands on a masked model's encoder, by where its tensors stand: `heads.tokens`."""
+    stated = describe_mage(model)
+    losses = {f"losses.{number}": form for number, form in enumerate(stated["losses"])}
+    heads = {f"heads.{name}": form for name, form in stated["heads"].items()}
+    return {"decoder": stated["decoder"], "padding": stated["padding"], **heads, **losses}
+
+
 def assemble_classifier(
     section: ClassifierSection, tokenizer: Tokenizer | None, make_tokenizer: MakeTokenizer, seed: int, source: str
 ) -> MageClassifier:

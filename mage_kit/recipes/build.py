@@ -44,11 +44,21 @@ def build(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
     require_recipe(recipe)
     if torch.get_default_device().type != "meta":
         with torch.device("meta"):
-            size = weight_bytes(_build(recipe, None))
-        if size > (room := memory_size()):
-            words = f"its weights take {size / 2**30:,.1f} GiB, this machine's memory is {room / 2**30:,.1f} GiB"
-            raise RecipeError([f"$: {words}"], recipe.name)
+            form = _build(recipe, None)
+        require_memory(form, recipe.name)
     return _build(recipe, tokenizer)
+
+
+def require_memory(parts: Parts, name: str) -> None:
+    """Make sure that this machine's memory holds the weights of parts, which may be on the meta device.
+
+    Raises:
+        RecipeError: If it does not; `name` is the recipe's.
+    """
+    size, room = weight_bytes(parts), memory_size()
+    if size > room:
+        words = f"its weights take {size / 2**30:,.1f} GiB, this machine's memory is {room / 2**30:,.1f} GiB"
+        raise RecipeError([f"$: {words}"], name)
 
 
 def weight_bytes(parts: Parts) -> int:

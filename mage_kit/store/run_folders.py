@@ -12,6 +12,7 @@ from mage_kit.store.folders import EMA_FILE, MODEL_FILE
 
 _FILES = "recipe.json decisions.json data.json plugins.json code.json metrics.jsonl metrics.json probe.json"
 EVAL = "eval"  # where what was measured of a run lies
+RESULTS = (EVAL, "metrics.json", "probe.json", "report.html")  # of its weights, and of no others
 EARLIER = "earlier"  # where models of a run that was extended stay
 _FOLDERS = (EVAL, EARLIER, "samples", "checkpoints", "tokenizer", "tensorboard")
 _WRITTEN = frozenset(

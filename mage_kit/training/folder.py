@@ -31,28 +31,29 @@ def held_by_first(hold: contextlib.AbstractContextManager[None]) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def hold_folder(out: Path, resume: bool) -> Iterator[None]:
+def hold_folder(out: Path, resume: bool, flag: str = "--resume") -> Iterator[None]:
     """Hold a run's folder: lock first, then look, then write, so that of two trainings one learns of the other.
 
     Args:
         out: The folder; made where there is none.
         resume: Whether a run must be there.
+        flag: How that was asked for, for the error.
 
     Raises:
         MageKitError: If another process holds it, or it holds something else; nothing is written then.
     """
-    _check(out, resume)
+    _check(out, resume, flag)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, "out"):
         yield
 
 
-def _check(out: Path, resume: bool) -> None:
+def _check(out: Path, resume: bool, flag: str) -> None:
     """Raise MageKitError for a folder that can be neither begun nor gone on with."""
     if (out / RECIPE_FILE).is_file() and resume:
         return
     if resume:
-        raise MageKitError(f"--resume {out}: no run there ({RECIPE_FILE} is missing); start one without --resume")
+        raise MageKitError(f"{flag} {out}: no run there ({RECIPE_FILE} is missing); start one without {flag}")
     if out.exists() and (not out.is_dir() or any(not _is_beginning(path.name) for path in out.iterdir())):
         raise MageKitError(f"out: '{out}', is not empty; choose another folder, or --resume a run of the same recipe")
 
@@ -76,6 +77,7 @@ def open_folder(
     *,
     resume: bool,
     free: frozenset[str],
+    flag: str = "--resume",
     change: Callable[[], None] = lambda: None,
 ) -> None:
     """Make a folder this recipe's, or make sure that it is, on the same images.
@@ -87,19 +89,20 @@ def open_folder(
         plugins: Folders that its plug-ins come from, by module.
         resume: Whether the run is to go on.
         free: Paths that a resumed run may change, as "$.training.workers".
+        flag: How going on was asked for, for errors.
         change: Called before its recipe is replaced by one that differs in them; an error leaves all as it was.
 
     Raises:
         MageKitError: If the folder holds something else, or another run.
     """
     file, data = out / RECIPE_FILE, out / DATA_FILE
-    _check(out, resume)
+    _check(out, resume, flag)
     if resume:
         before, now = read_json(file), json.loads(text)
         if changes := _changes("$", before, now, free):
-            raise RecipeError(changes, f"--resume {out}")
+            raise RecipeError(changes, f"{flag} {out}")
         if data.is_file() and read_json(data) != json.loads(json.dumps(identity)):
-            raise MageKitError(f"--resume {out}: the images are not those of the run ({data}); start a new run")
+            raise MageKitError(f"{flag} {out}: the images are not those of the run ({data}); start a new run")
         drop_temporaries(out)
         if before != now:
             change()

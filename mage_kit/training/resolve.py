@@ -23,6 +23,7 @@ from mage_kit.datasets import Dataset
 from mage_kit.datasets.base import identity_of
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes import Parts, Recipe, build
+from mage_kit.recipes.build import require_memory
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
 from mage_kit.store.folders import describe_tokenizer
@@ -131,6 +132,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         MageKitError: If data or weights cannot be read.
     """
     meta = check(recipe)
+    require_memory(meta, recipe.name)
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
     sections = {path: task_sections(recipe)[path] for path in _section_paths(recipe, meta.tokenizer)}
@@ -223,7 +225,7 @@ def _load(recipe: Recipe, dataset: Dataset) -> tuple[Parts, list[str]]:
         _check_cache(recipe, dataset, tokenizer, weights, targets)
     if pretrained is not None and parts.model is not None:
         whole = pretrained.parts == "all"
-        remarks = fill_model(parts.model, folder(pretrained.weights), recipe.name, whole=whole)
+        remarks = fill_model(parts.model, folder(pretrained.weights), recipe.name, whole=whole, classes=dataset.classes)
     return parts, remarks
 
 

@@ -87,7 +87,11 @@ def open_run(
     extend: bool = False,
 ) -> Iterator[Run]:
     """Hold a run's folder while it is trained in."""
-    hold = hold_folder(out, resume or extend) if processes.is_first() else contextlib.nullcontext()
+    hold = (
+        hold_folder(out, resume or extend, "--extend" if extend else "--resume")
+        if processes.is_first()
+        else contextlib.nullcontext()
+    )
     with held_by_first(hold), StopSignals() as signals:
         processes.on_first(lambda: _open(resolved, out, resume, extend))
         for line in resolved.remarks:
@@ -111,7 +115,7 @@ def _open(resolved: Resolved, out: Path, resume: bool, extend: bool) -> None:
         check_extension(out, job)
         set_aside(out, job)
 
-    open_plainly(resume=True, free=resolved.free | resolved.extends, change=change)
+    open_plainly(resume=True, free=resolved.free | resolved.extends, flag="--extend", change=change)
 
 
 def is_done(job: Job, run: Run) -> bool:

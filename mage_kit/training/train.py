@@ -35,7 +35,7 @@ from mage_kit.training.events import (
     StepEvent,
     TensorBoard,
 )
-from mage_kit.training.extension import rate_words
+from mage_kit.training.extension import compare_rates
 from mage_kit.training.kernels import set_blocks
 from mage_kit.training.loader import Order, Share, batches
 from mage_kit.training.players import Player, check_objective, check_players, check_reached
@@ -76,9 +76,7 @@ def train(
         images: To train and to measure accuracy on, instead of those that the recipe names.
         on_step: Told of each step, in the first process; what it raises ends the run. This and the next three must be
             functions in every process, or None in every process.
-        on_log: Told of each line of the log.
-        on_checkpoint: Told of each checkpoint.
-        on_end: Told of each stage's end.
+        on_log: Told of each line of the log; `on_checkpoint` of each checkpoint, `on_end` of each stage's end.
 
     Returns:
         The run folder, for `mage_kit.load`, `load_classifier` or `load_tokenizer`.
@@ -172,7 +170,8 @@ class Loop:
         last = min(self.job.steps, until or self.job.steps)
         self.done = self.recovery.take_up(last)
         if self._run.extension and self.done:
-            self._run.reporter.say(rate_words(self._run.out, self.task.stage, self.players, self.job.steps, self.done))
+            words = partial(compare_rates, self._run.out, self.task.stage, self.players, self.job.steps, self.done)
+            self._run.choose(f"{self.task.stage}_extension_{self.job.steps}", "extended {}", words)
         with self._run.reporter.task(f"training the {self.task.stage}", last, self.done) as progress:
             while self.done < last:
                 for step, batch in enumerate(self.batches(self.done, last), start=self.done):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +14,72 @@ from mage_kit.base.grid import TokenGrid
 from mage_kit.encoders import ENCODERS
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes import Forms, grid_of_form
+from mage_kit.recipes.assemble import part_forms
 from mage_kit.recipes.resizing import POSITIONS, resize_words, resized_state
 from mage_kit.store.folders import load_state, without_passing
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.tokenizers.streams import tokenizer_of
+from mage_kit.training.folder import learned_classes
 from mage_kit.training.weight_folders import WeightFolder
 
-_FREE = frozenset({"dropout"})  # keywords under which the same weights may serve
+_FREE = frozenset({"dropout", "label_dropout"})  # keywords under which the same weights may serve
 
 
-def fill_model(model: Mage | MageClassifier, source: WeightFolder, name: str, *, whole: bool) -> list[str]:
+def fill_model(
+    model: Mage | MageClassifier, source: WeightFolder, name: str, *, whole: bool, classes: Sequence[str] = ()
+) -> list[str]:
     """Give a model weights of another one; learned positions are resized to the model's grid.
 
     Args:
         model: With its tokenizer; changed in place.
         source: Folder of a masked model; of a model of the same kind, where all is taken.
         name: Of the recipe, for errors.
-        whole: Take all that both models have, not encoder and embedding alone.
+        whole: Take all parts that both models have of one kind, not encoder and embedding alone.
+        classes: Names of the classes that a classifier is to tell apart, by number.
 
     Returns:
         Lines to tell: which tensors were taken and which were not, and of positions that were resized.
 
     Raises:
-        RecipeError: If there is no such model, its encoder is of another form, it knows another tokenizer, or a tensor
-            that both have is of another shape.
+        RecipeError: If there is no such model, its encoder or another part of the same kind is of another form, it
+            knows another tokenizer, or a tensor that both have is of another shape.
     """
     forms = _forms(model, source, name, whole)
     grids = _check_tokens(model, source, forms, name)
-    wanted = {key: value for key, value in source.tensors.items() if _top(key) not in ("tokenizer", "targets")}
-    if not whole:
-        wanted = {key: value for key, value in wanted.items() if _top(key) in ("embedding", "encoder")}
-    if isinstance(model.encoder.norm, nn.Identity):  # of a classifier, whose features are taken before it
-        wanted = {key: value for key, value in wanted.items() if not key.startswith("encoder.norm.")}
-    resizes = grids[0] != grids[1] and any(key in POSITIONS for key in wanted)
+    parts = ["embedding.", "encoder.", *(_shared_parts(model, source, name, classes) if whole else ())]
+    tensors = {key: value for key, value in source.tensors.items() if key.startswith(tuple(parts))}
+    if isinstance(model.encoder.norm, nn.Identity):  # of a classifier, whose features come before it
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("encoder.norm.")}
+    resizes = grids[0] != grids[1] and any(key in POSITIONS for key in tensors)
     if resizes:
-        wanted = resized_state(wanted, *grids)
-    _fill(model, wanted, str(source.folder), name)
+        tensors = resized_state(tensors, *grids)
+    _fill(model, tensors, str(source.folder), name)
     lines = [f"pretrained model: {resize_words(*grids)}"] if resizes else []
-    return [_account(model, wanted, source.folder), *lines]
+    others = [key for key in source.tensors if _top(key) not in ("tokenizer", "targets") and key not in tensors]
+    return [_account(model, tensors, others if whole else [], source.folder), *lines]
+
+
+def _shared_parts(
+    model: Mage | MageClassifier, source: WeightFolder, name: str, classes: Sequence[str]
+) -> Iterator[str]:
+    """Yield where the parts stand that both models have of one kind; tensors of one shape may mean different things.
+
+    Raises:
+        RecipeError: If a part of the same kind has other keywords.
+    """
+    if isinstance(model, MageClassifier):
+        if not classes or learned_classes(source.folder) == tuple(classes):
+            yield "head."
+        return
+    mine, theirs = part_forms(model), source.part_forms
+    lines = []
+    for part in mine.keys() & theirs.keys():
+        form, other = mine[part], theirs[part]
+        if form and other and form["kind"] == other["kind"]:
+            lines += [] if part.startswith("losses.") else _differing(part, form, other)
+            yield f"{part}."
+    if lines:
+        raise RecipeError(sorted(lines), name)
 
 
 def _forms(model: Mage | MageClassifier, source: WeightFolder, name: str, whole: bool) -> Forms:
@@ -106,14 +134,14 @@ def _fill(model: Mage | MageClassifier, tensors: Mapping[str, Tensor], folder: s
     model.load_state_dict(shared, strict=False)
 
 
-def _account(model: Mage | MageClassifier, tensors: Mapping[str, Tensor], folder: Path) -> str:
-    """Account for every tensor of a model and of the folder: what was taken, what begins anew, what is left."""
+def _account(model: Mage | MageClassifier, tensors: Mapping[str, Tensor], others: list[str], folder: Path) -> str:
+    """Account for every tensor of a model and of the folder: what came from there, what is new, what has no place."""
     own = [key for key in model.state_dict() if _top(key) not in ("tokenizer", "targets")]
-    taken, fresh = [key for key in own if key in tensors], [key for key in own if key not in tensors]
-    left = [key for key in tensors if key not in model.state_dict()]
+    old, fresh = [key for key in own if key in tensors], [key for key in own if key not in tensors]
     rest = f"; from the seed begin {_counts(fresh)}" if fresh else ""
-    rest += f"; left out is {_counts(left)}" if left else ""
-    return f"pretrained: {_counts(taken)} of {folder}{rest}"
+    others = [*others, *(key for key in tensors if key not in model.state_dict())]
+    rest += f"; left out is {_counts(others)}" if others else ""
+    return f"pretrained: {_counts(old)} of {folder}{rest}"
 
 
 def _counts(names: list[str]) -> str:

@@ -7,13 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.files import read_json, read_tensors
 from mage_kit.base.manifest import warn_unverified
 from mage_kit.base.signature import ComponentConfig
-from mage_kit.recipes import Forms, read_forms
+from mage_kit.models import Mage
+from mage_kit.recipes import Forms, Recipe, build, read_forms
+from mage_kit.recipes.assemble import part_forms
 from mage_kit.store.folders import (
     MODEL_FILE,
     RECIPE_FILE,
@@ -23,8 +26,6 @@ from mage_kit.store.folders import (
     tokenizer_folder,
 )
 from mage_kit.tokenizers import Tokenizer
-
-_FREE = frozenset({"dropout"})  # keywords under which the same weights may serve
 
 
 class WeightFolder:
@@ -47,6 +48,13 @@ class WeightFolder:
         if not (self.folder / RECIPE_FILE).is_file():
             raise MageKitError(f"folder: '{self.folder}', holds no {RECIPE_FILE}, so is no model or run folder")
         return read_forms(self.folder / RECIPE_FILE)
+
+    @cached_property
+    def part_forms(self) -> dict[str, dict[str, Any] | None]:
+        """Forms of a masked model's further parts, every keyword stated; see `part_forms`."""
+        with torch.device("meta"):
+            model = build(Recipe.load(self.folder / RECIPE_FILE)).model
+        return part_forms(model) if isinstance(model, Mage) else {}
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

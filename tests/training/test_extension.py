@@ -46,9 +46,13 @@ def test_an_extension_equals_a_run_of_that_length(two: Path, tmp_path: Path) -> 
     rates = {record["lr"] for record in read_metrics(unbroken, "model")}
     assert rates == {5e-4}, "the rate is constant"
     before = load_file(two / "model.safetensors")
+    (two / "eval").mkdir()
+    (two / "eval" / "knn.json").write_text("{}")
     said = Lines()
     mk.train(longer, two, extend=True, reporter=said)
-    assert any("extended to 42 steps: the rates of the 28 done are those" in line for line in said.lines), said.lines
+    words = next(line for line in said.lines if line.startswith("extended"))
+    assert "from step 28 to 42: the learning rates of the 7 steps in its log are those of so long a run" in words
+    assert "those of so long a run" in json.loads((two / "decisions.json").read_text())["model_extension_42"]["reason"]
     assert same_weights(two, unbroken) and same_weights(two, unbroken, "ema.safetensors")
     assert curve(two) == curve(unbroken)
     assert json.loads((two / "recipe.json").read_text())["training"]["epochs"] == 3
@@ -56,6 +60,7 @@ def test_an_extension_equals_a_run_of_that_length(two: Path, tmp_path: Path) -> 
     shorter = load_file(earlier / "model.safetensors")
     assert all(torch.equal(shorter[name], before[name]) for name in before), "the shorter run's model stays"
     mk.load(earlier), mk.load(earlier, weights="ema")
+    assert (earlier / "eval" / "knn.json").is_file() and not (two / "eval").exists(), "measured of the shorter run"
 
 
 def test_another_rate_is_said_to_differ(tmp_path: Path) -> None:
@@ -69,7 +74,7 @@ def test_another_rate_is_said_to_differ(tmp_path: Path) -> None:
 
 def test_what_may_not_be_extended(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(mk.MageKitError, match="no run there"):
+    with pytest.raises(mk.MageKitError, match=r"--extend .*: no run there .* without --extend"):
         mk.train(small(), out, extend=True, reporter=SILENT)
     mk.train(small("training.epochs=1"), out, reporter=SILENT)
     model = (out / "model.safetensors").read_bytes()
@@ -86,6 +91,12 @@ def test_what_may_not_be_extended(tmp_path: Path) -> None:
     assert (out / "model.safetensors").read_bytes() == model and not (out / "earlier").exists()
     done = CliRunner().invoke(app, ["train", str(out / "recipe.json"), "--out", str(out), "--extend"])
     assert done.exit_code == 0 and "is complete; nothing to do" in done.output
+    newest = max((out / "checkpoints" / "model").iterdir())
+    whole = (newest / "optimizer.safetensors").read_bytes()
+    (newest / "optimizer.safetensors").write_bytes(whole[:-1] + b"x")
+    with pytest.raises(mk.MageKitError, match=r"--extend .*is not what was written.*remove that checkpoint"):
+        mk.train(small("training.epochs=2"), out, extend=True, reporter=SILENT)
+    assert (out / "model.safetensors").read_bytes() == model and not (out / "earlier").exists()
     for checkpoint in (out / "checkpoints" / "model").iterdir():
         for file in checkpoint.iterdir():
             file.unlink()
@@ -118,6 +129,18 @@ def test_killed_while_it_is_extended(tmp_path: Path) -> None:
     assert same_weights(out, unbroken) and (out / "earlier" / "step-00000014" / "model.safetensors").is_file()
 
 
+def test_a_tokenizer_alone_is_extended(tmp_path: Path) -> None:
+    alone = ("model=null", "tokenizer_training=null", 'training={"kind": "reconstruct", "steps": 20, "batch": 32}')
+    out = mk.train(small(*alone), tmp_path / "run", reporter=SILENT)
+    before = (out / "tokenizer" / "tokenizer.safetensors").read_bytes()
+    mk.train(small(*alone, "training.steps=30"), out, extend=True, reporter=SILENT)
+    assert [record["step"] for record in read_metrics(out)][-1] == 30
+    earlier = out / "earlier" / "step-00000020" / "tokenizer"
+    assert (earlier / "tokenizer.safetensors").read_bytes() == before
+    assert (out / "tokenizer" / "tokenizer.safetensors").read_bytes() != before
+    mk.load_tokenizer(earlier), mk.load_tokenizer(out)
+
+
 def test_a_run_begins_from_a_whole_model(two: Path, tmp_path: Path) -> None:
     """Decoder and heads too; what is new begins from the seed, and every tensor is accounted for."""
     start = f'pretrained={{"weights": "{two}", "parts": "all", "freeze": false}}'
@@ -132,10 +155,17 @@ def test_a_run_begins_from_a_whole_model(two: Path, tmp_path: Path) -> None:
     more = small(f'tokenizer.weights="{two}"', start, "training.epochs=0.1", contrast, "data.augment.views=2")
     mk.train(more, tmp_path / "more", reporter=said)
     assert "from the seed begin losses (" in next(line for line in said.lines[::-1] if line.startswith("pretrained"))
-    narrow = small(f'tokenizer.weights="{two}"', start, "model.decoder.dim=16")
-    with pytest.raises(mk.RecipeError, match=r"pretrained\.weights: .* of another shape: decoder"):
-        mk.train(narrow, tmp_path / "narrow", reporter=SILENT)
-    assert not (tmp_path / "narrow").exists()
+    for change, says in (
+        ("model.decoder.dim=16", r"\$\.model\.decoder\.dim: 16, the pretrained one has 32"),
+        ("model.decoder.heads=4", r"\$\.model\.decoder\.heads: 4, the pretrained one has 2"),  # of the same shapes
+    ):
+        with pytest.raises(mk.RecipeError, match=says):
+            mk.train(small(f'tokenizer.weights="{two}"', start, change), tmp_path / "other", reporter=SILENT)
+    assert not (tmp_path / "other").exists()
+    mask = 'model.padding={"kind": "mask_token"}'
+    mk.train(small(f'tokenizer.weights="{two}"', start, mask, "training.epochs=0.1"), tmp_path / "mask", reporter=said)
+    words = next(line for line in said.lines[::-1] if line.startswith("pretrained"))
+    assert "from the seed begin padding (1 tensors)" in words, words
 
 
 def test_a_whole_model_at_another_size(two: Path, tmp_path: Path) -> None:
