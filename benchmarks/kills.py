@@ -163,7 +163,9 @@ def live(chain: Chain, out: Path, draw: random.Random) -> bool:
     chain.deaf_seconds = max(chain.deaf_seconds, time.monotonic() - death if others else 0.0)
     assert None not in others, f"chain {chain.number}: another process went on for {PATIENCE:g} s"
     _check_lock(chain, out)
-    if os.WIFSIGNALED(status) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 3):
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == sent, f"chain {chain.number}: died of {signal.Signals(os.WTERMSIG(status)).name}"
+    if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 3:
         chain.kills[f"{signal.Signals(sent).name} {moment}"] += 1
         return False
     errors = "".join(path.read_text()[-2000:] for path in out.parent.glob("error-*.txt"))
@@ -254,11 +256,12 @@ def summary() -> str:
     """Return what all chains so far say, in a line."""
     results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("chain-*.json"))]
     kinds: Counter[str] = Counter()
+    equal = sum(result["equal"] for result in results)
     for result in results:
         kinds.update(result["kills"])
     lock = max((result["lock_seconds"] for result in results), default=0.0)
     words = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return f"{kinds.total()} kills in {len(results)} chains ({words}); every run equal; a lock lived {lock:g} s at most"
+    return f"{kinds.total()} kills in {len(results)} chains ({words}); {equal} equal the unbroken run; a lock lived {lock:g} s at most"
 
 
 if __name__ == "__main__":

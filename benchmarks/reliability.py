@@ -95,7 +95,8 @@ def races(place: Path, count: int) -> dict[str, Any]:
             pids += start(Chain(number, 1, 0), out)
             time.sleep(draw.choice((0.0, 0.0, 0.001, 0.01, 0.1)))
         statuses = [wait(pid, 300) for pid in pids]
-        codes = sorted(os.WEXITSTATUS(status or 0) for status in statuses)
+        assert all(status is not None and os.WIFEXITED(status) for status in statuses), f"race {number}: {statuses}"
+        codes = sorted(os.WEXITSTATUS(status) for status in statuses if status is not None)
         said = (home / "error-0.txt").read_text()
         assert codes == [0, 4], f"race {number}: {codes}: {said}"
         assert "is in use by process" in said or "is not empty" in said or "complete" in said, said

@@ -94,7 +94,7 @@ def doors(model: mk.Mage, classifier: mk.MageClassifier) -> dict[str, tuple[Tens
         ),
         "reconstruct": (images[0, 0], lambda value: mk.reconstruct(model, value, 0.5, steps=1)),
         "inpaint, mask": (
-            masked[0].reshape(4, 4),
+            masked[0].reshape(4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1),
             lambda value: mk.inpaint(model, Image.new("L", (16, 16)), value, steps=1),
         ),
     }
