@@ -261,7 +261,8 @@ def summary() -> str:
         kinds.update(result["kills"])
     lock = max((result["lock_seconds"] for result in results), default=0.0)
     words = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return f"{kinds.total()} kills in {len(results)} chains ({words}); {equal} equal the unbroken run; a lock lived {lock:g} s at most"
+    total = f"{kinds.total()} kills in {len(results)} chains ({words})"
+    return f"{total}; {equal} equal the unbroken run; a lock lived {lock:g} s at most"
 
 
 if __name__ == "__main__":
