@@ -24,8 +24,8 @@ def tell(dataset: Any, remarks: Iterable[Remark]) -> None:
     """
     while hasattr(inner := getattr(dataset, "source", None), "still"):
         dataset = inner
-    said = dataset.__dict__.setdefault("_said", set())
+    known_kinds = dataset.__dict__.setdefault("_known_kinds", set())
     for kind, text in remarks:
-        if kind not in said and processes.is_first() and multiprocessing.parent_process() is None:
-            said.add(kind)
+        if kind not in known_kinds and processes.is_first() and multiprocessing.parent_process() is None:
+            known_kinds.add(kind)
             warnings.warn(f"data: {text}", FileWarning, stacklevel=2)

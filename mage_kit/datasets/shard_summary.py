@@ -50,8 +50,8 @@ def check_pictures(path: str, indices: Sequence[TarIndex], max_broken: float) ->
             rule += '; or, where the names of different pictures hold dots, data.keys must be "last_dot"'
         raise MageKitError(f"path: '{path}', {words}; {rule}")
     if not count:
-        held = _words(_counts(indices)) or "no member at all"
-        raise MageKitError(f"path: '{path}', holds no image in its tar files ({len(indices)}): {held}")
+        kinds = _words(_counts(indices)) or "no member at all"
+        raise MageKitError(f"path: '{path}', holds no image in its tar files ({len(indices)}): {kinds}")
     lost = Counter[str]()
     for index in indices:
         lost.update(index.facts.lost)

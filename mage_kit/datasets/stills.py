@@ -40,12 +40,12 @@ def check_broken(count: int, dataset: Dataset, latest: str) -> None:
         )
 
 
-def broken_facts(dataset: Dataset, broken: Sequence[BrokenImageError]) -> dict[str, Any]:
+def broken_facts(broken: Sequence[BrokenImageError], *datasets: Dataset) -> dict[str, Any]:
     """Return what a result says of the images that it leaves out, ready for JSON.
 
     Args:
-        dataset: All images.
         broken: Those that could not be read.
+        datasets: All images, the parts of a split one by one.
 
     Returns:
         "broken_images", how many; and where there are any, the first of them as "broken_files", by name with the
@@ -54,8 +54,8 @@ def broken_facts(dataset: Dataset, broken: Sequence[BrokenImageError]) -> dict[s
     facts: dict[str, Any] = {"broken_images": len(broken)}
     if broken:
         facts["broken_files"] = {error.name: error.reason for error in broken[:_LISTED]}
-    if dataset.passed_over:
-        facts["left_out"] = dict(list(dataset.passed_over)[:_LISTED])
+    if left_out := dict(pair for dataset in datasets for pair in dataset.passed_over):
+        facts["left_out"] = dict(list(left_out.items())[:_LISTED])
     return facts
 
 

@@ -105,14 +105,14 @@ def _scan(path: Path, rules: SampleRules) -> TarIndex:
     members = read_members(path)
     with path.open("rb") as raw:
         samples = group(members, raw, rules)
-    named = [[f"{path}/{name}", reason] for name, reason in samples.passed_over]
+    passed_over = [[f"{path}/{name}", reason] for name, reason in samples.passed_over]
     counts = samples.counts + Counter(reason for _, reason in samples.passed_over)
-    lost = kinds_of((name, reason) for name, reason in named if _is_loss(name, reason))
+    lost = kinds_of((name, reason) for name, reason in passed_over if _is_loss(name, reason))
     if members.damage:
         beyond = _beyond(path, members, len(samples.pictures))
         reason = f"{members.damage}; {beyond} or so images are lost beyond it"
         lost[f"{path.name}, {reason}"] += beyond
-        named.append([str(path), reason])
+        passed_over.append([str(path), reason])
     texts = sorted({label for label in samples.labels if label})
     numbers = {text: number for number, text in enumerate(texts)}
     folders = sorted({posixpath.dirname(plain(member.name)) for member in samples.pictures})[:_FOLDERS]
@@ -123,7 +123,7 @@ def _scan(path: Path, rules: SampleRules) -> TarIndex:
         _numbers([numbers.get(label, NO_LABEL) for label in samples.labels]),
         TarFacts(
             texts,
-            named,
+            passed_over,
             dict(lost),
             dict(counts),
             dict(samples.extensions),

@@ -16,7 +16,7 @@ FOLDER, NONE, JSON = "folder", "none", "json:"
 PLAIN_LABEL = "cls"
 _CLASSES = 1 << 20  # a number above is no class
 _LONGEST = 64  # bytes of a label; a caption is longer
-_LARGEST = 1 << 20  # bytes of a JSON member that are read
+_LARGEST_TEXT, _LARGEST_JSON = 2 * _LONGEST, 1 << 20  # bytes of a member with a label; blanks may stand around it
 _NUMBER = re.compile(r"\+?\d{1,7}")
 
 
@@ -42,7 +42,9 @@ def label_text(raw: BinaryIO, picture: Member, parts: Mapping[str, Member], labe
     if extension is None or extension not in parts:
         return ""
     member = parts[extension]
-    content = os.pread(raw.fileno(), min(member.size, _LARGEST), member.offset)
+    if member.size > (_LARGEST_JSON if label.startswith(JSON) else _LARGEST_TEXT):
+        return ""  # a part of it might read as another label
+    content = os.pread(raw.fileno(), member.size, member.offset)
     try:
         if label.startswith(JSON):
             return _word(_plain_value(json.loads(content), label.removeprefix(JSON)))

@@ -6,23 +6,33 @@ Links are followed to members of the same file, and nowhere else.
 from __future__ import annotations
 
 import posixpath
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mage_kit.base.errors import MageKitError
+from mage_kit.datasets.tar_headers import (
+    FILE,
+    FOLDER,
+    HARD_LINK,
+    SPARSE_FILE,
+    SYMBOLIC_LINK,
+    DamageError,
+    Header,
+    read_header,
+)
 
 CUT = "the tar file ends inside it"
 LINK = "a link to no file of the same tar file, or a loop of links"
 SPARSE = "a sparse member, whose bytes do not lie in one piece"
 DEVICE = "a device, a pipe, or of a type that tar files do not have"
 FOLDERS = "folders"
+MOST = 50_000_000  # members of one tar file, which is some 10 GB of memory here; all of ImageNet has 29 million
 _LINKS = 40  # one after another
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A file within a tar file.
 
@@ -35,6 +45,21 @@ class Member:
     name: str
     offset: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link within a tar file.
+
+    Args:
+        place: How many files stand before it.
+        name: Its path there.
+        target: The path that it leads to.
+    """
+
+    place: int
+    name: str
+    target: str
 
 
 @dataclass
@@ -62,25 +87,19 @@ def read_members(path: Path) -> Members:
     """Read all headers of a tar file.
 
     Raises:
-        MageKitError: If it is no plain tar file.
+        MageKitError: If it is no plain tar file, or holds more members than this program can list.
     """
     listing, size = Members(), path.stat().st_size
-    links: list[tuple[int, tarfile.TarInfo]] = []
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for header in _headers(tar, path, listing):
-                listing.total += 1
-                if header.issym() or header.islnk():
-                    links.append((len(listing.files), header))
-                elif header.isdir():
-                    listing.counts[FOLDERS] += 1
-                elif reason := _unreadable(header, size):
-                    listing.passed_over.append((header.name, reason))
-                else:
-                    listing.files.append(Member(header.name, header.offset_data, header.size))
-    except (tarfile.ReadError, EOFError) as error:
-        rule = "must be a tar file, neither compressed nor damaged at its start"
-        raise MageKitError(f"path: '{path}', {rule} ({error})") from None
+    links: list[Link] = []
+    for header in _headers(path, size, listing):
+        if header.kind in (HARD_LINK, SYMBOLIC_LINK):
+            links.append(Link(len(listing.files), header.name, _target(header)))
+        elif header.kind == FOLDER:
+            listing.counts[FOLDERS] += 1
+        elif reason := _unreadable(header, size):
+            listing.passed_over.append((header.name, reason))
+        else:
+            listing.files.append(Member(header.name, header.offset, header.size))
     _follow(links, listing)
     return listing
 
@@ -90,61 +109,58 @@ def plain(name: str) -> str:
     return posixpath.normpath(name).lstrip("/")
 
 
-def _unreadable(header: tarfile.TarInfo, size: int) -> str | None:
-    if not header.isreg():
-        return DEVICE
-    if header.issparse():
-        return SPARSE
-    return CUT if header.offset_data + header.size > size else None
+def _unreadable(header: Header, size: int) -> str | None:
+    if header.kind != FILE:
+        return SPARSE if header.kind == SPARSE_FILE else DEVICE
+    return CUT if header.offset + header.size > size else None
 
 
-def _headers(tar: tarfile.TarFile, path: Path, listing: Members) -> Iterator[tarfile.TarInfo]:
+def _headers(path: Path, size: int, listing: Members) -> Iterator[Header]:
     """Yield headers; where they break off after some, keep those and note it."""
-    count = 0
-    try:
-        while (header := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # it would keep every header of the file
-            count += 1
-            yield header
-        if not _ends(tar, path):  # a header that does not add up ends the loop without a word
-            listing.damage = f"damaged after {count} members: its headers break off at byte {tar.offset}"
-    except (tarfile.TarError, OSError, EOFError) as error:
-        if not count:
-            raise tarfile.ReadError(str(error)) from None
-        listing.damage = f"damaged after {count} members: {error}"
-    listing.end = tar.offset
-
-
-def _ends(tar: tarfile.TarFile, path: Path) -> bool:
-    """Whether a tar file ends where reading stopped: with the zeros that end one, or with the file."""
     with path.open("rb") as raw:
-        raw.seek(tar.offset)
-        return not raw.read(tarfile.BLOCKSIZE).strip(b"\0")
+        if not size:
+            raise _no_tar(path, "empty file")
+        try:
+            while (header := read_header(raw.fileno(), listing.end)) is not None:
+                listing.total, listing.end = listing.total + 1, header.end
+                if listing.total > MOST:
+                    raise MageKitError(f"path: '{path}', holds over {MOST:,} members: split it into several tar files")
+                yield header
+                if header.end > size:
+                    raise DamageError("unexpected end of data")
+        except (DamageError, OSError) as error:
+            if not listing.total:
+                raise _no_tar(path, error) from None
+            listing.damage = f"damaged after {listing.total} members: {error}"
 
 
-def _follow(links: list[tuple[int, tarfile.TarInfo]], listing: Members) -> None:
+def _no_tar(path: Path, error: object) -> MageKitError:
+    return MageKitError(f"path: '{path}', must be a tar file, neither compressed nor damaged at its start ({error})")
+
+
+def _follow(links: list[Link], listing: Members) -> None:
     """Put links among the files, each in its place, with the bytes of what they lead to."""
     files = {plain(member.name): member for member in reversed(listing.files)}
-    targets = {plain(header.name): _target(header) for _, header in links}
+    targets = {plain(link.name): link.target for link in links}
     in_order = [((number, 1), member) for number, member in enumerate(listing.files)]
-    for place, header in links:
-        name = _target(header)
+    for link in links:
+        name = link.target
         for _ in range(_LINKS):
             if name in files or name not in targets:
                 break
             name = targets[name]
         if name in files:
-            in_order.append(((place, 0), replace(files[name], name=header.name)))
+            in_order.append(((link.place, 0), replace(files[name], name=link.name)))
         else:
-            listing.passed_over.append((header.name, LINK))
+            listing.passed_over.append((link.name, LINK))
     if links:
         listing.files = [member for _, member in sorted(in_order, key=lambda pair: pair[0])]
 
 
-def _target(header: tarfile.TarInfo) -> str:
+def _target(header: Header) -> str:
     """The path that a link leads to; a hard link's starts at the root of the tar file, a symbolic one's beside it."""
-    if header.islnk():
-        return plain(header.linkname)
-    if header.linkname.startswith("/"):
-        return header.linkname  # outside
-    return posixpath.normpath(posixpath.join(posixpath.dirname(plain(header.name)), header.linkname))
+    if header.kind == HARD_LINK:
+        return plain(header.target)
+    if header.target.startswith("/"):
+        return header.target  # outside
+    return posixpath.normpath(posixpath.join(posixpath.dirname(plain(header.name)), header.target))

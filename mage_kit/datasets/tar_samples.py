@@ -93,9 +93,9 @@ def group(members: Members, raw: BinaryIO, rules: SampleRules) -> Samples:
         samples.labels.append(label)
         samples.extensions.update(extension for extension in parts if extension != chosen)
         source = label_extension(rules.label)
-        taken = {chosen} if source is None or not label else {chosen, source}
-        _count_rest(samples, set(parts) - taken, source or "")
-        samples.counts.update([PICTURES, *(f"labels (.{extension})" for extension in taken - {chosen})])
+        useful = {chosen} if source is None or not label else {chosen, source}
+        _count_rest(samples, set(parts) - useful, source or "")
+        samples.counts.update([PICTURES, *(f"labels (.{extension})" for extension in useful - {chosen})])
     return samples
 
 
@@ -124,7 +124,7 @@ def _reason(extension: str) -> str:
 
 
 def _count_rest(samples: Samples, extensions: set[str], source: str) -> None:
-    """Count what of a sample is not taken."""
+    """Count what of a sample is of no use."""
     for extension in extensions:
         last = extension.rpartition(".")[2]
         if suffix_reason(f"picture.{last}") is None:

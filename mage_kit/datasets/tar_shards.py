@@ -23,11 +23,12 @@ from mage_kit.datasets.shard_summary import check_pictures, check_rules, summary
 from mage_kit.datasets.tar_files import tar_files
 from mage_kit.datasets.tar_labels import NO_LABEL, NONE
 from mage_kit.datasets.tar_samples import Keys, SampleRules
-from mage_kit.images.image_files import image_error, open_image
+from mage_kit.images.image_files import MAX_PIXELS, image_error, open_image
 from mage_kit.images.pixel_levels import Levels
 from mage_kit.images.transforms import Augment
 
 _OPEN_FILES = 64  # tar files that a process keeps open
+_LARGEST = 4 * MAX_PIXELS  # bytes of a picture: what the largest that is decoded takes in RGBA, not compressed
 Extensions = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -89,10 +90,12 @@ class TarShards(Dataset):
         """Open the image; its pixels are not decoded yet.
 
         Raises:
-            BrokenImageError: If it is no image, or the tar file has changed.
+            BrokenImageError: If it is no image, is larger than 4 x MAX_PIXELS bytes, or the tar file has changed.
         """
         tar = int(np.searchsorted(self._ends, index, side="right"))
         size = int(self._sizes[index])
+        if size > _LARGEST:
+            raise BrokenImageError(self.name(index), f"{size:,} bytes, must be at most {_LARGEST:,}")
         try:
             content = os.pread(self._handle(tar), size, int(self._offsets[index]))
         except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mage_kit.base import processes
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.base import fingerprint
@@ -24,8 +24,10 @@ from mage_kit.evaluation.feature_parts import (
     Progress,
     check_part,
     check_room,
+    damage_words,
     made_parts,
     parts_of,
+    read_broken,
     read_part,
     write_part,
 )
@@ -79,8 +81,11 @@ class FeatureCache:
         """
         labels, places = labels_of(dataset), self._numbers(name, dataset, kind, "places")
         n_broken = len(dataset) - len(places)
+        broken = self.broken(name, dataset, kind)
+        if len(broken) != n_broken:
+            raise MageKitError(damage_words(self._files(name, kind, len(dataset))[0].parent))
         if n_broken:  # in several goes perhaps, each within what is allowed
-            check_broken(n_broken, dataset, self.broken(name, dataset, kind)[-1])
+            check_broken(n_broken, dataset, str(broken[-1]))
         values, row = np.zeros((0, 0), dtype=np.float32), 0
         for file in self._files(name, kind, len(dataset)):
             part = read_part(file, "values")
@@ -96,10 +101,9 @@ class FeatureCache:
         """Return a 64-bit hash of each image of features that are there, as the model saw it."""
         return self._numbers(name, dataset, kind, "prints")
 
-    def broken(self, name: str, dataset: Dataset, kind: Kind) -> list[str]:
-        """Return the names of images that could not be read, of features that are there."""
-        places = set(self._numbers(name, dataset, kind, "places").tolist())
-        return [dataset.name(place) for place in range(len(dataset)) if place not in places]
+    def broken(self, name: str, dataset: Dataset, kind: Kind) -> list[BrokenImageError]:
+        """Return the images that could not be read, of features that are there."""
+        return [error for file in self._files(name, kind, len(dataset)) for error in read_broken(file)]
 
     def digest(self, dataset: Dataset) -> str:
         """Return a SHA-256 of what tells a data set from others; worked out once."""
@@ -148,7 +152,7 @@ class FeatureCache:
             for key, numbers in groups.items():
                 group = [kinds[place] for place in key]
                 for number, part in made_parts(group, dataset, numbers, progress):
-                    broken += part.broken
+                    broken += map(str, part.broken)
                     if len(broken) > dataset.max_broken * len(dataset):
                         return broken
                     check_finite(part.values)

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from mage_kit.base import processes
 from mage_kit.base.digests import arrays_digest
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.files import write_tensors
 from mage_kit.base.progress import ProgressTask
 from mage_kit.datasets import Dataset
@@ -76,18 +76,19 @@ def _join(batches_: list[FeatureBatch], kinds: int) -> FeatureBatch:
         values,
         [place for batch in batches_ for place in batch.places],
         [mark for batch in batches_ for mark in batch.prints],
-        [line for batch in batches_ for line in batch.broken],
+        [error for batch in batches_ for error in batch.broken],
     )
 
 
 def write_part(file: Path, inputs: dict[str, Any], values: np.ndarray, part: FeatureBatch) -> None:
-    """Write one kind of a part, with what it was made from."""
+    """Write one kind of a part, with what it was made from and which images could not be read."""
     file.parent.mkdir(parents=True, exist_ok=True)
     numbers = {"places": part.places, "prints": part.prints}
     tensors = {name: torch.tensor(value, dtype=torch.int64) for name, value in numbers.items()}
     tensors["values"] = torch.from_numpy(values)
     digests = {name: arrays_digest({name: tensor.numpy()}) for name, tensor in tensors.items()}
-    write_tensors(file, tensors, {_KEY: json.dumps({**inputs, "sha256": digests}, sort_keys=True)})
+    broken = [[error.name, error.reason] for error in part.broken]
+    write_tensors(file, tensors, {_KEY: json.dumps({**inputs, "broken": broken, "sha256": digests}, sort_keys=True)})
 
 
 def check_part(file: Path, inputs: dict[str, Any]) -> None:
@@ -96,7 +97,7 @@ def check_part(file: Path, inputs: dict[str, Any]) -> None:
         with safe_open(file, "pt") as reader:
             theirs = json.loads((reader.metadata() or {})[_KEY])
     except Exception:  # damaged, however
-        raise MageKitError(_damage(file)) from None
+        raise MageKitError(damage_words(file)) from None
     differing = [name for name, value in inputs.items() if theirs.get(name) != value]
     if differing:
         what = ", ".join(name.replace("_sha256", "") for name in differing)
@@ -115,8 +116,22 @@ def read_part(file: Path, name: str) -> np.ndarray:
             if json.loads((reader.metadata() or {})[_KEY])["sha256"][name] != arrays_digest({name: tensor.numpy()}):
                 raise ValueError("is not what was written")
     except Exception:  # damaged, however
-        raise MageKitError(_damage(file)) from None
+        raise MageKitError(damage_words(file)) from None
     return tensor.numpy()
+
+
+def read_broken(file: Path) -> list[BrokenImageError]:
+    """Return the images of a part that could not be read.
+
+    Raises:
+        MageKitError: If the file is missing or damaged.
+    """
+    try:
+        with safe_open(file, "pt") as reader:
+            pairs = json.loads((reader.metadata() or {})[_KEY])["broken"]
+        return [BrokenImageError(str(name), str(reason)) for name, reason in pairs]
+    except Exception:  # damaged, however
+        raise MageKitError(damage_words(file)) from None
 
 
 def check_room(folder: Path, first: FeatureBatch, images: int) -> None:
@@ -135,5 +150,6 @@ def check_room(folder: Path, first: FeatureBatch, images: int) -> None:
         raise MageKitError(f"features: '{folder}', {rule}; name fewer --source, or leave out --baselines")
 
 
-def _damage(file: Path) -> str:
+def damage_words(file: Path) -> str:
+    """Return the sentence about features that are not what was written."""
     return f"features: '{file}', is damaged; --refresh extracts them again"

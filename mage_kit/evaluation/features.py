@@ -131,7 +131,7 @@ def extract(
             ):
                 mine.append((number, result))
                 task.update(parts[number].stop)
-        return mine, [line for _, result in mine for line in result.broken]
+        return mine, [str(error) for _, result in mine for error in result.broken]
 
     everybody = all_or_none(work)
     failures = [line for _, lines in everybody for line in lines]
@@ -162,7 +162,7 @@ class FeatureBatch:
     values: list[np.ndarray]
     places: list[int]
     prints: list[int]
-    broken: list[str]
+    broken: list[BrokenImageError]
 
 
 def feature_batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[range]) -> Iterator[FeatureBatch]:
@@ -176,7 +176,7 @@ def feature_batches(kinds: Sequence[Kind], dataset: Dataset, parts: Sequence[ran
             views = [sample.views[0] for sample in batch.samples]
             prints = [_print(view) for view in views]
             values = compute(kinds, np.stack(views)) if views else []
-            yield FeatureBatch(values, places, prints, [str(error) for error in batch.broken])
+            yield FeatureBatch(values, places, prints, batch.broken)
 
 
 def _print(view: np.ndarray) -> int:

@@ -156,7 +156,7 @@ def reconstructed_quality(
         last = f"; cannot be read: {broken[-1]}" if broken else ""
         raise MageKitError(f"data: {len(images) - len(broken)} images, a distance needs at least 2{last}")
     mean_D, cov_DD = (part.cpu() for part in real.moments.gaussian())
-    facts = broken_facts(images, broken)
+    facts = broken_facts(broken, images)
     manifest = {"name": "the originals", **look_at(images), **facts, "count": int(real.moments.count), "forced": False}
     manifest["pixels_sha256"] = digest.hexdigest()
     reference = Reference(torch.cat([features for _, features, _ in real.parts]), mean_D, cov_DD, manifest)

@@ -82,14 +82,14 @@ def folder_split(
     if not root.is_dir():
         raise MageKitError(f"data: '{root}', must be a folder of class folders, or of train/ and val/")
     train = root / "train"
-    opened = partial(ImageFolder, image_size, channels, augment=augment, levels=levels)
+    open_folder = partial(ImageFolder, image_size, channels, augment=augment, levels=levels)
     if not train.is_dir():
-        whole = opened(path=str(root))
+        whole = open_folder(path=str(root))
         return held_out(whole, seed, str(root))
     test = next((root / name for name in TESTS if (root / name).is_dir()), None)
     if test is None:
         raise MageKitError(f"data: '{root}', has train/ but none of {', '.join(TESTS)} beside it")
-    parts = [opened(path=str(place)) for place in (train, test)]
+    parts = [open_folder(path=str(place)) for place in (train, test)]
     if parts[0].classes != parts[1].classes:
         other = sorted(set(parts[0].classes) ^ set(parts[1].classes))
         raise MageKitError(f"data: '{root}', train/ and {test.name}/ have other classes, '{other[0]}' in one of them")

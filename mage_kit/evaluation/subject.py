@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from mage_kit.base.draws import derive
+from mage_kit.base.errors import BrokenImageError
 from mage_kit.base.processes import first_ahead, is_first
 from mage_kit.base.progress import Reporter
 from mage_kit.base.version import versions
+from mage_kit.datasets.stills import broken_facts
 from mage_kit.evaluation.feature_cache import FeatureCache
 from mage_kit.evaluation.feature_sources import FeatureSource
 from mage_kit.evaluation.features import Features
@@ -28,7 +31,6 @@ from mage_kit.store.run_folders import EVAL
 
 FEATURES = Path(EVAL) / "features"
 T = TypeVar("T")
-_LISTED = 100  # broken files of each part that a result names
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Subject:
         precision: What features are computed in.
         reporter: Where progress goes.
         remarks: What was noticed of the images on the way, for results.
-        broken: Names of images that could not be read, of "train" and "test".
+        broken: Images that could not be read, of "train" and "test".
     """
 
     run: Path
@@ -59,7 +61,7 @@ class Subject:
     precision: Precision
     reporter: Reporter
     remarks: list[str] = field(default_factory=list)
-    broken: dict[str, list[str]] = field(default_factory=dict)
+    broken: dict[str, list[BrokenImageError]] = field(default_factory=dict)
 
     def measured(
         self,
@@ -129,8 +131,7 @@ class Subject:
             else {},  # no collective: the first may have measured for hours
             "train_images": len(self.split.train),
             "test_images": len(self.split.test),
-            "broken_images": {name: len(names) for name, names in self.broken.items()},
-            "broken_files": [file for names in self.broken.values() for file in names[:_LISTED]],
+            **broken_facts([*chain(*self.broken.values())], self.split.train, self.split.test),
             "classes": self.split.classes,
             "precision": self.precision,
             "versions": versions(),

@@ -7,8 +7,8 @@ one did. Legend: H x W pixels, C channels.
 from __future__ import annotations
 
 import sys
-from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -26,13 +26,13 @@ def has_lower_bytes(image: Any) -> bool:
     return bool(tiles) and image.fp is not None and all(_raw_mode(tile) in _BOTH for tile in tiles)
 
 
-def lower_bytes(content: bytes) -> Image.Image:
+def lower_bytes(file: Path | BinaryIO) -> Image.Image:
     """Decode the lower eight bits of each value.
 
     Args:
-        content: Of a file that has them.
+        file: One that has them, by path or open.
     """
-    again: Any = Image.open(BytesIO(content), formats=("PNG", "TIFF"))
+    again: Any = Image.open(file, formats=("PNG", "TIFF"))
     again.tile = [_turned(tile) for tile in again.tile]
     again.load()
     return again  # type: ignore[no-any-return]

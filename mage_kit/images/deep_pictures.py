@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -10,28 +12,26 @@ from PIL import Image
 from mage_kit.images.deep_colour import colour_levels, has_lower_bytes, lower_bytes
 from mage_kit.images.pixel_levels import DEEP, Depth, Remark, dark_remark, depth_of, grey_levels
 
-_HELD = "_mage_kit_depth"  # on the picture: its depth, and the file's bytes where its lower bits can be read
+_DEPTH = "_mage_kit_depth"  # on the picture: its depth, and the file where its lower bits can be read
 
 
-def look(image: Any) -> tuple[Depth | None, bytes | None]:
+def look(image: Any) -> tuple[Depth | None, Path | BinaryIO | None]:
     """Return how a picture is stored; told from its header, before anything decodes it, and remembered.
 
     Args:
         image: As Pillow opens it.
 
     Returns:
-        Its depth, None for eight bits; and the bytes of its file, if the lower bits of its colours can be read there.
+        Its depth, None for eight bits; and its file, by path or open, if the lower bits of its colours can be read
+        there: decoding may close the picture's own.
     """
-    if _HELD not in image.__dict__:
-        depth, content = depth_of(image), None
+    if _DEPTH not in image.__dict__:
+        depth, file = depth_of(image), None
         if depth is not None and depth.is_colour and has_lower_bytes(image):
-            place = image.fp.tell()
-            image.fp.seek(0)
-            content = image.fp.read()
-            image.fp.seek(place)
-        image.__dict__[_HELD] = (depth, content)
-    held: tuple[Depth | None, bytes | None] = image.__dict__[_HELD]
-    return held
+            file = Path(os.fsdecode(image.filename)) if getattr(image, "filename", "") else image.fp
+        image.__dict__[_DEPTH] = (depth, file)
+    known: tuple[Depth | None, Path | BinaryIO | None] = image.__dict__[_DEPTH]
+    return known
 
 
 def decode(image: Image.Image, name: str, levels: int | None) -> tuple[Image.Image, list[Remark]]:
@@ -48,7 +48,7 @@ def decode(image: Image.Image, name: str, levels: int | None) -> tuple[Image.Ima
     Raises:
         ValueError: If nobody says what is white, or a value lies above it.
     """
-    depth, content = look(image)
+    depth, file = look(image)
     image.load()
     if depth is None:
         return image, []
@@ -57,9 +57,9 @@ def decode(image: Image.Image, name: str, levels: int | None) -> tuple[Image.Ima
         return Image.fromarray(pixels), dark_remark(name, largest, top) if levels is None else []
     lower = None
     if levels not in (None, depth.levels):
-        if content is None:
+        if file is None:
             rule = "data.levels must be null: store them over the whole range, or in eight bits"
             raise ValueError(f"{depth.words} colours, of which only the upper eight bits can be read; {rule}")
-        lower = lower_bytes(content)
+        lower = lower_bytes(file)
     picture, largest = colour_levels(image, lower, levels)
-    return picture, dark_remark(name, largest, DEEP, has_levels=content is not None) if levels is None else []
+    return picture, dark_remark(name, largest, DEEP, has_levels=file is not None) if levels is None else []

@@ -54,9 +54,9 @@ def open_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
             return image
     except Image.DecompressionBombError:
         raise BrokenImageError(name or str(file), f"too large, must be at most {MAX_PIXELS:,} pixels") from None
-    except UnidentifiedImageError as error:
+    except UnidentifiedImageError:
         other = _other_format(file)
-        words = f"a {other} file; read are {', '.join(_decoders())}" if other else str(error)
+        words = f"a {other or 'damaged or unknown'} file; read are {', '.join(_decoders())}"
         raise BrokenImageError(name or str(file), words) from None
     except Exception as error:  # decoders raise what they like: see above
         raise image_error(name or str(file), error) from None
@@ -73,8 +73,8 @@ def _other_format(file: Path | BinaryIO) -> str | None:
     """The format that a file's first bytes are of, where it is one that is not read; nothing is decoded."""
     try:
         if isinstance(file, Path):
-            with file.open("rb") as opened:
-                start = opened.read(_START)
+            with file.open("rb") as raw:
+                start = raw.read(_START)
         else:
             file.seek(0)
             start = file.read(_START)

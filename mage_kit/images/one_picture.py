@@ -5,6 +5,7 @@ Of an animation the first frame is taken, and a remark says so: what a still pic
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from PIL import Image
@@ -14,6 +15,7 @@ from mage_kit.images.pixel_levels import Remark, header_of
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 _KIND, _PHOTOMETRIC, _SAMPLES, _EXTRA = 254, 262, 277, 338  # tags of a TIFF file
 _BESIDE = 0b101  # kinds of a page: a smaller copy of another, or a mask of it
+_PAGES = 100  # that are looked at; each halving of a picture is one
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # bands by photometric interpretation
 _ALPHA = frozenset({1, 2, 999})  # kinds of an extra band; 999 is what one program writes
 _CHANNELS = b"cdef"  # box of a JPEG 2000 file that says which band is alpha
@@ -53,14 +55,15 @@ def _check_bands(image: Any) -> None:
 
 
 def _check_pages(image: Any) -> None:
-    """Count pages that are pictures of their own; a TIFF file may hold smaller copies of its picture beside it."""
-    count = getattr(image, "n_frames", 1)
-    if count < 2:
+    """Refuse a second page of its own; a TIFF file may hold smaller copies of its picture beside it."""
+    if not getattr(image, "is_animated", False):
         return
     own, here = 0, image.tell()
-    for number in range(count):
-        image.seek(number)
-        own += not image.tag_v2.get(_KIND, 0) & _BESIDE
+    with contextlib.suppress(EOFError):  # after the last page: asking for their number would read them all
+        for number in range(_PAGES + 1):
+            image.seek(number)
+            own += not image.tag_v2.get(_KIND, 0) & _BESIDE
+            if own > 1 or number == _PAGES:
+                words = "several pages" if own > 1 else f"over {_PAGES} pages"
+                raise ValueError(f"{words}, must be one: save each page as a file of its own")
     image.seek(here)
-    if own > 1:
-        raise ValueError(f"{own} pages, must be one: save each page as a file of its own")

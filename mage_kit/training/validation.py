@@ -155,7 +155,7 @@ def _measure_weights(validation: Validation, player: Player, step: int, folder: 
         "data": "the recipe's validation images",
         "data_sha256": on_first(partial(fingerprint, validation.images)),
         "images": raw.images,
-        **broken_facts(validation.images, raw.errors),
+        **broken_facts(raw.errors, validation.images),
         "rows": result,
     }
     on_first(lambda: _write(folder / ACCURACY_FILE, record))

@@ -19,6 +19,7 @@ from mage_kit.datasets.tar_samples import SampleRules
 from mage_kit.images.image_files import load_image, open_image
 from mage_kit.training.loader import Order, batches
 from tests.datasets.test_data import encoded, made, photo
+from tests.datasets.test_tar_samples import write_tar
 
 RULES = SampleRules("first_dot", None, "cls")
 
@@ -128,6 +129,35 @@ def test_odd_labels_are_none(tmp_path: Path, cache: Path) -> None:
                 tar.addfile(info, io.BytesIO(content))
     data = made("tar_shards", tmp_path / "odd.tar")
     assert [data.label(index) for index in range(5)] == [1, None, None, None, None] and data.classes == ("0", "1")
+
+
+@pytest.mark.parametrize(("extension", "content", "label"), [
+    ("cls", b"7" + b" " * 100 + b"\n", 7), ("cls", b"7" + b" " * 200, None),
+    ("cls", b"7" + b" " * (1 << 20) + b"x", None),
+    ("json", b'{"id": 7}' + b" " * 1000, 7), ("json", b'{"id": 7}' + b" " * (1 << 20) + b"}", None),
+])  # fmt: skip
+def test_of_a_label_no_part_is_taken_for_the_whole(
+    extension: str, content: bytes, label: int | None, tmp_path: Path, cache: Path
+) -> None:
+    members = [("0.jpg", encoded(photo(), "JPEG")), (f"0.{extension}", content)]
+    file = write_tar(tmp_path / "a.tar", [*members, ("1.jpg", members[0][1]), (f"1.{extension}", b'{"id": 1}')])
+    data = made("tar_shards", file, label_from="cls" if extension == "cls" else "json:id")
+    assert data.label(0) == label
+
+
+def test_a_picture_of_any_size_is_not_read(tmp_path: Path, cache: Path) -> None:
+    """Ten gigabytes in each loading process, whatever they hold."""
+    file = write_tar(tmp_path / "a.tar", [("0.jpg", encoded(photo(), "JPEG"))])
+    info = tarfile.TarInfo("1.jpg")
+    info.size = 10 << 30
+    with file.open("r+b") as raw:
+        raw.seek(-(-(512 + len(encoded(photo(), "JPEG"))) // 512) * 512)
+        raw.write(info.tobuf(tarfile.GNU_FORMAT))
+        raw.truncate(raw.tell() + info.size)  # a hole: nothing is written
+    data = made("tar_shards", file)
+    data.still(0)
+    with pytest.raises(BrokenImageError, match=r"1\.jpg', .*10,737,418,240 bytes, must be at most 357,913,940"):
+        data.still(1)
 
 
 def test_tar_shards_in_loading_processes(tmp_path: Path, cache: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 import mage_kit as mk
 from mage_kit.base.errors import BrokenImageError
@@ -54,18 +56,38 @@ def test_an_audit_of_the_others_is_written(tokenizer: Path, data: Path, tmp_path
     assert "1 of 18 images cannot be read" in held["verdict"]
 
 
-def test_what_looking_for_a_remark_raises_costs_no_figure(
+@pytest.mark.parametrize("error", [SyntaxError, IndexError, struct.error, MemoryError, OSError])
+def test_whatever_a_decoder_raises_is_a_broken_image(
+    tokenizer: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Of a colour image, whose pixels are also looked at for the remark that it turns grey."""
+    worse, load = colour(data / "class0" / "worse.png"), PngImageFile.load
+
+    def fail(self: PngImageFile) -> Any:
+        if self.filename == str(worse):
+            raise error("what no decoder promises")
+        return load(self)
+
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    assert call("eval", "audit", tokenizer, "--data", data, "--out", tmp_path / "out.json").exit_code == 0
+    held = json.loads((tmp_path / "out.json").read_text())
+    assert held["images"] == 16 and held["broken_images"] == 2
+    assert held["broken_files"][str(worse)] == "what no decoder promises"
+
+
+def test_a_fault_of_ours_is_no_broken_image(
     tokenizer: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Any) -> Any:
-        raise RuntimeError("not even an image error")
+    """It shows, and before the work: no finished figure is lost."""
 
-    monkeypatch.setattr(audit_module, "look_at", fail)
-    assert call("eval", "audit", tokenizer, "--data", data, "--out", tmp_path / "out.json").exit_code == 0
-    monkeypatch.undo()
+    def fail(_: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
     monkeypatch.setattr(reference, "_is_coloured", fail)
-    assert call("eval", "audit", tokenizer, "--data", data, "--out", tmp_path / "two.json").exit_code == 0
-    assert json.loads((tmp_path / "two.json").read_text())["images"] == 16
+    monkeypatch.setattr(audit_module, "audit", lambda *_, **__: pytest.fail("figures were made first"))
+    colour(data / "class0" / "sound.png")
+    done = call("eval", "audit", tokenizer, "--data", data, "--out", tmp_path / "out.json")
+    assert isinstance(done.exception, RuntimeError) and "a fault of ours" in str(done.exception)
 
 
 def test_of_none_the_last_is_named(tokenizer: Path, tmp_path: Path) -> None:
@@ -108,7 +130,8 @@ def test_features_say_which_images_they_lack(run: Path, tmp_path: Path) -> None:
     sound.write_bytes(sound.read_bytes()[:-40])
     assert call("eval", "knn", run, "--data", data, "--overwrite").exit_code == 0
     held = result(run, "knn")
-    assert sum(held["broken_images"].values()) == 1 and held["broken_files"] == [str(sound)]
+    ((name, reason),) = held["broken_files"].items()
+    assert held["broken_images"] == 1 and name == str(sound) and "truncated" in reason
 
 
 def test_the_accuracy_of_the_others(tmp_path: Path) -> None:

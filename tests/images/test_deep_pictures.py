@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mage_kit.base.errors import BrokenImageError
 from mage_kit.base.manifest import FileWarning
-from mage_kit.images.image_files import load_image, open_image
+from mage_kit.images.image_files import load_image, open_image, upright_size
 
 RAMP = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)  # 12 bits
 WANTED = np.rint(RAMP * (255 / 4095)).astype(np.uint8)
@@ -43,8 +45,6 @@ def tiff(array: np.ndarray, form: int = 1, **tags: Any) -> bytes:
 
 def png16(array: np.ndarray) -> bytes:
     """A PNG file of 16 bits a colour (H, W, 3 or 4)."""
-    import zlib
-
     height, width, bands = array.shape
     head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
@@ -145,3 +145,42 @@ def test_eight_bits_know_no_levels() -> None:
     flat = np.full((8, 8, 3), 77, dtype=np.uint8)
     for form in ("PNG", "TIFF", "BMP", "WEBP"):
         assert read(grey(flat, form, **({"lossless": True} if form == "WEBP" else {})), 3, levels=4096).max() == 77
+
+
+class Counting(io.BytesIO):
+    """An open file that counts the bytes which are read of it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(-1 if size is None else size)
+        self.count += len(content)
+        return content
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_look_at_colours_reads_the_header_alone(by_path: bool, tmp_path: Path) -> None:
+    """What stands behind the pixels, as a text of 50 MB, is not read; nor are the lower bytes unless asked for."""
+    colours = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=-1)
+    sound = png16(colours)
+    text = b"teXt" + bytes(50_000_000)
+    content = sound[:-12] + struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text)) + sound[-12:]
+    file: Any = tmp_path / "deep.png" if by_path else Counting(content)
+    if by_path:
+        file.write_bytes(content)
+    tracemalloc.start()
+    try:
+        image = open_image(file, "it")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert by_path or file.count < 1 << 17
+    upright_size(image)  # as data sets ask before they decode; of a PNG file it decodes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load_image(image, "it", 3)
+    assert by_path or file.count < 1.1 * len(content), "read once: nobody asked for levels"
+    again = open_image(file, "it")
+    upright_size(again)
+    wanted = np.stack([WANTED, WANTED[::-1], WANTED.T], axis=-1)
+    assert np.array_equal(np.asarray(load_image(again, "it", 3, levels=4096)), wanted)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mage_kit.base.errors import BrokenImageError
 from mage_kit.base.manifest import FileWarning
@@ -57,10 +58,33 @@ def test_four_bands_of_jpeg_2000() -> None:
         read(content.replace(b"cdef", b"free"), 4)
 
 
-def test_pages_are_refused_with_their_number() -> None:
-    with pytest.raises(BrokenImageError, match=r"3 pages, must be one: save each page as a file of its own"):
+def test_pages_are_refused() -> None:
+    with pytest.raises(BrokenImageError, match=r"several pages, must be one: save each page as a file of its own"):
         read(saved("TIFF", 3))
     assert read(saved("TIFF", 1))[0, 0].tolist() == [40] * 3
+
+
+def test_pages_are_looked_at_up_to_the_second_own_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may have as many as it has room for, each of some hundred bytes."""
+    looks: list[int] = []
+    seek = TiffImageFile.seek
+
+    def count(self: TiffImageFile, frame: int) -> None:
+        looks.append(frame)
+        seek(self, frame)
+
+    monkeypatch.setattr(TiffImageFile, "seek", count)
+    with pytest.raises(BrokenImageError, match="several pages, must be one"):
+        read(saved("TIFF", 40))
+    assert looks == [0, 1]
+    looks.clear()
+    small = Image.new("RGB", (4, 4), (40,) * 3)
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(buffer, "TIFF", save_all=True, append_images=[small] * 120)
+    with pytest.raises(BrokenImageError, match="over 100 pages, must be one"):
+        read(buffer.getvalue())
+    assert max(looks) == 100
 
 
 def test_a_small_copy_beside_the_picture_is_no_page() -> None:
@@ -102,7 +126,7 @@ def test_a_data_set_says_each_kind_once(tmp_path: Path) -> None:
 def test_an_edit_reads_as_a_data_set_does() -> None:
     with pytest.warns(FileWarning, match="the first frame"):
         assert to_pixels(Image.open(io.BytesIO(saved("GIF"))), 3)[:, 0, 0].tolist() == [40] * 3
-    with pytest.raises(BrokenImageError, match="3 pages"):
+    with pytest.raises(BrokenImageError, match="several pages"):
         to_pixels(Image.open(io.BytesIO(saved("TIFF", 3))), 3)
     with pytest.raises(BrokenImageError, match="nobody says what is white"):
         to_pixels(Image.fromarray(RAMP.astype(np.float32)), 3)

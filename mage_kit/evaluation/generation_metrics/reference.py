@@ -29,7 +29,7 @@ from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.stills import broken_facts, still_batches
 from mage_kit.evaluation.generation_metrics.extractor import Extractor
 from mage_kit.evaluation.generation_metrics.moments import Moments
-from mage_kit.images.image_files import upright_size
+from mage_kit.images.image_files import load_image, upright_size
 from mage_kit.images.transforms import Augment
 
 _KEY = "mage_kit_reference"
@@ -175,7 +175,7 @@ def _look_at_pixels(images: Dataset, problems: list[str], reporter: Reporter) ->
         problems.append(f"{len(broken)} of {len(images)} files cannot be read, as {broken[0]}")
     if copies := count - len(prints):
         problems.append(f"{copies} of {count} images are copies of others")
-    return {"pixels_sha256": digest.hexdigest(), "count": count, **broken_facts(images, broken)}
+    return {"pixels_sha256": digest.hexdigest(), "count": count, **broken_facts(broken, images)}
 
 
 def view_batches(images: Dataset, broken: list[BrokenImageError]) -> Iterator[Tensor]:
@@ -193,8 +193,8 @@ def view_batches(images: Dataset, broken: list[BrokenImageError]) -> Iterator[Te
 
 
 def _is_coloured(image: Image.Image) -> bool:
-    """Whether any pixel is; a grey picture may be stored as RGB."""
-    pixels = np.asarray(image.convert("RGB"))
+    """Whether any pixel of an RGB picture is; a grey one may be stored so."""
+    pixels = np.asarray(image)
     return bool((pixels != pixels[..., :1]).any())
 
 
@@ -207,10 +207,12 @@ def look_at(images: Dataset) -> dict[str, Any]:
     size, codecs = images.image_size, Counter[str]()
     others = in_colour = 0
     for index in range(len(images)):
-        with contextlib.suppress(Exception), images.image(index) as image:  # what is broken is told when it is read
+        with contextlib.suppress(BrokenImageError, OSError), images.image(index) as image:  # told when it is read
             codecs[f"{image.format}{'' if image.format in _LOSSLESS else ' (lossy)'}"] += 1
             others += upright_size(image) != (size[1], size[0])
-            in_colour += images.channels == 1 and image.mode not in _GREY_MODES and _is_coloured(image)
+            if images.channels == 1 and image.mode not in _GREY_MODES:
+                picture = load_image(image, images.name(index), 3, levels=images.levels, remarks=[])
+                in_colour += _is_coloured(picture)
     problems = [
         f"{count} of {len(images)} files are {codec}: save them as PNG"
         for codec, count in codecs.items()

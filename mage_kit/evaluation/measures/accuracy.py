@@ -63,7 +63,7 @@ class AccuracyAgain(Measure):
                 "data": place,
                 "data_sha256": processes.on_first(partial(fingerprint, images)),
                 "test_images": accuracy.images,
-                **broken_facts(images, accuracy.errors),
+                **broken_facts(accuracy.errors, images),
                 "classes": model.classes,
                 "classes_matched": "by name" if names else _BY_PLACE,
                 "protocol": f"evaluation views, float32{_left_out(accuracy)}",

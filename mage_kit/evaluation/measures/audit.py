@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -43,9 +42,8 @@ class TokenizerAudit(Measure):
         """Reconstruct every image and count the codes."""
         assert request.data is not None
         tokenizer, images = tokenizer_and_images(request.run, request.data, max_broken=1.0)
-        figures = audit(tokenizer, images, reporter=request.reporter)
-        with contextlib.suppress(Exception):  # a remark, which must not cost the figures
-            figures = replace(figures, greyed=look_at(images)["greyed"])
+        greyed = look_at(images)["greyed"]  # first: what goes wrong here costs no finished figures
+        figures = replace(audit(tokenizer, images, reporter=request.reporter), greyed=greyed)
         numbers = figures.as_dict()
         result = {
             "tokenizer": str(request.run),
@@ -53,7 +51,7 @@ class TokenizerAudit(Measure):
             "data": str(request.data),
             "data_sha256": fingerprint(images),
             "images": figures.images,
-            **broken_facts(images, figures.errors),
+            **broken_facts(figures.errors, images),
             "versions": versions(),
             "protocol": f"audit of the tokenizer: {verdict(figures)}",
             "verdict": verdict(figures),
