@@ -14,6 +14,16 @@ PREFIXES = ("module.", "_orig_mod.", "vae.", "first_stage_model.", "student.", "
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor may be computed with: dense, and no larger than what it holds."""
+    return tensor.layout == torch.strided and not tensor.is_meta and tensor.numel() < 1 << 20
+
+
+def shift(tensors: Tensors) -> Tensors:
+    """Other weights of the same form."""
+    return {name: tensor.float() + 1 for name, tensor in tensors.items() if is_plain(tensor)}
+
+
 def rename(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
     words = name.split(".")
     place = draw.randrange(len(words))
@@ -31,6 +41,8 @@ def drop(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
 def reshape(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
     """Another number of axes or rows; one that claims more values than are stored."""
     tensor = tensors[name]
+    if not is_plain(tensor):
+        return tensors
     forms = (
         tensor.flatten(), tensor[None], tensor[..., None], tensor.reshape(-1)[:0], torch.cat([tensor.reshape(-1)] * 2),
         tensor.squeeze(), tensor.reshape(-1)[0], torch.ones(1).expand(1 << 20, 1 << 12), tensor.reshape(1, -1),
@@ -40,6 +52,8 @@ def reshape(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
 
 def retype(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
     """Values that are no weights."""
+    if not is_plain(tensors[name]):
+        return tensors
     tensor = tensors[name].float()
     forms = (
         tensor.to(torch.int64), tensor.to(torch.complex64), tensor > 0, tensor.to_sparse(), tensor.to("meta"),
@@ -51,7 +65,7 @@ def retype(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
 def add_second(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
     """Another tensor of the same name once the words of wrappers are left out, or once names are today's."""
     again = {f"module.{name}"} | {name.replace(new, old) for new, old in OLD.items()} - {name}
-    return tensors | {draw.choice(sorted(again)): tensors[name].float() + 1}
+    return tensors | {draw.choice(sorted(again)): value for value in shift({name: tensors[name]}).values()}
 
 
 def put_before_some(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
@@ -67,7 +81,7 @@ def put_before_all(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
 def add_rival(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
     """Other weights of the same form below a prefix."""
     prefix = draw.choice(PREFIXES[2:6])
-    return {prefix + key: tensor.float() + 1 for key, tensor in tensors.items()} | tensors
+    return {prefix + key: tensor for key, tensor in shift(tensors).items()} | tensors
 
 
 def add_names(tensors: Tensors, name: str, draw: random.Random) -> Tensors:

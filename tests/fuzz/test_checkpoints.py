@@ -17,7 +17,7 @@ import mage_kit as mk
 from mage_kit.base.manifest import FileWarning
 from mage_kit.base.progress import Reporter
 from tests import build
-from tests.fuzz.checkpoint_changes import CHANGES, Tensors
+from tests.fuzz.checkpoint_changes import CHANGES, Tensors, is_plain, shift
 from tests.fuzz.judge import check_words, outcome
 from tests.fuzz.mutations import mutate_bytes, mutate_json
 from tests.legacy.diffusers_names import CONFIG, named
@@ -65,16 +65,11 @@ def write(place: Path, form: str, kind: str, tensors: Tensors, draw: random.Rand
         whole = below(key, dict(tensors))
         has_rival = draw.random() < 0.3 and not {key.split(".")[0]} & {other.split(".")[0]}
         if has_rival:
-            rival = {name: tensor.float() + 1 for name, tensor in tensors.items() if tensor.numel() < 1 << 20}
-            whole |= below(other, rival)
+            whole |= below(other, shift(tensors))
         file = place / f"{stem}.bin"
         torch.save(whole, file, _use_new_zipfile_serialization=kind == "zip")
         return file, has_rival
-    plain = {
-        name: tensor.clone().contiguous()
-        for name, tensor in tensors.items()
-        if tensor.layout == torch.strided and not tensor.is_meta and tensor.numel() < 1 << 20
-    }
+    plain = {name: tensor.clone().contiguous() for name, tensor in tensors.items() if is_plain(tensor)}
     if kind == "safetensors":
         save_file(plain, place / f"{stem}.safetensors")
         return place / f"{stem}.safetensors", False
@@ -136,8 +131,8 @@ def check_weights(case: object, weights: Tensors, state: Tensors, *, unchecked: 
         return
     assert weights.keys() == state.keys(), case
     assert all(tensor.shape == state[name].shape for name, tensor in weights.items()), case
-    for shift in (0, 1):
-        if all(torch.equal(tensor, state[name].float() + shift) for name, tensor in weights.items()):
+    for step in (0, 1):
+        if all(torch.equal(tensor, state[name].float() + step) for name, tensor in weights.items()):
             return
     raise AssertionError(f"weights of two sources, or of none: {case}")
 

@@ -92,7 +92,12 @@ def watch_calls(kind: str, layer: torch.nn.Linear, monkeypatch: pytest.MonkeyPat
 
     if kind == "forward attribute":
         plain = layer.forward
-        monkeypatch.setattr(layer, "forward", lambda x: (calls.append(layer), plain(x))[1])
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            see(layer)
+            return plain(x)
+
+        monkeypatch.setattr(layer, "forward", forward)
         return calls, None
     hooks = {
         "forward": lambda: layer.register_forward_hook(see),
