@@ -120,6 +120,11 @@ def is_recording() -> bool:
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
+def is_exporting() -> bool:
+    """Whether a graph is recorded that also serves other sizes; torch.compile records another graph for them."""
+    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+
+
 def _range(tensor: Tensor) -> tuple[float, float]:
     least, most = torch.aminmax(tensor.detach())
     return float(least), float(most)

@@ -15,7 +15,7 @@ from mage_kernels.packing import PackedLinear, packing_problem
 
 from mage_kit.base.precision import Decision, bfloat16_products
 from mage_kit.layers.blocks import Block, SelfAttention
-from mage_kit.layers.linear_layers import is_quantized, packable_layers, packed_weights, set_packed
+from mage_kit.layers.linear_layers import is_hooked, is_quantized, packable_layers, packed_weights, set_packed
 from mage_kit.models.mage import Mage
 
 Asked = Literal["auto", "float32", "bfloat16"]
@@ -110,7 +110,7 @@ def _prepare(model: Mage, images: int) -> None:
     if plain or any(isinstance(module, Block) and module._compiled_call_impl for module in model.modules()):
         return
     for layer in packable_layers(model):
-        if packed_weights(layer) is None:
+        if packed_weights(layer) is None and not is_hooked(layer):
             set_packed(layer, PackedLinear(layer.weight, layer.bias, images * (1 + model.spec.grid.size)))
 
 

@@ -32,10 +32,17 @@ def linear(layer: nn.Module, x: Tensor, gelu: bool = False) -> Tensor:
         (..., outputs).
     """
     packed: PackedLinear | None = getattr(layer, _PACKED, None)
-    if packed is not None and is_lowered(x):
+    if packed is not None and is_lowered(x) and not is_hooked(layer):
         return packed(x, gelu)
     out: Tensor = layer(x)
     return F.gelu(out) if gelu else out
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether somebody hooked a layer's forward call, or that of all modules: packed weights would pass the hook by."""
+    every = torch.nn.modules.module
+    own = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
+    return bool(own or every._global_forward_hooks or every._global_forward_pre_hooks)
 
 
 def is_lowered(x: Tensor) -> bool:

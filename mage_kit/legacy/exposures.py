@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mage_kit.base.errors import MageKitError, nearest
+from mage_kit.legacy.candidates import check_count
 from mage_kit.legacy.flat_names import dotted_below, flat_prefixes
 from mage_kit.legacy.layout import Layout
 from mage_kit.legacy.layouts import LAYOUTS, recognise
@@ -22,7 +23,7 @@ class Exposure:
     Args:
         prefix: What was before all of them; "" for nothing.
         layout: What they look like; None for nothing known.
-        names: The file's name of each.
+        names: What each of the file's names is without the prefix.
     """
 
     prefix: str
@@ -30,26 +31,51 @@ class Exposure:
     names: dict[str, str]
 
 
-def exposures(names: Collection[str]) -> list[Exposure]:
+@dataclass(frozen=True)
+class View:
+    """A place among a file's names: those below a prefix. Names are cut when they are read, not held for all views.
+
+    Args:
+        prefix: What stands before them.
+        is_flat: Whether they are running means' names, without dots.
+    """
+
+    prefix: str
+    is_flat: bool = False
+
+    def own_names(self, names: Collection[str]) -> dict[str, str]:
+        """Return what each of a file's names is without the prefix, of those that have it."""
+        if self.is_flat:
+            return dotted_below(names, self.prefix)
+        return {name: name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix)}
+
+    def layout(self, names: Collection[str]) -> Layout | None:
+        """Return the layout that they look like."""
+        return recognise(self.own_names(names).values())
+
+
+def exposures(path: Path, names: Collection[str]) -> dict[View, Layout]:
     """Return everything in a file that looks like a known layout, the shortest prefix first.
 
     A tokenizer inside a model is part of it, and none by itself.
+
+    Raises:
+        MageKitError: If markers of known layouts stand below more prefixes than any checkpoint has.
     """
-    ends = {
-        name.removesuffix(layout.marker): None
-        for layout in LAYOUTS.values()
-        for name in names
-        if name.endswith(layout.marker)
-    }
-    views = [_below(names, prefix) for prefix in ends if not prefix or prefix[-1] in "./"]
-    views += [_flat(names, prefix) for prefix in flat_prefixes(names)]
-    known = sorted((view for view in views if view.layout is not None), key=lambda view: len(view.prefix))
-    inside = {
-        view.prefix + TOKENIZER_PREFIX
-        for view in known
-        if view.layout is not None and view.layout.kind.startswith("mage")
-    }
-    return [view for view in known if view.prefix not in inside]
+    layouts = {view: view.layout(names) for view in _views(path, names)}
+    known = {view: layout for view, layout in layouts.items() if layout is not None}
+    inside = {view.prefix + TOKENIZER_PREFIX for view, layout in known.items() if layout.kind.startswith("mage")}
+    order = sorted((view for view in known if view.prefix not in inside), key=lambda view: len(view.prefix))
+    return {view: known[view] for view in order}
+
+
+def has_layout(path: Path, names: Collection[str]) -> bool:
+    """Whether anything in a file looks like a known layout.
+
+    Raises:
+        MageKitError: As `exposures`.
+    """
+    return any(view.layout(names) is not None for view in _views(path, names))
 
 
 def expose(path: Path, names: Collection[str], prefix: str | None, kind: str | None) -> Exposure:
@@ -58,46 +84,55 @@ def expose(path: Path, names: Collection[str], prefix: str | None, kind: str | N
     Args:
         path: The file, for errors.
         names: All its names.
-        prefix: Asked for; None takes the only one below which a known layout stands.
-        kind: The layout asked for; None for any.
+        prefix: What stands before the names; None takes the only one below which a known layout stands.
+        kind: The layout that the caller names; None for any.
 
     Raises:
         MageKitError: If no name starts with the prefix, or there are several to choose from; names them.
     """
-    known = exposures(names)
+    known = exposures(path, names)
     if prefix is not None:
-        return _asked(path, names, prefix, known)
-    wanted = [view for view in known if view.layout is not None and view.layout.kind == kind] or known
-    if len(wanted) > 1:
+        return _with_prefix(path, names, prefix, known)
+    choices = [view for view, layout in known.items() if layout.kind == kind] or list(known)
+    if len(choices) > 1:
+        last, several = choices[-1].prefix, _list({view: known[view] for view in choices})
         raise MageKitError(
-            f"{path}: several prefixes hold weights of a known layout: {_list(wanted)}; "
-            f"choose one (--prefix '{wanted[-1].prefix}', in Python prefix='{wanted[-1].prefix}')"
+            f"{path}: several prefixes hold weights of a known layout: {several}; "
+            f"choose one (--prefix '{last}', in Python prefix='{last}')"
         )
-    return wanted[0] if wanted else _below(names, "")
+    view = choices[0] if choices else View("")
+    return Exposure(view.prefix, known.get(view), view.own_names(names))
 
 
-def _asked(path: Path, names: Collection[str], prefix: str, known: list[Exposure]) -> Exposure:
+def _views(path: Path, names: Collection[str]) -> list[View]:
+    """One view for each prefix before a layout's marker; each costs a pass over all names."""
+    ends = {
+        name.removesuffix(layout.marker): None
+        for layout in LAYOUTS.values()
+        for name in names
+        if name.endswith(layout.marker)
+    }
+    prefixes = [prefix for prefix in ends if not prefix or prefix[-1] in "./"]
+    views = [*map(View, prefixes), *(View(prefix, is_flat=True) for prefix in flat_prefixes(names))]
+    check_count(path, [view.prefix for view in views], "known layouts")
+    return views
+
+
+def _with_prefix(path: Path, names: Collection[str], prefix: str, known: dict[View, Layout]) -> Exposure:
     if not any(name.startswith(prefix) for name in names):
         near = nearest(prefix, [view.prefix for view in known])
         has = f"; weights of a known layout stand below {_list(known)}" if known else ""
         raise MageKitError(f"prefix: '{prefix}'{near or ','} no tensor of {path} starts so{has}")
-    same = next((view for view in known if view.prefix == prefix), None)
-    others = tuple(view.prefix for view in known if view.prefix != prefix and view.prefix.startswith(prefix))
-    view = same or _below(names, prefix)
-    own = {bare: name for bare, name in view.names.items() if not (others and name.startswith(others))}
-    return Exposure(prefix, view.layout, own)
+    view = next((view for view in known if view.prefix == prefix), View(prefix))
+    others = tuple(other.prefix for other in known if other.prefix != prefix and other.prefix.startswith(prefix))
+    own = view.own_names(names)
+    layout = known[view] if view in known else recognise(own.values())
+    return Exposure(
+        prefix, layout, {name: bare for name, bare in own.items() if not (others and name.startswith(others))}
+    )
 
 
-def _below(names: Collection[str], prefix: str) -> Exposure:
-    own = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-    return Exposure(prefix, recognise(own), own)
-
-
-def _flat(names: Collection[str], prefix: str) -> Exposure:
-    own = dotted_below(names, prefix)
-    return Exposure(prefix, recognise(own), own)
-
-
-def _list(views: list[Exposure]) -> str:
-    more = f" and {len(views) - _SHOWN} more" if len(views) > _SHOWN else ""
-    return ", ".join(f"'{view.prefix}' ({view.layout.title})" for view in views[:_SHOWN] if view.layout) + more
+def _list(views: dict[View, Layout]) -> str:
+    words = [f"'{view.prefix}' ({layout.title})" for view, layout in views.items()]
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more

@@ -36,7 +36,7 @@ def flat_prefixes(names: Collection[str]) -> list[str]:
 
 
 def dotted_below(names: Collection[str], prefix: str) -> dict[str, str]:
-    """Return the names below a prefix by what they are with dots, without those that are no tensor's of a tokenizer."""
-    bare = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    pairs = {dotted(name): prefix + name for name in bare if "." not in name}
-    return {whole: name for whole, name in pairs.items() if whole is not None}
+    """Return what the names below a prefix are with dots, without those that are no tensor's of a tokenizer."""
+    below = [name for name in names if name.startswith(prefix) and "." not in name[len(prefix) :]]
+    pairs = {name: dotted(name.removeprefix(prefix)) for name in below}
+    return {name: whole for name, whole in pairs.items() if whole is not None}

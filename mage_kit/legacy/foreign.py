@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+from mage_kit.legacy.candidates import check_count
 
 Shape = tuple[int, ...]
 
@@ -27,12 +30,20 @@ def foreign_form(shapes: Mapping[str, Shape]) -> str | None:
     return None
 
 
-def foreign_below(shapes: Mapping[str, Shape]) -> tuple[str, str] | None:
-    """Return (prefix, sentence) of the first such weights below any prefix."""
-    for name in shapes:
-        if name.endswith(_OUT):
-            prefix = name.removesuffix(_OUT)
-            sentence = foreign_form({own.removeprefix(prefix): shapes[own] for own in shapes if own.startswith(prefix)})
-            if sentence is not None:
-                return prefix, sentence
+def foreign_below(path: Path, shapes: Mapping[str, Shape]) -> tuple[str, str] | None:
+    """Return (prefix, sentence) of the first such weights below any prefix.
+
+    Args:
+        path: The file, for the error.
+        shapes: By name.
+
+    Raises:
+        MageKitError: If they could stand below more prefixes than any checkpoint has.
+    """
+    prefixes = [name.removesuffix(_OUT) for name in shapes if name.endswith(_OUT)]
+    check_count(path, prefixes, "autoencoders")
+    for prefix in prefixes:
+        sentence = foreign_form({own.removeprefix(prefix): shapes[own] for own in shapes if own.startswith(prefix)})
+        if sentence is not None:
+            return prefix, sentence
     return None

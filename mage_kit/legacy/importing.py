@@ -35,12 +35,14 @@ class Imported:
     Args:
         part: Model, classifier or tokenizer, in float32 and evaluation mode.
         origin: Where it came from, and what of it nothing here reads.
-        notes: What a prefix that nobody asked for leaves out of the files, a line each.
+        container_notes: Which weights of a file are read where it has several and nobody chose, a line each.
+        prefix_notes: What a prefix leaves out of the files, a line each.
     """
 
     part: Mage | MageClassifier | Tokenizer
     origin: Origin
-    notes: tuple[str, ...] = ()
+    container_notes: tuple[str, ...] = ()
+    prefix_notes: tuple[str, ...] = ()
 
 
 def import_checkpoint(
@@ -92,7 +94,12 @@ def _import(source: Source, layout: Layout, options: Options, tokenizer: Source 
         old, part = part.spec.grid, at_size(part, size)
         card |= {"image_size": list(size), "image_size_from": f"the option; {resize_words(old, part.spec.grid)}"}
     leftovers = {item.name: tensors[item.name].detach().contiguous().clone() for item in fit.unused}
-    return Imported(part, Origin(card, leftovers), tuple(each.note for each in sources if each.note))
+    return Imported(
+        part,
+        Origin(card, leftovers),
+        tuple(each.container_note for each in sources if each.container_note),
+        tuple(each.prefix_note for each in sources if each.prefix_note),
+    )
 
 
 def import_tokenizer(
@@ -131,20 +138,21 @@ def _layout_of(source: Source, kind: str | None) -> Layout:
         if source.tensors.keys() & {"embedding.table", "token_embed.weight"}:
             raise MageKitError(f"{source.path}: is this program's own file; read its folder with mage_kit.load")
         names = ", ".join(sorted(source.tensors)[:4])
-        said = source.settings.get("_class_name")
+        title = source.settings.get("_class_name")
         raise MageKitError(
             f"{source.path}: holds {names}, ...: looks like none of the known layouts ({', '.join(LAYOUTS)})"
-            + (f"; config.json calls it {said!r}" if isinstance(said, str) else "")
+            + (f"; config.json calls it {title!r}" if isinstance(title, str) else "")
         )
     return source.layout
 
 
 def _refuse_foreign(source: Source) -> None:
     """Call by its name what looks like a known layout and is none."""
-    found = foreign_below({name: tuple(tensor.shape) for name, tensor in source.tensors.items()})
-    if found is not None:
-        place = source.prefix + found[0]
-        raise MageKitError(f"{source.path}: {found[1]}" + (f" (below the prefix '{place}')" if place else ""))
+    foreign = foreign_below(source.path, {name: tuple(tensor.shape) for name, tensor in source.tensors.items()})
+    if foreign is not None:
+        prefix, sentence = foreign
+        place = source.prefix + prefix
+        raise MageKitError(f"{source.path}: {sentence}" + (f" (below the prefix '{place}')" if place else ""))
 
 
 def _with_settings(options: Options, source: Source) -> Options:
@@ -235,6 +243,7 @@ def _card(
                 "sha256": digest,
                 "format": source.format,
                 "weights_under": source.container,
+                "weights_not_read": list(source.rivals),
                 "prefix": source.prefix,
                 "outside_prefix": list(source.outside),
             }

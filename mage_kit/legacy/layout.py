@@ -113,7 +113,7 @@ class Shapes:
 
     Args:
         shapes: By name.
-        prefix: Put before every name asked for.
+        prefix: Put before every name that is looked up.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], prefix: str = "") -> None:
@@ -190,9 +190,9 @@ class Layout(ABC):
             LayoutError: If they differ; names the first difference.
         """
         for key, need in self.own_settings(module).items():
-            said = settings.get(key)
-            if said is not None and (said != need or isinstance(said, bool) != isinstance(need, bool)):
-                raise LayoutError(f"config.json: {key} is {said!r}, the weights and this layout have {need!r}")
+            value = settings.get(key)
+            if value is not None and (value != need or isinstance(value, bool) != isinstance(need, bool)):
+                raise LayoutError(f"config.json: {key} is {value!r}, the weights and this layout have {need!r}")
 
     @abstractmethod
     def build(self, shapes: Shapes, options: Options) -> nn.Module:

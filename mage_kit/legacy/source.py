@@ -13,12 +13,13 @@ from torch import Tensor
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_tensors
-from mage_kit.legacy.exposures import expose
+from mage_kit.legacy.exposures import Exposure, expose
 from mage_kit.legacy.flax import read_flax
 from mage_kit.legacy.layout import Layout
-from mage_kit.legacy.nests import choose_nest, nests, tensors_in
+from mage_kit.legacy.nests import Nest, choose_nest, list_keys, nests, tensors_in
 from mage_kit.legacy.pickles import read_pickle
 from mage_kit.legacy.published_folders import locate
+from mage_kit.legacy.renames import invert
 from mage_kit.legacy.shards import INDEX, read_shards
 from mage_kit.legacy.wrappers import WRAPPERS, without_wrappers
 
@@ -33,6 +34,7 @@ class Source:
         path: The file, or the index of several.
         format: "pytorch", "safetensors" or "flax".
         container: Key under which the weights stood, or "".
+        rivals: Keys of other weights of a known layout, which were not read though nobody chose.
         prefix: What stood before all names, or "".
         layout: What the names look like, or None.
         tensors: By published name.
@@ -45,6 +47,7 @@ class Source:
     path: Path
     format: str
     container: str
+    rivals: tuple[str, ...]
     prefix: str
     layout: Layout | None
     tensors: dict[str, Tensor]
@@ -54,8 +57,19 @@ class Source:
     settings: Mapping[str, Any]
 
     @property
-    def note(self) -> str:
-        """What of the file is read, in a line; nothing where all of it is."""
+    def container_note(self) -> str:
+        """Which of several weights are read, in a line; nothing where there was no choice, or somebody made it."""
+        if not self.rivals:
+            return ""
+        where = f"the key '{self.container}'" if self.container else "no key"
+        return (
+            f"{self.path.name}: the weights under {where} are read, not those under {list_keys(self.rivals)} "
+            "(--weights KEY chooses, in Python weights=KEY)"
+        )
+
+    @property
+    def prefix_note(self) -> str:
+        """What of the names is read, in a line; nothing where all of them are."""
         if not self.prefix or self.layout is None:
             return ""
         count = len(self.outside)
@@ -80,38 +94,50 @@ def read_source(path: Path, weights: str | None = None, prefix: str | None = Non
     place = locate(path)
     kind, whole, files = _content(place.file)
     if kind == "pytorch":
-        nested = nests(whole)
-        container = choose_nest(place.file, nested, weights)
-        tensors = nested[container]
-        first = container.split(".")[0]
-        beside = tuple(str(key) for key in whole if key != first and str(key) not in tensors)
+        nested = nests(place.file, whole)
+        nest = choose_nest(place.file, nested, weights)
+        tensors = nested[nest.key]
+        beside = tuple(str(key) for key in whole if not _is_within(nest.key, str(key)) and str(key) not in tensors)
     else:
         if weights is not None:
             raise MageKitError(
                 f"weights: '{weights}', given, but {place.file} is a {kind} file, which has no such keys"
             )
-        container, tensors = "", tensors_in(whole)
+        nest, tensors = Nest(""), tensors_in(whole)
         if not tensors:
             raise MageKitError(f"{place.file}: holds no tensors")
         beside = tuple(sorted(whole.keys() - tensors.keys()))
     for name, tensor in tensors.items():
         _check_plain(place.file, name, tensor)
     plain = without_wrappers(place.file, tensors)
-    asked = None if prefix is None else ".".join(word for word in prefix.split(".") if word not in WRAPPERS)
-    view = expose(place.file, plain.keys(), asked, layout)
-    rename = view.layout.today if view.layout is not None else str
+    bare = None if prefix is None else ".".join(word for word in prefix.split(".") if word not in WRAPPERS)
+    view = expose(place.file, plain.keys(), bare, layout)
     return Source(
         path=place.file,
         format=kind,
-        container=container,
+        container=nest.key,
+        rivals=nest.others,
         prefix=view.prefix,
         layout=view.layout,
-        tensors={rename(own): plain[name] for own, name in view.names.items()},
+        tensors={own: plain[name] for own, name in _own_names(place.file, view).items()},
         beside=beside,
-        outside=tuple(sorted(plain.keys() - set(view.names.values()))),
+        outside=tuple(sorted(plain.keys() - view.names.keys())),
         hashes={file.name: file_sha256(file) for file in files},
         settings=place.settings,
     )
+
+
+def _own_names(path: Path, view: Exposure) -> dict[str, str]:
+    """The file's name of each tensor, by what the layout calls it today."""
+    if view.layout is None:
+        return invert(path, view.names, "below one prefix")
+    today = {name: view.layout.today(own) for name, own in view.names.items()}
+    return invert(path, today, f"under the names that {view.layout.title} has today")
+
+
+def _is_within(place: str, key: str) -> bool:
+    """Whether keys joined by dots start with one of the file's."""
+    return place == key or place.startswith(f"{key}.")
 
 
 def _content(path: Path) -> tuple[str, Mapping[Any, Any], list[Path]]:

@@ -6,13 +6,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mage_kit.base.errors import MageKitError
+from mage_kit.legacy.renames import invert
 
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_CAUSE = f"once the words of wrappers ({', '.join(sorted(WRAPPERS))}) are left out"
+
+
+def bare_name(name: str) -> str:
+    """Return a name without wrappers' words, wherever in it they stand; the name itself where it has no others."""
+    return ".".join(word for word in name.split(".") if word not in WRAPPERS) or name
 
 
 def without_wrappers(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors under names without wrappers' words, wherever in a name they stand.
+    """Return tensors under names without wrappers' words.
 
     Args:
         path: The file, for the error.
@@ -21,14 +27,5 @@ def without_wrappers(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor
     Raises:
         MageKitError: If two tensors would have one name; names both.
     """
-    plain: dict[str, Tensor] = {}
-    origins: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        bare = ".".join(word for word in name.split(".") if word not in WRAPPERS) or name
-        if bare in plain:
-            raise MageKitError(
-                f"{path}: holds '{origins[bare]}' and '{name}', which are one tensor once the words of wrappers "
-                f"({', '.join(sorted(WRAPPERS))}) are left out; remove one of them"
-            )
-        plain[bare], origins[bare] = tensor, name
-    return plain
+    origins = invert(path, {name: bare_name(name) for name in tensors}, _CAUSE)
+    return {bare: tensors[name] for bare, name in origins.items()}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from mage_kernels.autocasting import without_autocast
 from torch import Tensor, nn
 
-from mage_kit.base.doors import is_recording
+from mage_kit.base.doors import is_exporting
 from mage_kit.base.fields import NonNegativeFloat, Positive
 from mage_kit.quantizers.base import Quantized, Quantizer
 
@@ -64,8 +64,8 @@ class Codebook(Quantizer):
             features_FW = self.prepare(features_BLW.detach().float()).flatten(0, -2)
             codes_VW = self.prepare(self.embedding.weight.detach().float())
             square_V = codes_VW.pow(2).sum(dim=-1)
-            # In a recorded graph the number of chunks would be fixed, and with it the batch: there it is one.
-            chunks = (features_FW,) if is_recording() else features_FW.split(max(1, CHUNK // self.codes))
+            # In an exported graph the number of chunks would be fixed, and with it the batch: there it is one.
+            chunks = (features_FW,) if is_exporting() else features_FW.split(max(1, CHUNK // self.codes))
             ids = [self._ids(part, codes_VW, square_V) for part in chunks]
         return torch.cat(ids).view(features_BLW.shape[:-1])
 

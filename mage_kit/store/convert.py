@@ -75,7 +75,7 @@ def convert(
         vqgan=vqgan,
         options=Options(image_size, encoder_heads, decoder_heads, padding, ignore),
     )
-    for line in result.notes:
+    for line in (*result.container_notes, *result.prefix_notes):
         reporter.say(line)
     origin = result.origin
     if isinstance(result.part, Tokenizer):

@@ -237,8 +237,8 @@ def _is_published(place: Path) -> bool:
 
 
 def _tell(result: Imported, options: ImportOptions) -> Mage | MageClassifier | Tokenizer:
-    """Return what was imported; a warning says what a prefix leaves out that nobody asked for."""
-    for line in () if "prefix" in options else result.notes:
+    """Return what was imported; a warning says what a choice leaves out that nobody made."""
+    for line in (*result.container_notes, *(() if "prefix" in options else result.prefix_notes)):
         warnings.warn(line, FileWarning, stacklevel=4)
     return result.part
 

@@ -82,6 +82,59 @@ def test_weights_are_packed_for_the_while_and_only_without_gradients() -> None:
     assert model.training and unprepared(model)
 
 
+def watch_calls(kind: str, layer: torch.nn.Linear, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Any]:
+    """Calls that a hook of the layer, or of all modules, sees; and what removes the hook."""
+    calls: list[Any] = []
+    every = torch.nn.modules.module
+
+    def see(called: torch.nn.Module, *_: Any) -> None:
+        calls.extend([called] if called is layer else [])
+
+    if kind == "forward attribute":
+        plain = layer.forward
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            see(layer)
+            return plain(x)
+
+        monkeypatch.setattr(layer, "forward", forward)
+        return calls, None
+    hooks = {
+        "forward": lambda: layer.register_forward_hook(see),
+        "before": lambda: layer.register_forward_pre_hook(see),
+        "forward of all": lambda: every.register_module_forward_hook(see),
+        "before all": lambda: every.register_module_forward_pre_hook(see),
+    }
+    return calls, hooks[kind]()
+
+
+@packs
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("kind", ["forward", "before", "forward of all", "before all", "forward attribute"])
+def test_hooks_run_in_bfloat16_too(kind: str, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they came before the model was prepared or after; the others stay packed."""
+    model = wide().eval()
+    layers = packable_layers(model)
+    layer = layers[1]
+    ids, masked = build.tokens(model, 2), torch.ones(2, 16, dtype=torch.bool)
+    handle = None
+    try:
+        if not late:
+            calls, handle = watch_calls(kind, layer, monkeypatch)
+        with prepare_to_generate(model, 2, "bfloat16"):
+            assert (packed_weights(layer) is not None) == late
+            if late:
+                calls, handle = watch_calls(kind, layer, monkeypatch)
+            model.logits(ids, masked)
+            if "all" not in kind:
+                assert all((packed_weights(other) is None) == (other is layer and not late) for other in layers)
+        assert calls == [layer]
+    finally:
+        if handle is not None:
+            handle.remove()
+    assert unprepared(model)
+
+
 @packs
 def test_a_failure_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     model = wide().train()

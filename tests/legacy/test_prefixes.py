@@ -123,7 +123,7 @@ def test_running_means_of_lightning(tmp_path: Path, taming: Tensors) -> None:
     alone = stored(tmp_path / "alone.ckpt", {"state_dict": flat("model_ema.", mean)})
     result = import_checkpoint(alone)
     assert torch.equal(result.part.get_parameter("quant_conv.bias"), mean["quant_conv.bias"].float())
-    assert "prefix 'model_ema.'; 2 other tensors are not read" in result.notes[0]
+    assert "prefix 'model_ema.'; 2 other tensors are not read" in result.prefix_notes[0]
     assert same(import_checkpoint(stored(tmp_path / "top.ckpt", {"model_ema": flat("", mean)})).part, result.part)
     both = stored(tmp_path / "both.ckpt", {"state_dict": taming | flat("model_ema.", mean)})
     assert "'' (" in refused(both, "several prefixes.*'model_ema.' .*choose one", options=None)
@@ -151,12 +151,6 @@ def test_keys_of_keys(keys: tuple[str, ...], tmp_path: Path, taming: Tensors) ->
     result = import_checkpoint(stored(tmp_path / "w.pth", whole))
     assert result.origin.card["sources"][0]["weights_under"] == ".".join(keys)
     assert same(result.part, import_checkpoint(TAMING).part)
-
-
-def test_keys_that_nothing_chooses_between(tmp_path: Path, taming: Tensors) -> None:
-    path = stored(tmp_path / "w.pth", {"first": taming, "second": {"inner": taming}})
-    assert "--weights KEY" in refused(path, "under first, second.inner; choose one", options=None)
-    assert isinstance(import_checkpoint(path, weights="second.inner").part, mk.TamingVQGAN)
 
 
 def test_a_model_below_a_prefix_keeps_its_tokenizer(tmp_path: Path, weights: Tensors, run: Run) -> None:

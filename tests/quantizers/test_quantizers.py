@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -76,6 +78,49 @@ def test_chunks_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert (whole is None) == (parts is None)
         if whole is not None and parts is not None:
             torch.testing.assert_close(whole, parts, rtol=1e-6, atol=1e-7)
+
+
+def test_a_compiled_tokenizer_takes_chunks_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the batch; only what is exported compares everything at once."""
+    monkeypatch.setattr(codebook, "CHUNK", 64 * 32)
+    quantizer = spread(mk.EMACodebook(codes=32, width=6))
+    sizes: list[list[int]] = []
+
+    def watch(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        sizes.append([int(node.meta["example_value"].shape[0]) for node in graph.graph.nodes if "argmin" in node.name])
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(quantizer.nearest, backend=watch)
+    for count in (20, 7, 33):
+        assert torch.equal(compiled(features(count)), quantizer.nearest(features(count)))
+    assert len(sizes) >= 1 and sizes[0] == [64] * 5
+    assert all(max(size) <= 64 for size in sizes), "rows of distances in each graph"
+
+
+@pytest.mark.parametrize(("state", "chunks"), [("is_compiling", 5), ("is_exporting", 1)])
+def test_one_chunk_is_for_exported_graphs_alone(state: str, chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codebook, "CHUNK", 64 * 32)
+    monkeypatch.setattr(torch.compiler, state, lambda: True)
+    quantizer = spread(mk.EMACodebook(codes=32, width=6))
+    rows: list[int] = []
+    plain = mk.EMACodebook._ids
+
+    def count(self: mk.EMACodebook, features_FW: Tensor, *rest: Tensor) -> Tensor:
+        rows.append(len(features_FW))
+        return plain(self, features_FW, *rest)
+
+    monkeypatch.setattr(mk.EMACodebook, "_ids", count)
+    quantizer.nearest(features(20))
+    assert rows == [20 * 16 // chunks] * chunks
+
+
+def test_a_traced_graph_serves_other_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codebook, "CHUNK", 64 * 32)
+    quantizer = spread(mk.EMACodebook(codes=32, width=6))
+    with pytest.warns(DeprecationWarning, match="jit.trace"):
+        traced = torch.jit.trace(lambda values: quantizer.nearest(values), features(20))
+    assert torch.equal(traced(features(33)), quantizer.nearest(features(33)))
 
 
 def test_running_means_are_those_of_the_features() -> None:
