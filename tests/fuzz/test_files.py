@@ -65,9 +65,9 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artefact]:
     recipe = small(f'tokenizer.weights="{run}"')
     cache = tokenize(recipe, home / "cache", shard=500, reporter=SILENT)
     return {
-        "model": Artefact(model, lambda folder: weights_digest(mk.load(folder)), 0.45),
+        "model": Artefact(model, lambda folder: weights_digest(mk.load(folder)), 0.475),
         "tokenizer": Artefact(tokenizer, lambda folder: weights_digest(mk.load_tokenizer(folder)), 0.25),
-        "run": Artefact(run, resume, 0.05, ("metrics.jsonl", "events.out", ".lock", "samples")),
+        "run": Artefact(run, resume, 0.025, ("metrics.jsonl", "events.out", ".lock", "samples")),
         "cache": Artefact(cache, lambda folder: ids(folder, recipe), 0.25, ("recipe.json",)),
     }
 
