@@ -169,7 +169,7 @@ class Mage(MaskedParts):
         """
         head = self.head
         check_tensor("ids", ids_BL)
-        check_masked("masked", masked_BL, tuple(ids_BL.shape[:2]))
+        check_masked("masked", masked_BL, (ids_BL.shape[0], self.spec.grid.size))
         plan = full_plan(masked_BL)
         latents_BSD = self.encoder.norm(self.encode(ids_BL, plan))
 

@@ -13,6 +13,7 @@ from mage_kit.base.grid import TokenGrid
 from mage_kit.base.machine import memory_size
 from mage_kit.base.signature import NoWires
 from mage_kit.models import Mage, MageClassifier
+from mage_kit.recipes.assemble import part_forms
 from mage_kit.recipes.recipe import Recipe, require_recipe
 from mage_kit.recipes.sections import ClassifierSection, MageSection
 from mage_kit.tokenizers import TOKENIZERS, TOKENS, Tokenizer
@@ -44,9 +45,9 @@ def build(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
     require_recipe(recipe)
     if torch.get_default_device().type != "meta":
         with torch.device("meta"):
-            form = _build(recipe, None)
+            form = build_fitting(recipe)
         require_memory(form, recipe.name)
-    return _build(recipe, tokenizer)
+    return build_fitting(recipe, tokenizer)
 
 
 def require_memory(parts: Parts, name: str) -> None:
@@ -67,7 +68,8 @@ def weight_bytes(parts: Parts) -> int:
     return sum(value.numel() * value.element_size() for value in whole.state_dict().values())
 
 
-def _build(recipe: Recipe, tokenizer: Tokenizer | None) -> Parts:
+def build_fitting(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
+    """Build what is known to fit into memory, as after `require_memory`; see `build`."""
     if recipe.model is None:
         return Parts(tokenizer or recipe.build_tokenizer(), None)
     model: Mage | MageClassifier
@@ -128,6 +130,13 @@ def read_forms(file: Path) -> Forms:
     others = section.targets if isinstance(section, MageSection) else {}
     targets = {name: target.model_dump(mode="json") for name, target in others.items()}
     return Forms(tokenizer, section.kind, encoder, embedding, section.input, targets)
+
+
+def read_part_forms(file: Path) -> dict[str, dict[str, Any] | None]:
+    """Return `part_forms` of the masked model whose recipe lies beside some weights; nothing for other recipes."""
+    with torch.device("meta"):
+        model = build_fitting(Recipe.load(file)).model
+    return part_forms(model) if isinstance(model, Mage) else {}
 
 
 def grid_of_form(form: dict[str, Any]) -> TokenGrid:

@@ -20,8 +20,9 @@ from mage_kit.base.plugins import consent, load_plugins
 from mage_kit.base.signature import NoWires
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
-from mage_kit.recipes import Recipe, at_size, build
+from mage_kit.recipes import Parts, Recipe, at_size, build
 from mage_kit.recipes.answers import kind_of
+from mage_kit.recipes.build import build_fitting, require_memory
 from mage_kit.recipes.places import at
 from mage_kit.recipes.resizing import check_size
 from mage_kit.store.folders import (
@@ -218,7 +219,8 @@ def load_any(source: Path, options: ImportOptions | None = None) -> Mage | MageC
     if form is None:
         raise MageKitError(f"folder: '{source}', its recipe is of a tokenizer alone, and beside it lies a {MODEL_FILE}")
     _check_fit(form, file, check)
-    model = build(recipe).model
+    require_memory(Parts(form.tokenizer, form), recipe.name)
+    model = build_fitting(recipe).model
     assert model is not None
     load_state(model, read_tensors(file, check), str(file))
     warn_unverified(source, RECIPE_FILE, file.name)

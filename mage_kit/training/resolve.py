@@ -22,8 +22,8 @@ from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.base import identity_of
 from mage_kit.models import Mage, MageClassifier
-from mage_kit.recipes import Parts, Recipe, build
-from mage_kit.recipes.build import require_memory
+from mage_kit.recipes import Parts, Recipe
+from mage_kit.recipes.build import build_fitting, require_memory
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
 from mage_kit.store.folders import describe_tokenizer
@@ -219,7 +219,7 @@ def _load(recipe: Recipe, dataset: Dataset) -> tuple[Parts, list[str]]:
             raise RecipeError([f"$.pretrained.weights: '{weights}', {rule}"], recipe.name)
     if weights is not None:
         fill_tokenizer(tokenizer, recipe.tokenizer.model_dump(mode="json"), folder(weights), recipe.name)
-    parts = build(recipe, tokenizer)
+    parts = build_fitting(recipe, tokenizer)
     targets = _fill_targets(recipe, parts.model, folder)
     if dataset.gives_tokens:
         _check_cache(recipe, dataset, tokenizer, weights, targets)

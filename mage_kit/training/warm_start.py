@@ -54,7 +54,7 @@ def fill_model(
     if resizes:
         tensors = resized_state(tensors, *grids)
     _fill(model, tensors, str(source.folder), name)
-    lines = [f"pretrained model: {resize_words(*grids)}"] if resizes else []
+    lines = [f"pretrained {'model' if whole else 'encoder'}: {resize_words(*grids)}"] if resizes else []
     others = [key for key in source.tensors if _top(key) not in ("tokenizer", "targets") and key not in tensors]
     return [_account(model, tensors, others if whole else [], source.folder), *lines]
 

@@ -7,16 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.files import read_json, read_tensors
 from mage_kit.base.manifest import warn_unverified
 from mage_kit.base.signature import ComponentConfig
-from mage_kit.models import Mage
-from mage_kit.recipes import Forms, Recipe, build, read_forms
-from mage_kit.recipes.assemble import part_forms
+from mage_kit.recipes import Forms, read_forms
+from mage_kit.recipes.build import read_part_forms
 from mage_kit.store.folders import (
     MODEL_FILE,
     RECIPE_FILE,
@@ -51,10 +49,8 @@ class WeightFolder:
 
     @cached_property
     def part_forms(self) -> dict[str, dict[str, Any] | None]:
-        """Forms of a masked model's further parts, every keyword stated; see `part_forms`."""
-        with torch.device("meta"):
-            model = build(Recipe.load(self.folder / RECIPE_FILE)).model
-        return part_forms(model) if isinstance(model, Mage) else {}
+        """Forms of a masked model's further parts, every keyword stated; see `recipes.assemble.part_forms`."""
+        return read_part_forms(self.folder / RECIPE_FILE)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
