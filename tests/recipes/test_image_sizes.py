@@ -94,7 +94,7 @@ def test_a_tokenizer_and_an_encoder_start_a_model_of_another_size(run: Path, tmp
     larger = small(*QUICK, 'pretrained={"weights": "", "freeze": false}', *changes)
     resolved = resolve(larger, torch.device("cpu"))
     assert "pretrained encoder: positions of 4x4 tokens resized to 6x6 (bicubic)" in resolved.remarks
-    assert resolved.remarks[0].endswith("from the seed begin decoder (17), heads (5)")
+    assert resolved.remarks[0].endswith("from the seed begin decoder (17 tensors), heads (5 tensors)")
     before, model = mk.load(run), resolved.model
     assert isinstance(model, mk.Mage)
     images_BCHW = torch.rand(2, 1, 48, 48)
