@@ -97,9 +97,9 @@ def races(place: Path, count: int) -> dict[str, Any]:
         statuses = [wait(pid, 300) for pid in pids]
         assert all(status is not None and os.WIFEXITED(status) for status in statuses), f"race {number}: {statuses}"
         codes = sorted(os.WEXITSTATUS(status) for status in statuses if status is not None)
-        said = (home / "error-0.txt").read_text()
-        assert codes == [0, 4], f"race {number}: {codes}: {said}"
-        assert "is in use by process" in said or "is not empty" in said or "complete" in said, said
+        words = (home / "error-0.txt").read_text()
+        assert codes == [0, 4], f"race {number}: {codes}: {words}"
+        assert "is in use by process" in words or "is not empty" in words or "complete" in words, words
         mk.load(out)
         shutil.rmtree(home)
     return {"what": "races", "races": count, "one trains, one says why not": count}

@@ -80,22 +80,22 @@ def group(members: Members, raw: BinaryIO, rules: SampleRules) -> Samples:
         if not pictures:
             samples.passed_over += [(member.name, _reason(extension)) for extension, member in parts.items()]
             continue
-        chosen = _choose(pictures, rules.picture)
-        if chosen is None:
+        picture = _choose(pictures, rules.picture)
+        if picture is None:
             samples.passed_over.append((parts[pictures[0]].name, UNWANTED))
             _count_rest(samples, set(parts) - {pictures[0]}, "")
             continue
         if len(pictures) > 1 and rules.picture is None:
             samples.several += 1
             samples.example = samples.example or (key, *pictures)
-        label = label_text(raw, parts[chosen], parts, rules.label)
-        samples.pictures.append(parts[chosen])
+        label = label_text(raw, parts[picture], parts, rules.label)
+        samples.pictures.append(parts[picture])
         samples.labels.append(label)
-        samples.extensions.update(extension for extension in parts if extension != chosen)
+        samples.extensions.update(extension for extension in parts if extension != picture)
         source = label_extension(rules.label)
-        useful = {chosen} if source is None or not label else {chosen, source}
+        useful = {picture} if source is None or not label else {picture, source}
         _count_rest(samples, set(parts) - useful, source or "")
-        samples.counts.update([PICTURES, *(f"labels (.{extension})" for extension in useful - {chosen})])
+        samples.counts.update([PICTURES, *(f"labels (.{extension})" for extension in useful - {picture})])
     return samples
 
 

@@ -21,7 +21,7 @@ from mage_kit.generation.sample_forms import ArrayParts, PictureParts
 from mage_kit.generation.sample_parts import SampleParts
 from mage_kit.generation.sample_place import ARRAYS
 from mage_kit.images.image_writing import save_gif
-from mage_kit.images.pictures import to_bytes
+from mage_kit.images.pictures import cut_to_bytes
 from mage_kit.models.decoding import DecodingChanges
 from mage_kit.models.mage import Mage
 from mage_kit.store.folders import weights_digest
@@ -112,7 +112,7 @@ def _work(source: Sampler, parts: SampleParts, own: list[tuple[int, int]], n: in
     ):
         for start, count in own:
             samples = source.make(start, count, watch=_show(task, done, count * world))
-            parts.add(start, to_bytes(samples.images_BCHW), _labels(samples))
+            parts.add(start, cut_to_bytes(samples.images_BCHW), _labels(samples))
             done += steps * count * world
 
 

@@ -35,7 +35,8 @@ def lower_bytes(file: Path | BinaryIO) -> Image.Image:
     again: Any = Image.open(file, formats=("PNG", "TIFF"))
     again.tile = [_turned(tile) for tile in again.tile]
     again.load()
-    return again  # type: ignore[no-any-return]
+    picture: Image.Image = again
+    return picture
 
 
 def colour_levels(upper: Image.Image, lower: Image.Image | None, levels: int | None) -> tuple[Image.Image, float]:

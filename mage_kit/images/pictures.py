@@ -16,7 +16,7 @@ from mage_kit.base.files import atomic
 GAP = 2
 
 
-def to_bytes(images_BCHW: Tensor) -> NDArray[np.uint8]:
+def cut_to_bytes(images_BCHW: Tensor) -> NDArray[np.uint8]:
     """Return float images in [0, 1] as a picture file holds them: uint8, cut off and not rounded."""
     array: NDArray[np.uint8] = (images_BCHW.detach().cpu().float().clamp(0, 1) * 255).byte().numpy()
     return array
@@ -35,7 +35,7 @@ def grid_picture(images_BCHW: Tensor, columns: int, *, scale: int = 1) -> Image.
         columns: Images a row.
         scale: Whole factor by which pixels are enlarged.
     """
-    array = to_bytes(images_BCHW)
+    array = cut_to_bytes(images_BCHW)
     count, channels, height, width = array.shape
     rows = -(-count // columns)
     blanks = np.full((rows * columns - count, channels, height, width), 255, dtype=np.uint8)

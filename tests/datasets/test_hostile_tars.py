@@ -153,7 +153,7 @@ def test_of_sound_files_python_says_the_same(form: int, tmp_path: Path) -> None:
             info.type, info.size = kinds[count % 4], 300 * count * (count != 2)
             tar.addfile(info, io.BytesIO(bytes(info.size)))
     with tarfile.open(tmp_path / "a.tar", "r:") as tar:
-        wanted = [(info.name, info.offset_data, info.size) for info in tar if info.isreg()]
+        expected = [(info.name, info.offset_data, info.size) for info in tar if info.isreg()]
     members = read_members(tmp_path / "a.tar")
-    assert [(each.name, each.offset, each.size) for each in members.files] == wanted and not members.damage
-    assert len(wanted) == 4 and members.counts == {"folders": 1}
+    assert [(each.name, each.offset, each.size) for each in members.files] == expected and not members.damage
+    assert len(expected) == 4 and members.counts == {"folders": 1}

@@ -143,11 +143,11 @@ def test_shards_that_hold_no_picture_are_one_sentence(tmp_path: Path) -> None:
 def test_what_tar_files_hold_is_told_before_training(tmp_path: Path) -> None:
     """And what loading processes know of single images, when the batch's images are settled."""
     file = write_tar(tmp_path / "a.tar", [("0.png", PIXELS[10]), ("0.cls", "1"), ("0.json", "{}")])
-    data, said = opened(file), list[str]()
+    data, lines = opened(file), list[str]()
     reporter = Reporter.silent()
-    reporter.say = said.append  # type: ignore[method-assign]
+    reporter.say = lines.append  # type: ignore[method-assign]  # what it says is looked at
     broken = BrokenImages(data, tmp_path, reporter)
-    assert said == ["data: members of the tar files (1): 3, as labels (.cls): 1; other parts (.json): 1; pictures: 1"]
+    assert lines == ["data: members of the tar files (1): 3, as labels (.cls): 1; other parts (.json): 1; pictures: 1"]
     broken.remark([("levels", "dark.png"), ("levels", "darker.png")])
     with pytest.warns(FileWarning, match="data: dark.png") as warned:
         broken.settle()

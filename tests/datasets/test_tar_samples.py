@@ -92,7 +92,7 @@ WORDS = ("dog", "cat", "dog", "cat")
 
 def of_words(write: object) -> list[tuple[str, bytes | str]]:
     parts = [(f"{n}.png", PIXELS[0]) for n in range(4)]
-    return [*parts, *(write(n, word) for n, word in enumerate(WORDS))]  # type: ignore[operator]
+    return [*parts, *(write(n, word) for n, word in enumerate(WORDS))]  # type: ignore[operator]  # `write` is a lambda of the parameters
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_labels_that_are_words(label_from: str | None, write: object, tmp_path: 
 
 
 def test_numbers_in_json(tmp_path: Path) -> None:
-    held = ['{"y": 2}', '{"y": "0"}', '{"y": true}', '{"x": 1}', "no json", "[1]"]
-    parts = [part for n, text in enumerate(held) for part in ((f"{n}.png", PIXELS[0]), (f"{n}.json", text))]
+    texts = ['{"y": 2}', '{"y": "0"}', '{"y": true}', '{"x": 1}', "no json", "[1]"]
+    parts = [part for n, text in enumerate(texts) for part in ((f"{n}.png", PIXELS[0]), (f"{n}.json", text))]
     data = opened(write_tar(tmp_path / "a.tar", parts), label_from="json:y")
     assert labels(data) == ["2", "0", None, None, None, None] and data.classes == ("0", "1", "2")
     assert "labels that cannot be read (.json): 4" in data.summary and counted(data) == 12

@@ -48,12 +48,12 @@ def test_an_audit_of_the_others_is_written(tokenizer: Path, data: Path, tmp_path
     colour(data / "class0" / "sound.png")
     done = call("eval", "audit", tokenizer, "--data", data, "--out", tmp_path / "out.json")
     assert done.exit_code == 0, done.exception
-    held = json.loads((tmp_path / "out.json").read_text())
-    assert held["images"] == 17 and held["broken_images"] == 1
-    ((name, reason),) = held["broken_files"].items()
+    facts = json.loads((tmp_path / "out.json").read_text())
+    assert facts["images"] == 17 and facts["broken_images"] == 1
+    ((name, reason),) = facts["broken_files"].items()
     assert name == str(data / "class1" / "z.png") and "truncated" in reason
-    assert held["rows"]["reconstructions"]["greyed"] == 1, "the sound one"
-    assert "1 of 18 images cannot be read" in held["verdict"]
+    assert facts["rows"]["reconstructions"]["greyed"] == 1, "the sound one"
+    assert "1 of 18 images cannot be read" in facts["verdict"]
 
 
 @pytest.mark.parametrize("error", [SyntaxError, IndexError, struct.error, MemoryError, OSError])
@@ -70,9 +70,9 @@ def test_whatever_a_decoder_raises_is_a_broken_image(
 
     monkeypatch.setattr(PngImageFile, "load", fail)
     assert call("eval", "audit", tokenizer, "--data", data, "--out", tmp_path / "out.json").exit_code == 0
-    held = json.loads((tmp_path / "out.json").read_text())
-    assert held["images"] == 16 and held["broken_images"] == 2
-    assert held["broken_files"][str(worse)] == "what no decoder promises"
+    facts = json.loads((tmp_path / "out.json").read_text())
+    assert facts["images"] == 16 and facts["broken_images"] == 2
+    assert facts["broken_files"][str(worse)] == "what no decoder promises"
 
 
 def test_a_fault_of_ours_is_no_broken_image(
@@ -84,7 +84,7 @@ def test_a_fault_of_ours_is_no_broken_image(
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr(reference, "_is_coloured", fail)
-    monkeypatch.setattr(audit_module, "audit", lambda *_, **__: pytest.fail("figures were made first"))
+    monkeypatch.setattr(audit_module, "audit", lambda *_, **__: pytest.fail("facts were made first"))
     colour(data / "class0" / "sound.png")
     done = call("eval", "audit", tokenizer, "--data", data, "--out", tmp_path / "out.json")
     assert isinstance(done.exception, RuntimeError) and "a fault of ours" in str(done.exception)
@@ -100,27 +100,29 @@ def test_of_none_the_last_is_named(tokenizer: Path, tmp_path: Path) -> None:
 def test_a_distance_of_reconstructions_says_what_it_leaves_out(
     tokenizer: Path, network: Path, data: Path, tmp_path: Path
 ) -> None:
-    told = ("--extractor", network, "--side", 0, "--out", tmp_path / "rfid.json")
-    done = call("eval", "rfid", tokenizer, "--data", data, *told)
+    options = ("--extractor", network, "--side", 0, "--out", tmp_path / "rfid.json")
+    done = call("eval", "rfid", tokenizer, "--data", data, *options)
     assert done.exit_code == 0, done.exception
-    held = json.loads((tmp_path / "rfid.json").read_text())
-    assert held["images"] == 16 and held["broken_images"] == 1 and next(iter(held["broken_files"])).endswith("z.png")
-    assert "1 images that cannot be read left out" in held["name"] and not held["comparable"]
+    facts = json.loads((tmp_path / "rfid.json").read_text())
+    assert facts["images"] == 16 and facts["broken_images"] == 1 and next(iter(facts["broken_files"])).endswith("z.png")
+    assert "1 images that cannot be read left out" in facts["name"] and not facts["comparable"]
 
 
 def test_a_reference_is_refused_before_the_work(data: Path, tmp_path: Path) -> None:
-    seen: list[int] = []
+    sizes: list[int] = []
 
     def means(images: torch.Tensor) -> torch.Tensor:
-        seen.append(len(images))
+        sizes.append(len(images))
         return torch.nn.functional.adaptive_avg_pool2d(images, 3).flatten(1) / 255
 
     extractor, out = Extractor(means, "means", side=None), tmp_path / "out.safetensors"
     with pytest.raises(mk.MageKitError, match=r"1 of 17 files cannot be read, as image: '.*z\.png'"):
         reference.make_reference(data, out, extractor, size=(32, 32), channels=1)
-    assert not seen, "features were extracted first"
-    taken = reference.make_reference(data, out, extractor, size=(32, 32), channels=1, force=True)
-    assert taken.manifest["count"] == 16 == len(taken.features_JD) and taken.manifest["broken_images"] == 1
+    assert not sizes, "features were extracted first"
+    result_set = reference.make_reference(data, out, extractor, size=(32, 32), channels=1, force=True)
+    assert (
+        result_set.manifest["count"] == 16 == len(result_set.features_JD) and result_set.manifest["broken_images"] == 1
+    )
 
 
 def test_features_say_which_images_they_lack(run: Path, tmp_path: Path) -> None:
@@ -129,9 +131,9 @@ def test_features_say_which_images_they_lack(run: Path, tmp_path: Path) -> None:
     sound = data / "class1" / "100.png"
     sound.write_bytes(sound.read_bytes()[:-40])
     assert call("eval", "knn", run, "--data", data, "--overwrite").exit_code == 0
-    held = result(run, "knn")
-    ((name, reason),) = held["broken_files"].items()
-    assert held["broken_images"] == 1 and name == str(sound) and "truncated" in reason
+    facts = result(run, "knn")
+    ((name, reason),) = facts["broken_files"].items()
+    assert facts["broken_images"] == 1 and name == str(sound) and "truncated" in reason
 
 
 def test_the_accuracy_of_the_others(tmp_path: Path) -> None:

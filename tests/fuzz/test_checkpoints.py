@@ -121,10 +121,10 @@ def try_case(number: int, originals: Originals, home: Path) -> bool:
     # A rival of changed tensors may be sound where these are not: it is made of their values, in floating numbers.
     unchecked = (is_damaged and kind != "zip") or len(steps) > 1 or (has_rival and bool(steps))
     check_weights(case, part.state_dict(), state, unchecked=unchecked)
-    told = any("are read, not those under" in str(warning.message) for warning in caught)
+    is_said = any("are read, not those under" in str(warning.message) for warning in caught)
     if folder is not None:
-        told = bool(json.loads((folder / "card.json").read_text())["sources"][0].get("weights_not_read"))
-    assert told or not has_rival or steps, f"chosen without a word: {case}"
+        is_said = bool(json.loads((folder / "card.json").read_text())["sources"][0].get("weights_not_read"))
+    assert is_said or not has_rival or steps, f"chosen without a word: {case}"
     return True
 
 
