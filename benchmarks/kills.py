@@ -3,7 +3,8 @@
 `python -m benchmarks.kills` goes on where it was left; each finished chain is a file of benchmarks/results/kills. A
 chain is one run folder whose trainings are killed some twenty times, by SIGKILL or SIGTERM: within the first second,
 later, or inside writing, at the k-th rename or sync of a file. After each death the lock must be free within a second,
-and the folder must be one that `train` or `--resume` accepts.
+and the folder must be one that `train` or `--resume` accepts. Of two processes the other must notice: one that waits
+for the dead one to come at the start is stopped, as torchrun does with it, and counted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from mage_kit.base.files import LOCK_FILE, write_json
+from mage_kit.base.processes import start as meet
 from mage_kit.base.progress import Reporter
 from mage_kit.recipes import Recipe
 from mage_kit.store.folders import RECIPE_FILE
@@ -68,6 +70,7 @@ class Chain:
         kills: How often it was killed, by signal and moment.
         lock_seconds: The longest that a lock outlived its process.
         deaf_seconds: The longest that another process went on without the killed one.
+        stopped: How often the other process was stopped before the two had met.
     """
 
     number: int
@@ -76,6 +79,7 @@ class Chain:
     kills: Counter[str] = field(default_factory=Counter)
     lock_seconds: float = 0.0
     deaf_seconds: float = 0.0
+    stopped: int = 0
 
 
 def recipe_of(workers: int) -> Recipe:
@@ -105,6 +109,8 @@ def _train(chain: Chain, out: Path, rank: int, port: int, break_at: int | None) 
         if chain.processes > 1:
             os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(chain.processes))
             os.environ.update(LOCAL_WORLD_SIZE=str(chain.processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            meet(torch.device("cpu"))
+            (out.parent / f"met-{os.getpid()}").touch()
         if break_at is not None and rank == 0:
             _break(break_at)
         train(recipe_of(chain.workers), out, resume=(out / RECIPE_FILE).is_file(), reporter=Reporter.silent())
@@ -159,9 +165,8 @@ def live(chain: Chain, out: Path, draw: random.Random) -> bool:
         status = wait(pids[victim], PATIENCE)
     death = time.monotonic()
     assert status is not None, f"chain {chain.number}: {signal.Signals(sent).name} did not end it in {PATIENCE:g} s"
-    others = [wait(pid, PATIENCE) for place, pid in enumerate(pids) if place != victim]
-    chain.deaf_seconds = max(chain.deaf_seconds, time.monotonic() - death if others else 0.0)
-    assert None not in others, f"chain {chain.number}: another process went on for {PATIENCE:g} s"
+    for pid in pids[:victim] + pids[victim + 1 :]:
+        _end_other(chain, pid, death, out.parent)
     _check_lock(chain, out)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == sent, f"chain {chain.number}: died of {signal.Signals(os.WTERMSIG(status)).name}"
@@ -171,6 +176,19 @@ def live(chain: Chain, out: Path, draw: random.Random) -> bool:
     errors = "".join(path.read_text()[-2000:] for path in out.parent.glob("error-*.txt"))
     assert os.WEXITSTATUS(status) == 0, f"chain {chain.number}: refused or failed: {errors}"
     return True
+
+
+def _end_other(chain: Chain, pid: int, death: float, home: Path) -> None:
+    """Wait until the process that was not killed ends too; stop it if it still waits for the other one to come."""
+    met = home / f"met-{pid}"
+    status = None if met.is_file() else wait(pid, 2.0)
+    if status is None and not met.is_file():
+        os.kill(pid, signal.SIGTERM)
+        chain.stopped += 1
+    if status is None:
+        status = wait(pid, PATIENCE)
+    chain.deaf_seconds = max(chain.deaf_seconds, time.monotonic() - death)
+    assert status is not None, f"chain {chain.number}: another process went on for {PATIENCE:g} s"
 
 
 def _check_lock(chain: Chain, out: Path) -> None:
@@ -202,7 +220,7 @@ def run_chain(chain: Chain, home: Path, unbroken: Path) -> dict[str, Any]:
     return {
         "chain": chain.number, "processes": chain.processes, "workers": chain.workers, "kills": dict(chain.kills),
         "equal": True, "lock_seconds": round(chain.lock_seconds, 3), "others_seconds": round(chain.deaf_seconds, 3),
-        "seconds": round(time.monotonic() - begin, 1), "date": time.strftime("%Y-%m-%d"),
+        "stopped": chain.stopped, "seconds": round(time.monotonic() - begin, 1), "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
 
 

@@ -104,15 +104,20 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_run_told_to_stop_saves_and_leaves(number: signal.Signals, tmp_path: Path) -> None:
-    """With loading processes, the signal going to all of them, as a terminal's Ctrl-C does."""
+    """With loading processes, the signal going to all of them, as a terminal's Ctrl-C does.
+
+    A shell starts what it puts behind itself with SIGINT ignored, and that is inherited: the tests may run there.
+    """
     settings = ["training.epochs=30", "training.checkpoint_every=100000", "training.workers=2"]
     settings += ["tokenizer_training.workers=2"]
     recipe, out = tmp_path / "recipe.json", tmp_path / "run"
     recipe.write_text(small(*settings).to_json())
     command = [sys.executable, "-m", "mage_kit.cli", "train", str(recipe), "--out", str(out)]
+    before = signal.signal(number, signal.SIG_DFL)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    signal.signal(number, before)
     deadline = time.monotonic() + 90
     while not read_metrics(out, "model"):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()

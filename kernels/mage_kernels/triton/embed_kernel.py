@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mage_kernels.triton.launching import WIDTH_BLOCK, block_of, on, warps_of
+from mage_kernels.triton.launching import TILE, WIDTH_BLOCK, block_of, on, warps_of
 
 RUN = 32  # tokens that one backward program walks
 
@@ -35,9 +35,10 @@ def forward(
     rows, kept, table, positions, weight, bias, out, mean, rstd, S, N, D, eps,
     HAS_NORM: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
+    image = (tl.program_id(0) // S).to(tl.int64)  # divided as 32 bits: 64 would be a call
     token = tl.program_id(0).to(tl.int64)
     place = tl.load(kept + token)
-    row = tl.load(rows + (token // S) * N + place)
+    row = tl.load(rows + image * N + place)
     column = tl.arange(0, BLOCK_D)
     inside = column < D
     x = tl.load(table + row * D + column, mask=inside, other=0.0).to(tl.float32)
@@ -68,10 +69,11 @@ def backward(
     if HAS_NORM:
         gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     for step in range(RUN):
-        token = program * RUN + step
-        if token < tokens:
+        number = tl.program_id(0) * RUN + step
+        if number < tokens:
+            token = number.to(tl.int64)
             place = tl.load(kept + token)
-            row = tl.load(rows + (token // S) * N + place)
+            row = tl.load(rows + (number // S).to(tl.int64) * N + place)
             g = tl.load(grad + token * D + column, mask=inside, other=0.0).to(tl.float32)
             if HAS_NORM:
                 x = tl.load(table + row * D + column, mask=inside, other=0.0).to(tl.float32)
@@ -88,7 +90,8 @@ def backward(
                 if row == hot:
                     hot_sum += g
                 else:
-                    tl.atomic_add(table_grad + row * D + column, g, mask=inside)
+                    # Sums that nobody reads before the kernel's end: no order, and so no barrier, is asked for.
+                    tl.atomic_add(table_grad + row * D + column, g, mask=inside, sem="relaxed")
     at = partial + program * 3 * D + column
     tl.store(at, hot_sum, mask=inside)
     tl.store(at + D, weight_sum, mask=inside)
@@ -96,17 +99,17 @@ def backward(
 
 
 @triton.jit
-def position_grad(inner, slot, out, B, S, N, D, BLOCK_D: tl.constexpr):
-    """A program a position and block of the width: no atomics, the images in order."""
+def position_grad(inner, slot, out, B, S, N, D, TILE: tl.constexpr, BLOCK_D: tl.constexpr):
+    """A program a position and block of the width: no atomics; the images in tiles, each place of a tile in order."""
     place = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    inside = column < D
-    total = tl.zeros((BLOCK_D,), dtype=tl.float32)
-    for image in range(B):
-        at = tl.load(slot + image * N + place)
-        if at >= 0:
-            total += tl.load(inner + (image * S + at) * D + column, mask=inside, other=0.0)
-    tl.store(out + place * D + column, total, mask=inside)
+    total = tl.zeros((TILE, BLOCK_D), dtype=tl.float32)
+    for start in range(0, B, TILE):
+        image = (start + tl.arange(0, TILE)).to(tl.int64)
+        at = tl.load(slot + image * N + place, mask=image < B, other=-1)
+        read = (at >= 0)[:, None] & (column < D)[None, :]
+        total += tl.load(inner + (image * S + at)[:, None] * D + column[None, :], mask=read, other=0.0)
+    tl.store(out + place * D + column, tl.sum(total, axis=0), mask=column < D)
 
 
 @torch.library.custom_op("mage::embed_kept", mutates_args=())
@@ -197,7 +200,7 @@ def embed_kept_backward(
     slices = triton.cdiv(width, WIDTH_BLOCK)
     with on(grad):
         position_grad[(count, slices)](
-            inner, slot, positions_grad, batch, kept_count, count, width, BLOCK_D=WIDTH_BLOCK, num_warps=1
+            inner, slot, positions_grad, batch, kept_count, count, width, TILE=TILE, BLOCK_D=WIDTH_BLOCK, num_warps=4
         )
     return table_grad, positions_grad, sums[1].clone(), sums[2].clone()
 

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-WIDTH_BLOCK = 128  # slice of the width of kernels that walk images or positions: four values a thread of one warp
+TILE, WIDTH_BLOCK = 16, 128  # images or positions, and slice of the width, that a kernel which walks them takes at once
 
 
 def on(tensor: Tensor) -> Any:

@@ -13,14 +13,14 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mage_kernels.triton.launching import WIDTH_BLOCK, block_of, on, warps_of
+from mage_kernels.triton.launching import TILE, WIDTH_BLOCK, block_of, on, warps_of
 
 
 @triton.jit
 def forward(latents, slot, positions, fill, out, S, N, E, HAS_FILL: tl.constexpr, BLOCK_E: tl.constexpr):
     index = tl.program_id(0).to(tl.int64)  # image * N + position
-    image = index // N
-    place = index % N
+    image = (tl.program_id(0) // N).to(tl.int64)  # divided as 32 bits: 64 would be a call
+    place = index - image * N
     column = tl.arange(0, BLOCK_E)
     inside = column < E
     at = tl.load(slot + index)
@@ -33,40 +33,45 @@ def forward(latents, slot, positions, fill, out, S, N, E, HAS_FILL: tl.constexpr
 
 
 @triton.jit
-def latents_grad(grad, slot, out, fill_partial, S, N, E, HAS_FILL: tl.constexpr, BLOCK_E: tl.constexpr):
+def latents_grad(
+    grad, slot, out, fill_partial, S, N, E, HAS_FILL: tl.constexpr, TILE: tl.constexpr, BLOCK_E: tl.constexpr
+):
     """A program an image and block of the width; `out` is zeroed before: rows that no position reads get nothing."""
     image = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-    inside = column < E
-    first = tl.zeros((BLOCK_E,), dtype=tl.float32)
-    fill_sum = tl.zeros((BLOCK_E,), dtype=tl.float32)
-    for place in range(N):
-        g = tl.load(grad + (image * N + place) * E + column, mask=inside, other=0.0).to(tl.float32)
-        at = tl.load(slot + image * N + place)
-        if at > 0:
-            tl.store(out + (image * S + at) * E + column, g.to(out.dtype.element_ty), mask=inside)
-        elif HAS_FILL:
-            if place > 0:
-                fill_sum += g
-            else:
-                first += g
-        else:
-            first += g
-    tl.store(out + image * S * E + column, first.to(out.dtype.element_ty), mask=inside)
+    inside = (column < E)[None, :]
+    first = tl.zeros((TILE, BLOCK_E), dtype=tl.float32)
+    fill_sum = tl.zeros((TILE, BLOCK_E), dtype=tl.float32)
+    for start in range(0, N, TILE):
+        place = start + tl.arange(0, TILE)
+        at = tl.load(slot + image * N + place, mask=place < N, other=0)
+        read = (place < N)[:, None] & inside
+        g = tl.load(grad + (image * N + place)[:, None] * E + column[None, :], mask=read, other=0.0).to(tl.float32)
+        own = (at > 0)[:, None]
+        tl.store(out + (image * S + at)[:, None] * E + column[None, :], g.to(out.dtype.element_ty), mask=own & read)
+        g = tl.where(own, 0.0, g)
+        if HAS_FILL:
+            filled = (place > 0)[:, None]
+            fill_sum += tl.where(filled, g, 0.0)
+            g = tl.where(filled, 0.0, g)
+        first += g
+    total = tl.sum(first, axis=0)
+    tl.store(out + image * S * E + column, total.to(out.dtype.element_ty), mask=column < E)
     if HAS_FILL:
-        tl.store(fill_partial + image * E + column, fill_sum, mask=inside)
+        tl.store(fill_partial + image * E + column, tl.sum(fill_sum, axis=0), mask=column < E)
 
 
 @triton.jit
-def positions_grad(grad, out, B, N, E, BLOCK_E: tl.constexpr):
-    """A program a position and block of the width: the images in order, no atomics."""
+def positions_grad(grad, out, B, N, E, TILE: tl.constexpr, BLOCK_E: tl.constexpr):
+    """A program a position and block of the width: no atomics; the images in tiles, each place of a tile in order."""
     place = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-    inside = column < E
-    total = tl.zeros((BLOCK_E,), dtype=tl.float32)
-    for image in range(B):
-        total += tl.load(grad + (image * N + place) * E + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place * E + column, total, mask=inside)
+    total = tl.zeros((TILE, BLOCK_E), dtype=tl.float32)
+    for start in range(0, B, TILE):
+        image = (start + tl.arange(0, TILE)).to(tl.int64)
+        read = (image < B)[:, None] & (column < E)[None, :]
+        total += tl.load(grad + (image * N + place)[:, None] * E + column[None, :], mask=read, other=0.0).to(tl.float32)
+    tl.store(out + place * E + column, tl.sum(total, axis=0), mask=column < E)
 
 
 @torch.library.custom_op("mage::pad_tokens", mutates_args=())
@@ -102,10 +107,11 @@ def pad_tokens_backward(grad: Tensor, slot: Tensor, kept: int, dtype: torch.dtyp
     with on(grad):
         latents_grad[(batch, slices)](
             grad, slot, latents, fill if has_fill else positions, kept, count, width,
-            HAS_FILL=has_fill, BLOCK_E=WIDTH_BLOCK, num_warps=1,
+            HAS_FILL=has_fill, TILE=TILE, BLOCK_E=WIDTH_BLOCK, num_warps=4,
         )  # fmt: skip
-    with on(grad):
-        positions_grad[(count, slices)](grad, positions, batch, count, width, BLOCK_E=WIDTH_BLOCK, num_warps=1)
+        positions_grad[(count, slices)](
+            grad, positions, batch, count, width, TILE=TILE, BLOCK_E=WIDTH_BLOCK, num_warps=4
+        )
     return [latents, positions, fill.sum(dim=0)]
 
 

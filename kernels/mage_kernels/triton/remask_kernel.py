@@ -15,6 +15,13 @@ from torch.utils.flop_counter import register_flop_formula
 
 from mage_kernels.triton.launching import block_of, on
 
+CHUNK = 4  # positions that all others are compared with at a time: more would not fit the registers at 1,024
+
+
+def warps_of(block: int) -> int:
+    """Return the warps of a program on so many positions."""
+    return 4 if block <= 256 else 8
+
 
 @triton.jit
 def ranks(score, masked, count, out, L, BLOCK_L: tl.constexpr, CHUNK: tl.constexpr):
@@ -48,7 +55,7 @@ def remask(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
     with on(score):
         ranks[(batch,)](
             score.contiguous(), masked.contiguous().view(torch.uint8), count.contiguous(), out, length,
-            BLOCK_L=block, CHUNK=min(block, 32), num_warps=4,
+            BLOCK_L=block, CHUNK=min(block, CHUNK), num_warps=warps_of(block),
         )  # fmt: skip
     return out.to(torch.bool)
 
