@@ -17,16 +17,14 @@ from typing import Any, NoReturn, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.rendezvous import meet
 from mage_kit.base.slurm import adopt_slurm
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
 _PATIENCE = timedelta(hours=2)  # the first process may have millions of files to list while the others wait
-_MEETING = timedelta(minutes=10)  # one that died before they met would be waited for until somebody looks
 
 _alone = 0
 
@@ -65,15 +63,7 @@ def start(device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    try:
-        store, number, count = next(rendezvous("env://", timeout=_MEETING))
-    except (dist.DistError, RuntimeError) as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT', '')}"
-        met = f"they did not meet at {place} within {_MEETING.total_seconds():g} s ({str(error).splitlines()[0][:200]})"
-        rule = "must all be started, and none may die before"
-        raise MageKitError(f"processes: {os.environ['WORLD_SIZE']}, {met}; {rule}") from None
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
+    meet("nccl" if device.type == "cuda" else "gloo", _PATIENCE)
 
 
 def shared(error: E) -> E:

@@ -12,11 +12,11 @@ import pytest
 PROGRAM = """
 from datetime import timedelta
 import torch
-from mage_kit.base import processes
-processes._MEETING = timedelta(seconds=2)
+from mage_kit.base import errors, processes, rendezvous
+rendezvous.MEETING = timedelta(seconds=2)
 try:
     processes.start(torch.device("cpu"))
-except processes.MageKitError as error:
+except errors.MageKitError as error:
     print(error)
 """
 
