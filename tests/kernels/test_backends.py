@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from mage_kernels import backend as backends
 from mage_kernels import choose, remask
+from torch import Tensor
 
 from tests.kernels.test_triton import DEVICE
 
@@ -53,3 +55,25 @@ def test_a_backend_that_cannot_run_is_an_error_and_not_replaced(monkeypatch: pyt
 
     with pytest.raises(ValueError, match=r"failed at torch\.float32, width 4: RuntimeError: no such instruction$"):
         choose("remask", "triton", torch.device("cpu"), torch.float32, 4, broken)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("number", range(4))
+def test_a_kernel_that_gives_something_else_is_not_taken(number: int, dtype: torch.dtype) -> None:
+    """Each operation's own probe, right and with one number wrong."""
+    operation = ("embed", "pad", "sample", "remask")[number]
+    probe: Any = importlib.import_module(f"mage_kernels.ops.{operation}").probe
+    assert backends._failure(probe, DEVICE, dtype, 9) is None
+
+    def wrong(name: str, *given: Any) -> list[Tensor]:
+        results = probe(name, *given)
+        if name == "triton":
+            last = results[-1].detach().clone().reshape(-1)
+            last[4 % len(last)] = ~last[4 % len(last)] if last.dtype == torch.bool else torch.nan
+            results[-1] = last.reshape(results[-1].shape)
+        return results
+
+    message = backends._failure(wrong, DEVICE, dtype, 9)
+    assert message is not None and message.startswith(f"the kernel is wrong at {dtype}, width 9: "), message
+    with pytest.raises(ValueError, match=r"backend: 'triton', cannot run .*: the kernel is wrong at"):
+        backends._decide(operation, "triton", DEVICE, dtype, 9, wrong)

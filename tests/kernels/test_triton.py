@@ -18,7 +18,7 @@ from mage_kit.base.draws import keys, uniforms
 pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.bfloat16]
-SHAPES = [(1, 4, 8), (3, 9, 48), (2, 35, 100)]  # images, tokens, width
+SHAPES = [(1, 4, 8), (3, 9, 48), (2, 35, 100), (18, 5, 8)]  # images, tokens, width
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_ordered_gradients_are_those_of_the_atomic_ones() -> None:
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize("codes", [1, 5, 1024])
+@pytest.mark.parametrize("codes", [1, 5, 1024, 9000])
 def test_samples_agree_with_the_reference(codes: int) -> None:
     random = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(2, 9, codes, generator=random)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mage_kernels.backend import Backend, choose
+from mage_kernels.backend import Backend, choose, ramp
 
 Norm = tuple[Tensor, Tensor, float]
 """Weight, bias and eps of a LayerNorm."""
@@ -76,15 +76,15 @@ def _normalize(x: Tensor, norm: Norm | None) -> Tensor:
     return F.layer_norm(x, (x.shape[-1],), weight_D, bias_D, eps)
 
 
-def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> None:
-    table, positions, weight, bias = (
-        torch.ones(size, dtype=dtype, device=device, requires_grad=True)
-        for size in ((3, width), (4, width), (width,), (width,))
-    )
-    rows, kept = (torch.zeros(1, size, dtype=torch.int64, device=device) for size in (4, 2))
-    kept[0, 1] = 2
+def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> list[Tensor]:
+    """Run one form, forward and backward, on a row of four positions; return the output and the gradients."""
+    leaves = [ramp(shape, device, dtype) for shape in ((3, width), (4, width), (width,), (width,))]
+    table, positions, weight, bias = leaves
+    rows = torch.tensor([[0, 1, 2, 1]], device=device)
+    kept = torch.tensor([[0, 1, 3]], device=device)
     with torch.enable_grad():
-        _FORMS[implementation](rows, kept, table, positions, (weight, bias, 1e-6), 0).sum().backward()
+        out = _FORMS[implementation](rows, kept, table, positions, (weight, bias, 1e-6), 1)
+        return [out, *torch.autograd.grad(out, leaves, ramp(out.shape, device, out.dtype))]
 
 
 _FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Norm | None, int], Tensor]] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mage_kernels.backend import Backend, choose
+from mage_kernels.backend import Backend, choose, ramp
 from mage_kernels.ops.drop import drop_tokens
 
 
@@ -75,14 +75,14 @@ def _triton(latents: Tensor, slot: Tensor, positions: Tensor, fill: Tensor | Non
     return out
 
 
-def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> None:
-    latents, positions, fill = (
-        torch.ones(size, dtype=dtype, device=device, requires_grad=True)
-        for size in ((1, 2, width), (3, width), (width,))
-    )
-    slot = torch.tensor([[0, 1, 0]], device=device)
+def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> list[Tensor]:
+    """Run one form, forward and backward, on a grid of four positions; return the output and the gradients."""
+    leaves = [ramp(shape, device, dtype) for shape in ((1, 3, width), (4, width), (width,))]
+    latents, positions, fill = leaves
+    slot = torch.tensor([[0, 2, 0, 0]], device=device)
     with torch.enable_grad():
-        _FORMS[implementation](latents, slot, positions, fill).sum().backward()
+        out = _FORMS[implementation](latents, slot, positions, fill)
+        return [out, *torch.autograd.grad(out, leaves, ramp(out.shape, device, out.dtype))]
 
 
 _FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {

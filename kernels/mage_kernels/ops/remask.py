@@ -65,9 +65,11 @@ def _triton(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
     return out
 
 
-def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> None:
-    score = torch.zeros(1, width, dtype=dtype, device=device)
-    _FORMS[implementation](score, score == 0, torch.ones(1, dtype=torch.int64, device=device))
+def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> list[Tensor]:
+    """Run one form on a row with ties, a known position and fewer to mask than there are; return the mask."""
+    place = torch.arange(width, device=device)
+    score, masked = (place % 3).to(dtype)[None], (place % 5 != 1)[None]
+    return [_FORMS[implementation](score, masked, torch.tensor([width // 2], device=device))]
 
 
 _FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

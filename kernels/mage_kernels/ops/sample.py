@@ -95,9 +95,17 @@ def _triton(logits: Tensor, uniform: Tensor, masked: Tensor) -> tuple[Tensor, Te
     return ids, log_p
 
 
-def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> None:
-    logits, uniform = torch.zeros(1, 2, width, dtype=dtype, device=device), torch.full((1, 2), 0.5, device=device)
-    _FORMS[implementation](logits, uniform, uniform > 0)
+def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: int) -> list[Tensor]:
+    """Run one form on rows whose answers no rounding moves; return ids and log-probabilities.
+
+    One code holds nearly all weight; and of two that share it, with all others forbidden, the second is drawn.
+    """
+    logits = torch.full((1, 2, width), -torch.inf, dtype=dtype, device=device)
+    logits[0, 0] = 0
+    logits[0, 0, width // 2] = 40
+    logits[0, 1, :: max(1, width - 1)] = 1
+    uniform = torch.tensor([[0.5, 0.75]], device=device)
+    return list(_FORMS[implementation](logits, uniform, uniform > 0))
 
 
 _FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
