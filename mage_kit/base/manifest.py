@@ -24,7 +24,7 @@ from mage_kit.base.errors import MageKitError
 
 MANIFEST_FILE = "manifest.json"
 _PIECE = 1 << 24  # bytes
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, max(1, (os.cpu_count() or 1) - 1))  # one is left to what goes on beside
 _RULE = "is not what was written (its SHA-256 differs from that in manifest.json): damaged, or changed by hand"
 
 
