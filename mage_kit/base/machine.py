@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from mage_kernels.xformers_pair import xformers_problem
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 _PACKAGES = ("mage-kit", "torch", "triton", "xformers", "lightning-fabric", "msgpack")
@@ -26,7 +27,8 @@ def machine(device: torch.device) -> list[tuple[str, str]]:
         rows.append(("GPU", "none that torch can use"))
     for package in _PACKAGES:
         try:
-            rows.append((package, version(package)))
+            about = xformers_problem() if package == "xformers" else None
+            rows.append((package, version(package) + (f", {about}" if about else "")))
         except PackageNotFoundError:
             rows.append((package, "not installed"))
     return rows

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+from mage_kit.base.doors import is_recording
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -46,3 +51,25 @@ def bfloat16_products(device: torch.device) -> bool:
         return False
     features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name, bool)()) for name in features)
+
+
+def full_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, float32 convolutions keep all of float32 on CUDA too, where TF32, 10 bits of fraction, is the default.
+
+    Tokens are whole numbers: a rounding that moves a feature across a border gives another one, and a cache made on a
+    GPU would not be that of a CPU. The flag is the process's; while a graph is recorded it stays as it is.
+
+    Args:
+        device: Where the convolutions run.
+    """
+    return contextlib.nullcontext() if is_recording() or device.type != "cuda" else _without_tf32()
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

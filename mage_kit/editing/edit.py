@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from mage_kit.base.checks import whole_number
+from mage_kit.base.precision import full_convolutions
 from mage_kit.editing.frame import Frame, frame_around
 from mage_kit.editing.inputs import ImageLike, to_mask, to_picture, to_pixels
 from mage_kit.editing.pasting import masked_at_random, open_window, put_back, shown_anew, to_bytes, unknown_around
@@ -210,7 +211,7 @@ def _paint(
     shown_HW = mask_HW if masked_HW.any() else torch.ones_like(mask_HW)
     frame = frame_around(shown_HW, size, model.spec.grid, settings.ring(model.spec.grid), settings.whole)
     window_Chw, hole_HW, outside_HW = open_window(frame, pixels_CHW, mask_HW, settings)
-    with torch.no_grad():
+    with torch.no_grad(), full_convolutions(model.device):
         known_1L = model.tokenizer.encode(window_Chw[None].to(model.device, next(model.parameters()).dtype))
     dilate, unknown_L = unknown_around(hole_HW, outside_HW, model, settings)
     unknown_NL = unknown_L[None].expand(settings.n, -1)

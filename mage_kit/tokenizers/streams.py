@@ -6,7 +6,7 @@ NAME, its tokens, and NAME/STREAM for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from mage_kit.base.doors import is_recording
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.grid import TokenSpec
+from mage_kit.base.precision import full_convolutions
 from mage_kit.tokenizers.base import TOKENS, Tokenizer
 
 
@@ -47,26 +48,26 @@ def encode_streams(
     streams: dict[str, Tensor] = {}
     own = [name for name in tokenizer.streams if name in names]
     if own:
-        streams |= _checked(tokenizer, tokenizer.encode_streams(images_BCHW, own), own, images_BCHW.shape[0])
+        streams |= _encoded(tokenizer, own, images_BCHW)
     for name, other in targets.items():
         own_names = [stream for stream in other.streams if _name_of(name, stream) in names]
         if own_names:
-            tokens = _checked(other, other.encode_streams(images_BCHW, own_names), own_names, images_BCHW.shape[0])
+            tokens = _encoded(other, own_names, images_BCHW)
             streams |= {_name_of(name, stream): tokens[stream] for stream in own_names}
     return {name: streams[name] for name in names}
 
 
-def _checked(
-    tokenizer: Tokenizer, tokens: Mapping[str, Tensor], names: Collection[str], images: int
-) -> Mapping[str, Tensor]:
-    """Hold a tokenizer to what its specs say; ids are looked at where looking costs nothing, on a CPU.
+def _encoded(tokenizer: Tokenizer, names: Sequence[str], images_BCHW: Tensor) -> Mapping[str, Tensor]:
+    """Encode, and hold a tokenizer to what its specs say; ids are looked at where looking costs nothing, on a CPU.
 
     Raises:
         MageKitError: If a stream is absent, of another shape or type, or an id is no code.
     """
+    with full_convolutions(images_BCHW.device):
+        tokens = tokenizer.encode_streams(images_BCHW, names)
     for name in names:
         spec, values = tokenizer.streams[name], tokens.get(name)
-        shape, kind = spec.shape(images), torch.int64 if spec.discrete else torch.float32
+        shape, kind = spec.shape(images_BCHW.shape[0]), torch.int64 if spec.discrete else torch.float32
         if not isinstance(values, Tensor) or tuple(values.shape) != shape or (spec.discrete and values.dtype != kind):
             form = f"{tuple(values.shape)} {values.dtype}" if isinstance(values, Tensor) else type(values).__name__
             rule = f"must be {shape} {kind}, as its spec says"

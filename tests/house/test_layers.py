@@ -110,6 +110,7 @@ def test_kernels_know_nothing_of_the_toolkit() -> None:
             "math",
             "dataclasses",
             "os",
+            "pathlib",
             "sys",
             "time",
             "typing",
