@@ -110,6 +110,8 @@ def test_kernels_know_nothing_of_the_toolkit() -> None:
             "math",
             "dataclasses",
             "os",
+            "importlib",
+            "json",
             "pathlib",
             "sys",
             "time",
