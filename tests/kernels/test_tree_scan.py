@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mage_kernels import sample_tokens
+from mage_kernels.ops.sample import allowed
 
 from tests.kernels.tree_scan import Array, tree_cumsum
 
@@ -99,6 +100,13 @@ def test_the_kernel_with_sums_in_a_tree(monkeypatch: pytest.MonkeyPatch) -> None
     ids, log_p = sample_tokens(rows.contiguous(), torch.from_numpy(sides).clamp(1e-9, 1 - 1e-9), backend="triton")
     assert bool(torch.isfinite(log_p).all())
     assert bool(torch.isfinite(rows.gather(2, ids[..., None])).all())
+
+
+def test_a_search_that_ends_on_a_forbidden_code_is_mended() -> None:
+    log_p = torch.tensor([[[-torch.inf, -1.0, -0.5, -torch.inf], [torch.nan, torch.nan, torch.nan, torch.nan]]])
+    for drawn, owed in ((0, 2), (1, 1), (2, 2), (3, 2)):
+        ids = torch.tensor([[[drawn], [1]]])
+        assert allowed(ids, log_p)[0, :, 0].tolist() == [owed, 1]
 
 
 @pytest.mark.slow
