@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.ceilings import matrix_ceiling
-from benchmarks.sides import Bench, Settings, model_flops
+from benchmarks.sides import TOY, Bench, Settings, model_flops
 from benchmarks.workers import Worker
 
 SIDES = {  # what is timed: its name in the table, whose it is, and the order that has it done
@@ -139,8 +139,8 @@ def report(result: dict[str, Any], settings: Settings) -> None:
             print(f"{name}: {result[name]}")
 
 
-def arguments() -> argparse.Namespace:
-    """Read the command line."""
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=4, help="images in a training step")
     parser.add_argument("--dropout", type=float, default=0.1, help="on both sides")
@@ -152,11 +152,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-agreement", action="store_true", help="leave out the tokenizers trained for it")
     parser.add_argument("--json", type=Path, default=None, help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the JSON file")
-    given = parser.parse_args()
+    parser.add_argument("--toy", action="store_true", help="a model of two narrow layers: to see that it runs")
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    words = parser()
+    given = words.parse_args()
     if given.json is not None and (given.json.is_dir() or (given.json.exists() and not given.overwrite)):
-        parser.error(f"--json {given.json}: exists; choose another or give --overwrite")
+        words.error(f"--json {given.json}: exists; choose another or give --overwrite")
     if given.grid < 16 or given.grid % 16:
-        parser.error(f"--grid {given.grid}: must be a multiple of 16")
+        words.error(f"--grid {given.grid}: must be a multiple of 16")
     if given.json is not None:
         given.json.parent.mkdir(parents=True, exist_ok=True)
     return given
@@ -169,7 +176,12 @@ def main() -> None:
     torch.manual_seed(0)
     made = 64 if device.type == "cuda" else 4
     settings = Settings(given.images, given.dropout, 16, given.model, made)
-    print(f"{given.model} at 256 px, {given.images} images a step, dropout {given.dropout}, {device}", flush=True)
+    if given.toy:
+        settings = Settings(given.images, given.dropout, 4, given.model, 2, TOY)
+    print(
+        f"{given.model} at {16 * settings.grid} px, {given.images} images a step, dropout {given.dropout}, {device}",
+        flush=True,
+    )
     rates = {str(dtype)[6:]: matrix_ceiling(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     print(
         "matrix ceiling: " + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()), flush=True

@@ -1,10 +1,12 @@
 """Everything that wants a GPU, in one command: kernel tests on it, ceilings, all operations, end to end; JSON out.
 
-    python -m benchmarks.gpu [--out benchmarks/results] [--images 64]
+    python -m benchmarks.gpu [--out benchmarks/results] [--images 64] [--compare OLD.json]
+    python -m benchmarks.gpu --dry-run
 
-Under eight minutes on one H200. Without a GPU it says so and stops. Needs torch and triton; the tests and the
-end-to-end part need what mage_kit needs (einops, pydantic) and lightning-fabric, and are left out, and named, without
-them. The exit code is 1 if anything failed, was left out or does not hold.
+Under eight minutes on one H100 or H200. Each part is a process of its own with a limit: one that fails or runs too
+long is a line of the result, and the others' figures are in the file all the same. A machine that lacks packages says
+how to bring them. `--dry-run` prints every command, read by its own parser; `--toy` runs all of it on a CPU, small.
+The exit code is 1 if a part failed or was left out, 2 where nothing could be measured.
 """
 
 from __future__ import annotations
@@ -14,147 +16,116 @@ import datetime
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.cases import cases
-from benchmarks.table import Row, finished, measure_ceilings, row, write
-from benchmarks.timing import timed
+from benchmarks.differences import differences
+from benchmarks.gpu_parts import Part, parts, verdicts
 
 ROOT = Path(__file__).parent.parent
-NEEDED = ("einops", "pydantic", "safetensors", "rich", "typer", "lightning_fabric")
-# From the kernels' design: what an operation is allowed to take on an H200, in microseconds.
-ALLOWED = {
-    ("embed", "vitl_encoder"): 30,
-    ("pad", "vitb_decoder"): 60,
-    ("decode_step", "vitb_generation"): 20,
-}
+CARRY = (
+    "pip download --dest wheels --only-binary=:all: {packages} where there is a network, "
+    "then pip install --no-index --find-links wheels {packages} here"
+)
 
 
-def kernel_tests() -> dict[str, Any]:
-    """Run the kernels' tests on the device; what pytest said at the end."""
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/kernels/test_triton.py",
-        "tests/kernels/test_kernels.py",
-    ]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    print(done.stdout[-4000:], flush=True)
-    return {"exit_code": done.returncode, "summary": (done.stdout.strip().splitlines() or ["no output"])[-1]}
+def run(part: Part, file: Path) -> dict[str, Any]:
+    """Run one part; return how it ended and, where it wrote a file, what is in it.
+
+    Args:
+        part: The part.
+        file: That it may write.
+    """
+    begin, tail = time.monotonic(), ""
+    command = [sys.executable, *part.command(file)]
+    try:
+        done = subprocess.run(command, cwd=ROOT, timeout=part.limit, capture_output=True, text=True, errors="replace")
+        tail, outcome = done.stdout + done.stderr, {"exit_code": done.returncode}
+    except subprocess.TimeoutExpired as late:
+        tail = "".join(text.decode(errors="replace") for text in (late.stdout, late.stderr) if isinstance(text, bytes))
+        outcome = {"exit_code": None, "stopped_after": part.limit}
+    print(tail[-4000:], flush=True)
+    found: dict[str, Any] = {**outcome, "seconds": round(time.monotonic() - begin, 1)}
+    if file.is_file():
+        found["result"] = json.loads(file.read_text())
+    if outcome["exit_code"] != 0 or not part.writes:
+        found["last_words"] = tail.strip().splitlines()[-5:]
+    return found
 
 
-def operations(device: torch.device) -> tuple[list[Row], dict[str, float], list[str]]:
-    """Check and time every case; the lines, the ceilings and what failed its check."""
-    before, lines, failed = measure_ceilings(device), [], []
-    for case in cases(device):
-        try:
-            case.check()
-            runs = [case.fresh() for _ in range(3)]
-            lines.append(row(case, timed(runs, device, warm=25, repeats=100)))
-        except Exception as error:  # one broken form must not cost the other results
-            failed.append(f"{case.name}: {type(error).__name__}: {error}")
-            print(f"  FAILED {failed[-1]}", flush=True)
-        torch.cuda.empty_cache()
-    ceilings = measure_ceilings(device, before)
-    return finished(lines, ceilings), ceilings, failed
+def measure(chosen: Sequence[Part], target: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Run the parts in turn and write after each; return all of it.
+
+    Args:
+        chosen: The parts.
+        target: File of the result.
+        about: What stands at its head.
+    """
+    result: dict[str, Any] = {**about, "parts": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, part in enumerate(chosen):
+            print(f"{part.name}, {part.limit:g} s at most", flush=True)
+            missing = [package for package in part.needs if importlib.util.find_spec(package) is None]
+            if missing:
+                found: dict[str, Any] = {"left_out": f"for want of {', '.join(missing)}"}
+                print(f"  left out {found['left_out']}: {CARRY.format(packages=' '.join(missing))}", flush=True)
+            else:
+                found = run(part, Path(folder) / f"{number}.json")
+            result["parts"][part.name] = found
+            target.write_text(json.dumps(result, indent=2) + "\n")
+    written = {name: found["result"] for name, found in result["parts"].items() if "result" in found}
+    result["verdicts"] = list(verdicts(written))
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    return result
 
 
-def verdicts(lines: list[Row], whole: dict[str, Any]) -> list[str]:
-    """Say of each demand whether it holds; what was not measured does not."""
-    said = []
-    for (operation, size), allowed in ALLOWED.items():
-        times = {line.form: line.seconds * 1e6 for line in lines if (line.operation, line.size) == (operation, size)}
-        found = [times["triton"]] if "triton" in times else []
-        said.append(verdict(f"{operation} {size}, us", found, lambda value, allowed=allowed: value <= allowed, allowed))
-    for size in ("vitb_encoder", "vitb_decoder", "vitl_encoder", "vitl_decoder"):
-        times = {line.form: line.seconds for line in lines if (line.operation, line.size) == ("attention+grad", size)}
-        kernels = [times[form] for form in times if form.startswith("sdpa_")]
-        ours = [times[form] for form in ("sdpa", "xformers") if form in times]
-        best = min(times, key=lambda form: times[form]) if times else "none"
-        ratio = [min(kernels) / min(ours)] if kernels and ours else []
-        name = f"attention {size} over SDPA's best kernel (fastest: {best})"
-        said.append(verdict(name, ratio, lambda value: value >= 0.97, 1))
-    large = whole.get("vitl", {})
-    for name, key, least in (
-        ("ViT-L step, same precision", "step_ratio_live_same_precision", 4),
-        ("ViT-L generation, same precision", "generation_ratio_same_precision", 8),
-    ):
-        said.append(verdict(name, [large[key]] if key in large else [], lambda v, least=least: v >= least, least))
-    share = large.get("share_of_ceiling", {}).get("step: mage_kit, cached")
-    said.append(verdict("ViT-L step, share of the matrix ceiling", [share] if share else [], lambda v: v >= 0.45, 0.45))
-    return said
-
-
-def verdict(name: str, found: list[float], holds: Callable[[float], bool], demand: float) -> str:
-    """One line."""
-    if not found:
-        return f"{name}: NOT MEASURED (demand {demand:g})"
-    return f"{name}: {found[0]:.3g} (demand {demand:g}): {'holds' if holds(found[0]) else 'DOES NOT HOLD'}"
-
-
-def end_to_end(model: str, images: int, out: Path) -> dict[str, Any]:
-    """Run the end-to-end comparison in a process of its own."""
-    words = ["--model", model, "--images", str(images), "--no-agreement", "--json", str(out)]
-    words += ["--generations", "3", "--repeats", "5", "--warm", "2"]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.end_to_end", *words], cwd=ROOT, text=True)
-    return dict(json.loads(out.read_text())) if done.returncode == 0 else {"exit_code": done.returncode}
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result")
+    words.add_argument("--images", type=int, default=64, help="images in a training step, end to end")
+    words.add_argument("--compare", type=Path, default=None, help="an earlier result: print what changed")
+    words.add_argument("--dry-run", action="store_true", help="print the commands, read by their own parsers")
+    words.add_argument("--toy", action="store_true", help="small, on a CPU too: to see that it runs")
+    return words
 
 
 def main() -> None:
-    """Measure and write, stage by stage: what was measured stays, whatever comes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--images", type=int, default=64, help="images in a training step, end to end")
-    given = parser.parse_args()
-    if not torch.cuda.is_available():
+    """Measure and write, part by part: what was measured stays, whatever comes."""
+    given = parser().parse_args()
+    chosen = parts(2 if given.toy else given.images, given.toy)
+    if given.dry_run:
+        for part in chosen:
+            part.check(Path("part.json"))
+            print(f"{part.limit:4g} s  python {shlex.join(part.command(Path('part.json')))}")
+        return
+    has_gpu = torch.cuda.is_available()
+    if not has_gpu and not given.toy:
         print("no GPU that torch can use: nothing measured", file=sys.stderr)
         raise SystemExit(2)
-    device, gpu = torch.device("cuda"), torch.cuda.get_device_name()
-    name = f"{re.sub('[^a-z0-9]+', '-', gpu.lower()).strip('-')}-{datetime.date.today().isoformat()}.json"
+    before = None if given.compare is None else json.loads(given.compare.read_text())
+    name = torch.cuda.get_device_name() if has_gpu else "cpu toy"
     given.out.mkdir(parents=True, exist_ok=True)
-    target, part = given.out / name, given.out / "part.json"
-    missing = [package for package in NEEDED if importlib.util.find_spec(package) is None]
-    result: dict[str, Any] = {"gpu": gpu, "torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver()}
-    result |= {"missing": missing, "tests": {}, "end_to_end": {}}
-
-    def keep() -> None:
-        target.write_text(json.dumps(result, indent=2) + "\n")
-
-    if missing:
-        print(f"left out for want of {', '.join(missing)}: tests, end to end", flush=True)
-    else:
-        result["tests"] = kernel_tests()
-    keep()
-    lines, ceilings, failed = operations(device)
-    write(lines, ceilings, print)
-    result |= {"ceilings": ceilings, "operations": [asdict(line) for line in lines], "failed": failed}
-    keep()
-    for model in () if missing else ("vitl", "vitb"):
-        result["end_to_end"][model] = end_to_end(model, given.images, part)
-        keep()
-    part.unlink(missing_ok=True)
-    result["verdicts"] = verdicts(lines, result["end_to_end"])
-    keep()
+    day = datetime.date.today().isoformat()
+    target = given.out / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}-{day}.json"
+    about = {"gpu": name, "torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver()}
+    result = measure(chosen, target, about)
     print("\n".join(result["verdicts"]), f"written: {target}", sep="\n")
-    bad = (
-        missing or failed or result["tests"].get("exit_code") or any("holds" not in line for line in result["verdicts"])
-    )
-    raise SystemExit(1 if bad else 0)
+    if before is not None:
+        print(f"since {given.compare}:", *differences(before, result), sep="\n  ")
+    raise SystemExit(any(found.get("exit_code") != 0 for found in result["parts"].values()))
 
 
 def driver() -> str:
-    """The driver's version, as its own tool says."""
+    """Return the driver's version, as its own tool says."""
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()

@@ -15,6 +15,14 @@ from mage_kit.losses import BatchMasks
 from mage_kit.optimizers import AdamW, set_lr
 from mage_kit.training.clipping import clip_gradients
 
+TOY = (  # changes of a recipe to a model of two narrow layers
+    "tokenizer.base_channels=32",
+    "tokenizer.quantizer.codes=32",
+    "tokenizer.res_blocks=1",
+    "tokenizer.multipliers=[1, 1, 2, 2, 2]",
+    'model.encoder={"kind": "vit", "dim": 32, "depth": 1, "heads": 2, "dropout": 0.1}',
+    'model.decoder={"kind": "vit", "dim": 32, "depth": 1, "heads": 2, "dropout": 0.1}',
+)
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
