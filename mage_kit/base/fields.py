@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+MOST_WORKERS = 256
 _LARGEST = 2**31 - 1  # of sizes and counts: beyond it no library below counts in its own integers
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -23,6 +24,12 @@ NonNegative = Annotated[int, Field(ge=0, le=_LARGEST)]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 """A number of modules in a row, at least 1, at most 1,000: each is built one by one, on whatever machine looks."""
 
+BatchSize = Annotated[int, Field(ge=1, le=2**20)]
+"""Images at once, at least 1, at most 2^20: masks and draws of all of them are made on one machine."""
+
+Workers = Annotated[int, Field(ge=0, le=MOST_WORKERS)]
+"""Processes that load images, at most 256: each is a copy of the program, and a machine has not the memory for more."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Where random draws begin: a whole number of at least 0 that fits into 64 bits."""
 
@@ -31,3 +38,6 @@ PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 """A finite number of at least 0."""
+
+LearningRate = Annotated[float, Field(gt=0.0, le=1e6)]
+"""A learning rate, above 0 and at most 10^6: times the batch it is still a number."""

@@ -11,6 +11,7 @@ import typer
 from rich.table import Column, Table
 
 from mage_kit.base.errors import MageKitError
+from mage_kit.base.fields import MOST_WORKERS
 from mage_kit.base.processes import is_first
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console, settings_of
 from mage_kit.cli.processes import ProcessesOption, spread_out
@@ -55,7 +56,7 @@ def tokenize(
     data: Annotated[Path | None, typer.Option(help="As --set data.path=DIR.")] = None,
     crops: Annotated[int, typer.Option(min=1, max=1000, help="Augmented views of each image.")] = 1,
     flip: Annotated[bool, typer.Option("--flip", help="Keep each view as cropped and mirrored.")] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, max=MOST_WORKERS, help="Processes that load images.")] = 0,
     count: ProcessesOption = None,
 ) -> None:
     """Turn images into a token cache; training from it leaves tokenizer and images out of the loop."""

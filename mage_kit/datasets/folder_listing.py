@@ -6,7 +6,7 @@ Names are relative to the folder and sorted, so that indices mean the same every
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mage_kit.base.errors import MageKitError
@@ -50,7 +50,11 @@ class FolderListing:
         self.names += images
         classes: list[str] = []
         for folder in folders:
-            names = [name for name, is_file in sorted(self._below(folder, ())) if self._judge(name, is_file)]
+            names = [
+                name
+                for name, is_file in sorted(self._below(folder, (os.path.realpath(root),)))
+                if self._judge(name, is_file)
+            ]
             if names:
                 self.labels += [len(classes)] * len(names)
                 self.names += names
@@ -82,12 +86,23 @@ class FolderListing:
                 if _is_folder(entry) and os.path.splitext(name)[1].lower() not in SUFFIXES:
                     if is_junk(entry.name):
                         self.passed_over.append((str(self.root / name), HIDDEN))
-                    elif entry.is_symlink() and os.path.realpath(entry.path) in (*above, real):
+                    elif entry.is_symlink() and leads_back(entry.path, (*above, real)):
                         self.passed_over.append((str(self.root / name), "a link to a folder above it"))
                     else:
                         yield from self._below(name, (*above, real))
                 else:
                     yield name, _is_file(entry)
+
+
+def leads_back(link: str | Path, places: Sequence[str]) -> bool:
+    """Return whether a link to a folder leads to one of these places, or to a folder above one: what is there is read.
+
+    Args:
+        link: The link.
+        places: Real paths of the folders that were walked through, the first among them.
+    """
+    target = os.path.realpath(link)
+    return any(os.path.commonpath((target, place)) == target for place in places)
 
 
 def _is_class(entry: os.DirEntry[str]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mage_kit.base.errors import MageKitError
+from mage_kit.datasets.folder_listing import leads_back
 from mage_kit.datasets.passed_over import HIDDEN, is_junk
 
 NO_TAR = "no tar file, by its suffix"
@@ -47,7 +48,7 @@ def _below(folder: Path, above: tuple[str, ...], passed_over: list[tuple[str, st
             passed_over.append((str(entry), HIDDEN))
         elif not entry.is_dir():
             yield entry
-        elif entry.is_symlink() and os.path.realpath(entry) in (*above, real):
+        elif entry.is_symlink() and leads_back(entry, (*above, real)):
             passed_over.append((str(entry), "a link to a folder above it"))
         else:
             yield from _below(entry, (*above, real), passed_over)

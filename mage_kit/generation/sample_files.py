@@ -12,6 +12,7 @@ import numpy as np
 
 from mage_kit.base import processes
 from mage_kit.base.checks import whole_number
+from mage_kit.base.errors import MageKitError
 from mage_kit.base.progress import ProgressTask, Reporter
 from mage_kit.generation.animation import Animation
 from mage_kit.generation.generate import LAST, Generated, Labels, Sampler
@@ -78,6 +79,8 @@ def write_samples(
     source = Sampler(model, batch=batch, seed=seed, labels=labels, precision=precision, **changes)
     target = Path(out).resolve()  # what a link points to is written, and the link stays
     contents = {**(settings or {}), **describe_samples(source), "first": first, "images": n}
+    if target.suffix.lower() == ".png":
+        raise MageKitError(f"out: '{out}', must be a folder, of which each image is a file, or a file named {ARRAYS}")
     form = ArrayParts if target.suffix.lower() == ARRAYS else PictureParts
     parts: SampleParts = form(target, contents)
     with contextlib.ExitStack() as stack:

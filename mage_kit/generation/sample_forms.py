@@ -5,6 +5,8 @@ Legend: B images, C channels, H x W pixels.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import LOCK_FILE, atomic, take_place, write_json
@@ -33,6 +36,15 @@ class PictureParts(SampleParts):
         """Return which images are there."""
         return {int(path.stem) for path in self.folder.glob("*.png")}
 
+    def drop_damaged(self) -> None:
+        """Remove pictures whose checksums, which PNG keeps of each piece, do not fit."""
+        for path in self.folder.glob("*.png"):
+            try:
+                with Image.open(path, formats=("PNG",)) as picture:
+                    picture.verify()
+            except (OSError, SyntaxError, ValueError):
+                path.unlink()
+
     def add(self, start: int, images_BCHW: Bytes, labels: Sequence[int] | None) -> None:
         """Write a file an image."""
         shared = {name: value for name, value in self.settings.items() if name != "labels"}  # a thousand, at times
@@ -49,10 +61,11 @@ class PictureParts(SampleParts):
 class ArrayParts(SampleParts):
     """One .npz as evaluators of published models read it: uint8 `arr_0` (images, H, W, C), int64 `arr_1` of labels.
 
-    It is put together among the parts, and then moved: `_WHOLE` stays behind while what lies beside it is written.
+    Parts are named FIRST-COUNT-DIGEST. It is put together among them, and then moved: `_WHOLE` stays behind while what
+    lies beside it is written.
     """
 
-    own = re.compile(r"\d{6,}-\d+\.npy|settings\.json|steps\.gif|whole\.npz|whole")
+    own = re.compile(r"\d{6,}-\d+-[0-9a-f]{64}\.npy|settings\.json|steps\.gif|whole\.npz|whole")
     is_folder = False
     _FILE, _WHOLE = "whole.npz", "whole"
 
@@ -60,10 +73,19 @@ class ArrayParts(SampleParts):
         """Return which images are there."""
         return {index for start, count, _ in self._files() for index in range(start, start + count)}
 
+    def drop_damaged(self) -> None:
+        """Remove arrays whose SHA-256 is not that of their name."""
+        for _, _, path in self._files():
+            if hashlib.sha256(path.read_bytes()).hexdigest() != path.stem.rpartition("-")[2]:
+                path.unlink()
+
     def add(self, start: int, images_BCHW: Bytes, labels: Sequence[int] | None) -> None:
         """Write one array."""
-        with atomic(self.folder / f"{start:06d}-{len(images_BCHW)}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, images_BCHW.transpose(0, 2, 3, 1), allow_pickle=False)
+        buffer = io.BytesIO()
+        np.save(buffer, images_BCHW.transpose(0, 2, 3, 1), allow_pickle=False)
+        name = f"{start:06d}-{len(images_BCHW)}-{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npy"
+        with atomic(self.folder / name) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
     def has_moved(self) -> bool:
         """Return whether the file is in its place, since it is whole and no longer here."""
@@ -108,5 +130,5 @@ class ArrayParts(SampleParts):
 
     def _files(self) -> list[tuple[int, int, Path]]:
         """Return (first image, how many, file), in order."""
-        names = ((path, path.stem.partition("-")) for path in self.folder.glob("*.npy"))
-        return sorted((int(start), int(count), path) for path, (start, _, count) in names)
+        names = ((path, path.stem.split("-")) for path in self.folder.glob("*.npy"))
+        return sorted((int(start), int(count), path) for path, (start, count, _) in names)

@@ -85,6 +85,10 @@ class SampleParts(ABC):
         """Return which images are there."""
 
     @abstractmethod
+    def drop_damaged(self) -> None:
+        """Remove parts that are not what was written: their images are made again."""
+
+    @abstractmethod
     def add(self, start: int, images_BCHW: Bytes, labels: Sequence[int] | None) -> None:
         """Write images, of which the first has this number."""
 
@@ -115,6 +119,7 @@ class SampleParts(ABC):
                 raise MageKitError(f"out: '{self.folder}', holds unfinished samples of other {difference}; {rule}")
             for name in names:
                 (self.folder / name).unlink()
+        self.drop_damaged()
         write_json(self.folder / SETTINGS, self.settings)
 
     def _difference(self) -> str:

@@ -20,10 +20,12 @@ def read_recipe_file(file: Path) -> Any:
         RecipeError: If it is missing, damaged, too large to be a recipe, or no JSON.
     """
     try:
-        if file.is_file() and file.stat().st_size > 4 * LARGEST:  # UTF-8 has at most four bytes a character
-            raise ValueError(f"{file.stat().st_size:,} bytes, must be a recipe")
         check_file(file)
-        return parse_json(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:  # of a pipe or a device, too, no more than a recipe may have
+            content = stream.read(4 * LARGEST + 1)  # UTF-8 has at most four bytes a character
+        if len(content) > 4 * LARGEST:
+            raise ValueError(f"over {4 * LARGEST:,} bytes, must be a recipe")
+        return parse_json(content.decode())
     except FileNotFoundError:
         raise RecipeError(["no such file"], str(file)) from None
     except (OSError, UnicodeDecodeError) as error:

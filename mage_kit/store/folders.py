@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -118,10 +118,18 @@ def weights_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     lasting = without_passing(module, module.state_dict())  # not state_of, which gives other processes nothing
     for name, value in sorted(lasting.items()):
-        tensor = value.detach().cpu().contiguous()
-        digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
-        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
+        for part in value if isinstance(value, tuple) else (value,):  # a quantized layer's weight and bias
+            _add(digest, name, part)
     return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, value: Any) -> None:
+    if not isinstance(value, torch.Tensor):  # of a quantized layer: its dtype, no bias
+        digest.update(f"{name}\0{value}\0".encode())
+        return
+    tensor = (value.dequantize() if value.is_quantized else value).detach().cpu().contiguous()
+    digest.update(f"{name}\0{tuple(tensor.shape)}\0{value.dtype}\0".encode())
+    digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
 
 
 def check_replaceable(folder: Path, overwrite: bool) -> None:

@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mage_kit.base import processes
+from mage_kit.base.checks import whole_number
 from mage_kit.base.doors import trusted
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import BrokenImageError, MageKitError
+from mage_kit.base.fields import MOST_WORKERS
 from mage_kit.base.files import drop_temporaries, write_json, write_tensors
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset, Sample
@@ -70,7 +72,9 @@ def tokenize(
 
     Raises:
         MageKitError: If the tokenizer is untrained, the folder holds something else, or too many images are broken.
+        ValueError: If `workers` is outside 0 to 256.
     """
+    workers = whole_number("workers", workers, 0, MOST_WORKERS)
     device = best_device()
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()

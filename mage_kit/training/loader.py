@@ -109,7 +109,8 @@ class _Views(TorchDataset["_Loaded | MageKitError"]):
                 place = int(random.integers(len(self.dataset)))
                 continue
             return _Loaded(dataclasses.replace(sample, index=index), epoch, tuple(broken))
-        raise MageKitError(f"data: {_STAND_INS} images drawn in a row are all broken, last {broken[-1][0]}")
+        name, reason = broken[-1]
+        raise MageKitError(f"data: {_STAND_INS} images drawn in a row are all broken, last {name} ({reason})")
 
 
 class _Steps:

@@ -27,7 +27,7 @@ TEXTS = {
     "deep": ("[" * 100_000 + "]" * 100_000, "more than 100 brackets within brackets"),
     "deep, in keys": (json.dumps(nested(DEEPEST)), "more than 100 brackets within brackets"),
     "large": (json.dumps({"name": "a" * LARGEST}), r"1,048,58\d characters, must be at most 1,048,576"),
-    "huge": (json.dumps({"name": "a" * 5 * LARGEST}), r"5,242,89\d bytes, must be a recipe"),
+    "huge": (json.dumps({"name": "a" * 5 * LARGEST}), r"over [\d,]+ bytes, must be a recipe"),
     "key twice": ('{"name": "a", "data": {"kind": "digits", "kind": "tar_shards"}}', "the key 'kind' stands twice"),
     "not a number": ('{"name": "a", "seed": NaN}', "NaN, must be a finite number"),
     "infinite": ('{"name": "a", "seed": -Infinity}', "-Infinity, must be a finite number"),

@@ -64,6 +64,17 @@ def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None
     assert [reason for _, reason in data.passed_over] == ["a link to a folder above it"]
 
 
+@pytest.mark.parametrize("to", ["..", "../..", "."])
+def test_a_link_to_the_root_or_above_gives_no_image_twice(to: str, tmp_path: Path) -> None:
+    root = fill(tmp_path / "data", "cat/0.png", "dog/deep/1.png")
+    (root / "cat" / "back").symlink_to(to, target_is_directory=True)
+    (root / "dog" / "deep" / "back").symlink_to(f"../{to}", target_is_directory=True)
+    data = opened(root)
+    names = [str(Path(data.name(place)).relative_to(root)) for place in range(len(data))]
+    assert names == ["cat/0.png", "dog/deep/1.png"]
+    assert [reason for _, reason in data.passed_over] == ["a link to a folder above it"] * 2
+
+
 def test_formats_that_are_not_read_count_as_broken(tmp_path: Path) -> None:
     fill(tmp_path, *(f"cat/{number}.png" for number in range(97)))
     for number in range(3):

@@ -69,14 +69,13 @@ def test_killed_between_the_file_and_what_lies_beside_it(place: str, model: mk.M
 
 
 def test_parts_of_two_batch_sizes_may_overlap(model: mk.Mage, tmp_path: Path) -> None:
-    expected = (mk.generate(model, 7, steps=2).images_BCHW * 255).byte().numpy().transpose(0, 2, 3, 1)
-    out = tmp_path / "x.npz"
+    images = (mk.generate(model, 7, steps=2).images_BCHW * 255).byte().numpy()
+    expected, out = images.transpose(0, 2, 3, 1), tmp_path / "x.npz"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ArrayParts, "finish", kill)
         with pytest.raises(KeyboardInterrupt):
             mk.write_samples(model, 7, out, batch=3, **SILENT)
-    late = tmp_path / "x.npz.parts" / "000002-4.npy"
-    np.save(late, expected[2:6])  # of a process that outlived its call
+    ArrayParts(out, {"first": 0, "images": 7}).add(2, images[2:6], None)  # by a process that outlived its call
     mk.write_samples(model, 7, out, batch=2, **SILENT)
     np.testing.assert_array_equal(np.load(out)["arr_0"], expected)
 
@@ -89,3 +88,32 @@ def test_a_link_is_followed_and_numbers_have_ends(model: mk.Mage, tmp_path: Path
     for n, first in ((0, 0), (10**12, 0), (1, -1), (1, 2**63)):
         with pytest.raises(ValueError, match=r"n: |first: "):
             mk.write_samples(model, n, tmp_path / "x", first=first, **SILENT)
+
+
+@pytest.mark.parametrize("form", ["x.npz", "x"])
+@pytest.mark.parametrize("harm", ["flip", "cut"])
+def test_damaged_parts_are_made_again(form: str, harm: str, model: mk.Mage, tmp_path: Path) -> None:
+    """A bit that fell over, or a file cut short, between two calls."""
+    whole = mk.write_samples(model, 6, tmp_path / "whole" / form, **SILENT)
+    out = tmp_path / "killed" / form
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ArrayParts if form == "x.npz" else PictureParts, "finish", kill)
+        with pytest.raises(KeyboardInterrupt):
+            mk.write_samples(model, 6, out, batch=2, **SILENT)
+    parts = sorted(path for path in out.with_name(f"{form}.parts").iterdir() if path.suffix in (".npy", ".png"))
+    assert len(parts) == (3 if form == "x.npz" else 6)
+    content = bytearray(parts[1].read_bytes())
+    if harm == "flip":
+        content[-20] ^= 1
+    parts[1].write_bytes(content if harm == "flip" else content[: len(content) // 2])
+    mk.write_samples(model, 6, out, batch=2, **SILENT)
+    if form == "x.npz":
+        np.testing.assert_array_equal(np.load(out)["arr_0"], np.load(whole)["arr_0"])
+    else:
+        found, owed = pixels(out), pixels(whole)
+        assert found.keys() == owed.keys() and all(np.array_equal(found[name], owed[name]) for name in owed)
+
+
+def test_a_name_that_means_a_picture_is_refused(model: mk.Mage, tmp_path: Path) -> None:
+    with pytest.raises(mk.MageKitError, match=r"out: '.*x\.png', must be a folder, of which each image is a file, or"):
+        mk.write_samples(model, 2, tmp_path / "x.png", **SILENT)

@@ -6,12 +6,15 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import mage_kit as mk
+from mage_kit.base.progress import Reporter
 from mage_kit.generation import generation_precision
+from mage_kit.store.folders import weights_digest
 from tests import build
 
 pytestmark = [
@@ -30,7 +33,8 @@ def stored_bytes(module: nn.Module) -> int:
     return content.tell()
 
 
-def wide() -> mk.Mage:
+def wide(seed: int = 0) -> mk.Mage:
+    torch.manual_seed(seed)
     return build.mage(
         encoder=mk.ViTEncoder(dim=128, depth=2, heads=4), decoder=mk.ViTDecoder(128, 16, dim=128, depth=1, heads=4)
     ).eval()
@@ -63,6 +67,15 @@ def test_a_quantized_model_generates_and_sees_in_float32() -> None:
     assert generation_precision("auto", small).value == "float32"
     with pytest.raises(ValueError, match="precision: 'bfloat16', must be auto or float32: quantized"):
         generation_precision("bfloat16", small)
+
+
+def test_samples_of_a_quantized_model_are_written_as_they_come(tmp_path: Path) -> None:
+    """Their settings tell its weights from others."""
+    small, other = quantized(wide()), quantized(wide(seed=1))
+    out = mk.write_samples(small, 2, tmp_path / "x.npz", steps=2, reporter=Reporter.silent())
+    assert np.load(out)["arr_0"].shape == (2, 16, 16, 1)
+    assert weights_digest(small) == weights_digest(small) != weights_digest(other)
+    assert weights_digest(small) != weights_digest(wide())
 
 
 def test_a_classifier() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError, RecipeError, RegistrationError
-from mage_kit.base.fields import NonNegative, Positive
+from mage_kit.base.fields import BatchSize, NonNegative, Positive, Workers
 from mage_kit.base.processes import add_up
 from mage_kit.base.registry import Registry
 from mage_kit.base.signature import ComponentConfig
@@ -211,9 +211,9 @@ TASKS: Registry[Task, TaskWires] = Registry(
     Task,
     TaskWires,
     slot_fields={
-        "batch": (Positive, Field(description="Images a step over all processes.")),
+        "batch": (BatchSize, Field(description="Images a step over all processes.")),
         "micro_batch": (
-            Positive | None,
+            BatchSize | None,
             Field(None, description="Images at once in a process; null: the whole share."),
         ),
         "precision": (
@@ -221,7 +221,7 @@ TASKS: Registry[Task, TaskWires] = Registry(
             Field("auto", description="auto: bfloat16 by rule, where it is faster."),
         ),
         "workers": (
-            NonNegative,
+            Workers,
             Field(0, description="Processes that load images; 0: the training process itself."),
         ),
         "log_every": (Positive, Field(50, description="Steps between two lines of metrics.")),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mage_kit.base.draws import derive
 from mage_kit.base.errors import RecipeError
-from mage_kit.base.fields import Fraction, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.base.fields import Fraction, LearningRate, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import DATASETS, Dataset, DatasetWires
 from mage_kit.datasets.class_names import open_by_names
@@ -83,7 +83,7 @@ class Classify(TokenTask):
         *,
         epochs: PositiveFloat,
         warmup_epochs: NonNegativeFloat,
-        base_lr: PositiveFloat = 2.5e-4,
+        base_lr: LearningRate = 2.5e-4,
         optimizer: OptimizerSlot = CLASSIFIER_ADAMW,
         clip: PositiveFloat | None = None,
         ema: Probability | None = None,

@@ -6,7 +6,7 @@ be empty.
 
 from __future__ import annotations
 
-from mage_kit.base.fields import NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.base.fields import LearningRate, NonNegativeFloat, PositiveFloat, Probability
 from mage_kit.losses import Loss
 from mage_kit.models import Mage
 from mage_kit.optimizers import OptimizerSlot
@@ -36,7 +36,7 @@ class Contrast(Masked):
         *,
         epochs: PositiveFloat,
         warmup_epochs: NonNegativeFloat,
-        base_lr: PositiveFloat = 1.5e-4,
+        base_lr: LearningRate = 1.5e-4,
         min_lr: NonNegativeFloat = 0.0,
         optimizer: OptimizerSlot = PUBLISHED_ADAMW,
         clip: PositiveFloat | None = 3.0,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mage_kit.base.draws import generator, keys, uniforms
 from mage_kit.base.errors import MageKitError, RecipeError
-from mage_kit.base.fields import NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.base.fields import LearningRate, NonNegativeFloat, PositiveFloat, Probability
 from mage_kit.base.processes import rank, world
 from mage_kit.datasets import Dataset
 from mage_kit.layers.condition import Condition
@@ -85,7 +85,7 @@ class Masked(TokenTask):
         *,
         epochs: PositiveFloat,
         warmup_epochs: NonNegativeFloat,
-        base_lr: PositiveFloat = 1.5e-4,
+        base_lr: LearningRate = 1.5e-4,
         min_lr: NonNegativeFloat = 0.0,
         optimizer: OptimizerSlot = PUBLISHED_ADAMW,
         clip: PositiveFloat | None = 3.0,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from mage_kit.base.fields import NonNegative, Positive, PositiveFloat
+from mage_kit.base.fields import LearningRate, NonNegative, Positive, PositiveFloat
 from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, build_optimizer, optimizer_config
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.players import Player, Rate
@@ -38,7 +38,7 @@ class Reconstruct(Task):
         tokenizer: Tokenizer,
         *,
         steps: Positive,
-        lr: PositiveFloat = 1e-3,
+        lr: LearningRate = 1e-3,
         warmup_steps: NonNegative = 50,
         optimizer: OptimizerSlot = TOKENIZER_ADAMW,
         clip: PositiveFloat = 1.0,
