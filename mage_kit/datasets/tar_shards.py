@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from mage_kit.base.errors import BrokenImageError
+from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.fields import Fraction
 from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.datasets.packed_names import PackedNames
@@ -70,6 +70,10 @@ class TarShards(Dataset):
         labels = read_labels(self._tars, SampleRules(keys, preferred, NONE), label_from)
         indices = labels.indices
         check_pictures(str(path), indices, max_broken)
+        if label_from not in (None, NONE) and not labels.classes:
+            others = ", ".join(sorted({name for index in indices for name in index.facts.extensions})[:8])
+            rule = f'must name where labels stand, or "{NONE}"; beside the pictures there are {others or "no others"}'
+            raise MageKitError(f"label_from: '{label_from}', not one sample has a label there; {rule}")
         self._root = Path(str(path))
         self._ends = np.cumsum([len(index.names) for index in indices], dtype=np.int64)
         self._names = PackedNames(name for index in indices for name in index.names)

@@ -154,3 +154,13 @@ def test_words_among_numbers_are_told(tmp_path: Path) -> None:
     data = opened(write_tar(tmp_path / "a.tar", parts))
     assert labels(data) == ["1", None, "0"]
     assert data.summary.endswith("1 of the labels are words among class numbers, and taken for none")
+
+
+@pytest.mark.parametrize("label_from", ["json:nope", "exe"])
+def test_labels_that_were_said_to_stand_where_none_do(label_from: str, tmp_path: Path) -> None:
+    parts = [part for n in range(3) for part in ((f"{n}.png", PIXELS[0]), (f"{n}.json", '{"y": 1}'))]
+    file = write_tar(tmp_path / "a.tar", parts)
+    with pytest.raises(
+        mk.MageKitError, match=rf"label_from: '{label_from}', not one sample has .* beside the pictures there are json"
+    ):
+        opened(file, label_from=label_from)

@@ -18,6 +18,7 @@ from tests.training.test_recovery import same_weights
 from tests.training.test_training import curve, small
 
 
+@pytest.mark.slow
 def test_sigkill_at_a_random_moment_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     """Killed by the clock, from outside, wherever it is."""
     out, recipe = tmp_path / "run", tmp_path / "recipe.json"

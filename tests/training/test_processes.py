@@ -129,7 +129,7 @@ def cli(*arguments: str, **environment: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("shard", "then"),
-    [("false", 1), *(pytest.param("true", count, marks=pytest.mark.slow) for count in (2, 1))],
+    [pytest.param(*words, marks=pytest.mark.slow) for words in (("false", 1), ("true", 2), ("true", 1))],
     ids=["ddp-1", "fsdp2-2", "fsdp2-1"],
 )
 def test_a_run_on_two_processes_goes_on(shard: str, then: int, tmp_path: Path) -> None:
