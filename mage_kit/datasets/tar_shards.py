@@ -71,8 +71,8 @@ class TarShards(Dataset):
         indices = labels.indices
         check_pictures(str(path), indices, max_broken)
         if label_from not in (None, NONE) and not labels.classes:
-            others = ", ".join(sorted({name for index in indices for name in index.facts.extensions})[:8])
-            rule = f'must name where labels stand, or "{NONE}"; beside the pictures there are {others or "no others"}'
+            beside = ", ".join(sorted({name for index in indices for name in index.facts.extensions})[:8])
+            rule = f'must name where labels stand, or "{NONE}"; beside the pictures there are {beside or "no others"}'
             raise MageKitError(f"label_from: '{label_from}', not one sample has a label there; {rule}")
         self._root = Path(str(path))
         self._ends = np.cumsum([len(index.names) for index in indices], dtype=np.int64)
