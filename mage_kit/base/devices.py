@@ -30,7 +30,8 @@ def check_device(device: object) -> torch.device:
     if name == "cuda" and len(names) > 1:
         return torch.device("cuda")
     shown = f"'{name}'" if name else repr(device)
-    raise MageKitError(f"device: {shown}{nearest(name.lower(), names)}, must be one of {_choices(names)}{_why(name)}")
+    hint = "" if name in ("cpu", "cuda") else nearest(name.lower(), names)
+    raise MageKitError(f"device: {shown}{hint}, must be one of {_choices(names)}{_why(name)}")
 
 
 def _gpus() -> int:

@@ -43,5 +43,5 @@ def read_size(name: str, text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", text)
     if match is None:
-        raise MageKitError(f"{name}: '{text}', must be a number or HEIGHTxWIDTH")
+        raise MageKitError(f"{name}: '{text}', must be a number or HEIGHTxWIDTH, of 1 to 999999 pixels each")
     return int(match[1]), int(match[2] or match[1])

@@ -50,6 +50,7 @@ def test_what_is_not_there(device: Any) -> None:
     [
         ("mps", "float64, which MPS does not have"),
         ("cuda:7", "this torch is built without CUDA|torch finds no GPU here"),
+        ("cuda", "device: 'cuda', must be one of cpu; "),
         ("CPU", "'CPU', did you mean 'cpu'?"),
         ("cpu:1", "what this machine has, written as here"),
         ("xla", "models run on CPUs and CUDA GPUs"),
