@@ -39,5 +39,5 @@ PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 """A finite number of at least 0."""
 
-LearningRate = Annotated[float, Field(gt=0.0, le=1e6)]
-"""A learning rate, above 0 and at most 10^6: times the batch it is still a number."""
+LearningRate = Annotated[float, Field(gt=0.0, le=1e38)]
+"""A learning rate, above 0 and at most 10^38, as far as float32 goes: times the batch it is still a number."""

@@ -63,7 +63,8 @@ def _encoded(tokenizer: Tokenizer, names: Sequence[str], images_BCHW: Tensor) ->
     Raises:
         MageKitError: If a stream is absent, of another shape or type, or an id is no code.
     """
-    with full_convolutions(images_BCHW.device):
+    is_tensor = isinstance(images_BCHW, Tensor)  # the tokenizer says what is wrong with anything else
+    with full_convolutions(images_BCHW.device if is_tensor else torch.device("cpu")):
         tokens = tokenizer.encode_streams(images_BCHW, names)
     for name in names:
         spec, values = tokenizer.streams[name], tokens.get(name)

@@ -31,7 +31,7 @@ DIGITS = "recipes/digits.json"
         ("model.encoder.mlp_ratio=1e300", r"\$\.model\.encoder: of sizes that no memory holds"),
         ("training.batch=1000000000", r"\$\.training\.batch: 1000000000, must be at most 1,048,576"),
         ("training.workers=100000", r"\$\.training\.workers: 100000, must be at most 256"),
-        ("training.base_lr=1e308", r"\$\.training\.base_lr: 1e\+308, must be at most 1e\+06"),
+        ("training.base_lr=1e308", r"\$\.training\.base_lr: 1e\+308, must be at most 1e\+38"),
         ("seed=99999999999999999999", r"\$\.seed: 99999999999999999999, must be below 9,223,372,036,854,775,808"),
     ],
 )
