@@ -53,35 +53,35 @@ def run(part: Part, file: Path) -> dict[str, Any]:
         tail = "".join(text.decode(errors="replace") for text in (late.stdout, late.stderr) if isinstance(text, bytes))
         outcome = {"exit_code": None, "stopped_after": part.limit}
     print(tail[-4000:], flush=True)
-    found: dict[str, Any] = {**outcome, "seconds": round(time.monotonic() - begin, 1)}
+    record: dict[str, Any] = {**outcome, "seconds": round(time.monotonic() - begin, 1)}
     if file.is_file():
-        found["result"] = json.loads(file.read_text())
+        record["result"] = json.loads(file.read_text())
     if outcome["exit_code"] != 0 or not part.writes:
-        found["last_words"] = tail.strip().splitlines()[-5:]
-    return found
+        record["last_words"] = tail.strip().splitlines()[-5:]
+    return record
 
 
-def measure(chosen: Sequence[Part], target: Path, about: dict[str, Any]) -> dict[str, Any]:
+def measure(queue: Sequence[Part], target: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Run the parts in turn and write after each; return all of it.
 
     Args:
-        chosen: The parts.
+        queue: The parts.
         target: File of the result.
         about: What stands at its head.
     """
     result: dict[str, Any] = {**about, "parts": {}}
     with tempfile.TemporaryDirectory() as folder:
-        for number, part in enumerate(chosen):
+        for number, part in enumerate(queue):
             print(f"{part.name}, {part.limit:g} s at most", flush=True)
             missing = [package for package in part.needs if importlib.util.find_spec(package) is None]
             if missing:
-                found: dict[str, Any] = {"left_out": f"for want of {', '.join(missing)}"}
-                print(f"  left out {found['left_out']}: {CARRY.format(packages=' '.join(missing))}", flush=True)
+                record: dict[str, Any] = {"left_out": f"for want of {', '.join(missing)}"}
+                print(f"  left out {record['left_out']}: {CARRY.format(packages=' '.join(missing))}", flush=True)
             else:
-                found = run(part, Path(folder) / f"{number}.json")
-            result["parts"][part.name] = found
+                record = run(part, Path(folder) / f"{number}.json")
+            result["parts"][part.name] = record
             target.write_text(json.dumps(result, indent=2) + "\n")
-    written = {name: found["result"] for name, found in result["parts"].items() if "result" in found}
+    written = {name: record["result"] for name, record in result["parts"].items() if "result" in record}
     result["verdicts"] = list(verdicts(written))
     target.write_text(json.dumps(result, indent=2) + "\n")
     return result
@@ -100,28 +100,28 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Measure and write, part by part: what was measured stays, whatever comes."""
-    given = parser().parse_args()
-    chosen = parts(2 if given.toy else given.images, given.toy)
-    if given.dry_run:
-        for part in chosen:
+    options = parser().parse_args()
+    queue = parts(2 if options.toy else options.images, options.toy)
+    if options.dry_run:
+        for part in queue:
             part.check(Path("part.json"))
             print(f"{part.limit:4g} s  python {shlex.join(part.command(Path('part.json')))}")
         return
     has_gpu = torch.cuda.is_available()
-    if not has_gpu and not given.toy:
+    if not has_gpu and not options.toy:
         print("no GPU that torch can use: nothing measured", file=sys.stderr)
         raise SystemExit(2)
-    before = None if given.compare is None else json.loads(given.compare.read_text())
+    before = None if options.compare is None else json.loads(options.compare.read_text())
     name = torch.cuda.get_device_name() if has_gpu else "cpu toy"
-    given.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     day = datetime.date.today().isoformat()
-    target = given.out / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}-{day}.json"
+    target = options.out / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}-{day}.json"
     about = {"gpu": name, "torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver()}
-    result = measure(chosen, target, about)
+    result = measure(queue, target, about)
     print("\n".join(result["verdicts"]), f"written: {target}", sep="\n")
     if before is not None:
-        print(f"since {given.compare}:", *differences(before, result), sep="\n  ")
-    raise SystemExit(any(found.get("exit_code") != 0 for found in result["parts"].values()))
+        print(f"since {options.compare}:", *differences(before, result), sep="\n  ")
+    raise SystemExit(any(record.get("exit_code") != 0 for record in result["parts"].values()))
 
 
 def driver() -> str:

@@ -61,15 +61,15 @@ def parts(images: int, toy: bool) -> list[Part]:
     tests = ("tests/kernels/test_triton.py", "tests/kernels/test_kernels.py")
     toy_words = ("--toy",) if toy else ()
     quick = ("-q", "-p", "no:cacheprovider", *(("-k", "flops") if toy else ()))
-    found = [
+    commands = [
         Part("kernel tests", "pytest", (*quick, *tests), 100, KERNELS_NEED, writes=False),
         Part("operations", "benchmarks.operations", toy_words, 130, ("triton",)),
     ]
     for model, limit in (("vitl", 130), ("vitb", 110)):
         words = ("--model", model, "--images", str(images), "--no-agreement", "--generations", "3")
         rest = ("--repeats", "5", "--warm", "2", *toy_words)
-        found.append(Part(model, "benchmarks.end_to_end", (*words, *rest), limit, TOOLKIT_NEEDS))
-    return found
+        commands.append(Part(model, "benchmarks.end_to_end", (*words, *rest), limit, TOOLKIT_NEEDS))
+    return commands
 
 
 def verdicts(results: dict[str, Any]) -> Iterator[str]:

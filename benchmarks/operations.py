@@ -53,12 +53,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Measure, print, write."""
-    given = parser().parse_args()
+    options = parser().parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lines, ceilings, failed = operations(device, given.toy)
+    lines, ceilings, failed = operations(device, options.toy)
     write(lines, ceilings, print)
     result = {"ceilings": ceilings, "operations": [asdict(line) for line in lines], "failed": failed}
-    given.json.write_text(json.dumps(result, indent=2) + "\n")
+    options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -81,9 +81,9 @@ def probe(implementation: str, device: torch.device, dtype: torch.dtype, width: 
     leaves = [ramp(shape, device, dtype) for shape in ((3, width), (4, width), (width,), (width,))]
     table, positions, weight, bias = leaves
     rows = torch.tensor([[0, 1, 2, 1]], device=device)
-    kept = torch.tensor([[0, 1, 3]], device=device)
+    places = torch.tensor([[0, 1, 3]], device=device)
     with torch.enable_grad():
-        out = _FORMS[implementation](rows, kept, table, positions, (weight, bias, 1e-6), 1)
+        out = _FORMS[implementation](rows, places, table, positions, (weight, bias, 1e-6), 1)
         return [out, *torch.autograd.grad(out, leaves, ramp(out.shape, device, out.dtype))]
 
 

@@ -64,17 +64,17 @@ def sample(
         base = tl.where(top == -float("inf"), 0.0, top)
         total = tl.sum(sums, axis=0)
         target = tl.load(uniform + index).to(tl.float32) * total
-        chosen = 0
+        part_index = 0
         if BLOCKS > 1:
             before = tl.cumsum(sums, axis=0)
-            chosen = _first_above(before, sums, target, number, BLOCKS)
-            target -= tl.sum(tl.where(number == chosen, before - sums, 0.0), axis=0)
-        at = chosen * BLOCK_V + column
+            part_index = _first_above(before, sums, target, number, BLOCKS)
+            target -= tl.sum(tl.where(number == part_index, before - sums, 0.0), axis=0)
+        at = part_index * BLOCK_V + column
         offset = tl.load(own + at, mask=at < V, other=-float("inf")).to(tl.float32) - base
         weight = tl.exp(offset)
         code = _first_above(tl.cumsum(weight, axis=0), weight, target, column, BLOCK_V)
         logit = tl.sum(tl.where(column == code, offset, 0.0), axis=0)
-        tl.store(ids + index, (chosen * BLOCK_V + code).to(tl.int64))
+        tl.store(ids + index, (part_index * BLOCK_V + code).to(tl.int64))
         tl.store(log_p + index, tl.where(total > 0, logit - tl.log(total), float("nan")))
 
 
