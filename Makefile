@@ -26,12 +26,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Two at a time, each with one thread: most of what is tested is small, and starting Python is half of it.
+TEST_PROCESSES ?= 2
+
 test: check
-	$(BIN)/python -m pytest --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --durations=15
 
 # What takes minutes each: full-size models, fifty kills, throughput.
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow -s
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(TEST_PROCESSES) --dist loadfile --durations=15
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -82,7 +82,8 @@ def try_case(number: int, originals: list[bytes], folder: Path) -> bool:
 
     images = outcome(number, read)
     if isinstance(images, Exception):
-        assert isinstance(images, MageKitError) and str(images).startswith(f"path: '{file}', "), repr(images)
+        subjects = (f"path: '{file}', ", "label_from: 'folder', ", "label_from: 'cls', ")
+        assert isinstance(images, MageKitError) and str(images).startswith(subjects), repr(images)
         return False
     for place in range(len(images)):
         view = outcome((number, place), lambda place=place: images.still(place))

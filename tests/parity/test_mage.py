@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from mage_kernels import full_plan
@@ -49,7 +51,9 @@ def test_tokenizer(recorded: Recording) -> None:
     with torch.no_grad():
         assert distance(tokenizer.feature_map(recorded.images), tensors["vqgan_encoder_features"]) < CLOSE
         assert torch.equal(tokenizer.encode(recorded.images), recorded.ids)
-        assert distance(tokenizer.decode(recorded.ids[:1]), tensors["reconstruction_image0"]) < CLOSE
+        # By one thread float32 convolutions go by Winograd's way, which rounds more than the limit: 1.3e-5.
+        picture = copy.deepcopy(tokenizer).double().decode(recorded.ids[:1])
+        assert distance(picture, tensors["reconstruction_image0"]) < CLOSE
 
 
 def recorded_pass(recorded: Recording) -> tuple[mk.Mage, object, BatchMasks]:
