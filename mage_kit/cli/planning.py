@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -13,9 +14,11 @@ from mage_kit.cli.app import RecipeArgument, SetOption, app, console, settings_o
 from mage_kit.planning import Estimate, Machine, estimate
 from mage_kit.planning.estimate import IMAGENET, as_json
 from mage_kit.planning.passes import operations_of
+from mage_kit.planning.scaling import Scaled, scale
 from mage_kit.recipes.workload import Workload, workload
 
 _TESTED = 50_000  # ImageNet's validation images
+_COUNTS = (1, 8, 64, 512)
 
 
 @app.command()
@@ -27,6 +30,9 @@ def plan(
     utilization: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of it that training reaches.")] = 0.35,
     bandwidth: Annotated[float, typer.Option(min=0.001, help="Slowest link between them, GB/s each way.")] = 25.0,
     memory: Annotated[float, typer.Option(min=0.1, help="Of one, GiB.")] = 80.0,
+    node_bandwidth: Annotated[
+        float, typer.Option(min=0.001, help="Links within a machine of 8 GPUs, GB/s each way.")
+    ] = 300.0,
     images: Annotated[int, typer.Option(min=1, help="In the data set; default ImageNet's.")] = IMAGENET,
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -40,10 +46,12 @@ def plan(
     work = workload(contents)
     costs = estimate(work, machine, images)
     measures = _operations_of_measures(work, images)
+    scaled = scale(costs, work.model, machine, _COUNTS, node_bandwidth)
     if json_out:
-        typer.echo(json.dumps({**as_json(costs), "measures": measures}, indent=2))
+        lines = [asdict(line) for line in scaled]
+        typer.echo(json.dumps({**as_json(costs), "scaling": lines, "measures": measures}, indent=2))
         return
-    tables = [_parts(costs, contents.name), _memory(costs, machine), _run(costs, machine)]
+    tables = [_parts(costs, contents.name), _memory(costs, machine), _run(costs, machine), _scaling(scaled)]
     for table in (*tables, _measures(measures, machine, images)):
         console.print(table)
     console.print("estimates by formula (docs/planning.md); nothing was run")
@@ -81,6 +89,16 @@ def _run(costs: Estimate, machine: Machine) -> Table:
     table.add_row("a step, traffic", f"{traffic} ({share:.0%} of computing, beside which most of it runs)")
     table.add_row("days", f"{costs.days:.2f}")
     table.add_row("mean mask ratio", f"{costs.ratio:.3f}")
+    return table
+
+
+def _scaling(lines: list[Scaled]) -> Table:
+    table = Table("GPUs", "images each", "computing", "waiting for gradients", "efficiency", title="a step, simulated")
+    for line in lines:
+        waiting = f"{_seconds(line.waiting)}, {line.traffic / 1e9:.2f} GB sent"
+        table.add_row(
+            str(line.processes), str(line.images), _seconds(line.computing), waiting, f"{line.efficiency:.0%}"
+        )
     return table
 
 

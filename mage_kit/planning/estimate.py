@@ -93,15 +93,19 @@ def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention
     numbers = _numbers(work, attention)
     operations = _operations(model, ratio, numbers, recompute=work.recompute, tokens_cached=work.cached)
     local = work.batch // machine.processes
+    if work.micro_batch is None:
+        work = dataclasses.replace(work, micro_batch=fitting_share(work, local, machine, attention))
     micro = min(work.micro_batch or local, local)
 
     def memory(count: int) -> Memory:
-        return _memory(work, count, ratio, numbers, machine.processes)
+        return _memory(work, count, ratio, numbers, local, machine.processes)
 
     trainable = sum(value.numel() for _, value in model.trainable())
     ring = (machine.processes - 1) / machine.processes
     passes = local // micro  # sharded weights are fetched for forward and backward of each, gradients sent once
-    traffic = (2 * passes + 1 if work.shard else 2) * ring * 4.0 * trainable
+    weight_bytes = 2.0 if work.low_precision else 4.0  # blocks travel in what they compute in
+    sent = 2 * passes * weight_bytes + 4.0 if work.shard else 8.0
+    traffic = sent * ring * trainable
     rate = machine.processes * machine.tflops * 1e12 * machine.utilization
     seconds = work.batch * sum(operations.values()) / rate
     steps = max(1, round(work.epochs * (images // work.batch)))
@@ -121,15 +125,46 @@ def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention
     )
 
 
-def step_memory(work: Workload, attention: AttentionKind = "fused") -> tuple[int, Memory]:
-    """Return how many images a single process takes at once, and the memory of that pass; `estimate` says more."""
+def fitting_share(work: Workload, local: int, machine: Machine, attention: AttentionKind) -> int:
+    """Return the largest part of a process's share whose pass fits its memory: what training takes unless told; or 1.
+
+    Args:
+        work: The training; its `micro_batch` does not count.
+        local: Images a step and process.
+        machine: Its processes and memory count.
+        attention: See `estimate`.
+    """
+    parts = [size for size in range(local, 0, -1) if local % size == 0]
+    ratio = float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
+    for size in parts:
+        sized = dataclasses.replace(work, micro_batch=size)
+        memory = _memory(sized, size, ratio, _numbers(work, attention), local, machine.processes)
+        if memory.peak <= machine.memory * 2**30 * _ROOM:
+            return size
+    return 1
+
+
+def operations_an_image(work: Workload) -> float:
+    """Return the operations of an image in training, forward and backward, its tokenizing among them."""
+    ratio = float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
+    parts = _operations(work.model, ratio, _numbers(work, "fused"), recompute=work.recompute, tokens_cached=work.cached)
+    return sum(parts.values())
+
+
+def step_memory(work: Workload, attention: AttentionKind = "fused", shards: int = 1) -> tuple[int, Memory]:
+    """Return how many images a process takes at once, and the memory of that pass; `estimate` says more.
+
+    Args:
+        work: Its batch is the process's own share.
+        attention: See `estimate`.
+        shards: Processes that weights are spread over, where the recipe shards.
+    """
     ratio = float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
     micro = min(work.micro_batch or work.batch, work.batch)
-    return micro, _memory(work, micro, ratio, _numbers(work, attention), 1)
+    return micro, _memory(work, micro, ratio, _numbers(work, attention), work.batch, shards)
 
 
-def _memory(work: Workload, images: int, ratio: float, numbers: Numbers, processes: int) -> Memory:
-    local = work.batch // processes
+def _memory(work: Workload, images: int, ratio: float, numbers: Numbers, local: int, processes: int) -> Memory:
     return memory_of_step(
         work.model, images, ratio, numbers, state_values=work.state_values, ema=work.ema, recompute=work.recompute,
         accumulates=min(work.micro_batch or local, local) < local, shards=processes if work.shard else 1,

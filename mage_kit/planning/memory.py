@@ -9,6 +9,7 @@ from torch import nn
 from mage_kit.models.mage import Mage
 from mage_kit.optimizers import AdamW
 from mage_kit.planning.walk import Numbers, walk_step, walk_tokenizers
+from mage_kit.tokenizers.streams import TOKENISED_AT_ONCE
 
 _LOGIT_COPIES = 3  # float32 logits that exist beside the kept ones where the loss turns from forward to backward
 _MAPS = 5  # largest feature maps of the tokenizer that exist at once: input, norm, activation, product, sum
@@ -92,7 +93,8 @@ def memory_of_step(
     if recompute:
         blocks = costs["encoder"], costs["decoder"]
         activations += sum(cost.inputs - cost.block for cost in blocks) + max(cost.largest for cost in blocks)
-    largest = 0.0 if tokens_cached else walk_tokenizers(model, images * model.views)[1]
+    at_once = min(images * model.views, TOKENISED_AT_ONCE)
+    largest = 0.0 if tokens_cached else walk_tokenizers(model, at_once)[1]
     logits = costs["losses"].activations
     return Memory(
         weights=trainable / shards + frozen,

@@ -44,8 +44,12 @@ class Workload:
     cached: bool
 
 
-def workload(recipe: Recipe) -> Workload:
+def workload(recipe: Recipe, model: Mage | None = None) -> Workload:
     """Return what a recipe's training costs, its model built without memory.
+
+    Args:
+        recipe: With a training.
+        model: Its model on the meta device, where there is one already.
 
     Raises:
         RecipeError: If the recipe trains nothing, or something else than a masked model over epochs.
@@ -58,8 +62,9 @@ def workload(recipe: Recipe) -> Workload:
         raise RecipeError(
             [f"$.training.kind: '{training.kind}', must be a task over epochs to be planned"], recipe.name
         )
-    with torch.device("meta"):
-        model = recipe.build_model()
+    if model is None:
+        with torch.device("meta"):
+            model = recipe.build_model()
     return Workload(
         name=recipe.name,
         model=model,

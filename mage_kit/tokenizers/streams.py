@@ -17,6 +17,8 @@ from mage_kit.base.grid import TokenSpec
 from mage_kit.base.precision import full_convolutions
 from mage_kit.tokenizers.base import TOKENS, Tokenizer
 
+TOKENISED_AT_ONCE = 64  # images, in training: a VQGAN's activations are far larger than a ViT's
+
 
 def stream_specs(tokenizer: Tokenizer, targets: Mapping[str, Tokenizer]) -> dict[str, TokenSpec]:
     """Return every stream that a model may see or predict.

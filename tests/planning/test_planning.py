@@ -135,7 +135,7 @@ def test_the_tokenizer_is_counted_too() -> None:
 
 
 def test_the_arithmetic_of_a_run() -> None:
-    recipe = mk.Recipe.load(RECIPES / "mage_c_vitl.json")
+    recipe = mk.Recipe.load(RECIPES / "mage_c_vitl.json", ["training.micro_batch=16"])
     machine = Machine(processes=64, tflops=400, utilization=0.4, bandwidth=50, memory=80)
     made = estimate(workload(recipe), machine)
     assert made.batch == 2048 and made.micro == 16 and made.steps == 1600 * (1_281_167 // 2048)
@@ -149,7 +149,9 @@ def test_the_arithmetic_of_a_run() -> None:
     assert tight.fits == 16, "the batch that fits takes just the memory that it was asked for"
     sharded = recipe.changed("training", shard=True)
     spread = estimate(workload(sharded), machine)
-    assert spread.traffic == pytest.approx(2.5 * made.traffic), "two passes: weights four times, gradients once"
+    assert spread.traffic == pytest.approx(1.5 * made.traffic), "two passes: weights four times, gradients once"
+    wide = estimate(workload(sharded.changed("training", precision="float32")), machine)
+    assert wide.traffic == pytest.approx(2.5 * made.traffic), "blocks travel in what they compute in"
     assert spread.memory.optimizer == pytest.approx(made.memory.optimizer / 64)
     with pytest.raises(mk.MageKitError, match="tflops: inf, must be a finite number"):
         estimate(workload(recipe), Machine(tflops=float("inf")))
