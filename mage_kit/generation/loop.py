@@ -13,6 +13,7 @@ from mage_kernels import remask
 from torch import Tensor
 
 from mage_kit.base.draws import keys, uniforms
+from mage_kit.generation.graphs import Passes
 from mage_kit.generation.sampling import check_decoding, check_tokens, draw_tokens, merge_tokens
 from mage_kit.heads import Head
 from mage_kit.layers.condition import Condition
@@ -131,11 +132,11 @@ def decode_tokens(
     alike = condition is None and bool(masked_BL.all())
     index_B = torch.arange(first_index, first_index + len(ids_BL), device=ids_BL.device)
     flags = torch.zeros(2, dtype=torch.bool, device=ids_BL.device)
-    steps: list[Trace] = []
+    steps, passes = list[Trace](), Passes(model, len(ids_BL))
     for step in range(1, plan.steps + 1):
         uniform_BL, noise_BL = uniforms(keys(seed, "decode", index_B, step), 2 * length).chunk(2, dim=1)
         draw = draw_tokens(
-            model, plan, step, ids_BL, masked_BL, uniform_BL, condition, alike and step == 1, None, revised_BL
+            model, plan, step, ids_BL, masked_BL, uniform_BL, condition, alike and step == 1, None, revised_BL, passes
         )
         before_BL = masked_BL if revised_BL is None else start_BL
         ids_BL, masked_BL, step_flags = _keep_best(

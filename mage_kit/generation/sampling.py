@@ -5,6 +5,8 @@ Legend: B images, L tokens, M unknown tokens, X values of a prediction. `True = 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -69,6 +71,7 @@ def draw_tokens(
     same: bool,
     rows: bool | None = None,
     scored_BL: Tensor | None = None,
+    passes: Callable[..., Tensor] | None = None,
 ) -> TokenDraw:
     """Draw a token for each unknown place, by the head.
 
@@ -81,25 +84,25 @@ def draw_tokens(
         uniform_BL: One number in (0, 1) a token.
         condition: For conditional decoders.
         same: True if all images are alike, so that one pass over the model serves them all.
-        rows: Compute head and draw on the unknown tokens alone; None for where that is the faster way, a CPU.
-        scored_BL: bool, for selections that revise: every place that is scored, those decoded before among them, whose
-            log-probability is that of the token that stands there. None for the unknown ones alone.
+        rows: Compute head and draw on the unknown tokens alone; None for where that is faster, a CPU.
+        scored_BL: bool, for selections that revise: every place that is scored, those decoded before among them, by
+            the token that stands there. None for the unknown ones alone.
+        passes: Gives the logits; None for `model.logits`.
 
     Returns:
         What was drawn; where a place is scored and not masked, the token that stood there.
     """
-    images = 1 if same else len(ids_BL)
+    images, passes = 1 if same else len(ids_BL), passes or model.logits
     guidance = plan.guidance_at(step)
     wanted_BL = masked_BL if scored_BL is None else scored_BL
     rule = DrawRule(plan.temperature_at(step), plan.top_k, plan.top_p, plan.selection.reads_predictions, model.backend)
     if not (ids_BL.device.type == "cpu" if rows is None else rows):
-        made_BLX = model.logits(ids_BL[:images], masked_BL[:images], condition, guidance=guidance)
+        made_BLX = passes(ids_BL[:images], masked_BL[:images], condition, guidance=guidance)
         made_BLX = made_BLX.expand(len(ids_BL), -1, -1)
         draw = _check(model, model.head.draw(made_BLX, uniform_BL, wanted_BL, rule), uniform_BL, rule)
         return _standing(model, draw, made_BLX, ids_BL, masked_BL, scored_BL)
-    # On a CPU sizes cost no waiting.
     rows_M = wanted_BL[:images].flatten().nonzero()[:, 0]
-    made_MX = model.logits(ids_BL[:images], masked_BL[:images], condition, rows_M, guidance)
+    made_MX = passes(ids_BL[:images], masked_BL[:images], condition, rows_M, guidance)
     if same:
         made_MX, rows_M = made_MX.repeat(len(ids_BL), 1), wanted_BL.flatten().nonzero()[:, 0]
     uniform_1M = uniform_BL.flatten()[rows_M][None]
@@ -115,8 +118,7 @@ def draw_tokens(
 
     predictions = draw.predictions
     if predictions is not None:
-        values = predictions.first_BL, predictions.second_BL, predictions.entropy_BL
-        predictions = Predictions(*map(scatter, values))
+        predictions = Predictions(*map(scatter, (predictions.first_BL, predictions.second_BL, predictions.entropy_BL)))
     return TokenDraw(scatter(draw.ids_BL), scatter(draw.log_p_BL), predictions)
 
 
