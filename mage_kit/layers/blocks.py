@@ -6,18 +6,30 @@ Legend: B images, N positions, D width, H heads, d head width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from einops import rearrange
 from mage_kernels.attention import Implementation, attention
+from mage_kernels.autocasting import autocast_dtype
 from mage_kernels.dropout import dropout
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mage_kit.layers.linear_layers import is_lowered, linear, packable
 
 NORM_EPS = 1e-6
+
+
+class LayerNorm(nn.LayerNorm):
+    """A LayerNorm whose parameters may have arrived in bfloat16, as those of sharded blocks do; inputs stay float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        if self.weight.dtype == x.dtype or x.dtype != torch.float32:
+            return super().forward(x)
+        return F.layer_norm(x, self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
 
 
 class SelfAttention(nn.Module):
@@ -91,21 +103,29 @@ class Block(nn.Module):
     Attributes:
         recompute: Keep the input alone for the backward pass, and compute the rest again there: memory for a third
             more time.
+        compiled: What runs instead of `run` where gradients are computed; takes the block and its input.
         drop_path: Probability, in training, that an image goes past attention, and the same for the MLP.
     """
 
     recompute = False
+    compiled: Callable[[Block, Tensor], Tensor] | None = None
     drop_path = 0.0
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm1 = LayerNorm(dim, eps=NORM_EPS)
         self.attn = SelfAttention(dim, heads, dropout)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm2 = LayerNorm(dim, eps=NORM_EPS)
         self.mlp = MLP(dim, mlp_ratio, dropout)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
+        if self.compiled is not None and torch.is_grad_enabled():
+            return self.compiled(self, x_BND)
+        return self.run(x_BND)
+
+    def run(self, x_BND: Tensor) -> Tensor:
+        """`forward`, as it is written or to be compiled."""
         if self.recompute and torch.is_grad_enabled():  # in here, so that a compiled block computes again what it did
             again_BND: Tensor = checkpoint(self._pass, x_BND, use_reentrant=False)
             return again_BND
@@ -126,10 +146,18 @@ class Block(nn.Module):
 
 
 class Blocks(nn.ModuleList):
-    """Blocks in a row."""
+    """Blocks in a row.
+
+    Attributes:
+        narrow: Sum in bfloat16 where autocast computes in it and gradients are wanted.
+    """
+
+    narrow = False
 
     def through(self, x_BND: Tensor) -> Iterator[Tensor]:
         """Yield each block's output (B, N, D), the first one's first."""
+        if self.narrow and torch.is_grad_enabled() and autocast_dtype(x_BND.device.type) == torch.bfloat16:
+            x_BND = x_BND.bfloat16()
         for block in self:
             x_BND = block(x_BND)
             yield x_BND

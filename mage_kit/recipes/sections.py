@@ -165,7 +165,13 @@ class Kernels(Strict):
     attention: AttentionForm = Field(
         "auto", description="auto: the form that trains faster at each part's shape; a form by name: that or an error."
     )
-    compile: bool = Field(False, description="Have torch compile the transformer blocks for training.")
+    compile: Literal["auto"] | bool = Field(
+        "auto", description="Have torch compile the transformer blocks for training; auto: on CUDA, if that is faster."
+    )
+    residual: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Sums along the blocks in training; bfloat16 is faster on a GPU and keeps 8 bits of each sum.",
+    )
     recompute: bool = Field(
         False, description="Gradient checkpointing: blocks keep their inputs alone; less memory, a third more time."
     )

@@ -121,6 +121,14 @@ class Tokenizer(nn.Module, ABC):
         """
         raise MageKitError(f"tokenizer: {type(self).__name__} has no codebook to take means of")
 
+    def compile_encoder(self, **options: Any) -> bool:
+        """Have torch compile what `encode` spends its time in, at its first call; return False if there is no such.
+
+        Args:
+            options: Of torch.compile.
+        """
+        return False
+
     def start_training(self) -> None:
         """Enter training mode and let gradients reach what they should train."""
         self.requires_grad_(True).train()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from mage_kit.base.fields import Depth, Positive
 from mage_kit.base.grid import TokenGrid, TokenSpec
@@ -39,7 +39,10 @@ class CodebookTokenizer(Tokenizer):
 
     Attributes:
         quantize: The quantizer.
+        encoder: Its convolutions.
     """
+
+    encoder: nn.Module
 
     def __init__(
         self,
@@ -137,6 +140,11 @@ class CodebookTokenizer(Tokenizer):
             "codes_used": (counts_V > 0).sum(),
         }
         return TokenizerLosses(total, parts, images)
+
+    def compile_encoder(self, **options: Any) -> bool:
+        """Compile the convolutions: norms and activations, most of their time on a GPU, become few kernels."""
+        self.encoder.compile(**options)
+        return True
 
     def start_training(self) -> None:
         """Train all but what the quantizer moves by itself."""
