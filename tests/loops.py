@@ -56,4 +56,4 @@ def loop_of(
         resolved, out, CPU, Decisions(out), MetricsLog(out), StopSignals(), Reporter.silent(), Callbacks()
     )  # fmt: skip
     meet(job, run)
-    return Loop(job, run, make_fabric(CPU, shard), precision)
+    return Loop(job, run, make_fabric(CPU, shard, precision == "bfloat16"), precision)

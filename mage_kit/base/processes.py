@@ -217,7 +217,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous().clone()
-        dist.all_reduce(gradient)
-        place = dist.get_rank() * ctx.rows
-        return gradient[place : place + ctx.rows]
+        gradient = gradients[0].contiguous()
+        mine = gradient.new_empty((ctx.rows, *gradient.shape[1:]))
+        # Each process needs the sum of its own rows alone: the traffic of an all-reduce, halved. torch 2.13 renames it.
+        scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+        scatter(mine, gradient)
+        return mine

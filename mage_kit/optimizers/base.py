@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mage_kit.base.errors import MageKitError
+from mage_kit.base.processes import local
 from mage_kit.base.registry import Registry
 from mage_kit.base.signature import ComponentConfig, NoWires
 from mage_kit.optimizers.layer_rates import parameter_groups
@@ -77,25 +78,28 @@ def build_optimizer(config: ComponentConfig) -> MakeOptimizer:
     return partial(OPTIMIZERS.build(config, NoWires()), layer_decay=config.get("layer_decay"))
 
 
-def take_step(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> None:
-    """Step, unless `skip` is above 0: parameters and state then stay as they are, bit for bit.
+def take_step(optimizer: torch.optim.Optimizer, skip: Tensor | None = None, divisor: Tensor | None = None) -> None:
+    """Step by divided gradients, unless `skip` is above 0: parameters and state then stay as they are, bit for bit.
 
-    Optimizers that can decide on the device (torch's fused ones, LARS here) are told by torch's own word for it,
-    `found_inf`, so that nothing waits for the device; the others are decided for on the host.
+    Optimizers that can decide on the device (torch's fused ones, LARS here) are told by torch's own words for it,
+    `found_inf` and `grad_scale`, so that nothing waits for the device; for the others the host decides.
 
     Args:
-        optimizer: With gradients.
+        optimizer: With gradients; they are divided in place.
         skip: 0-dim tensor on the parameters' device; None to step.
+        divisor: 0-dim tensor there, at least 1, as of clipping; None for gradients as they are.
     """
-    if skip is None:
-        optimizer.step()
-    elif getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer.grad_scale, optimizer.found_inf = None, (skip > 0).float()  # type: ignore[attr-defined]  # torch reads these
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.grad_scale = divisor  # type: ignore[attr-defined]  # torch reads this and the next
+        optimizer.found_inf = None if skip is None else (skip > 0).float()  # type: ignore[attr-defined]  # as above
         try:
             optimizer.step()
         finally:
             del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]  # as above
-    elif not bool(skip):
+    elif skip is None or not bool(skip):
+        if divisor is not None:
+            parameters = [value for group in optimizer.param_groups for value in group["params"]]
+            torch._foreach_div_([local(value.grad) for value in parameters if value.grad is not None], divisor)
         optimizer.step()
 
 

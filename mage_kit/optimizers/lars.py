@@ -64,6 +64,9 @@ class TrustRatios(torch.optim.Optimizer):
                     self._change(parameter, parameter.grad, group)
 
     def _change(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        divisor = getattr(self, "grad_scale", None)
+        if divisor is not None:
+            gradient = gradient / divisor
         if parameter.ndim > 1:
             gradient = gradient + group["weight_decay"] * parameter
             norms = parameter.norm(), gradient.norm()

@@ -1,28 +1,28 @@
-"""The norm of gradients, and their clipping by it."""
+"""The norm of gradients, and what they are divided by so that it stays below a limit; nothing waits for the device."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mage_kit.base.processes import local, whole
+from mage_kit.base.processes import whole
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> float:
-    """Scale gradients down to a global norm where they exceed it; waits for the device, once.
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the global norm of gradients, 0-dim float32 on their device; not finite if a gradient is not.
 
     Args:
-        parameters: With gradients, the same in all processes or sharded over them.
-        limit: Largest norm; None for no clipping.
-
-    Returns:
-        The norm before; not finite if a gradient is not, and then nothing is scaled.
+        parameters: The same in all processes, or sharded over them, which then all call this.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = float(whole(nn.utils.get_total_norm(gradients)))
-    if limit is not None and math.isfinite(norm) and norm > limit:
-        torch._foreach_mul_([local(gradient) for gradient in gradients], limit / (norm + 1e-6))
-    return norm
+    return whole(nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None]))
+
+
+def clip_divisor(norm: Tensor, limit: float | None) -> Tensor | None:
+    """Return what gradients of a norm are divided by, at least 1, to have at most the norm `limit`; None for no limit.
+
+    Args:
+        norm: 0-dim; where it is not finite, neither is the result, and the step is left out.
+        limit: Above 0.
+    """
+    return None if limit is None else ((norm + 1e-6) / limit).clamp(min=1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mage_kit.base.processes import local
 
@@ -24,8 +24,14 @@ class WeightMean:
         self.means = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after a step (from 1): the decay is min(decay, (1 + step) / (10 + step))."""
-        keep = min(self.decay, (1 + step) / (10 + step))
+    def update(self, step: int, skip: Tensor) -> None:
+        """Take in the weights after a step (from 1): the decay is min(decay, (1 + step) / (10 + step)).
+
+        Args:
+            step: Its number.
+            skip: 0-dim float32 on the weights' device: above 0 the mean stays as it is.
+        """
+        share = (1 - min(self.decay, (1 + step) / (10 + step))) * (skip <= 0).float()
         means = [local(self.means[name]) for name in self._parameters]
-        torch._foreach_lerp_(means, [local(parameter) for parameter in self._parameters.values()], 1 - keep)
+        weights = [local(parameter) for parameter in self._parameters.values()]
+        torch._foreach_lerp_(means, weights, [share] * len(means))  # on the device: by 0 a mean moves nowhere

@@ -21,9 +21,9 @@ from mage_kit.store.folders import EMA_FILE, MODEL_FILE, RECIPE_FILE, TOKENIZER_
 from mage_kit.store.run_folders import EARLIER, RESULTS
 from mage_kit.training.checkpoints import list_checkpoints, step_of, verify_checkpoint
 from mage_kit.training.folder import CODE_FILE, DATA_FILE
+from mage_kit.training.job import Job
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.players import Player
-from mage_kit.training.resolve import Job
 
 _SAME = 1e-9  # share by which rates may differ: the log's digits
 _ABOUT = (RECIPE_FILE, DATA_FILE, PLUGINS_FILE, CODE_FILE)  # what a folder needs beside weights to be loaded

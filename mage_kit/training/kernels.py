@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mage_kernels import choose_attention, survey
@@ -13,6 +13,9 @@ from mage_kit.base.precision import Decision
 from mage_kit.base.progress import Reporter
 from mage_kit.layers.block_settings import WithBlocks
 from mage_kit.layers.blocks import SelfAttention
+
+if TYPE_CHECKING:
+    from mage_kit.training.job import Job
 
 
 def kernel_problems(model: Any, device: torch.device, precision: str, images: int) -> list[str]:
@@ -56,19 +59,23 @@ def part_attention(model: Any, part: nn.Module, device: torch.device, precision:
     if model.attention != "auto":
         return Decision(model.attention, f"attention '{model.attention}' was asked for")
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    choice = choose_attention(model.backend, device, dtype, _shape(model, part, block, images), block.dropout)
+    choice = choose_attention(model.backend, device, dtype, attention_shape(model, part, block, images), block.dropout)
     return Decision(choice.implementation, choice.reason)
 
 
-def set_blocks(model: nn.Module, recompute: bool, compile: bool, reporter: Reporter) -> None:
-    """Recompute and compile transformer blocks as the recipe says; say so where there is nothing to do it with."""
-    if not isinstance(model, WithBlocks):
-        counts = {"recompute": 0, "compile": 0}
-    else:
-        counts = {"recompute": model.set_recomputation(recompute), "compile": model.compile_blocks() if compile else 0}
-    for name, is_on in {"recompute": recompute, "compile": compile}.items():
+def set_blocks(model: nn.Module, job: Job, reporter: Reporter) -> None:
+    """Set transformer blocks as the recipe says; say so where there is nothing to set."""
+    asked = {"recompute": job.recompute, "compile": job.compile is True, "residual": job.residual == "bfloat16"}
+    counts = dict.fromkeys(asked, 0)
+    if isinstance(model, WithBlocks):
+        counts["recompute"] = model.set_recomputation(job.recompute)
+        counts["compile"] = model.compile_training() if asked["compile"] else 0
+        counts["residual"] = model.set_residual(torch.bfloat16 if asked["residual"] else torch.float32)
+    for name, is_on in asked.items():
         if is_on and not counts[name]:
-            reporter.say(f"$.kernels.{name}: true, but this model has no blocks of ours: nothing changes")
+            reporter.say(f"$.kernels.{name}: asked for, but this model has no blocks of ours: nothing changes")
+    if counts["compile"]:
+        reporter.say(f"compiling {counts['compile']} blocks, of each kind one, at the first step, which takes longer")
 
 
 def _attention_problem(model: Any, part: nn.Module, device: torch.device, precision: str, images: int) -> str | None:
@@ -77,11 +84,13 @@ def _attention_problem(model: Any, part: nn.Module, device: torch.device, precis
     if block is None:
         return None
     kinds = {"float32": [torch.float32], "bfloat16": [torch.bfloat16]}.get(precision, [torch.bfloat16, torch.float32])
-    shape = _shape(model, part, block, images)
+    shape = attention_shape(model, part, block, images)
     problems = [attention_problem(model.attention, device, kind, shape, block.dropout) for kind in kinds]
     return None if None in problems else problems[0]
 
 
-def _shape(model: Any, part: nn.Module, block: SelfAttention, images: int) -> tuple[int, int, int, int]:
+def attention_shape(model: Any, part: nn.Module, block: SelfAttention, images: int) -> tuple[int, int, int, int]:
+    """Return (B, H, N, d) of a part's attention in training, of all views of so many images."""
     n_dropped = getattr(model, "n_dropped", 0) if part is model.encoder else 0
-    return images, block.heads, 1 + model.spec.grid.size - n_dropped, block.qkv.in_features // block.heads
+    count, width = images * getattr(model, "views", 1), block.qkv.in_features // block.heads
+    return count, block.heads, 1 + model.spec.grid.size - n_dropped, width

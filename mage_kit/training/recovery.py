@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mage_kit.base import processes
@@ -17,11 +18,12 @@ from mage_kit.base.progress import ProgressTask
 from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import State, list_checkpoints, resume, save_checkpoint
 from mage_kit.training.events import FROM_CALLBACK, CheckpointEvent
+from mage_kit.training.job import Job
 from mage_kit.training.metrics import peak_memory_gib
 from mage_kit.training.non_finite import all_finite, name_the_module
 from mage_kit.training.players import Player
-from mage_kit.training.resolve import Job
 from mage_kit.training.run import Run
+from mage_kit.training.step_clock import StepClock, words
 
 _ROLLBACKS = "rollbacks.json"  # beside the checkpoints: how often one was taken up again
 
@@ -44,6 +46,7 @@ class Recovery:
         self.checkpoints = run.out / "checkpoints" / self.task.stage
         self.done, self.last_save = 0, 0
         self.clock, self.since = time.monotonic(), 0
+        self.step_clock = StepClock(run.device)
         self._moving = [player.moving() for player in players]
 
     def take_up(self, last: int) -> int:
@@ -51,7 +54,7 @@ class Recovery:
         self._load()
         self._recall_rollbacks()
         self._rewind()
-        if self.done and self._look_due(last) and not processes.on_first(self._has_looked):
+        if self.done and self._look_due(self.done, last) and not processes.on_first(self._has_looked):
             self._look()  # the process before was killed between the checkpoint and this
         return self.done
 
@@ -70,6 +73,7 @@ class Recovery:
     def _rewind(self) -> None:
         processes.on_first(lambda: self.run.log.rewind(self.task.stage, self.done))
         self.clock, self.since = time.monotonic(), self.done
+        self.step_clock.start()
 
     def _recall_rollbacks(self) -> None:
         """Count those made after the last checkpoint by a process that was killed: what failed is not tried alike."""
@@ -85,14 +89,19 @@ class Recovery:
         sums = {name: value.clone() for name, value in self.state.sums.items()}
         return sums, [{name: _held_by(*place).clone() for name, place in moving.items()} for moving in self._moving]
 
-    def restore(self, before: Copies) -> None:
-        """Take back what a forward pass changed."""
+    def restore(self, before: Copies, skip: Tensor | None = None) -> None:
+        """Take back what a forward pass changed.
+
+        Args:
+            before: See `snapshot`.
+            skip: 0-dim on the device: only where it is above 0; None for always.
+        """
         sums, moving = before
         for name, tensor in self.state.sums.items():
-            tensor.copy_(sums[name]) if name in sums else tensor.zero_()
+            _put_back(tensor, sums.get(name, torch.zeros_like(tensor)), skip)
         for places, copies in zip(self._moving, moving, strict=True):
             for name, place in places.items():
-                _held_by(*place).copy_(copies[name])
+                _put_back(_held_by(*place), copies[name], skip)
 
     def skip(self, again: Callable[[], None], step: int) -> int | None:
         """Leave a step out, all players; of several in a row, the first is looked into.
@@ -154,6 +163,11 @@ class Recovery:
 
     # -- between steps -----------------------------------------------------------------------------------------
 
+    def is_due(self, done: int, last: int) -> bool:
+        """Return whether `after` will read the state: every verdict must be known by then."""
+        often = (self.job.log_every, self.job.checkpoint_every)
+        return done == last or self._look_due(done, last) or not all(done % every for every in often)
+
     def after(self, done: int, last: int, progress: ProgressTask) -> int | None:
         """Log, save and show what is due after a step; return the step to go on from after a roll-back, or None."""
         job, self.done = self.job, done
@@ -164,7 +178,7 @@ class Recovery:
             progress.update(done, self._log())
         if save_now and not self.save():
             return self._roll_back("weights were not finite", done - 1)
-        if self._look_due(last):
+        if self._look_due(self.done, last):
             self._look()
         return None
 
@@ -184,9 +198,9 @@ class Recovery:
             text = f"training the {self.task.stage}: none of {self.done} steps was finite, nothing was learned"
             raise processes.shared(MageKitError(f"{text}; start a new run with a lower learning rate"))
 
-    def _look_due(self, last: int) -> bool:
+    def _look_due(self, done: int, last: int) -> bool:
         every = self.task.look_every()
-        return bool(every) and (self.done % every == 0 or self.done == last)
+        return bool(every) and (done % every == 0 or done == last)
 
     def _has_looked(self) -> bool:
         return self.task.has_looked(self.done, self._picture())
@@ -229,10 +243,14 @@ class Recovery:
             if math.isfinite(player.norm):
                 record[f"grad_norm{end}"] = player.norm
         record |= {"skipped": self.state.counters["skipped"], "broken_images": self.broken.count}
+        shares = self.step_clock.read()
         record |= {"peak_memory_gib": peak_memory_gib(self.run.device), "images_per_s": round(rate, 1)}
+        record["step_shares"] = shares
         self.clock, self.since = time.monotonic(), done
         self.run.log.write(record)
-        return f"{self.task.note(record) if values else 'no step was finite'}  {rate:.0f} images/s"
+        waits = words(shares)
+        note = self.task.note(record) if values else "no step was finite"
+        return f"{note}  {rate:.0f} images/s{f' ({waits})' if waits else ''}"
 
     def _read(self) -> dict[str, Any]:
         """The task's metrics; with several players the objective of each, and the first one's where no loss is told."""
@@ -252,6 +270,10 @@ class Recovery:
             f"{self.run.signals.received or 'another process'}: training the {self.task.stage} stopped after step "
             f"{self.done} of {self.job.steps}; {where}; go on with --resume"
         )
+
+
+def _put_back(tensor: Tensor, before: Tensor, skip: Tensor | None) -> None:
+    tensor.copy_(before if skip is None else torch.where(skip > 0, before, tensor))
 
 
 def _held_by(module: nn.Module, name: str) -> Tensor:

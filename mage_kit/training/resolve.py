@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,19 @@ from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.base import identity_of
 from mage_kit.models import Mage, MageClassifier
+from mage_kit.planning.estimate import operations_an_image
 from mage_kit.recipes import Parts, Recipe
 from mage_kit.recipes.build import build_fitting, require_memory
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
+from mage_kit.recipes.workload import workload
 from mage_kit.store.folders import describe_tokenizer
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import BatchLayout, spread
 from mage_kit.training.check import build_tasks, check, stage_problems, task_sections
+from mage_kit.training.job import Job
 from mage_kit.training.kernels import kernel_problems
+from mage_kit.training.sizing import size_decision
 from mage_kit.training.tasks.base import CARRIED_OUT, TASKS, Task
 from mage_kit.training.tasks.context import Facts
 from mage_kit.training.warm_start import fill_model
@@ -38,52 +43,6 @@ from mage_kit.training.weight_folders import WeightFolders, fill_target, fill_to
 
 Images = tuple[Dataset, Dataset | None]
 """What is trained on, and what accuracy is measured on."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training of a run.
-
-    Args:
-        path: Of its section, as "$.training".
-        task: What it does.
-        images: What it is trained on.
-        layout: How a step's images are spread.
-        steps: Optimizer steps.
-        precision: As asked: "auto", "float32" or "bfloat16".
-        workers: Processes that load images.
-        log_every: Steps between two lines of metrics.
-        checkpoint_every: Steps between two checkpoints.
-        keep: Newest checkpoints that stay.
-        keep_every: So do those of every so many steps; None for no others.
-        skip_limit: Non-finite steps in a row before the last checkpoint is taken up again.
-        rollbacks: How often that is done.
-        recompute: Whether blocks keep their inputs alone.
-        compile: Whether blocks are compiled.
-        fingerprint: What the tokenizer that it makes depends on; None for other jobs.
-    """
-
-    path: str
-    task: Task
-    images: Dataset
-    layout: BatchLayout
-    steps: int
-    precision: str
-    workers: int
-    log_every: int
-    checkpoint_every: int
-    keep: int
-    keep_every: int | None
-    skip_limit: int
-    rollbacks: int
-    recompute: bool
-    compile: bool
-    fingerprint: str | None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches of the images."""
-        return len(self.images) // self.layout.batch
 
 
 @dataclass(frozen=True)
@@ -156,7 +115,8 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         data = _accept(recipe, task, dataset, validation, path)
         _raise(_size_problems({path: config}, len(data)), recipe)
         _raise(task.problems(Facts(path, layout.batch, layout.micro, recipe.data)), recipe)
-        jobs.append(_job(recipe, path, task, data, layout, parts.tokenizer))
+        job = _job(recipe, path, task, data, layout, parts.tokenizer)
+        jobs.append(_planned(recipe, job, meta))
     return Resolved(
         name=recipe.name,
         seed=recipe.seed,
@@ -277,10 +237,21 @@ def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLa
         steps=steps,
         precision=config.get("precision"),
         recompute=recipe.kernels.recompute and not makes,
-        compile=recipe.kernels.compile and not makes,
+        compile=False if makes else recipe.kernels.compile,
+        residual="float32" if makes else recipe.kernels.residual,
         fingerprint=_fingerprint(recipe, config, task, images, tokenizer) if makes else None,
         **options,
     )
+
+
+def _planned(recipe: Recipe, job: Job, meta: Parts) -> Job:
+    """Give a job what the planner knows of it; that is of masked models over epochs alone."""
+    config = task_sections(recipe)[job.path]
+    if job.fingerprint is not None or not isinstance(meta.model, Mage) or getattr(config, "epochs", None) is None:
+        return job
+    work = workload(recipe, meta.model)
+    sizes = partial(size_decision, work, job.layout) if work.micro_batch is None else None
+    return replace(job, sizes=sizes, operations=partial(operations_an_image, work))
 
 
 def _fingerprint(recipe: Recipe, config: ComponentConfig, task: Task, images: Dataset, tokenizer: Tokenizer) -> str:

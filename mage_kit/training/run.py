@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,12 +26,15 @@ from mage_kit.datasets.base import identity_of
 from mage_kit.store.folders import EMA_FILE, MODEL_FILE, TOKENIZER_CARD, TOKENIZER_FOLDER, save_tokenizer, state_of
 from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import list_checkpoints, mean_state
+from mage_kit.training.compilation import compile_decision, compile_tokenizers
 from mage_kit.training.decisions import Decisions
 from mage_kit.training.events import Callbacks, EndEvent
 from mage_kit.training.extension import check_extension, set_aside
 from mage_kit.training.folder import changed_plugins, held_by_first, hold_folder, open_folder
+from mage_kit.training.job import Job
+from mage_kit.training.loading_processes import count_workers
 from mage_kit.training.metrics import MetricsLog
-from mage_kit.training.resolve import Job, Resolved
+from mage_kit.training.resolve import Resolved
 from mage_kit.training.signals import StopSignals
 from mage_kit.training.tasks.context import Context
 from mage_kit.training.tokenizer_reuse import take_trained
@@ -161,8 +164,12 @@ def _check_uncut(run: Run) -> None:
         raise MageKitError(f"out: '{run.out}', its model was trained on a tokenizer that was cut short; {rule}")
 
 
-def begin(job: Job, run: Run) -> str:
-    """Say what a job is, choose what is left to the machine, and bring the task into the run; return its precision."""
+def begin(job: Job, run: Run) -> tuple[Job, str]:
+    """Say what a job is, choose what is left to the machine, and bring the task into the run.
+
+    Returns:
+        The job, nothing left to the machine in it, and its precision.
+    """
     task, device, stage = job.task, run.device, job.task.stage
     if job.fingerprint is not None and run.resolved.model is not None:
         run.reporter.say(
@@ -173,9 +180,23 @@ def begin(job: Job, run: Run) -> str:
     parameters = sum(value.numel() for value in nn.ModuleList(_modules_in(vars(task))).parameters())
     precision = partial(choose_precision, job.precision, device, parameters)
     precision_here = run.choose(f"{stage}_precision", f"{stage} in {{}}", precision).value
+    if job.sizes is not None:
+        size = partial(job.sizes, device)
+        micro = run.choose(f"{stage}_micro_batch", "{} images at once", size).value
+        job = replace(job, layout=replace(job.layout, micro=int(micro)))
+    if job.compile is not False:
+        compiled = partial(compile_decision, job.compile, task.model, device, precision_here, job.layout.micro)  # type: ignore[attr-defined]  # tasks that make models have one
+        job = replace(job, compile=run.choose(f"{stage}_compile", "compiled blocks: {}", compiled).value == "on")
+        if job.compile and device.type == "cuda" and not job.images.gives_tokens:
+            run.reporter.say(compile_tokenizers(task.model))  # type: ignore[attr-defined]  # as above
+    if job.workers is None:
+        operations = job.operations() if job.operations is not None and device.type != "cpu" else None
+        workers, why = processes.on_first(lambda: count_workers(job.images, device, operations))
+        run.reporter.say(f"loading in {workers} processes: {why}")
+        job = replace(job, workers=workers)
     task.decide(run.choose, device, precision_here, job.layout.micro)
     meet(job, run)
-    return precision_here
+    return job, precision_here
 
 
 def _modules_in(value: object) -> list[nn.Module]:

@@ -7,7 +7,6 @@ Steps are all or none: where one player's numbers are not finite, nobody moves.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,13 +19,15 @@ from torch import Tensor
 from mage_kit.base import processes
 from mage_kit.base.doors import trusted
 from mage_kit.base.draws import derive
-from mage_kit.base.errors import MageKitError, MissingExtraError
+from mage_kit.base.errors import MageKitError
 from mage_kit.base.progress import Reporter
 from mage_kit.optimizers import set_lr, take_step
 from mage_kit.recipes import Recipe
 from mage_kit.store.folders import best_device
+from mage_kit.training.announcement import announce
 from mage_kit.training.batches import Batch
-from mage_kit.training.clipping import clip_gradients
+from mage_kit.training.clipping import clip_divisor, gradient_norm
+from mage_kit.training.engine_door import engine_maker
 from mage_kit.training.events import (
     Callbacks,
     CheckpointEvent,
@@ -36,14 +37,17 @@ from mage_kit.training.events import (
     TensorBoard,
 )
 from mage_kit.training.extension import compare_rates
+from mage_kit.training.job import Job
 from mage_kit.training.kernels import set_blocks
 from mage_kit.training.loader import Order, Share, batches
 from mage_kit.training.players import Player, check_objective, check_players, check_reached
+from mage_kit.training.prefetch import prefetched, timed
 from mage_kit.training.recovery import Recovery
-from mage_kit.training.resolve import Images, Job, resolve
+from mage_kit.training.resolve import Images, resolve
 from mage_kit.training.run import Run, begin, broken_images, conclude, is_done, open_run, stop_between
 from mage_kit.training.tasks.base import dropout_seed
 from mage_kit.training.tasks.context import TrainingStep
+from mage_kit.training.verdicts import Docket, skips, steps_behind
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -88,7 +92,7 @@ def train(
     """
     if until is not None and until < 1:
         raise MageKitError(f"until: {until}, must be at least 1")
-    make_engine, folder = _engine(), Path(out)
+    make_engine, folder = engine_maker(), Path(out)
     device = best_device()
     processes.start(device)
     reporter = (reporter or Reporter()) if processes.is_first() else Reporter.silent()
@@ -103,22 +107,11 @@ def train(
                     stop_between(run)
                 if is_done(job, run):
                     continue
-                precision = begin(job, run)
-                loop = Loop(job, run, make_engine(device, job.task.shard), precision)
+                job, precision = begin(job, run)
+                loop = Loop(job, run, make_engine(device, job.task.shard, precision == "bfloat16"), precision)
                 loop.run(until)
                 conclude(job, run, loop.players, until)
     return folder
-
-
-def _engine() -> Callable[[torch.device, bool], Fabric]:
-    """Return what makes an engine; it brings lightning, which importing mage_kit must not."""
-    try:
-        from mage_kit.training.engine import make_fabric
-    except ImportError as error:
-        if not (error.name or "").startswith("lightning"):
-            raise
-        raise MissingExtraError("training", "train") from None
-    return make_fabric
 
 
 class Loop:
@@ -139,14 +132,15 @@ class Loop:
         self._check_means()
         for player in self.players:
             player.enter(fabric, partial(self.task.objective, player.name))
-            set_blocks(player.module, job.recompute, job.compile, run.reporter)  # by now with the engine's hooks
+            set_blocks(player.module, job, run.reporter)  # with the engine's hooks
         self.order = Order(len(job.images), job.layout.batch, derive(run.resolved.seed, self.task.makes))
         self.broken = broken_images(job, run)
         self.recovery = Recovery(job, run, self.players, self.broken)
         self.state = self.recovery.state
         self.done, self.stopping = 0, False
+        self.docket = Docket(steps_behind(run.device, bool(run.callbacks.on_step)))
         self._looked_at: set[str] = set()  # players whose first gradients were
-        self._say()
+        announce(job, self.players, run.reporter)
 
     def _check_means(self) -> None:
         """Refuse what would be lost, or not be sharded, in silence."""
@@ -174,17 +168,19 @@ class Loop:
             self._run.choose(f"{self.task.stage}_extension_{self.job.steps}", "extended {}", words)
         with self._run.reporter.task(f"training the {self.task.stage}", last, self.done) as progress:
             while self.done < last:
-                for step, batch in enumerate(self.batches(self.done, last), start=self.done):
+                ready = prefetched(self.batches(self.done, last), self._run.device)
+                for step, batch in enumerate(timed(ready, self.recovery.step_clock.waited), start=self.done):
                     self.broken.note(batch.broken)
                     self.broken.remark(batch.remarks)
-                    if self._step(batch, step):
-                        back = self.recovery.go_on()
-                    else:
-                        back = self.recovery.skip(partial(self._again, batch, step), step)
+                    self._step(batch, step)
+                    back = self._judge(self.recovery.is_due(step + 1, last))
+                    if back is None and self.stopping and step + 1 < last:
+                        back = self._judge(True)
                     if back is None:
                         back = self.recovery.after(step + 1, last, progress)
                     self.done = step + 1 if back is None else back
                     if back is not None:
+                        self.docket.clear()
                         break
                     if self.stopping and self.done < last:
                         self.recovery.stop()
@@ -196,31 +192,44 @@ class Loop:
         seed = (
             derive(seed, "tokenizer-views") if self.task.makes == "tokenizer" else seed
         )  # other crops than the model's
-        return batches(job.images, self.order, first, last, seed, job.workers, share)
+        return batches(job.images, self.order, first, last, seed, job.workers or 0, share)
 
-    def _step(self, batch: Batch, step: int) -> bool:
-        """Do one step; return False, with nothing changed, if an objective or a gradient is not finite."""
+    def _step(self, batch: Batch, step: int) -> None:
+        """Do one step; the device leaves it out, with nothing changed, if an objective or a gradient is not finite."""
         before = self.recovery.snapshot()
         self.seed(step)
         objectives = self.gradients(batch, step)
-        stopping = torch.full_like(objectives[:1], float(self._run.signals.received is not None))
-        *totals, any_stopping = processes.add_up(torch.cat([objectives, stopping])).tolist()
-        self.stopping = any_stopping > 0
+        stop = torch.full_like(objectives[:1], float(self._run.signals.received is not None))
+        *totals, any_stop = processes.add_up(torch.cat([objectives, stop])).unbind()
         playing = [player for player in self.players if player.plays(step)]
         for player in playing:
             self._check_reached(player)
-            player.norm = clip_gradients(player.names.values(), player.clip)
-        good = all(map(math.isfinite, (*totals, *(player.norm for player in playing))))
-        if good:
-            for player in playing:
-                self._move(player, step)
-        else:
-            self.recovery.restore(before)
-        names = {player.name: number for number, player in enumerate(self.players) if player in playing}
-        losses = {name: totals[number] for name, number in names.items()}
-        norms = {player.name: player.norm for player in playing}
-        self._run.callbacks.tell(StepEvent(self.task.stage, step + 1, self.job.steps, losses, norms, not good))
-        return good
+        norms = [gradient_norm(player.names.values()) for player in playing]
+        losses = [total for player, total in zip(self.players, totals, strict=True) if player in playing]
+        skip = skips(torch.stack([*losses, *norms]))
+        for player, norm in zip(playing, norms, strict=True):
+            self._move(player, step, norm, skip)
+        self.recovery.restore(before, skip)
+        self.docket.enter(step, batch, [player.name for player in playing], torch.stack([*losses, *norms, any_stop]))
+
+    def _judge(self, all_of_them: bool) -> int | None:
+        """Act on the verdicts that are due, or on all; return the step to go on from after a roll-back, or None."""
+        for verdict in self.docket.verdicts(all_of_them):
+            self.stopping = verdict.stop
+            for player in self.players:
+                player.norm = verdict.norms.get(player.name, player.norm)
+            self._run.callbacks.tell(
+                StepEvent(
+                    self.task.stage, verdict.step + 1, self.job.steps, verdict.losses, verdict.norms, not verdict.good
+                )
+            )
+            if verdict.good:
+                self.recovery.go_on()
+                continue
+            back = self.recovery.skip(partial(self._again, verdict.batch, verdict.step), verdict.step)
+            if back is not None:
+                return back
+        return None
 
     def _check_reached(self, player: Player) -> None:
         if player.name not in self._looked_at:
@@ -228,12 +237,12 @@ class Loop:
             if words := check_reached(player, processes.world()):
                 self._run.reporter.say(words)
 
-    def _move(self, player: Player, step: int) -> None:
+    def _move(self, player: Player, step: int, norm: Tensor, skip: Tensor) -> None:
         set_lr(player.optimizer, player.rate_at(step, self.job.steps))
-        take_step(player.optimizer)
+        take_step(player.optimizer, skip, clip_divisor(norm, player.clip))
         player.optimizer.zero_grad()
         if player.mean is not None:
-            player.mean.update(step + 1 - player.first_step)
+            player.mean.update(step + 1 - player.first_step, skip)
 
     def gradients(self, batch: Batch, step: int) -> Tensor:
         """Forward and backward of all passes, for each player in turn.
@@ -248,7 +257,7 @@ class Loop:
         objectives = torch.zeros(len(self.players), device=self._run.device)
         self.task.share = 1.0 / (len(pieces) * processes.world())
         for number, piece in enumerate(pieces):
-            with trusted():
+            with trusted(), self.recovery.step_clock.tokenizing():
                 work = self.task.prepare(piece, moment)
             for place, player in enumerate(self.players):
                 if not player.plays(step):
@@ -284,16 +293,3 @@ class Loop:
         """Repeat a step's passes, for those who look at them."""
         self.seed(step)
         self.gradients(batch, step)
-
-    def _say(self) -> None:
-        """Print the arithmetic of the effective batch."""
-        layout, reporter, task = self.job.layout, self._run.reporter, self.task
-        prefix = "sharded, " if task.shard and layout.world > 1 else ""
-        rates = ", ".join(f"{player.rate.peak:g}" for player in self.players)
-        reporter.say(f"{task.stage}: {prefix}{layout}; learning rate {rates}; {len(self.job.images)} images")
-        for player in self.players:
-            if player.rate.warmup > (own := self.job.steps - player.first_step):
-                rule = f"its rate ends at {own / player.rate.warmup:.0%} of {player.rate.peak:g}"
-                reporter.say(f"warm-up: {player.rate.warmup} steps, {player.name} trains for {own} alone: {rule}")
-        if task.shard and layout.world == 1:
-            reporter.say(f"{self.job.path}.shard: true, but there is one process: nothing is sharded")

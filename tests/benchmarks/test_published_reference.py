@@ -13,7 +13,8 @@ import mage_kit as mk
 from benchmarks.published import PublishedMage
 from mage_kit.legacy.mage_layout import MageLayout
 from mage_kit.losses import BatchMasks
-from mage_kit.training.clipping import clip_gradients
+from mage_kit.optimizers import take_step
+from mage_kit.training.clipping import clip_divisor, gradient_norm
 from tests import build
 
 
@@ -90,8 +91,7 @@ def _curve(side: str, model: mk.Mage, ids: torch.Tensor, seed: int, fast: bool =
         else:
             loss = module.loss(batch, 0.7, noise)  # type: ignore[operator]
         loss.backward()
-        clip_gradients(values, 3.0)
-        optimizer.step()
+        take_step(optimizer, divisor=clip_divisor(gradient_norm(values), 3.0))
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     return statistics.mean(losses[-40:])

@@ -48,15 +48,19 @@ def draws(rows: int, count: int, run: int) -> Iterator[tuple[Array, Array, Array
 def by_count(cdf: Array, weight: Array, target: Array) -> Any:
     """The rule that trusts running sums to rise: how many are not above the target."""
     last = (np.where(weight > 0, np.arange(CODES), 0)).max(axis=1)[:, None]
-    return np.minimum((cdf[:, None] <= target[..., None]).sum(axis=-1), last)
+    ordered = np.sort(cdf, axis=1)  # a count needs no order, and is found faster in one
+    counts = [np.searchsorted(sums, row, side="right") for sums, row in zip(ordered, target, strict=True)]
+    return np.minimum(np.stack(counts), last)
 
 
 def by_weight(cdf: Array, weight: Array, target: Array) -> Any:
     """The kernel's rule: the first place above the target, of those that have weight."""
-    place = np.arange(CODES)
-    last = np.where(weight > 0, place, 0).max(axis=1)[:, None]
-    above = (cdf[:, None] > target[..., None]) & (weight > 0)[:, None]
-    return np.minimum(np.where(above.any(axis=-1), above.argmax(axis=-1), CODES), last)
+    codes = []
+    for sums, weights, row in zip(cdf, weight, target, strict=True):
+        places = weights.nonzero()[0]
+        highest = np.maximum.accumulate(sums[places])  # the first above a target is the first that raises the highest
+        codes.append(places[np.minimum(np.searchsorted(highest, row, side="right"), len(places) - 1)])
+    return np.stack(codes)
 
 
 def test_the_order_of_a_tree_gives_the_sums() -> None:
@@ -109,7 +113,6 @@ def test_a_search_that_ends_on_a_forbidden_code_is_mended() -> None:
         assert allowed(ids, log_p)[0, :, 0].tolist() == [owed, 1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("run", [4, 8])
 def test_ten_million_draws(run: int) -> None:
     """4 neighbours a thread in float32, 8 in bfloat16."""

@@ -70,7 +70,7 @@ def test_two_players_train_and_leave_a_tokenizer(unbroken: Path) -> None:
 
 def test_a_mutant_that_steps_one_player_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     move = Loop._move
-    monkeypatch.setattr(Loop, "_move", lambda self, player, step: player.name == "critic" or move(self, player, step))
+    monkeypatch.setattr(Loop, "_move", lambda self, player, *rest: player.name == "critic" or move(self, player, *rest))
     mk.train(against(), tmp_path / "run")
     with pytest.raises(AssertionError, match="critic stands still"):
         both_learn(tmp_path / "run")

@@ -1,10 +1,11 @@
 """What tests/training/test_processes.py runs in one, two or more processes; each call leaves a file of tensors.
 
-python -m tests.training.process_program gradients|tokenizer RECIPE OUT [shard]
+python -m tests.training.process_program gradients|tokenizer|engines RECIPE OUT [shard]
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from torch import Tensor
 
 import mage_kit as mk
 from mage_kit.base import processes
-from mage_kit.optimizers import set_lr
-from mage_kit.training.clipping import clip_gradients
+from mage_kit.layers.block_settings import WithBlocks
+from mage_kit.layers.blocks import Block
+from mage_kit.optimizers import set_lr, take_step
+from mage_kit.training.clipping import clip_divisor, gradient_norm
 from mage_kit.training.tasks import TrainingStep
 from tests.loops import loop_of
 
@@ -28,10 +31,11 @@ def gradients(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
     loss = processes.add_up(loop.gradients(batch, 3))
     result = {name: processes.whole(held.grad).clone() for name, held in player.names.items() if held.grad is not None}
     assert result.keys() == player.names.keys()
-    result["norm"] = torch.tensor(clip_gradients(player.names.values(), 1e-3), dtype=torch.float64)
-    result["clipped_norm"] = torch.tensor(clip_gradients(player.names.values(), None), dtype=torch.float64)
+    norm = gradient_norm(player.names.values())
+    result["norm"] = norm.double()
     set_lr(player.optimizer, player.rate.peak)
-    player.optimizer.step()
+    take_step(player.optimizer, torch.zeros(()), clip_divisor(norm, 1e-3))
+    result["clipped_norm"] = gradient_norm(player.names.values()).double()
     result |= {f"after.{name}": processes.whole(held) for name, held in player.names.items()}
     record = task.read()
     result["loss"] = torch.tensor([float(loss), record["loss"], record.get("accuracy", 0.0)], dtype=torch.float64)
@@ -42,6 +46,29 @@ def gradients(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
     mine = torch.cat([masked.unflatten(0, (batch.views, -1)) for masked in plans], dim=1)
     masks = processes.collect(mine.tolist())
     result["masks"] = torch.tensor([[row for part in masks for row in part[view]] for view in range(batch.views)])
+    return result
+
+
+def engines(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
+    """Gradients of one step, as they are written, compiled, recomputed and both, in float32 and bfloat16."""
+    passed, result = WithBlocks.compile_training, {}
+    WithBlocks.compile_training = lambda self: passed(self, backend="aot_eager")  # type: ignore[method-assign]  # no C++
+    for precision, compiled, recompute in itertools.product(("float32", "bfloat16"), (False, True), (False, True)):
+        torch.compiler.reset()
+        changed = recipe.changed("kernels", compile=compiled, recompute=recompute)
+        loop = loop_of(changed, shard=shard, precision=precision)
+        (player,), (batch,) = loop.players, loop.batches(3, 4)
+        loss = processes.add_up(loop.gradients(batch, 3))
+        name = f"{precision}.{compiled}.{recompute}"
+        result[f"{name}.loss"] = loss.double()
+        for key, value in player.names.items():
+            assert value.grad is not None and value.grad.dtype == torch.float32
+            result[f"{name}.{key}"] = processes.whole(value.grad).clone()
+        if shard and processes.world() > 1:
+            block = next(part for part in player.module.modules() if isinstance(part, Block))
+            policy = block._get_fsdp_state()._mp_policy  # type: ignore[operator]  # FSDP2's own
+            low = torch.bfloat16 if precision == "bfloat16" else None
+            assert policy.param_dtype == low and policy.reduce_dtype == (torch.float32 if low else None)
     return result
 
 
@@ -65,7 +92,7 @@ def main() -> None:
     torch.set_num_threads(1)
     processes.start(torch.device("cpu"))
     what, path, out = sys.argv[1:4]
-    work = {"gradients": gradients, "tokenizer": tokenizer}[what]
+    work = {"gradients": gradients, "tokenizer": tokenizer, "engines": engines}[what]
     result = work(mk.Recipe.load(path), "shard" in sys.argv[4:])
     if processes.is_first():
         save_file({name: tensor.detach().clone().contiguous() for name, tensor in result.items()}, Path(out))

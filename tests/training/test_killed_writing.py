@@ -77,7 +77,7 @@ def test_a_task_killed_inside_a_checkpoint(task: str, before: Path, tmp_path: Pa
     mk.train(recipe, out, resume=True)
     first, second = state(whole, stage), state(out, stage)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-    timed = ("images_per_s", "peak_memory_gib")
+    timed = ("images_per_s", "peak_memory_gib", "step_shares")
     curves = [
         [{k: v for k, v in record.items() if k not in timed} for record in read_metrics(folder, stage)]
         for folder in (whole, out)

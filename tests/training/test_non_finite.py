@@ -17,6 +17,7 @@ from mage_kit.decoders import DECODERS, ViTDecoder
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.train import Loop, train
+from mage_kit.training.verdicts import Docket
 from tests.recipes.test_recipe import RECIPES
 from tests.training.test_training import small
 
@@ -33,6 +34,13 @@ class Poison(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         return value * float("nan") if Poison.now else value
+
+
+@pytest.fixture(autouse=True, params=[0, 1], ids=["at once", "one step late"])
+def lag(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How far the host is behind: on a GPU it reads a step's numbers one step late, and nothing else may differ."""
+    monkeypatch.setattr("mage_kit.training.train.Docket", lambda _: Docket(request.param))
+    return int(request.param)
 
 
 @pytest.fixture

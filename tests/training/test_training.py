@@ -45,7 +45,7 @@ def small(*changes: str) -> mk.Recipe:
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    measured = {"images_per_s", "peak_memory_gib"}
+    measured = {"images_per_s", "peak_memory_gib", "step_shares"}
     return [{k: v for k, v in record.items() if k not in measured} for record in read_metrics(folder)]
 
 
@@ -72,6 +72,8 @@ def test_a_run_leaves_what_is_promised(unbroken: Path) -> None:
     assert all(item["reason"] for item in decisions.values()) and set(decisions) == {
         "tokenizer_precision",
         "model_precision",
+        "model_compile",
+        "model_micro_batch",
         "tokenization",
         "attention_decoder",
         "attention_encoder",

@@ -199,7 +199,18 @@ class Task(ABC):
 
 
 RESERVED = frozenset(
-    {"stage", "step", "epoch", "lr", "grad_norm", "skipped", "broken_images", "peak_memory_gib", "images_per_s"}
+    {
+        "stage",
+        "step",
+        "epoch",
+        "lr",
+        "grad_norm",
+        "skipped",
+        "broken_images",
+        "peak_memory_gib",
+        "images_per_s",
+        "step_shares",
+    }
 )  # what the loop writes into each line of the log
 
 CARRIED_OUT = frozenset(
@@ -221,8 +232,8 @@ TASKS: Registry[Task, TaskWires] = Registry(
             Field("auto", description="auto: bfloat16 by rule, where it is faster."),
         ),
         "workers": (
-            Workers,
-            Field(0, description="Processes that load images; 0: the training process itself."),
+            Workers | None,
+            Field(0, description="Processes that load images; 0: this one itself; null: as many as it takes."),
         ),
         "log_every": (Positive, Field(50, description="Steps between two lines of metrics.")),
         "checkpoint_every": (Positive, Field(500, description="Steps between two checkpoints.")),

@@ -15,6 +15,7 @@ from mage_kit.base.precision import Decision, bfloat16_products
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
 from mage_kit.optimizers import build_optimizer
+from mage_kit.tokenizers.streams import TOKENISED_AT_ONCE
 from mage_kit.training.batches import IMAGES
 from mage_kit.training.kernels import part_attention
 from mage_kit.training.players import Player, Rate
@@ -23,7 +24,6 @@ from mage_kit.training.tasks.context import Choose, Context, Facts
 
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
 _COMPARED = 64  # images that agreement is measured on
-_TOKENISED = 64  # images at once: a VQGAN's activations are far larger than a ViT's
 
 
 class TokenTask(Task):
@@ -117,7 +117,7 @@ class TokenTask(Task):
     def encode_floats(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         """Return streams of float images in [0, 1], in the precision that was chosen for the tokenizer."""
         with torch.autocast(self.context.device.type, torch.bfloat16, enabled=self._bfloat16_tokens):
-            parts = [self.model.tokenize(part) for part in images_BCHW.split(_TOKENISED)]
+            parts = [self.model.tokenize(part) for part in images_BCHW.split(TOKENISED_AT_ONCE)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
