@@ -62,13 +62,22 @@ def parts(images: int, toy: bool) -> list[Part]:
     toy_words = ("--toy",) if toy else ()
     quick = ("-q", "-p", "no:cacheprovider", *(("-k", "flops") if toy else ()))
     commands = [
-        Part("kernel tests", "pytest", (*quick, *tests), 100, KERNELS_NEED, writes=False),
-        Part("operations", "benchmarks.operations", toy_words, 130, ("triton",)),
+        Part("kernel tests", "pytest", (*quick, *tests), 60, KERNELS_NEED, writes=False),
+        Part("operations", "benchmarks.operations", toy_words, 80, ("triton",)),
     ]
-    for model, limit in (("vitl", 130), ("vitb", 110)):
-        words = ("--model", model, "--images", str(images), "--no-agreement", "--generations", "3")
-        rest = ("--repeats", "5", "--warm", "2", *toy_words)
+    sizes = ("2", "4") if toy else (str(images), str(4 * images))
+    for model, limit in (("vitl", 80), ("vitb", 50)):
+        words = ("--model", model, "--sizes", *sizes, *toy_words)
+        commands.append(Part(f"{model} forms", "benchmarks.training_forms", words, limit, TOOLKIT_NEEDS))
+    for model, limit in (("vitl", 80), ("vitb", 50)):
+        words = ("--model", model, "--images", str(images), "--no-agreement", "--generations", "2")
+        rest = ("--repeats", "3", "--warm", "2", *toy_words)
         commands.append(Part(model, "benchmarks.end_to_end", (*words, *rest), limit, TOOLKIT_NEEDS))
+    made = ("1", "2") if toy else ("1", "4", "64")
+    words = ("--model", "vitl", "--sizes", *made, *toy_words)
+    commands.append(Part("generation", "benchmarks.generation_forms", words, 45, TOOLKIT_NEEDS))
+    words = ("--model", "vitb", "--images", str(images), *toy_words)
+    commands.append(Part("engines", "benchmarks.engine_forms", words, 34, TOOLKIT_NEEDS))
     return commands
 
 
@@ -87,8 +96,15 @@ def verdicts(results: dict[str, Any]) -> Iterator[str]:
         result = results.get(model, {})
         for name, (key, least) in RATIOS.items():
             yield verdict(f"{model} {name}", result.get(key), least)
-        measured = result.get("share_of_ceiling", {}).get("step: mage_kit, cached")
-        yield verdict(f"{model} step from cached tokens, share of the matrix ceiling", measured, share)
+        forms = results.get(f"{model} forms", {}).get("forms", {})
+        cached = [line["share"] for name, line in forms.items() if "compiled, cached" in name and "share" in line]
+        yield verdict(f"{model} step from cached tokens, share of the matrix ceiling", max(cached, default=None), share)
+        plans = [abs(line["peak_to_plan"] - 1) for line in forms.values() if "peak_to_plan" in line]
+        yield verdict(f"{model} memory, distance from the plan", max(plans, default=None), 0.1, at_most=True)
+    made = results.get("generation", {}).get("forms", {})
+    one = [made.get(f"{form}, 1 images", {}).get("seconds") for form in ("as written", "graph")]
+    gain = one[0] / one[1] if one[0] and one[1] else None
+    yield verdict("vitl generation of 1 image, as a graph", gain, 3.0)
 
 
 def verdict(name: str, value: float | None, demand: float, at_most: bool = False) -> str:

@@ -12,6 +12,7 @@ pictures.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,13 +219,20 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.print(f"{'holds' if holds else 'DOES NOT HOLD'}: {what}", markup=False, highlight=False)
 
 
-def prepare(out: Path, reporter: Reporter) -> Study:
-    """Train what is missing."""
-    recipe = mk.Recipe.load(RECIPES / "digits_demo.json", ["data.part=training"])
+def prepare(out: Path, reporter: Reporter, first: Sequence[str] = (), second: Sequence[str] = ()) -> Study:
+    """Train what is missing.
+
+    Args:
+        out: Folder of both runs.
+        reporter: Where progress goes.
+        first: Changes of the recipe of the digits.
+        second: Changes of the recipe of the labels.
+    """
+    recipe = mk.Recipe.load(RECIPES / "digits_demo.json", ["data.part=training", *first])
     model = trained(recipe, out / "digits")
     assert recipe.data is not None
     area = recipe.data.model_dump(mode="json")["augment"]["area"]  # the crops of the run that it starts from
-    changes = ["data.part=training", f"pretrained.weights={out / 'digits'}", f"data.augment.area={area}"]
+    changes = ["data.part=training", f"pretrained.weights={out / 'digits'}", f"data.augment.area={area}", *second]
     conditional = trained(mk.Recipe.load(RECIPES / "class_conditional_digits.json", changes), out / "classes")
     real, held = digits(recipe, "training"), digits(recipe, "held_out")
     images = real.images.float() / 255

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mage_kernels import choose_attention
-from torch import Tensor
+from torch import Tensor, nn
 
 import mage_kit as mk
 from benchmarks.published import PublishedMage
 from mage_kit.losses import BatchMasks
-from mage_kit.optimizers import AdamW, set_lr
-from mage_kit.training.clipping import clip_gradients
+from mage_kit.optimizers import AdamW, set_lr, take_step
+from mage_kit.training.clipping import clip_divisor, gradient_norm
+from mage_kit.training.verdicts import skips
 
 TOY = (  # changes of a recipe to a model of two narrow layers
     "tokenizer.base_channels=32",
@@ -60,11 +62,12 @@ class Bench:
         settings: What is measured.
         device: Where.
         side: "published" or "mage_kit".
+        compiled: Of ours: compile it as training does where that pays; None for on CUDA.
     """
 
     RATIO, STEPS, TAU = 0.7, 20, 6.0
 
-    def __init__(self, settings: Settings, device: torch.device, side: str) -> None:
+    def __init__(self, settings: Settings, device: torch.device, side: str, compiled: bool | None = None) -> None:
         self.device, self.settings, self.attention = device, settings, "written out"
         recipe = settings.recipe()
         model = recipe.build_model()
@@ -78,7 +81,15 @@ class Bench:
             self.optimizer = torch.optim.AdamW(theirs, lr=1e-6, betas=(0.9, 0.95), weight_decay=0.05)
         else:
             self.model = model.to(device).train()
+            self.module: nn.Module = self.model  # what a step runs: engines wrap it
             self._prepare(model)
+            if device.type == "cuda" if compiled is None else compiled:
+                self.compile()
+
+    def compile(self, **options: Any) -> None:
+        """Compile blocks and the tokenizer's encoder, as a training does."""
+        self.model.compile_training(**options)
+        self.model.tokenizer.compile_encoder(dynamic=False, **options)
 
     def _prepare(self, model: mk.Mage) -> None:
         """What our training does before its first step."""
@@ -116,10 +127,10 @@ class Bench:
             ratio_B = torch.full((self.settings.images,), self.RATIO, dtype=torch.float64)
             plan = self.model.plan(ratio_B, self.noise())
             masks = BatchMasks(ratio_B, int(self.model.n_masked(ratio_B).sum()), 1)
-            loss = self.model(ids, plan, masks).terms[0].total / masks.masked_tokens
+            loss = self.module(ids, plan, masks).terms[0].total / masks.masked_tokens
         loss.backward()
-        clip_gradients((value for _, value in self.model.trainable()), 3.0)
-        self.optimizer.step()
+        norm = gradient_norm(value for _, value in self.model.trainable())
+        take_step(self.optimizer, skips(norm), clip_divisor(norm, 3.0))
         self.optimizer.zero_grad()
 
     def reference(self, fast: bool) -> None:

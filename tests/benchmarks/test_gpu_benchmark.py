@@ -63,12 +63,17 @@ def test_a_part_that_fails_hangs_or_is_left_out_is_a_line(tmp_path: Path, monkey
 def test_what_was_not_measured_does_not_hold() -> None:
     lines = list(verdicts({}))
     assert lines and all("not measured" in line for line in lines)
-    vitl = {"step_ratio_live": 7.0, "share_of_ceiling": {"step: mage_kit, cached": 0.3}}
+    vitl = {"step_ratio_live": 7.0}
+    forms = {"compiled, cached, 256 images": {"share": 0.3, "peak_to_plan": 0.93}, "compiled, live": {"failed": "why"}}
+    made = {"as written, 1 images": {"seconds": 0.4}, "graph, 1 images": {"seconds": 0.1}}
     operation = {"operation": "pad", "size": "vitb_decoder", "form": "triton", "seconds": 50e-6}
-    lines = list(verdicts({"vitl": vitl, "operations": {"operations": [operation]}}))
+    results = {"vitl": vitl, "operations": {"operations": [operation]}, "vitl forms": {"forms": forms}}
+    lines = list(verdicts({**results, "generation": {"forms": made}}))
     assert "vitl step, float32: 7 (demand 6): holds" in lines
     assert "vitl step from cached tokens, share of the matrix ceiling: 0.3 (demand 0.5): does not hold" in lines
     assert "pad vitb_decoder, us: 50 (demand 60): holds" in lines
+    assert "vitl memory, distance from the plan: 0.07 (demand 0.1): holds" in lines
+    assert "vitl generation of 1 image, as a graph: 4 (demand 3): holds" in lines
 
 
 def test_what_changed_between_two_results() -> None:
@@ -93,3 +98,6 @@ def test_every_part_runs_small_on_a_cpu(tmp_path: Path) -> None:
     assert done.returncode == 0, (done.stdout[-2000:], result["parts"])
     assert not result["parts"]["operations"]["result"]["failed"]
     assert result["parts"]["vitl"]["result"]["step_ratio_live"] > 0
+    for name in ("vitl forms", "vitb forms", "generation", "engines"):
+        forms = result["parts"][name]["result"]["forms"]
+        assert forms and not [line for line in forms.values() if "failed" in line], (name, forms)

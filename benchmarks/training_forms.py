@@ -1,0 +1,139 @@
+"""A training step in each form that it can take, its memory beside the plan's, and the tokenizer's rate; JSON out.
+
+    python -m benchmarks.training_forms --model vitl --json FILE [--sizes 64 256] [--toy]
+
+Forms: as it is written, compiled, compiled with a bfloat16 residual stream; from cached tokens and live; each size is
+a number of images at once. Shares are of the matrix rate that the same process measures. A form that does not run is
+a line that says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mage_kernels.attention_choice import seconds_of
+
+from benchmarks.ceilings import matrix_ceiling
+from benchmarks.sides import TOY, Bench, Settings, model_flops
+from mage_kit.planning.estimate import step_memory
+from mage_kit.recipes.workload import workload
+
+FORMS = {"as written": (False, False), "compiled": (True, False), "compiled, bfloat16 residual": (True, True)}
+_CALLS = 8
+
+
+def forms(
+    settings: Settings, device: torch.device, names: list[str], toy: bool
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each form's name and its figures, or why it has none.
+
+    Args:
+        settings: What is measured.
+        device: Where.
+        names: Of `FORMS`.
+        toy: Compile without a compiler: to see that it runs.
+    """
+    flops, ceiling = model_flops(settings), matrix_ceiling(device, torch.bfloat16)
+    for name in names:
+        compiled, narrow = FORMS[name]
+        for data in ("cached", "live"):
+            label = f"{name}, {data}, {settings.images} images"
+            try:
+                yield label, figures(settings, device, (compiled, narrow, data == "live"), toy, flops, ceiling)
+            except Exception as error:  # one form must not cost the others' figures
+                yield label, {"failed": f"{type(error).__name__}: {error}"[:500]}
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def figures(
+    settings: Settings,
+    device: torch.device,
+    form: tuple[bool, bool, bool],
+    toy: bool,
+    flops: dict[str, float],
+    ceiling: float,
+) -> dict[str, Any]:
+    """Return seconds a step, images a second, the share of the matrix rate, and memory as measured and planned.
+
+    Args:
+        settings: What is measured.
+        device: Where.
+        form: Compiled, with a bfloat16 residual stream, live.
+        toy: See `forms`.
+        flops: See `model_flops`.
+        ceiling: The matrix rate in bfloat16, FLOP/s.
+    """
+    compiled, narrow, live = form
+    torch.compiler.reset()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    bench = Bench(settings, device, "mage_kit", compiled=False)
+    bench.model.set_residual(torch.bfloat16 if narrow else torch.float32)
+    options: dict[str, Any] = {"backend": "aot_eager"} if toy else {}
+    if compiled:
+        bench.compile(**options)
+    bench.ours(live)  # compiles
+    seconds = seconds_of(lambda: bench.ours(live), device, 1 if toy else _CALLS)
+    needed = flops["step" if live else "cached"]
+    result = {"seconds": seconds, "images_per_s": settings.images / seconds, "share": needed / seconds / ceiling}
+    if device.type == "cuda":
+        work = workload(settings.recipe().changed("training", batch=settings.images, micro_batch=settings.images))
+        planned = step_memory(work)[1].peak
+        peak = float(torch.cuda.max_memory_allocated(device))
+        result |= {"peak_bytes": peak, "planned_bytes": planned, "peak_to_plan": peak / planned}
+    return result
+
+
+def tokenizer_rates(settings: Settings, device: torch.device, toy: bool) -> dict[str, float]:
+    """Return images a second of encoding and decoding, as written and compiled."""
+    bench = Bench(settings, device, "mage_kit", compiled=False)
+    tokenizer, rates = bench.model.tokenizer, {}
+    pixels = bench.pixels[:64]
+    options: dict[str, Any] = {"backend": "aot_eager"} if toy else {}
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        ids = tokenizer.encode(pixels)
+        calls = {"decode": lambda: tokenizer.decode(ids), "encode": lambda: tokenizer.encode(pixels)}
+        for name, call in calls.items():
+            rates[name] = len(pixels) / seconds_of(call, device, 1 if toy else _CALLS)
+        if tokenizer.compile_encoder(dynamic=False, **options):
+            tokenizer.encode(pixels)
+            rates["encode, compiled"] = len(pixels) / seconds_of(calls["encode"], device, 1 if toy else _CALLS)
+    return rates
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--model", choices=("vitb", "vitl"), default="vitl")
+    words.add_argument("--sizes", type=int, nargs="+", default=[64, 256], help="images at once")
+    words.add_argument("--json", type=Path, required=True, help="file to write, after each form")
+    words.add_argument("--toy", action="store_true", help="a model of two narrow layers: to see that it runs")
+    return words
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = parser().parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    result: dict[str, Any] = {"model": options.model, "forms": {}}
+    for place, images in enumerate(options.sizes):
+        settings = Settings(images, 0.1, 16, options.model)
+        if options.toy:
+            settings = Settings(images, 0.1, 4, options.model, 2, TOY)
+        names = list(FORMS) if place == len(options.sizes) - 1 else ["compiled"]
+        for label, line in forms(settings, device, names, options.toy):
+            result["forms"][label] = line
+            print(label, line, flush=True)
+            options.json.write_text(json.dumps(result, indent=2) + "\n")
+    result["tokenizer_images_per_s"] = tokenizer_rates(settings, device, options.toy)
+    options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
