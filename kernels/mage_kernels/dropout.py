@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _LEVELS = 1 << 15
+_LANES = 0x0001_0001_0001_0001  # four values of 16 bits in a word of 64
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
@@ -42,11 +43,12 @@ def keep_scale(probability: float) -> float:
 
 def keep_mask(x: Tensor, probability: float) -> Tensor:
     """Return int16 of x's shape: all bits set where a value is kept, none where it is dropped."""
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-    bits = words.random_(-(1 << 63), None).view(torch.int16)[: x.numel()].view(x.shape)
-    # u < threshold drops: the sign of threshold - 1 - u, spread over all bits. Comparing gives bool, slow to convert.
-    threshold = _threshold(probability)
-    return bits.bitwise_and_(_LEVELS - 1).neg_().add_(threshold - 1).bitwise_right_shift_(15)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(1 << 63), None)
+    # Four values at a time, u of 15 bits each: u + 2^15 - threshold has its highest bit where u is kept, and carries
+    # nothing into the next value. That bit is spread over all: comparing gives bool, which is slow to convert.
+    raised = (_LEVELS - _threshold(probability)) * _LANES
+    words.bitwise_and_((_LEVELS - 1) * _LANES).add_(raised)
+    return words.view(torch.int16)[: x.numel()].view(x.shape).bitwise_right_shift_(15)
 
 
 def _threshold(probability: float) -> int:

@@ -14,7 +14,7 @@ from mage_kit.cli.app import RecipeArgument, SetOption, app, console, settings_o
 from mage_kit.planning import Estimate, Machine, estimate
 from mage_kit.planning.estimate import IMAGENET, as_json
 from mage_kit.planning.passes import operations_of
-from mage_kit.planning.scaling import Scaled, scale
+from mage_kit.planning.scaling import StepForecast, scale
 from mage_kit.recipes.workload import Workload, workload
 
 _TESTED = 50_000  # ImageNet's validation images
@@ -46,12 +46,12 @@ def plan(
     work = workload(contents)
     costs = estimate(work, machine, images)
     measures = _operations_of_measures(work, images)
-    scaled = scale(costs, work.model, machine, _COUNTS, node_bandwidth)
+    forecasts = scale(costs, work.model, machine, _COUNTS, node_bandwidth)
     if json_out:
-        lines = [asdict(line) for line in scaled]
+        lines = [asdict(line) for line in forecasts]
         typer.echo(json.dumps({**as_json(costs), "scaling": lines, "measures": measures}, indent=2))
         return
-    tables = [_parts(costs, contents.name), _memory(costs, machine), _run(costs, machine), _scaling(scaled)]
+    tables = [_parts(costs, contents.name), _memory(costs, machine), _run(costs, machine), _scaling(forecasts)]
     for table in (*tables, _measures(measures, machine, images)):
         console.print(table)
     console.print("estimates by formula (docs/planning.md); nothing was run")
@@ -92,8 +92,9 @@ def _run(costs: Estimate, machine: Machine) -> Table:
     return table
 
 
-def _scaling(lines: list[Scaled]) -> Table:
-    table = Table("GPUs", "images each", "computing", "waiting for gradients", "efficiency", title="a step, simulated")
+def _scaling(lines: list[StepForecast]) -> Table:
+    names = ("GPUs", "images each", "computing", "waiting for gradients", "efficiency")
+    table = Table(*names, title="a step of whole models, simulated")
     for line in lines:
         waiting = f"{_seconds(line.waiting)}, {line.traffic / 1e9:.2f} GB sent"
         table.add_row(

@@ -7,45 +7,62 @@ step, and is short.
 
 from __future__ import annotations
 
+import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from mage_kernels.attention import first_line
 from torch import Tensor
 
 from mage_kit.layers.condition import Condition
 from mage_kit.models.mage import Mage
 
 MOST_IMAGES = 16  # at once, up to which the host is what takes the time
-_WARM_UPS = 2  # passes before a recording: libraries set themselves up in them
 
 Replay = Callable[[], Tensor]
-Record = Callable[[Callable[[], Tensor]], Replay]
-"""Takes a pass over tensors that stay where they are; returns what repeats it and gives its output."""
+Record = Callable[[Callable[[], Tensor], torch.device], Replay]
+"""Takes a pass over tensors that stay where they are, and their device; returns what repeats it, with its output."""
+
+_one_at_a_time = threading.Lock()  # torch records one graph at a time in a process
+_failed = threading.Event()  # once a recording has failed, none is tried again
 
 
-def record_on_cuda(run: Callable[[], Tensor]) -> Replay:
-    """Record a pass as a CUDA graph; its memory is its own. Other threads may use the device meanwhile."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM_UPS):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        output = run()
+def record_on_cuda(run: Callable[[], Tensor], device: torch.device) -> Replay:
+    """Record a pass as a CUDA graph, on the model's own device; the pass must have run there before.
+
+    Autocast's copies of weights belong to the graph: those that it keeps are all threads' together, and are freed when
+    any thread leaves its outermost autocast.
+    """
+    kind = torch.get_autocast_dtype("cuda")
+    with torch.cuda.device(device):
+        graph, stream, before = torch.cuda.CUDAGraph(), torch.cuda.Stream(device), torch.cuda.current_stream(device)
+        stream.wait_stream(before)
+        with (
+            torch.cuda.stream(stream),
+            torch.autocast("cuda", kind, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False),
+        ):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                output = run()
+            finally:
+                graph.capture_end()
+        before.wait_stream(stream)
 
     def replay() -> Tensor:
-        graph.replay()
+        with torch.cuda.device(device):
+            graph.replay()
         return output
 
     return replay
 
 
 class Passes:
-    """`model.logits`, recorded at its second call of a form; the first is worth no recording.
+    """`model.logits`, recorded at its second call of a form; the first is worth no recording, and warms up.
+
+    One thread uses it, for one decoding.
 
     Args:
         model: In evaluation mode, and left as it is while this is used.
@@ -56,9 +73,9 @@ class Passes:
     def __init__(self, model: Mage, images: int, record: Record | None = None) -> None:
         self._model = weakref.proxy(model)
         few = model.device.type == "cuda" and images <= MOST_IMAGES
-        self._record = record or (record_on_cuda if few else None)
+        self._record = record or (record_on_cuda if few and not _failed.is_set() else None)
         self._calls: dict[Any, int] = {}
-        self._replays: dict[Any, tuple[Tensor, Tensor, Replay]] = {}
+        self._replays: dict[Any, tuple[Tensor, Tensor, Condition | None, Replay]] = {}
 
     def __call__(
         self,
@@ -71,24 +88,31 @@ class Passes:
         """Return what `Mage.logits` returns; where recorded, it is overwritten by the next call."""
         if self._record is None or rows_M is not None or (guidance and condition is not None):
             return self._model.logits(ids_BL, masked_BL, condition, rows_M, guidance)  # type: ignore[no-any-return]  # a proxy
-        key = (tuple(ids_BL.shape), ids_BL.dtype, id(condition))
+        key = (tuple(ids_BL.shape), ids_BL.dtype, id(condition))  # a recording keeps its condition alive
         if key not in self._replays:
             self._calls[key] = self._calls.get(key, 0) + 1
             if self._calls[key] < 2 or not self._try_to_record(key, ids_BL, masked_BL, condition):
                 return self._model.logits(ids_BL, masked_BL, condition)  # type: ignore[no-any-return]  # a proxy
-        ids, masked, replay = self._replays[key]
+        ids, masked, _, replay = self._replays[key]
         ids.copy_(ids_BL)
         masked.copy_(masked_BL)
         return replay()
 
     def _try_to_record(self, key: Any, ids_BL: Tensor, masked_BL: Tensor, condition: Condition | None) -> bool:
-        """Record a pass over copies of its inputs; where that cannot be done, nothing is recorded from then on."""
+        """Record a pass over copies of its inputs, unless another thread records one; return whether it was done."""
         assert self._record is not None
         ids, masked = ids_BL.clone(), masked_BL.clone()
-        try:
-            replay = self._record(lambda: self._model.logits(ids, masked, condition))
-        except RuntimeError:  # a part of a plug-in's that reads back, a driver without graphs: slower is right too
-            self._record = None
+        if not _one_at_a_time.acquire(blocking=False):
             return False
-        self._replays[key] = (ids, masked, replay)
+        try:
+            replay = self._record(lambda: self._model.logits(ids, masked, condition), ids.device)
+        except RuntimeError as error:  # a part of a plug-in's that reads back, a driver without graphs
+            self._record = None
+            _failed.set()
+            words = "a pass cannot be recorded as a CUDA graph, and runs as it is written"
+            warnings.warn(f"generation: {words} ({first_line(error)})", RuntimeWarning, stacklevel=2)
+            return False
+        finally:
+            _one_at_a_time.release()
+        self._replays[key] = (ids, masked, condition, replay)
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -55,7 +57,7 @@ class WithBlocks(nn.Module):
         """Choose the dtype of the sums along the blocks in training: float32, or bfloat16 under autocast.
 
         A bfloat16 sum halves what norms and additions read and write, most of a GPU's time beside the products; it
-        keeps 8 bits of each sum. Parameters, gradients of parameters and statistics of norms stay float32.
+        keeps 8 bits of each sum. Parameters and statistics of norms stay float32.
 
         Returns:
             How many rows of blocks there are.
@@ -78,6 +80,8 @@ class WithBlocks(nn.Module):
             How many blocks there are.
         """
         blocks = [module for module in self.modules() if isinstance(module, Block)]
+        # DDP's own optimizer would cut each block where its gradients fill a bucket; one block at a time they overlap.
+        torch._dynamo.config.optimize_ddp = False
         # Sizes are constants: otherwise the decoder's would teach torch, after the encoder's, that sizes vary.
         compiled = torch.compile(Block.run, **{"dynamic": False, **options})
         for block in blocks:
@@ -97,3 +101,17 @@ class WithBlocks(nn.Module):
         for block in blocks:
             block.compile(**options)
         return len(blocks)
+
+
+@contextlib.contextmanager
+def as_written(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Run blocks as they are written for the while: what hooks on their parts would miss in compiled code."""
+    blocks = [part for module in modules for part in module.modules() if isinstance(part, Block)]
+    before = [block.compiled for block in blocks]
+    for block in blocks:
+        block.compiled = None
+    try:
+        yield
+    finally:
+        for block, compiled in zip(blocks, before, strict=True):
+            block.compiled = compiled

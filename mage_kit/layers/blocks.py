@@ -109,7 +109,7 @@ class Block(nn.Module):
 
     recompute = False
     compiled: Callable[[Block, Tensor], Tensor] | None = None
-    drop_path = 0.0
+    keep_share: Tensor
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -117,6 +117,19 @@ class Block(nn.Module):
         self.attn = SelfAttention(dim, heads, dropout)
         self.norm2 = LayerNorm(dim, eps=NORM_EPS)
         self.mlp = MLP(dim, mlp_ratio, dropout)
+        # A tensor, since it differs from block to block: compilers take numbers for constants, and a graph for each.
+        self.register_buffer("keep_share", torch.ones(()), persistent=False)
+        self.drop_path = 0.0
+
+    @property
+    def drop_path(self) -> float:
+        """See above."""
+        return self._drop_path
+
+    @drop_path.setter
+    def drop_path(self, probability: float) -> None:
+        self._drop_path, self.drops = probability, probability > 0
+        self.keep_share.fill_(1 - probability)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
@@ -138,11 +151,10 @@ class Block(nn.Module):
 
     def _survived(self, hidden_BND: Tensor) -> Tensor:
         """Stochastic depth (Huang et al., 2016): nothing for some images, more for the others, the same on average."""
-        if not (self.training and self.drop_path):
+        if not (self.training and self.drops):
             return hidden_BND
-        keep = 1 - self.drop_path
-        survives_B11 = torch.rand(len(hidden_BND), 1, 1, device=hidden_BND.device) < keep
-        return hidden_BND * (survives_B11 / keep).to(hidden_BND.dtype)
+        survives_B11 = torch.rand(len(hidden_BND), 1, 1, device=hidden_BND.device) < self.keep_share
+        return hidden_BND * (survives_B11 / self.keep_share).to(hidden_BND.dtype)
 
 
 class Blocks(nn.ModuleList):

@@ -2,7 +2,8 @@
 
 In the backward pass each block's gradients set out as soon as they are there, one after the other on one link, while
 the next block computes; the step ends when both have ended. What the link still carries after the last block has
-computed is waited for. A ring of w processes sends 2 (w - 1) / w of the bytes each (docs/planning.md).
+computed is waited for. A ring of w processes sends 2 (w - 1) / w of the bytes each (docs/planning.md). Whole models are
+simulated; sharded ones also fetch weights, which this leaves out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MESSAGE = 30e-6  # seconds that a ring takes to begin a message, each process
 
 
 @dataclass(frozen=True)
-class Scaled:
+class StepForecast:
     """A step over so many processes.
 
     Args:
@@ -39,7 +40,9 @@ class Scaled:
     efficiency: float
 
 
-def scale(costs: Estimate, model: Mage, machine: Machine, counts: Sequence[int], node_bandwidth: float) -> list[Scaled]:
+def scale(
+    costs: Estimate, model: Mage, machine: Machine, counts: Sequence[int], node_bandwidth: float
+) -> list[StepForecast]:
     """Simulate a recipe's step over other numbers of processes, those that its batch can be spread over.
 
     Args:
@@ -52,6 +55,7 @@ def scale(costs: Estimate, model: Mage, machine: Machine, counts: Sequence[int],
     rate = machine.tflops * 1e12 * machine.utilization
     seconds = sum(costs.operations.values()) / rate  # an image
     sizes = bucket_bytes(model)
+    model_share = 1 - costs.operations["tokenizer"] / sum(costs.operations.values())  # tokens come before the pass
     lines = []
     for count in counts:
         if costs.batch % count:
@@ -62,12 +66,14 @@ def scale(costs: Estimate, model: Mage, machine: Machine, counts: Sequence[int],
         ring = 2 * (count - 1) / count
         times = [ring * size / (bandwidth * 1e9) + (_MESSAGE if count > 1 else 0.0) for size in sizes]
         passes = max(1, -(-images // max(1, costs.micro)))
-        waiting = exposed(computing / passes, times)  # gradients travel with the last pass alone
-        lines.append(Scaled(count, images, computing, waiting, ring * sum(sizes), computing / (computing + waiting)))
+        waiting = wait_for_link(model_share * computing / passes, times)  # gradients travel with the last pass alone
+        lines.append(
+            StepForecast(count, images, computing, waiting, ring * sum(sizes), computing / (computing + waiting))
+        )
     return lines
 
 
-def exposed(computing: float, times: Sequence[float]) -> float:
+def wait_for_link(computing: float, times: Sequence[float]) -> float:
     """Return how long the link is busy after the last pass has computed.
 
     Args:

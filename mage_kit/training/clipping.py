@@ -15,7 +15,8 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     Args:
         parameters: The same in all processes, or sharded over them, which then all call this.
     """
-    return whole(nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None]))
+    norm = nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
+    return whole(norm).float()  # as fused optimizers read it
 
 
 def clip_divisor(norm: Tensor, limit: float | None) -> Tensor | None:

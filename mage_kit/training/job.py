@@ -37,7 +37,8 @@ class Job:
         residual: Sums along the blocks: "float32" or "bfloat16".
         fingerprint: What the tokenizer that it makes depends on; None for other jobs.
         operations: Of an image in training; None where nobody knows.
-        sizes: Says how many images at once a device holds; None where the recipe says so, or nobody can.
+        sizes: Says how many images at once a device holds in a precision; None where the recipe says so, images at
+            once are each other's negatives, so that their number matters, or nobody can.
     """
 
     path: str
@@ -58,7 +59,7 @@ class Job:
     residual: str
     fingerprint: str | None
     operations: Callable[[], float] | None = None
-    sizes: Callable[[torch.device], Decision] | None = None
+    sizes: Callable[[torch.device, str], Decision] | None = None
 
     @property
     def steps_per_epoch(self) -> int:

@@ -6,36 +6,53 @@ import contextlib
 import math
 import os
 import time
+from typing import TYPE_CHECKING
 
 import torch
 
 from mage_kit.base.errors import BrokenImageError
 from mage_kit.datasets import Dataset
 
+if TYPE_CHECKING:
+    from mage_kit.training.job import Job
+
 _TIMED = 16  # images
 _ROOM = 1.25  # of the processes needed: images differ
+_MOST = 16  # processes: their batches lie in shared memory
 _GPU_FLOPS = 400e12  # a second that training reaches on a GPU of 2023; a slower one is fed as well
 
 
-def count_workers(images: Dataset, device: torch.device, operations: float | None) -> tuple[int, str]:
+def count_workers(job: Job, device: torch.device) -> tuple[int, str]:
     """Return how many processes should load images beside each training process, and why.
 
     Args:
-        images: What is loaded.
+        job: With the images, and what an image takes in training where the planner knows.
         device: Where training runs.
-        operations: Of an image in training; None where nobody knows, and every core is taken.
     """
-    if images.gives_tokens:
+    if job.images.gives_tokens:
         return 0, "tokens are mapped into memory"
     if device.type == "cpu":
         return 0, f"by rule: on a {device.type} loading and training share the cores"
-    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    seconds = seconds_an_image(images)
+    cores = own_cores()
+    seconds = seconds_an_image(job.images)
     words = f"{seconds * 1e3:.1f} ms an image on one core: {loading_words(seconds, cores)}"
+    most = max(1, min(_MOST, cores - 1))
+    try:
+        operations = None if job.operations is None else job.operations()
+    except Exception:  # a part from outside that reads a number back has none on the planner's meta device
+        operations = None
     if operations is None:
-        return max(0, cores - 1), words
-    needed = math.ceil(_ROOM * seconds * _GPU_FLOPS / operations)
-    return min(needed, max(1, cores - 1)), f"{words}; training may take {_GPU_FLOPS / operations:,.0f}"
+        return most, words
+    enough = math.ceil(_ROOM * seconds * _GPU_FLOPS / operations)
+    return min(enough, most), f"{words}; training may take {_GPU_FLOPS / operations:,.0f}"
+
+
+def own_cores() -> int:
+    """Return the cores that this process may use: those that it is bound to, or its part of the machine's."""
+    whole = os.cpu_count() or 1
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else whole
+    shared = mine == whole  # bound to fewer, as SLURM's tasks are, it shares them with no other
+    return max(1, mine // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if shared else mine)
 
 
 def loading_words(seconds: float, cores: int) -> str:

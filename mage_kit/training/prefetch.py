@@ -10,44 +10,56 @@ import torch
 
 from mage_kit.training.batches import Batch
 
+_MOST_BYTES = 64 << 20  # of a batch that is brought over whole: three may be there at once, and none is planned for
 
-def prefetched(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+
+def prefetch(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """Yield batches, their content on the device; on CUDA each is copied while the one before is computed.
 
     Args:
-        batches: In pinned memory, where the device is a GPU.
+        batches: In pinned memory, where the device is a GPU. Large ones stay there, and are fetched piece by piece.
         device: Where they go; on a CPU they stay as they are.
     """
     if device.type != "cuda":
         yield from batches
         return
-    copies, ahead = torch.cuda.Stream(device), None
+    stream, ahead = torch.cuda.Stream(device), None
     for batch in batches:
-        with torch.cuda.stream(copies):
-            content = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.content.items()}
-        copied = dataclasses.replace(batch, content=content)
+        copy = _copy(batch, stream, device)
         if ahead is not None:
-            yield _arrived(ahead, copies, device)
-        ahead = copied
+            yield _arrive(*ahead, device)
+        ahead = copy
     if ahead is not None:
-        yield _arrived(ahead, copies, device)
+        yield _arrive(*ahead, device)
 
 
-def _arrived(batch: Batch, copies: torch.cuda.Stream, device: torch.device) -> Batch:
+def _copy(batch: Batch, stream: torch.cuda.Stream, device: torch.device) -> tuple[Batch, torch.cuda.Event | None]:
+    """Begin to copy a batch; return it with the event that ends the copy."""
+    if sum(tensor.nbytes for tensor in batch.content.values()) > _MOST_BYTES:
+        return batch, None
+    with torch.cuda.stream(stream):
+        content = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.content.items()}
+        end = torch.cuda.Event()
+        end.record(stream)
+    return dataclasses.replace(batch, content=content), end
+
+
+def _arrive(batch: Batch, end: torch.cuda.Event | None, device: torch.device) -> Batch:
     """Have the computing stream wait for a copy, and the allocator know that it is read there."""
-    stream = torch.cuda.current_stream(device)
-    stream.wait_stream(copies)
-    for tensor in batch.content.values():
-        tensor.record_stream(stream)
+    if end is not None:
+        stream = torch.cuda.current_stream(device)
+        stream.wait_event(end)
+        for tensor in batch.content.values():
+            tensor.record_stream(stream)
     return batch
 
 
-def timed(batches: Iterator[Batch], waited: Callable[[float], None]) -> Iterator[Batch]:
-    """Yield batches; what each was waited for, in seconds, is told."""
+def time_waits(batches: Iterator[Batch], tell: Callable[[float], None]) -> Iterator[Batch]:
+    """Yield batches; tell what each was waited for, in seconds."""
     while True:
         start = time.monotonic()
         batch = next(batches, None)
         if batch is None:
             return
-        waited(time.monotonic() - start)
+        tell(time.monotonic() - start)
         yield batch

@@ -15,6 +15,7 @@ from mage_kit.base import processes
 from mage_kit.base.errors import MageKitError, TrainingStopped
 from mage_kit.base.files import read_json, write_json
 from mage_kit.base.progress import ProgressTask
+from mage_kit.layers.block_settings import as_written
 from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import State, list_checkpoints, resume, save_checkpoint
 from mage_kit.training.events import FROM_CALLBACK, CheckpointEvent
@@ -134,7 +135,8 @@ class Recovery:
             for player in self.players
             for name, value in player.names.items()
         }
-        places = processes.collect(name_the_module(roots, parameters, again))
+        with as_written(player.module for player in self.players):
+            places = processes.collect(name_the_module(roots, parameters, again))
         return next((words for words in places if "output" in words), places[0])  # one process may see it, not others
 
     def _forget_gradients(self) -> None:
@@ -182,11 +184,10 @@ class Recovery:
             self._look()
         return None
 
-    def go_on(self) -> int | None:
-        """Know that a step was finite: a row of those that were not has ended. See `skip`."""
+    def go_on(self) -> None:
+        """Know that a step was finite: a row of those that were not has ended."""
         self.bad = 0
         self.state.counters["finite"] += 1
-        return None
 
     def check_moved(self) -> None:
         """Make sure at the end that anything was trained at all.

@@ -250,7 +250,8 @@ def _planned(recipe: Recipe, job: Job, meta: Parts) -> Job:
     if job.fingerprint is not None or not isinstance(meta.model, Mage) or getattr(config, "epochs", None) is None:
         return job
     work = workload(recipe, meta.model)
-    sizes = partial(size_decision, work, job.layout) if work.micro_batch is None else None
+    is_free = work.micro_batch is None and not getattr(job.task, "contrasts", False)
+    sizes = partial(size_decision, work, job.layout) if is_free else None
     return replace(job, sizes=sizes, operations=partial(operations_an_image, work))
 
 

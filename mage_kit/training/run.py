@@ -36,6 +36,7 @@ from mage_kit.training.loading_processes import count_workers
 from mage_kit.training.metrics import MetricsLog
 from mage_kit.training.resolve import Resolved
 from mage_kit.training.signals import StopSignals
+from mage_kit.training.sizing import fit_to_share
 from mage_kit.training.tasks.context import Context
 from mage_kit.training.tokenizer_reuse import take_trained
 from mage_kit.training.weight_folders import read_tokenizer_card
@@ -181,21 +182,20 @@ def begin(job: Job, run: Run) -> tuple[Job, str]:
     precision = partial(choose_precision, job.precision, device, parameters)
     precision_here = run.choose(f"{stage}_precision", f"{stage} in {{}}", precision).value
     if job.sizes is not None:
-        size = partial(job.sizes, device)
+        size = partial(job.sizes, device, precision_here)
         micro = run.choose(f"{stage}_micro_batch", "{} images at once", size).value
-        job = replace(job, layout=replace(job.layout, micro=int(micro)))
+        job = replace(job, layout=fit_to_share(int(micro), job.layout))
+    task.decide(run.choose, device, precision_here, job.layout.micro)
     if job.compile is not False:
-        compiled = partial(compile_decision, job.compile, task.model, device, precision_here, job.layout.micro)  # type: ignore[attr-defined]  # tasks that make models have one
+        compiled = partial(compile_decision, job, run.resolved.model, device, precision_here)
         job = replace(job, compile=run.choose(f"{stage}_compile", "compiled blocks: {}", compiled).value == "on")
-        if job.compile and device.type == "cuda" and not job.images.gives_tokens:
-            run.reporter.say(compile_tokenizers(task.model))  # type: ignore[attr-defined]  # as above
     if job.workers is None:
-        operations = job.operations() if job.operations is not None and device.type != "cpu" else None
-        workers, why = processes.on_first(lambda: count_workers(job.images, device, operations))
+        workers, why = processes.on_first(lambda: count_workers(job, device))
         run.reporter.say(f"loading in {workers} processes: {why}")
         job = replace(job, workers=workers)
-    task.decide(run.choose, device, precision_here, job.layout.micro)
     meet(job, run)
+    if job.compile and device.type == "cuda" and not job.images.gives_tokens:
+        run.reporter.say(compile_tokenizers(run.resolved.model))
     return job, precision_here
 
 

@@ -25,7 +25,7 @@ class StepClock:
         self._data = self._tokens = 0.0
         self._since = time.monotonic()
 
-    def waited(self, seconds: float) -> None:
+    def add_wait(self, seconds: float) -> None:
         """Take in what the host waited for a batch."""
         self._data += seconds
 

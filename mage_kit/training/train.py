@@ -41,7 +41,7 @@ from mage_kit.training.job import Job
 from mage_kit.training.kernels import set_blocks
 from mage_kit.training.loader import Order, Share, batches
 from mage_kit.training.players import Player, check_objective, check_players, check_reached
-from mage_kit.training.prefetch import prefetched, timed
+from mage_kit.training.prefetch import prefetch, time_waits
 from mage_kit.training.recovery import Recovery
 from mage_kit.training.resolve import Images, resolve
 from mage_kit.training.run import Run, begin, broken_images, conclude, is_done, open_run, stop_between
@@ -168,8 +168,8 @@ class Loop:
             self._run.choose(f"{self.task.stage}_extension_{self.job.steps}", "extended {}", words)
         with self._run.reporter.task(f"training the {self.task.stage}", last, self.done) as progress:
             while self.done < last:
-                ready = prefetched(self.batches(self.done, last), self._run.device)
-                for step, batch in enumerate(timed(ready, self.recovery.step_clock.waited), start=self.done):
+                ready = prefetch(self.batches(self.done, last), self._run.device)
+                for step, batch in enumerate(time_waits(ready, self.recovery.step_clock.add_wait), start=self.done):
                     self.broken.note(batch.broken)
                     self.broken.remark(batch.remarks)
                     self._step(batch, step)

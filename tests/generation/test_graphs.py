@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 import mage_kit as mk
+from mage_kit.generation import graphs, loop
 from mage_kit.generation.graphs import MOST_IMAGES, Passes
 from mage_kit.layers.condition import Condition
 from tests import build
@@ -20,14 +23,15 @@ class Recorder:
     def __init__(self, works: bool = True) -> None:
         self.works, self.recorded, self.replayed = works, 0, 0
 
-    def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def __call__(self, run: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
         self.recorded += 1
         if not self.works:
             raise RuntimeError("operation not permitted when stream is capturing")
+        output = torch.empty_like(run())
 
         def replay() -> Tensor:
             self.replayed += 1
-            return run()
+            return output.copy_(run())  # the same memory each time, as a graph's
 
         return replay
 
@@ -81,15 +85,36 @@ def test_passes_over_some_rows_or_guided_ones_are_not_recorded() -> None:
 
 
 @torch.no_grad()
-def test_what_cannot_be_recorded_is_computed_as_before() -> None:
+def test_what_cannot_be_recorded_is_computed_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     model, record = build.mage().eval(), Recorder(works=False)
     passes = Passes(model, 2, record)
-    for number in range(4):
-        ids, masked = inputs(model, number)
-        assert torch.equal(passes(ids, masked), model.logits(ids, masked))
+    monkeypatch.setattr(graphs, "_failed", threading.Event())
+    pairs = [inputs(model, number) for number in range(4)]
+    with pytest.warns(RuntimeWarning, match="runs as it is written .operation not permitted"):
+        logits = [passes(*pair) for pair in pairs]
+    assert all(torch.equal(one, model.logits(*pair)) for one, pair in zip(logits, pairs, strict=True))
     assert record.recorded == 1, "it is tried once"
+    assert Passes(OnCuda(), 1)._record is None, "nor again in this process"  # type: ignore[arg-type]
 
 
-def test_nothing_is_recorded_on_a_cpu_or_for_many_images() -> None:
-    model = build.mage().eval()
-    assert Passes(model, 1)._record is None and Passes(model, MOST_IMAGES + 1)._record is None
+@torch.no_grad()
+def test_a_decoding_by_replays_is_that_by_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows, as on a GPU: nothing that a replay overwrites may be kept from one step to the next."""
+    model, record = build.mage().eval(), Recorder()
+    draw = loop.draw_tokens
+    monkeypatch.setattr(loop, "draw_tokens", lambda *words: draw(*words[:8], False, *words[9:]))
+    plain = mk.generate(model, 3, steps=6, seed=5)
+    monkeypatch.setattr(loop, "Passes", lambda model, images: Passes(model, images, record))
+    replayed = mk.generate(model, 3, steps=6, seed=5)
+    assert record.replayed == 4 and torch.equal(plain.ids_BL, replayed.ids_BL)
+    assert torch.equal(plain.log_p_BL, replayed.log_p_BL)
+
+
+class OnCuda:
+    device = torch.device("cuda")
+
+
+def test_graphs_are_for_cuda_and_few_images() -> None:
+    assert Passes(build.mage().eval(), 1)._record is None
+    sizes = {count: Passes(OnCuda(), count)._record for count in (1, MOST_IMAGES, MOST_IMAGES + 1)}  # type: ignore[arg-type]
+    assert sizes == {1: graphs.record_on_cuda, MOST_IMAGES: graphs.record_on_cuda, MOST_IMAGES + 1: None}

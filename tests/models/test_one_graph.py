@@ -52,7 +52,7 @@ def test_a_tokenizer_reads_nothing_back() -> None:
 
 @pytest.mark.parametrize("kind", ["masked", "contrast"])
 def test_training_reads_nothing_back(kind: str) -> None:
-    """Forward, backward and the optimizer on the meta device, where every read-back raises."""
+    """Forward, backward and clipping on the meta device, where every read-back raises."""
     model = (build.mage() if kind == "masked" else contrastive()).train()
     ratio_B = torch.full((4,), 0.55, dtype=torch.float64)
     ids = build.tokens(model, 4).to("meta")
@@ -60,13 +60,11 @@ def test_training_reads_nothing_back(kind: str) -> None:
     model = model.to("meta")
     masks = BatchMasks(ratio_B, int(model.n_masked(ratio_B).sum()), 1 if kind == "masked" else 2)
     names = dict(model.trainable())
-    optimizer = mk.AdamW()(names)
     output = model(ids, plan, masks)
     sum(term.total for term in output.terms).backward()
     norm = gradient_norm(names.values())
     assert norm.device.type == "meta" and all(value.grad is not None for value in names.values())
     assert clip_divisor(norm, 3.0).shape == skips(norm).shape == ()  # type: ignore[union-attr]
-    optimizer.zero_grad()
 
 
 @pytest.mark.parametrize("known", [0, 7])

@@ -11,16 +11,16 @@ from typer.testing import CliRunner
 import mage_kit as mk
 from mage_kit.cli import app
 from mage_kit.planning import Machine, estimate
-from mage_kit.planning.scaling import bucket_bytes, exposed, scale
+from mage_kit.planning.scaling import bucket_bytes, scale, wait_for_link
 from mage_kit.recipes.workload import workload
 from tests.recipes.test_recipe import RECIPES
 
 
 def test_a_link_that_keeps_up_is_waited_for_by_its_last_message_alone() -> None:
-    assert exposed(3.0, [0.1] * 4) == pytest.approx(0.1)
-    assert exposed(3.0, [0.0] * 4) == 0
+    assert wait_for_link(3.0, [0.1] * 4) == pytest.approx(0.1)
+    assert wait_for_link(3.0, [0.0] * 4) == 0
     # forward 1 s; blocks are done at 1.5, 2, 2.5, 3 s; the link carries one from 1.5 to 2.5 and so on to 5.5 s
-    assert exposed(3.0, [1.0] * 4) == pytest.approx(2.5)
+    assert wait_for_link(3.0, [1.0] * 4) == pytest.approx(2.5)
 
 
 def test_more_processes_compute_less_each_and_wait_more() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import mage_kit as mk
-from mage_kit.training.compilation import compile_decision, measured
+from mage_kit.layers.blocks import Block
+from mage_kit.training.compilation import compile_decision, measure_block
 from tests import build
+from tests.loops import loop_of
+from tests.training.test_training import small
 
 CPU = torch.device("cpu")
 
@@ -59,22 +63,38 @@ def test_a_copy_of_a_compiled_model_has_its_own_weights() -> None:
 
 
 def test_auto_measures_on_a_gpu_alone() -> None:
-    model = build.mage()
-    assert compile_decision("auto", model, CPU, "float32", 2).value == "off"
-    assert [compile_decision(asked, model, CPU, "float32", 2).value for asked in (True, False)] == ["on", "off"]
+    model, job = build.mage(), loop_of(small()).job
+    assert job.compile == "auto" and compile_decision(job, model, CPU, "float32").value == "off"
+    for asked, value in ((True, "on"), (False, "off")):
+        assert compile_decision(replace(job, compile=asked), model, CPU, "float32").value == value
+    nothing = compile_decision(job, nn.Linear(2, 2), torch.device("cuda"), "float32")
+    assert nothing.value == "off" and nothing.reason == "there is no encoder with blocks of ours"
 
 
 def test_a_block_is_measured_as_it_is_written_and_compiled() -> None:
-    block = build.mage().encoder.blocks[0]
-    decision = measured(block, (2, 9), CPU, False, backend="aot_eager")
-    assert decision.value in ("on", "off") and "ms compiled" in decision.reason
-    assert block.compiled is None and all(value.grad is None for value in block.parameters())
+    block, inputs = build.mage().encoder.blocks[0], torch.randn(2, 9, 32, requires_grad=True)
+    for low in (False, True):
+        decision = measure_block(block, inputs, low, backend="aot_eager")
+        assert decision.value in ("on", "off") and "ms compiled" in decision.reason
 
     def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no compiler in this house\nand more lines")
 
-    decision = measured(block, (2, 9), CPU, False, backend=broken)
+    decision = measure_block(block, inputs, False, backend=broken)
     assert decision.value == "off" and "no compiler in this house" in decision.reason
+
+
+def test_blocks_that_are_passed_by_at_different_rates_share_a_graph() -> None:
+    """As those of a fine-tuned ViT: numbers would be constants, and a block a graph."""
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    run = torch.compile(Block.run, backend=counter, fullgraph=True, dynamic=False)
+    blocks = [Block(16, 2, 2.0, 0.0).train() for _ in range(12)]
+    for number, block in enumerate(blocks):
+        block.drop_path = number / 20
+        block.compiled = run
+        assert block(torch.randn(3, 5, 16, requires_grad=True)).shape == (3, 5, 16)
+    assert counter.frame_count == 2, "one that passes none by, one for all others"
 
 
 @pytest.mark.parametrize("low", [False, True])

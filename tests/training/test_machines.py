@@ -83,14 +83,15 @@ def test_the_batch_script_is_a_script() -> None:
 
 
 SRUN = """#!/usr/bin/env python3
-# Starts two tasks with SLURM's variables, and hands signals on to them, as srun does.
+# Starts two tasks with SLURM's variables, hands SIGUSR1 on to them, and kills them when it is terminated, as srun does.
 import os, signal, subprocess, sys
-words = [word for word in sys.argv[1:] if word != "--kill-on-bad-exit=1"]
+words = [word for word in sys.argv[1:] if word not in ("--kill-on-bad-exit=1", "--cpus-per-task=1")]
 common = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "0",
           "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost", "OMP_NUM_THREADS": "1"}
 tasks = [subprocess.Popen(words, env=os.environ | common | {"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)})
          for n in range(2)]
-signal.signal(signal.SIGTERM, lambda *_: [task.send_signal(signal.SIGTERM) for task in tasks])
+signal.signal(signal.SIGUSR1, lambda *_: [task.send_signal(signal.SIGUSR1) for task in tasks])
+signal.signal(signal.SIGTERM, lambda *_: [task.kill() for task in tasks])
 sys.exit(max(task.wait() for task in tasks))
 """
 SCONTROL = """#!/usr/bin/env bash

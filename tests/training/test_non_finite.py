@@ -36,7 +36,7 @@ class Poison(nn.Module):
         return value * float("nan") if Poison.now else value
 
 
-@pytest.fixture(autouse=True, params=[0, 1], ids=["at once", "one step late"])
+@pytest.fixture(params=[0, 1], ids=["at once", "one step late"])
 def lag(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How far the host is behind: on a GPU it reads a step's numbers one step late, and nothing else may differ."""
     monkeypatch.setattr("mage_kit.training.train.Docket", lambda _: Docket(request.param))
@@ -86,7 +86,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_non_finite_step_is_left_out_and_its_module_named(
-    poisoned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lag: int, poisoned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(poisoned(lambda step, tries: step in (9, 20, 21)), tmp_path / "run")
     told = capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_a_checkpoint_from_before_the_first_good_step_is_resumed(poisoned: Any, 
     assert read_metrics(tmp_path / "run", "model")[-1]["step"] == 28
 
 
-def test_a_training_without_a_finite_step_ends_with_an_error(poisoned: Any, tmp_path: Path) -> None:
+def test_a_training_without_a_finite_step_ends_with_an_error(lag: int, poisoned: Any, tmp_path: Path) -> None:
     """Fewer steps than it takes to roll back: nothing was learned, and nothing is written as a model."""
     recipe = poisoned(lambda step, tries: True).changed("training", epochs=0.2, skip_limit=50)
     with pytest.raises(mk.MageKitError, match="none of 3 steps was finite, nothing was learned"):
@@ -123,7 +123,9 @@ def test_a_training_without_a_finite_step_ends_with_an_error(poisoned: Any, tmp_
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_spoilt_batch_leaves_the_codebook_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_spoilt_batch_leaves_the_codebook_as_it_was(
+    lag: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Codes that follow running means move in the forward pass, before anybody knows whether the step counts."""
     seed, bad = Loop.seed, {"now": False}
 
@@ -162,7 +164,7 @@ def test_rollbacks_are_remembered_by_a_killed_run(
 
 
 def test_several_in_a_row_go_back_to_the_last_good_checkpoint(
-    poisoned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lag: int, poisoned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(poisoned(lambda step, tries: 12 <= step < 18 and not tries), tmp_path / "run")
     told = capsys.readouterr().err
@@ -174,7 +176,7 @@ def test_several_in_a_row_go_back_to_the_last_good_checkpoint(
     assert state["counters"] == {"bad": 0, "finite": 28, "skipped": 3, "rollbacks": 1}
 
 
-def test_a_run_that_cannot_be_saved_stops_and_says_so(poisoned: Any, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_saved_stops_and_says_so(lag: int, poisoned: Any, tmp_path: Path) -> None:
     with pytest.raises(mk.MageKitError) as caught:
         train(poisoned(lambda step, tries: step >= 12), tmp_path / "run")
     text = str(caught.value)

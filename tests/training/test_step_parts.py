@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from torch import Tensor
 import mage_kit as mk
 from mage_kit.training import loading_processes
 from mage_kit.training.batches import Batch
-from mage_kit.training.loading_processes import count_workers, loading_words
+from mage_kit.training.loading_processes import count_workers, loading_words, own_cores
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.prefetch import prefetched, timed
+from mage_kit.training.prefetch import prefetch, time_waits
 from mage_kit.training.step_clock import StepClock, words
 from mage_kit.training.train import train
 from tests.loops import loop_of
@@ -37,13 +38,13 @@ def batches(count: int, wait: float = 0.0) -> Iterator[Batch]:
 
 def test_batches_come_in_order_and_waiting_is_told() -> None:
     waits: list[float] = []
-    come = [int(batch.index_B) for batch in timed(prefetched(batches(4, 0.01), CPU), waits.append)]
+    come = [int(batch.index_B) for batch in time_waits(prefetch(batches(4, 0.01), CPU), waits.append)]
     assert come == [0, 1, 2, 3] and len(waits) == 4 and all(wait >= 0.009 for wait in waits)
 
 
 def test_shares_of_a_step_add_up() -> None:
     clock = StepClock(CPU)
-    clock.waited(0.02)
+    clock.add_wait(0.02)
     time.sleep(0.02)
     with clock.tokenizing():
         time.sleep(0.04)
@@ -69,16 +70,28 @@ def test_a_slow_data_set_shows_in_the_log(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_loading_processes_follow_what_loading_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, gpu = small().build_dataset(), torch.device("cuda")
+    job, gpu = loop_of(small()).job, torch.device("cuda")
     monkeypatch.setattr(loading_processes, "seconds_an_image", lambda images: 0.004)
     monkeypatch.setattr("os.cpu_count", lambda: 16)
-    assert count_workers(images, CPU, 1e9)[0] == 0
-    count, why = count_workers(images, gpu, 400e9)  # a thousand images a second
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)))
+    assert count_workers(job, CPU)[0] == 0
+    count, why = count_workers(replace(job, operations=lambda: 400e9), gpu)  # a thousand images a second
     assert count == 5 and why.startswith("4.0 ms an image on one core: 1,000 images/s need 4 of your 16 cores")
-    assert count_workers(images, gpu, 1e9)[0] == 15 and count_workers(images, gpu, None)[0] == 15
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert count_workers(images, gpu, 1e9)[0] == 1
+    assert count_workers(replace(job, operations=lambda: 1e9), gpu)[0] == 15
+
+    def read_back() -> float:
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    assert count_workers(job, gpu)[0] == count_workers(replace(job, operations=read_back), gpu)[0] == 15
     assert loading_words(1e-5, 2) == "1,000 images/s need 1 of your 2 cores"
+
+
+def test_cores_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 96)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    for mine, cores in ((96, 12), (12, 12), (1, 1)):  # the whole machine, shared by eight; or bound, as SLURM's tasks
+        monkeypatch.setattr("os.sched_getaffinity", lambda process, mine=mine: set(range(mine)))
+        assert own_cores() == cores
 
 
 def test_loading_is_timed_and_a_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

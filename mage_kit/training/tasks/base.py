@@ -225,7 +225,11 @@ TASKS: Registry[Task, TaskWires] = Registry(
         "batch": (BatchSize, Field(description="Images a step over all processes.")),
         "micro_batch": (
             BatchSize | None,
-            Field(None, description="Images at once in a process; null: the whole share."),
+            Field(
+                None,
+                description="Images at once in a process; null: the whole share, or as much of it as memory holds by "
+                "the plan where images do not contrast one another.",
+            ),
         ),
         "precision": (
             Literal["auto", "float32", "bfloat16"],

@@ -40,7 +40,7 @@ class Piece:
     Args:
         content: uint8 images, or tokens of a cache; see `Batch`.
         masks: The masks' host side.
-        noise_TL: What masks follow.
+        noise_TL: What masks follow, on the device.
         condition: Labels of conditional models.
         counts: What each loss's sum over the whole step is divided by.
         parts: Passes of the step, over all processes.
@@ -176,7 +176,9 @@ class Masked(TokenTask):
         ratio_S = self.ratios(step.number, size * world())
         ratio_B = ratio_S[rank() * size : (rank() + 1) * size] if world() > 1 else ratio_S
         length = self.model.spec.grid.size
-        by_view = [keys(step.seed, "mask", batch.index_B, batch.epoch, view) for view in range(views)]
+        # Drawn on the device: the numbers are the same, and the host need not wait until they are brought there.
+        index_B = batch.index_B.to(self.context.device, non_blocking=True)
+        by_view = [keys(step.seed, "mask", index_B, batch.epoch, view) for view in range(views)]
         noise_VBL = torch.stack([uniforms(key_B, length) for key_B in by_view])
         contents = batch.cut(micro)
         condition = self._condition(batch, step.seed)
@@ -206,7 +208,7 @@ class Masked(TokenTask):
         """Tokenise, and plan the masks."""
         device = self.context.device
         micro.tokens = self.encode(micro.content)
-        micro.plan = self.model.plan(micro.masks.ratio_B, micro.noise_TL.to(device, non_blocking=True))
+        micro.plan = self.model.plan(micro.masks.ratio_B, micro.noise_TL)
         micro.condition = None if micro.condition is None else micro.condition.to(device)
         return micro
 
