@@ -73,8 +73,8 @@ def parts(images: int, toy: bool) -> list[Part]:
         words = ("--model", model, "--images", str(images), "--no-agreement", "--generations", "2")
         rest = ("--repeats", "3", "--warm", "2", *toy_words)
         commands.append(Part(model, "benchmarks.end_to_end", (*words, *rest), limit, TOOLKIT_NEEDS))
-    made = ("1", "2") if toy else ("1", "4", "64")
-    words = ("--model", "vitl", "--sizes", *made, *toy_words)
+    counts = ("1", "2") if toy else ("1", "4", "64")
+    words = ("--model", "vitl", "--sizes", *counts, *toy_words)
     commands.append(Part("generation", "benchmarks.generation_forms", words, 45, TOOLKIT_NEEDS))
     words = ("--model", "vitb", "--images", str(images), *toy_words)
     commands.append(Part("engines", "benchmarks.engine_forms", words, 34, TOOLKIT_NEEDS))
@@ -101,8 +101,8 @@ def verdicts(results: dict[str, Any]) -> Iterator[str]:
         yield verdict(f"{model} step from cached tokens, share of the matrix ceiling", max(cached, default=None), share)
         plans = [abs(line["peak_to_plan"] - 1) for line in forms.values() if "peak_to_plan" in line]
         yield verdict(f"{model} memory, distance from the plan", max(plans, default=None), 0.1, at_most=True)
-    made = results.get("generation", {}).get("forms", {})
-    one = [made.get(f"{form}, 1 images", {}).get("seconds") for form in ("as written", "graph")]
+    generation = results.get("generation", {}).get("forms", {})
+    one = [generation.get(f"{form}, 1 images", {}).get("seconds") for form in ("as written", "graph")]
     gain = one[0] / one[1] if one[0] and one[1] else None
     yield verdict("vitl generation of 1 image, as a graph", gain, 3.0)
 

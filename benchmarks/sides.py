@@ -83,7 +83,7 @@ class Bench:
             self.model = model.to(device).train()
             self.module: nn.Module = self.model  # what a step runs: engines wrap it
             self._prepare(model)
-            if device.type == "cuda" if compiled is None else compiled:
+            if compiled or (compiled is None and device.type == "cuda"):
                 self.compile()
 
     def compile(self, **options: Any) -> None:

@@ -137,8 +137,8 @@ def fitting_share(work: Workload, local: int, machine: Machine, attention: Atten
     parts = [size for size in range(local, 0, -1) if local % size == 0]
     ratio = float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
     for size in parts:
-        sized = dataclasses.replace(work, micro_batch=size)
-        memory = _memory(sized, size, ratio, _numbers(work, attention), local, machine.processes)
+        trial = dataclasses.replace(work, micro_batch=size)
+        memory = _memory(trial, size, ratio, _numbers(work, attention), local, machine.processes)
         if memory.peak <= machine.memory * 2**30 * _ROOM:
             return size
     return 1
