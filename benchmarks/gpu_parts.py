@@ -62,8 +62,9 @@ def parts(images: int, toy: bool) -> list[Part]:
     toy_words = ("--toy",) if toy else ()
     quick = ("-q", "-p", "no:cacheprovider", *(("-k", "flops") if toy else ()))
     commands = [
-        Part("kernel tests", "pytest", (*quick, *tests), 60, KERNELS_NEED, writes=False),
-        Part("operations", "benchmarks.operations", toy_words, 80, ("triton",)),
+        Part("kernel tests", "pytest", (*quick, *tests), 50, KERNELS_NEED, writes=False),
+        Part("operations", "benchmarks.operations", toy_words, 70, ("triton",)),
+        Part("checks", "benchmarks.gpu_checks", toy_words, 24, TOOLKIT_NEEDS),
     ]
     sizes = ("2", "4") if toy else (str(images), str(4 * images))
     for model, limit in (("vitl", 80), ("vitb", 50)):
@@ -77,7 +78,7 @@ def parts(images: int, toy: bool) -> list[Part]:
     words = ("--model", "vitl", "--sizes", *counts, *toy_words)
     commands.append(Part("generation", "benchmarks.generation_forms", words, 45, TOOLKIT_NEEDS))
     words = ("--model", "vitb", "--images", str(images), *toy_words)
-    commands.append(Part("engines", "benchmarks.engine_forms", words, 34, TOOLKIT_NEEDS))
+    commands.append(Part("engines", "benchmarks.engine_forms", words, 30, TOOLKIT_NEEDS))
     return commands
 
 

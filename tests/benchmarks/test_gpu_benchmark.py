@@ -97,6 +97,7 @@ def test_every_part_runs_small_on_a_cpu(tmp_path: Path) -> None:
     result = json.loads(file.read_text())
     assert done.returncode == 0, (done.stdout[-2000:], result["parts"])
     assert not result["parts"]["operations"]["result"]["failed"]
+    assert set(result["parts"]["checks"]["result"]["checks"].values()) == {"holds"}
     assert result["parts"]["vitl"]["result"]["step_ratio_live"] > 0
     for name in ("vitl forms", "vitb forms", "generation", "engines"):
         forms = result["parts"][name]["result"]["forms"]
