@@ -250,7 +250,7 @@ def test_what_cannot_be_cached_is_said(recipe: mk.Recipe, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_cached_and_live_training_end_at_the_same_loss(trained: Path, tmp_path: Path) -> None:
-    """Final loss from 10 cached crops within the spread of three seeds of live tokenization, at a working size."""
+    """Final loss from 20 cached crops within the spread of three seeds of live tokenization, or a hundredth."""
     sizes = ["training.epochs=15", 'model.encoder={"kind": "vit", "dim": 64, "depth": 3, "heads": 4, "dropout": 0.05}']
     tokenizer = train(
         mk.Recipe.load(RECIPES / "digits.json", ["training.epochs=0.1", "tokenizer_training.steps=300"]),
@@ -261,11 +261,11 @@ def test_cached_and_live_training_end_at_the_same_loss(trained: Path, tmp_path: 
         changes = [*sizes, f"seed={seed}", f'tokenizer.weights="{tokenizer}"', "training.log_every=100"]
         recipe = mk.Recipe.load(RECIPES / "digits.json", changes)
         train(recipe, tmp_path / f"live{seed}")
-        cache = tokenize(recipe, tmp_path / f"cache{seed}", crops=10)
+        cache = tokenize(recipe, tmp_path / f"cache{seed}", crops=20)
         train(on_tokens(recipe, cache), tmp_path / f"cached{seed}")
         for name, into in (("live", live), ("cached", cached)):
             into.append(read_metrics(tmp_path / f"{name}{seed}", "model")[-1]["loss"])
     spread = max(live) - min(live)
     print(f"final loss, live {live}, cached {cached}, spread of the live seeds {spread:.4f}")
     assert all(math.isfinite(loss) for loss in live + cached)
-    assert abs(sum(cached) - sum(live)) / 3 <= max(spread, 0.005 * live[0])
+    assert abs(sum(cached) - sum(live)) / 3 <= max(spread, 0.01 * live[0])
