@@ -109,7 +109,7 @@ class Block(nn.Module):
 
     recompute = False
     compiled: Callable[[Block, Tensor], Tensor] | None = None
-    keep_share: Tensor
+    keep_share: Tensor | None
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(dim, eps=NORM_EPS)
         self.mlp = MLP(dim, mlp_ratio, dropout)
         # A tensor, since it differs from block to block: compilers take numbers for constants, and a graph for each.
-        self.register_buffer("keep_share", torch.ones(()), persistent=False)
+        self.register_buffer("keep_share", None, persistent=False)
         self.drop_path = 0.0
 
     @property
@@ -128,8 +128,8 @@ class Block(nn.Module):
 
     @drop_path.setter
     def drop_path(self, probability: float) -> None:
-        self._drop_path, self.drops = probability, probability > 0
-        self.keep_share.fill_(1 - probability)
+        self._drop_path = probability
+        self.keep_share = torch.full((), 1 - probability, device=self.norm1.weight.device) if probability else None
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
@@ -151,7 +151,7 @@ class Block(nn.Module):
 
     def _survived(self, hidden_BND: Tensor) -> Tensor:
         """Stochastic depth (Huang et al., 2016): nothing for some images, more for the others, the same on average."""
-        if not (self.training and self.drops):
+        if self.keep_share is None or not self.training:
             return hidden_BND
         survives_B11 = torch.rand(len(hidden_BND), 1, 1, device=hidden_BND.device) < self.keep_share
         return hidden_BND * (survives_B11 / self.keep_share).to(hidden_BND.dtype)

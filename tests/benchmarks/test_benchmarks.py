@@ -40,7 +40,7 @@ def test_the_bare_flag_runs_the_benchmarks_and_nothing_else() -> None:
 
 
 def test_without_the_flag_no_benchmark_is_collected() -> None:
-    assert "test_bench_kernels" not in pytest_says("tests/benchmarks/test_benchmarks.py", "benchmarks")
+    assert "test_bench_kernels" not in pytest_says("tests/benchmarks/test_benchmarks.py", ".")
 
 
 @pytest.mark.parametrize("case", [case for case in cases(CPU) if case.size == "small"], ids=lambda case: case.name)
