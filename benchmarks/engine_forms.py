@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import socket
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from mage_kernels.attention_choice import seconds_of
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.part_command import failure, part_parser
 from benchmarks.sides import TOY, Bench, Settings
 from mage_kit.optimizers import AdamW, set_lr
 from mage_kit.training.engine import shard_module
@@ -42,16 +42,14 @@ def figures(settings: Settings, device: torch.device, form: str, toy: bool) -> d
         bench.ours(live=False)
         return {"seconds": seconds_of(lambda: bench.ours(live=False), device, 1 if toy else 8)}
     except Exception as error:  # one engine must not cost the others' figures
-        return {"failed": f"{type(error).__name__}: {error}"[:500]}
+        return failure(error)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = part_parser(__doc__)
     words.add_argument("--model", choices=("vitb", "vitl"), default="vitb")
     words.add_argument("--images", type=int, default=64, help="images at once")
-    words.add_argument("--json", type=Path, required=True, help="file to write, after each engine")
-    words.add_argument("--toy", action="store_true", help="a model of two narrow layers: to see that it runs")
     return words
 
 

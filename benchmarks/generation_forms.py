@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from mage_kernels.attention_choice import seconds_of
 
 import mage_kit as mk
+from benchmarks.part_command import failure, part_parser
 from benchmarks.sides import TOY, Bench, Settings
 from mage_kit.generation import graphs
 
@@ -46,18 +46,16 @@ def _figures(
         seconds = seconds_of(call, device, 1 if toy else 3)
         return {"seconds": seconds, "images_per_s": count / seconds}
     except Exception as error:  # one form must not cost the others' figures
-        return {"failed": f"{type(error).__name__}: {error}"[:500]}
+        return failure(error)
     finally:
         graphs.MOST_IMAGES = most
 
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = part_parser(__doc__)
     words.add_argument("--model", choices=("vitb", "vitl"), default="vitl")
     words.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 64], help="images at once")
-    words.add_argument("--json", type=Path, required=True, help="file to write, after each form")
-    words.add_argument("--toy", action="store_true", help="a model of two narrow layers: to see that it runs")
     return words
 
 

@@ -9,13 +9,13 @@ import argparse
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import mage_kit as mk
+from benchmarks.part_command import part_parser
 from benchmarks.sides import TOY, Bench, Settings
 from mage_kit.generation import graphs
 from mage_kit.optimizers import take_step
@@ -117,10 +117,7 @@ CHECKS: tuple[Callable[[torch.device], None], ...] = (
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--json", type=Path, required=True, help="file to write, after each check")
-    words.add_argument("--toy", action="store_true", help="has no meaning here: the model is small anyway")
-    return words
+    return part_parser(__doc__, "has no meaning here: the model is small anyway")
 
 
 def main() -> None:

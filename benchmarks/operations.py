@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
 from benchmarks.cases import cases
+from benchmarks.part_command import part_parser
 from benchmarks.table import Row, finished, measure_ceilings, row, write
 from benchmarks.timing import timed
 
@@ -45,10 +45,7 @@ def operations(device: torch.device, toy: bool) -> tuple[list[Row], dict[str, fl
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--json", type=Path, required=True, help="file to write")
-    words.add_argument("--toy", action="store_true", help="small tensors alone, a few repeats")
-    return words
+    return part_parser(__doc__, "small tensors alone, a few repeats")
 
 
 def main() -> None:

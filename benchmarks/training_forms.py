@@ -13,13 +13,13 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from mage_kernels.attention_choice import seconds_of
 
 from benchmarks.ceilings import matrix_ceiling
+from benchmarks.part_command import failure, part_parser
 from benchmarks.sides import TOY, Bench, Settings, model_flops
 from mage_kit.planning.estimate import step_memory
 from mage_kit.recipes.workload import workload
@@ -58,7 +58,7 @@ def forms(
             try:
                 yield label, figures(bench, data == "live", 1 if toy else _CALLS, flops, ceiling)
             except Exception as error:  # one form must not cost the others' figures
-                yield label, {"failed": f"{type(error).__name__}: {error}"[:500]}
+                yield label, failure(error)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -110,12 +110,10 @@ def tokenizer_rates(settings: Settings, device: torch.device, toy: bool) -> dict
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = part_parser(__doc__)
     words.add_argument("--model", choices=("vitb", "vitl"), default="vitl")
     words.add_argument("--sizes", type=int, nargs="+", default=[64, 256], help="images at once")
     words.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS), help="which, at the last size")
-    words.add_argument("--json", type=Path, required=True, help="file to write, after each form")
-    words.add_argument("--toy", action="store_true", help="a model of two narrow layers: to see that it runs")
     return words
 
 

@@ -89,7 +89,7 @@ def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention
     """
     _check(work, machine, images)
     model = work.model
-    ratio = float(model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
+    ratio = _mean_ratio(work)
     numbers = _numbers(work, attention)
     operations = _operations(model, ratio, numbers, recompute=work.recompute, tokens_cached=work.cached)
     local = work.batch // machine.processes
@@ -135,7 +135,7 @@ def fitting_share(work: Workload, local: int, machine: Machine, attention: Atten
         attention: See `estimate`.
     """
     parts = [size for size in range(local, 0, -1) if local % size == 0]
-    ratio = float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
+    ratio = _mean_ratio(work)
     for size in parts:
         trial = dataclasses.replace(work, micro_batch=size)
         memory = _memory(trial, size, ratio, _numbers(work, attention), local, machine.processes)
@@ -146,7 +146,7 @@ def fitting_share(work: Workload, local: int, machine: Machine, attention: Atten
 
 def operations_an_image(work: Workload) -> float:
     """Return the operations of an image in training, forward and backward, its tokenizing among them."""
-    ratio = float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
+    ratio = _mean_ratio(work)
     parts = _operations(work.model, ratio, _numbers(work, "fused"), recompute=work.recompute, tokens_cached=work.cached)
     return sum(parts.values())
 
@@ -159,9 +159,14 @@ def step_memory(work: Workload, attention: AttentionKind = "fused", shards: int 
         attention: See `estimate`.
         shards: Processes that weights are spread over, where the recipe shards.
     """
-    ratio = float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
+    ratio = _mean_ratio(work)
     micro = min(work.micro_batch or work.batch, work.batch)
     return micro, _memory(work, micro, ratio, _numbers(work, attention), work.batch, shards)
+
+
+def _mean_ratio(work: Workload) -> float:
+    """The mean mask ratio of a training, over the same draws each time."""
+    return float(work.model.draw_ratios(_DRAWS, generator(0, "plan")).mean())
 
 
 def _memory(work: Workload, images: int, ratio: float, numbers: Numbers, local: int, processes: int) -> Memory:

@@ -65,13 +65,13 @@ def part_attention(model: Any, part: nn.Module, device: torch.device, precision:
 
 def set_blocks(model: nn.Module, job: Job, reporter: Reporter) -> None:
     """Set transformer blocks as the recipe says; say so where there is nothing to set."""
-    asked = {"recompute": job.recompute, "compile": job.compile is True, "residual": job.residual == "bfloat16"}
-    counts = dict.fromkeys(asked, 0)
+    settings = {"recompute": job.recompute, "compile": job.compile is True, "residual": job.residual == "bfloat16"}
+    counts = dict.fromkeys(settings, 0)
     if isinstance(model, WithBlocks):
         counts["recompute"] = model.set_recomputation(job.recompute)
-        counts["compile"] = model.compile_training() if asked["compile"] else 0
-        counts["residual"] = model.set_residual(torch.bfloat16 if asked["residual"] else torch.float32)
-    for name, is_on in asked.items():
+        counts["compile"] = model.compile_training() if settings["compile"] else 0
+        counts["residual"] = model.set_residual(torch.bfloat16 if settings["residual"] else torch.float32)
+    for name, is_on in settings.items():
         if is_on and not counts[name]:
             reporter.say(f"$.kernels.{name}: asked for, but this model has no blocks of ours: nothing changes")
     if counts["compile"]:

@@ -25,6 +25,7 @@ from mage_kit.datasets.base import identity_of
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.planning.estimate import operations_an_image
 from mage_kit.recipes import Parts, Recipe
+from mage_kit.recipes.answers import contrasts_images
 from mage_kit.recipes.build import build_fitting, require_memory
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
@@ -250,7 +251,7 @@ def _planned(recipe: Recipe, job: Job, meta: Parts) -> Job:
     if job.fingerprint is not None or not isinstance(meta.model, Mage) or getattr(config, "epochs", None) is None:
         return job
     work = workload(recipe, meta.model)
-    is_free = work.micro_batch is None and not getattr(job.task, "contrasts", False)
+    is_free = work.micro_batch is None and not contrasts_images(recipe)
     sizes = partial(size_decision, work, job.layout) if is_free else None
     return replace(job, sizes=sizes, operations=partial(operations_an_image, work))
 

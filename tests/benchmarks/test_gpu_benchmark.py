@@ -65,10 +65,10 @@ def test_what_was_not_measured_does_not_hold() -> None:
     assert lines and all("not measured" in line for line in lines)
     vitl = {"step_ratio_live": 7.0}
     forms = {"compiled, cached, 256 images": {"share": 0.3, "peak_to_plan": 0.93}, "compiled, live": {"failed": "why"}}
-    made = {"as written, 1 images": {"seconds": 0.4}, "graph, 1 images": {"seconds": 0.1}}
+    generation = {"as written, 1 images": {"seconds": 0.4}, "graph, 1 images": {"seconds": 0.1}}
     operation = {"operation": "pad", "size": "vitb_decoder", "form": "triton", "seconds": 50e-6}
     results = {"vitl": vitl, "operations": {"operations": [operation]}, "vitl forms": {"forms": forms}}
-    lines = list(verdicts({**results, "generation": {"forms": made}}))
+    lines = list(verdicts({**results, "generation": {"forms": generation}}))
     assert "vitl step, float32: 7 (demand 6): holds" in lines
     assert "vitl step from cached tokens, share of the matrix ceiling: 0.3 (demand 0.5): does not hold" in lines
     assert "pad vitb_decoder, us: 50 (demand 60): holds" in lines

@@ -103,18 +103,18 @@ def test_loading_is_timed_and_a_run_says_so(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_continuous_targets_are_not_rounded(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Patches of small deviation would differ by a hundredth once they are normalised."""
-    seen: list[Tensor] = []
+    inputs_of_loss: list[Tensor] = []
     forward = mk.MaskedMSE.forward
 
     def watch(self: mk.MaskedMSE, inputs: Any) -> Any:
-        seen.append(inputs.targets_M)
+        inputs_of_loss.append(inputs.targets_M)
         return forward(self, inputs)
 
     monkeypatch.setattr(mk.MaskedMSE, "forward", watch)
     loop = loop_of(small(*PATCHES), precision=precision)
     (batch,) = loop.batches(0, 1)
     loop.gradients(batch, 0)
-    (targets,) = seen
+    (targets,) = inputs_of_loss
     values = loop.task.model.tokenize(batch.images_TCHW.float() / 255)["tokens"].flatten(0, 1)
     assert targets.dtype == torch.float32
     rows = {tuple(row) for row in values.tolist()}
