@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import mage_kit as mk
 from benchmarks.published import PublishedMage
+from mage_kit.base.precision import bfloat16_products
 from mage_kit.losses import BatchMasks
 from mage_kit.optimizers import AdamW, set_lr, take_step
 from mage_kit.training.clipping import clip_divisor, gradient_norm
@@ -55,6 +57,11 @@ class Settings:
         return mk.Recipe.load(RECIPES / f"mage_{self.model}.json", [*rates, size, *self.changes])
 
 
+def job_dtype(device: torch.device) -> torch.dtype:
+    """Return what our jobs compute a ViT in on a device: their rule of precision."""
+    return torch.bfloat16 if bfloat16_products(device) else torch.float32
+
+
 class Bench:
     """One side's model and optimiser, and what it can be told to do.
 
@@ -69,6 +76,7 @@ class Bench:
 
     def __init__(self, settings: Settings, device: torch.device, side: str, compiled: bool | None = None) -> None:
         self.device, self.settings, self.attention = device, settings, "written out"
+        self.dtype = job_dtype(device)
         recipe = settings.recipe()
         model = recipe.build_model()
         height, width = model.tokenizer.image_size
@@ -99,7 +107,7 @@ class Bench:
         said = []
         for part, seen in ((encoder, 1 + length - model.n_dropped), (decoder, 1 + length)):
             shape = (self.settings.images, part.heads, seen, part.dim // part.heads)
-            choice = choose_attention("auto", self.device, torch.bfloat16, shape, self.settings.dropout)
+            choice = choose_attention("auto", self.device, self.dtype, shape, self.settings.dropout)
             model.set_attention(choice.implementation, "sdpa", part)
             said.append(f"{choice.implementation} ({choice.reason})")
         self.attention = "; ".join(said)
@@ -114,15 +122,19 @@ class Bench:
         elif name in ("live", "cached"):
             self.ours(name == "live")
         else:
-            self.reference(name == "bfloat16")
+            self.reference(name == "same")
 
     def noise(self) -> Tensor:
         """Fresh mask noise."""
         return torch.rand(self.settings.images, self.settings.grid**2, device=self.device)
 
+    def autocast(self) -> torch.autocast:
+        """Our precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
     def ours(self, live: bool) -> None:
         """One of our steps, with the tokenizer in the loop or from cached tokens."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self.autocast():
             ids = self.model.tokenizer.encode(self.pixels) if live else self.ids
             ratio_B = torch.full((self.settings.images,), self.RATIO, dtype=torch.float64)
             plan = self.model.plan(ratio_B, self.noise())
@@ -133,9 +145,9 @@ class Bench:
         take_step(self.optimizer, skips(norm), clip_divisor(norm, 3.0))
         self.optimizer.zero_grad()
 
-    def reference(self, fast: bool) -> None:
-        """One step of the published algorithm."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
+    def reference(self, same: bool) -> None:
+        """One step of the published algorithm, in float32 or in the same precision as ours."""
+        with self.autocast() if same else contextlib.nullcontext():
             ids = self.plain.tokenizer.encode(self.pixels)
             loss = self.plain.loss(ids, self.RATIO, self.noise())
         loss.backward()
@@ -150,7 +162,7 @@ class Bench:
             mk.generate(self.model, self.settings.made, steps=steps)
             return
         self.plain.eval()
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=name == "bfloat16"):
+        with torch.no_grad(), self.autocast() if name == "same" else contextlib.nullcontext():
             self.plain.generate(self.settings.made, steps, self.TAU)
         self.plain.train()
 

@@ -20,7 +20,7 @@ from mage_kernels.attention_choice import seconds_of
 
 from benchmarks.ceilings import matrix_ceiling
 from benchmarks.part_command import failure, part_parser
-from benchmarks.sides import TOY, Bench, Settings, model_flops
+from benchmarks.sides import TOY, Bench, Settings, job_dtype, model_flops
 from mage_kit.planning.estimate import step_memory
 from mage_kit.recipes.workload import workload
 
@@ -44,7 +44,7 @@ def forms(
         names: Of `FORMS`, compiled ones last: the tokenizer stays compiled.
         toy: Compile without a compiler: to see that it runs.
     """
-    flops, ceiling = model_flops(settings), matrix_ceiling(device, torch.bfloat16)
+    flops, ceiling = model_flops(settings), matrix_ceiling(device, job_dtype(device))
     bench = Bench(settings, device, "mage_kit", compiled=False)
     options: dict[str, Any] = {"backend": "aot_eager"} if toy else {}
     torch.compiler.reset()
@@ -71,7 +71,7 @@ def figures(bench: Bench, live: bool, calls: int, flops: dict[str, float], ceili
         live: With the tokenizer in the loop.
         calls: Steps that are timed.
         flops: See `model_flops`.
-        ceiling: The matrix rate in bfloat16, FLOP/s.
+        ceiling: The matrix rate in what a step computes in, FLOP/s.
     """
     settings, device = bench.settings, bench.device
     if device.type == "cuda":

@@ -40,7 +40,9 @@ def survey(device: torch.device, backend: str = "auto") -> list[Choice]:
             choice = choose_attention(backend, device, kind, _SHAPE, 0.0, gradients=False)
         rows.append(Choice(f"attention, generation in {str(kind)[6:]}", choice.implementation, choice.reason))
     cpu = device.type == "cpu"
-    reason = "one 64-bit draw serves four values" if cpu else f"torch's own is fast on {device.type}"
+    reason = (
+        "a word serves several values; large masks hash a counter" if cpu else f"torch's own is fast on {device.type}"
+    )
     rows.append(Choice("dropout", "cheap masks" if cpu else "torch", reason))
     packing = packing_problem(device)
     rows.append(
