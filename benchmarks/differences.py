@@ -12,6 +12,8 @@ _LABELS = ("operation", "size", "form")  # what names a line of a table
 def differences(before: Any, after: Any) -> list[str]:
     """Return a line for each number that both results have and that differs by over 5%, the largest change first.
 
+    Then one for each part of which only one has figures: what failed or was left out must not read as no change.
+
     Args:
         before: An earlier result, as read from JSON.
         after: A later one.
@@ -22,7 +24,16 @@ def differences(before: Any, after: Any) -> list[str]:
             ratio = value / old[name]
             if abs(ratio - 1) > _SMALL:
                 found.append((max(ratio, 1 / ratio), f"{name}: {old[name]:.4g} -> {value:.4g} ({ratio:.2f}x)"))
-    return [line for _, line in sorted(found, reverse=True)] or ["nothing by over 5%"]
+    lines = [line for _, line in sorted(found, reverse=True)] or ["nothing by over 5%"]
+    then, now = _measured(before), _measured(after)
+    lines += [f"{part}: measured before, not now" for part in sorted(then - now)]
+    return lines + [f"{part}: measured now, not before" for part in sorted(now - then)]
+
+
+def _measured(result: Any) -> set[str]:
+    """Names of the parts that have figures."""
+    parts = result.get("parts") if isinstance(result, dict) else None
+    return {name for name, part in parts.items() if isinstance(part, dict) and "result" in part} if parts else set()
 
 
 def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.ceilings import matrix_ceiling
+from benchmarks.part_command import positive
 from benchmarks.sides import TOY, Bench, Settings, job_dtype, model_flops
 from benchmarks.workers import Worker
 
@@ -143,7 +144,7 @@ def report(result: dict[str, Any], settings: Settings) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=4, help="images in a training step")
+    parser.add_argument("--images", type=positive, default=4, help="images in a training step")
     parser.add_argument("--dropout", type=float, default=0.1, help="on both sides")
     parser.add_argument("--grid", type=int, default=16, help="tokens a side; 32 adds the growth to 512 pixels")
     parser.add_argument("--model", choices=("vitb", "vitl"), default="vitb")

@@ -17,7 +17,7 @@ from mage_kernels.attention_choice import seconds_of
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.part_command import failure, part_parser
+from benchmarks.part_command import failure, part_parser, positive
 from benchmarks.sides import TOY, Bench, Settings
 from mage_kit.optimizers import AdamW, set_lr
 from mage_kit.training.engine import shard_module
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     words = part_parser(__doc__)
     words.add_argument("--model", choices=("vitb", "vitl"), default="vitb")
-    words.add_argument("--images", type=int, default=64, help="images at once")
+    words.add_argument("--images", type=positive, default=64, help="images at once")
     return words
 
 

@@ -14,7 +14,7 @@ import torch
 from mage_kernels.attention_choice import seconds_of
 
 import mage_kit as mk
-from benchmarks.part_command import failure, part_parser
+from benchmarks.part_command import failure, part_parser, positive
 from benchmarks.sides import TOY, Bench, Settings
 from mage_kit.generation import graphs
 
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     words = part_parser(__doc__)
     words.add_argument("--model", choices=("vitb", "vitl"), default="vitl")
-    words.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 64], help="images at once")
+    words.add_argument("--sizes", type=positive, nargs="+", default=[1, 4, 64], help="images at once")
     return words
 
 

@@ -21,6 +21,17 @@ def part_parser(
     return words
 
 
+def positive(text: str) -> int:
+    """Read a number of images: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}, must be at least 1")
+    return value
+
+
+positive.__name__ = "whole number"  # what argparse calls it in its error
+
+
 def failure(error: Exception) -> dict[str, str]:
     """Return the line of a form that does not run."""
     return {"failed": f"{type(error).__name__}: {error}"[:500]}

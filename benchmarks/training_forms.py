@@ -19,7 +19,7 @@ import torch
 from mage_kernels.attention_choice import seconds_of
 
 from benchmarks.ceilings import matrix_ceiling
-from benchmarks.part_command import failure, part_parser
+from benchmarks.part_command import failure, part_parser, positive
 from benchmarks.sides import TOY, Bench, Settings, job_dtype, model_flops
 from mage_kit.planning.estimate import step_memory
 from mage_kit.recipes.workload import workload
@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     words = part_parser(__doc__)
     words.add_argument("--model", choices=("vitb", "vitl"), default="vitl")
-    words.add_argument("--sizes", type=int, nargs="+", default=[64, 256], help="images at once")
+    words.add_argument("--sizes", type=positive, nargs="+", default=[64, 256], help="images at once")
     words.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS), help="which, at the last size")
     return words
 

@@ -28,8 +28,10 @@ def read_recipe_file(file: Path) -> Any:
         return parse_json(content.decode())
     except FileNotFoundError:
         raise RecipeError(["no such file"], str(file)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError([f"cannot be read ({error})"], str(file)) from None
+    except OSError as error:
+        raise RecipeError([f"cannot be read ({(error.strerror or 'no reason given').lower()})"], str(file)) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"must be JSON in UTF-8: byte {error.start} is none"], str(file)) from None
     except DamagedFileError as error:
         raise RecipeError([str(error).removeprefix(f"{file.resolve()}: ")], str(file)) from None
     except ValueError as error:

@@ -33,6 +33,18 @@ def _drop(value: Any) -> Any:
     raise PydanticCustomError("drop", "{value}, must lie in [0, 1] or be 'lowest'", {"value": json.dumps(value)})
 
 
+def _compiled(value: Any) -> Any:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise PydanticCustomError("compile", "{value}, must be 'auto', true or false", {"value": json.dumps(value)})
+
+
+Compiled = Annotated[
+    Literal["auto"] | bool,
+    PlainValidator(_compiled),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "boolean"}]}),
+]
+
 Drop = Annotated[
     float | str,
     PlainValidator(_drop),
@@ -165,7 +177,7 @@ class Kernels(Strict):
     attention: AttentionForm = Field(
         "auto", description="auto: the form that trains faster at each part's shape; a form by name: that or an error."
     )
-    compile: Literal["auto"] | bool = Field(
+    compile: Compiled = Field(
         "auto", description="Have torch compile the transformer blocks for training; auto: on CUDA, if that is faster."
     )
     residual: Literal["float32", "bfloat16"] = Field(

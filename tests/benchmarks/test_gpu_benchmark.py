@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.differences import differences
-from benchmarks.gpu import measure
+from benchmarks.gpu import measure, result_file
 from benchmarks.gpu_parts import Part, parts, verdicts
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,17 +46,26 @@ def test_a_part_that_fails_hangs_or_is_left_out_is_a_line(tmp_path: Path, monkey
         "good_part": "import sys, json; open(sys.argv[-1], 'w').write(json.dumps({'value': 1}))",
         "bad_part": "raise SystemExit('broken here')",
         "slow_part": "import time; print('begun', flush=True); time.sleep(60)",
+        "cut_part": "import sys, time, pathlib; pathlib.Path(sys.argv[-1]).write_text('[1'); time.sleep(60)",
+        "busy_part": "import subprocess; child = subprocess.Popen(['sleep', '71']); print(child.pid); child.wait()",
     }
     for name, text in programs.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    names = ("bad_part", "slow_part", "good_part")
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    names = ("bad_part", "slow_part", "cut_part", "busy_part", "good_part")
     chosen = [Part(name, name, (), 3) for name in names] + [Part("needy", "good_part", (), 3, ("no_such_package",))]
     target = tmp_path / "result.json"
     measure(chosen, target, {"gpu": "none"})
     found = json.loads(target.read_text())["parts"]
     assert found["bad_part"]["exit_code"] == 1 and found["bad_part"]["last_words"] == ["broken here"]
     assert found["slow_part"]["stopped_after"] == 3 and found["slow_part"]["last_words"] == ["begun"]
+    assert found["cut_part"]["stopped_after"] == 3 and "cannot be read" in found["cut_part"]["unreadable"]
+    child = Path("/proc", found["busy_part"]["last_words"][0])
+    until = time.monotonic() + 5
+    while child.exists() and "Z" not in (child / "stat").read_text().split() and time.monotonic() < until:
+        time.sleep(0.05)  # it was killed with the part that started it; whoever adopted it reaps it
+    assert not child.exists() or "Z" in (child / "stat").read_text().split()
     assert found["good_part"]["exit_code"] == 0 and found["good_part"]["result"] == {"value": 1}
     assert found["needy"] == {"left_out": "for want of no_such_package"}
 
@@ -102,3 +112,31 @@ def test_every_part_runs_small_on_a_cpu(tmp_path: Path) -> None:
     for name in ("vitl forms", "vitb forms", "generation", "engines"):
         forms = result["parts"][name]["result"]["forms"]
         assert forms and not [line for line in forms.values() if "failed" in line], (name, forms)
+
+
+def test_mistakes_show_before_anything_is_measured(tmp_path: Path) -> None:
+    """One sentence and exit code 2, with --dry-run too."""
+    for name, text in (("text", "no JSON"), ("list", "[1]"), ("other", '{"a": 1}'), ("bytes", "\udcff")):
+        (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
+    wrong = [("--compare", name) for name in ("absent", "text", "list", "other", "bytes", ".")] + [("--out", "text")]
+    for option, name in wrong:
+        done = gpu("--dry-run", option, str(tmp_path / name))
+        last = done.stderr.strip().splitlines()[-1]
+        assert done.returncode == 2 and f"{option} {tmp_path / name}" in last and "Error" not in done.stderr, (
+            done.stderr
+        )
+    for number in ("0", "-3", "many"):
+        done = gpu("--dry-run", "--images", number)
+        assert done.returncode == 2 and number in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_second_result_of_a_day_stands_beside_the_first(tmp_path: Path) -> None:
+    first = result_file(tmp_path, "NVIDIA H100 80GB")
+    first.write_text("{}")
+    second = result_file(tmp_path, "NVIDIA H100 80GB")
+    assert first.name.startswith("nvidia-h100-80gb-20") and second.name == f"{first.stem}-2.json"
+
+
+def test_a_part_that_only_one_result_has_is_said() -> None:
+    before, after = ({"parts": {name: {"result": {}}}} for name in ("vitb", "vitl"))
+    assert differences(before, after)[1:] == ["vitb: measured before, not now", "vitl: measured now, not before"]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
+from mage_kernels.dropout import keep_mask
+from mage_kernels.random_words import PART, mix_
 
-masks = importlib.import_module("mage_kernels.dropout")  # the package has a function of that name
-SIZE = 2 * masks._PART * 3 + 2 * 1000 + 1  # parts, one that is not full, half a word
+SIZE = 4 * PART * 3 + 4 * 1000 + 1  # parts, one that is not full, a quarter of a word
 
 
 def kept(seed: int, rate: float = 0.5, size: int = SIZE) -> torch.Tensor:
     torch.manual_seed(seed)
-    return masks.keep_mask(torch.empty(size), rate).neg().double()
+    return keep_mask(torch.empty(size), rate).neg().double()
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -26,7 +25,7 @@ def test_shares_are_those_of_the_rate(rate: float) -> None:
         assert abs(float(piece.mean()) - (1 - rate)) < 4.5 * deviation / len(piece) ** 0.5
 
 
-@pytest.mark.parametrize("lag", [1, 2, 3, 257, 2 * masks._PART, 2 * masks._PART + 1])
+@pytest.mark.parametrize("lag", [1, 2, 3, 257, 4 * PART, 4 * PART + 1])
 def test_values_do_not_follow_one_another(lag: int) -> None:
     mask = kept(1) - 0.5
     pairs = len(mask) - lag
@@ -47,7 +46,7 @@ def test_any_stride_counts_well_and_others_are_unlike_it(stride: int) -> None:
     words = []
     for step in (stride, stride + 2):
         words.append(torch.arange(1 << 20, dtype=torch.int32) * step)
-        masks.mix_(words[-1], torch.empty_like(words[-1]))
+        mix_(words[-1], torch.empty_like(words[-1]))
     far = 4.8 * (1 << 20) ** 0.5
     for bit in range(31):
         first, second = (1 - 2 * ((word >> bit) & 1).double() for word in words)
@@ -70,5 +69,5 @@ def test_threads_change_nothing() -> None:
 
 
 def test_a_mask_as_large_as_a_part_is_drawn_and_a_larger_one_hashed() -> None:
-    for size in (2 * masks._PART, 2 * masks._PART + 1):
+    for size in (4 * PART, 4 * PART + 1):
         assert abs(float(kept(6, 0.25, size).mean()) - 0.75) < 0.01
