@@ -1,9 +1,9 @@
 """Random words on a CPU: few are drawn, many are a counter's hash.
 
 torch's generator is one thread's work, each draw needing the one before; a hash of i needs none, and all threads
-compute it at once. Word i is mix(a i + b), with b and an odd a drawn from torch's generator for each call: two calls count by
-other steps, so that no part of one is the other's. The mixing is MurmurHash3's last step, xor-shifts and odd products,
-in which half of the output bits change with any input bit.
+compute it at once. Word i is mix(a i + b), with b and an odd a drawn from torch's generator for each call: two calls
+count by other steps, so that no part of one is the other's. The mixing is MurmurHash3's last step, xor-shifts and odd
+products, in which half of the output bits change with any input bit.
 """
 
 from __future__ import annotations
