@@ -9,10 +9,18 @@ from mage_kit.quantizers.base import (
     quantizer_sizes,
 )
 from mage_kit.quantizers.codebook import Codebook
+from mage_kit.quantizers.finite_scalars import FSQ
+from mage_kit.quantizers.index_gradients import IBQ
 from mage_kit.quantizers.learned_codes import GradientCodebook
+from mage_kit.quantizers.linear_codes import SimVQ
 from mage_kit.quantizers.running_means import EMACodebook
+from mage_kit.quantizers.signs import BSQ, LFQ
 
 __all__ = [
+    "BSQ",
+    "FSQ",
+    "IBQ",
+    "LFQ",
     "QUANTIZERS",
     "Codebook",
     "EMACodebook",
@@ -20,6 +28,7 @@ __all__ = [
     "Quantized",
     "Quantizer",
     "QuantizerSlot",
+    "SimVQ",
     "build_quantizer",
     "quantizer_sizes",
 ]

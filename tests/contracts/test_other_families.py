@@ -22,8 +22,9 @@ def plugin(module: str, name: str, **words: Any) -> Any:
 def spread(part: mk.Quantizer) -> mk.Quantizer:
     """Codes as far apart as features are, as training leaves them."""
     with torch.no_grad():
-        for value in part.parameters():
-            value.normal_(generator=torch.Generator().manual_seed(1))
+        for name, value in part.named_parameters():
+            if name == "embedding.weight":
+                value.normal_(generator=torch.Generator().manual_seed(1))
     return part
 
 
