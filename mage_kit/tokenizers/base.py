@@ -150,6 +150,38 @@ class Tokenizer(nn.Module, ABC):
         """
         raise MageKitError(f"tokenizer: {type(self).__name__} has nothing to train")
 
+    def train_decoder_alone(self) -> None:
+        """After `start_training`: leave gradients to what `decode` computes with alone; tokens stay as they are.
+
+        Raises:
+            MageKitError: If the tokenizer has no such part.
+        """
+        raise MageKitError(f"tokenizer: {type(self).__name__} has no decoder to train alone")
+
+    def decoder_objective(self, images_BCHW: Tensor) -> TokenizerLosses:
+        """Return the training losses of `decode` alone, from the tokens of a batch.
+
+        Args:
+            images_BCHW: float images in [0, 1].
+
+        Raises:
+            MageKitError: If the tokenizer has no decoder to train alone.
+        """
+        raise MageKitError(f"tokenizer: {type(self).__name__} has no decoder to train alone")
+
+    def rehearse(self, images_BCHW: Tensor) -> Tensor:
+        """Return images as training gives them back, codes left out; for what plans a training on the meta device.
+
+        Args:
+            images_BCHW: float images of the meta device.
+        """
+        return self.decode(self.encode(images_BCHW))
+
+    @property
+    def last_weight(self) -> nn.Parameter | None:
+        """Weight of the last layer that pictures come from, where gradients are compared; None where there is none."""
+        return None
+
     def check_images(self, images_BCHW: Tensor) -> None:
         """Raise ValueError unless the images have this tokenizer's channels, size and type, and values in [0, 1]."""
         check_tensor("images", images_BCHW)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mage_kit.base.fields import Depth, Positive
 from mage_kit.base.grid import TokenGrid, TokenSpec
 from mage_kit.base.processes import add_up
-from mage_kit.quantizers import QUANTIZERS, Quantizer, QuantizerSlot, build_quantizer, quantizer_sizes
+from mage_kit.quantizers import QUANTIZERS, Quantized, Quantizer, QuantizerSlot, build_quantizer, quantizer_sizes
 from mage_kit.tokenizers.base import TOKENS, Channels, ImageSize, Tokenizer, TokenizerLosses
 
 FEATURES = "features"
@@ -40,9 +40,13 @@ class CodebookTokenizer(Tokenizer):
     Attributes:
         quantize: The quantizer.
         encoder: Its convolutions.
+        decoder: The other half's.
+        decoding_parts: Names of what pictures are made with, codes apart.
     """
 
     encoder: nn.Module
+    decoder: nn.Module
+    decoding_parts: ClassVar[tuple[str, ...]] = ("decoder",)
 
     def __init__(
         self,
@@ -126,7 +130,30 @@ class CodebookTokenizer(Tokenizer):
 
     def objective(self, images_BCHW: Tensor, progress: float, random: torch.Generator) -> TokenizerLosses:
         """Reconstruction, and what the quantizer adds."""
-        result = self.quantize(self.features(images_BCHW), progress, random)
+        return self._losses(self.quantize(self.features(images_BCHW), progress, random), images_BCHW)
+
+    def decoder_objective(self, images_BCHW: Tensor) -> TokenizerLosses:
+        """Reconstruction from the tokens that there are."""
+        ids_BL = self.encode(images_BCHW)
+        codes_BLW = self.quantize.lookup(ids_BL).detach()
+        return self._losses(Quantized(codes_BLW, ids_BL, codes_BLW.new_zeros(())), images_BCHW)
+
+    def rehearse(self, images_BCHW: Tensor) -> Tensor:
+        """Through both halves, with what gradients need."""
+        return self._image(self.features(images_BCHW))
+
+    def train_decoder_alone(self) -> None:
+        """Freeze all but the decoder, and what lies between codes and it."""
+        self.requires_grad_(False)
+        for name in self.decoding_parts:
+            self.get_submodule(name).requires_grad_(True)
+
+    @property
+    def last_weight(self) -> nn.Parameter:
+        """Of the decoder's last convolution."""
+        return self.decoder.get_parameter("conv_out.weight")
+
+    def _losses(self, result: Quantized, images_BCHW: Tensor) -> TokenizerLosses:
         images = self._image(result.codes_BLW).float()
         distance = F.mse_loss if self.reconstruction == "l2" else F.l1_loss
         reconstruction = distance(images, images_BCHW.float())

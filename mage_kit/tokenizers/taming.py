@@ -28,6 +28,8 @@ class AttentiveTokenizer(CodebookTokenizer):
         z_channels: Width between the network and the 1x1 convolutions around the codes.
     """
 
+    decoding_parts = ("decoder", "post_quant_conv")
+
     def __init__(self, *, z_channels: Positive = 256, **shared: Any) -> None:
         self.z_channels = z_channels  # before the halves are made
         super().__init__(**shared)

@@ -19,8 +19,8 @@ from mage_kit.tokenizers.feature_maps import CodebookTokenizer
 class VQGAN(CodebookTokenizer):
     """Convolutional encoder, nearest code, convolutional decoder (supplement, "Tokenizer and Detokenizer").
 
-    The defaults are the published 256 x 256 model: 23.8M values in the encoder, 30.5M in the decoder. Training
-    here minimises reconstruction and commitment; there is no adversarial or perceptual term.
+    The defaults are the published 256 x 256 model: 23.8M values in the encoder, 30.5M in the decoder. By itself it
+    minimises reconstruction and commitment; tasks add perceptual and adversarial terms.
 
     Args:
         middle_blocks: Residual blocks more at the lowest resolution.

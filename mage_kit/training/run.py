@@ -225,6 +225,7 @@ def conclude(job: Job, run: Run, players: Sequence[Player], until: int | None) -
         if not short:
             job.task.finish(players)
         tokenizer, folder = run.resolved.tokenizer, run.out / TOKENIZER_FOLDER
+        _take_means(tokenizer, players)
         tokenizer.cpu().finish_training()
         print_of = None if short else job.fingerprint  # one that was cut short is nobody else's
         # A damaged one may lie there.
@@ -247,6 +248,15 @@ def stop_between(run: Run) -> None:
         raise TrainingStopped(
             f"{run.signals.received or 'another process'}: the tokenizer is trained; go on with --resume"
         )
+
+
+def _take_means(tokenizer: nn.Module, players: Sequence[Player]) -> None:
+    """Where a running mean of the tokenizer's weights was kept, it takes their place."""
+    for player in players:
+        if player.module is tokenizer and player.mean is not None:
+            with torch.no_grad():
+                for name, value in player.mean.means.items():
+                    player.names[name].copy_(value)
 
 
 def _write_model(run: Run, players: Sequence[Player]) -> None:

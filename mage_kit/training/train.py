@@ -145,8 +145,9 @@ class Loop:
     def _check_means(self) -> None:
         """Refuse what would be lost, or not be sharded, in silence."""
         for player in self.players:
-            if player.ema is not None and player.module is not self._run.resolved.model:
-                rule = "must be None: running means are written of the recipe's whole model alone"
+            whole = (self._run.resolved.model, self._run.resolved.tokenizer)
+            if player.ema is not None and not any(player.module is part for part in whole):
+                rule = "must be None: running means are written of the recipe's whole model or tokenizer alone"
                 raise MageKitError(f"player '{player.name}': ema {player.ema}, {rule}")
         if self.task.shard and len(self.players) > 1 and processes.world() > 1:
             raise MageKitError(f"{self.job.path}.shard: true, must be false with {len(self.players)} players")

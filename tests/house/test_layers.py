@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 FAMILIES = (
     "tokenizers", "mask_ratios", "paddings", "encoders", "decoders", "heads", "losses", "schedules", "selections",
-    "datasets", "optimizers",
+    "datasets", "optimizers", "adversaries",
 )  # fmt: skip
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("base",),
@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("recipes",),
     ("legacy",),
-    ("store",),
+    ("perceptual", "store"),
     ("generation", "planning"),
     ("editing",),
     ("training",),

@@ -101,7 +101,7 @@ def test_a_head_of_another_stream_is_refused() -> None:
 
 
 def test_a_mean_that_nobody_writes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    player = lambda self: [mk.Player("tokenizer", self.tokenizer, mk.Rate(1e-3), ema=0.9)]  # noqa: E731
+    player = lambda self: [mk.Player("tokenizer", self.tokenizer.encoder, mk.Rate(1e-3), ema=0.9)]  # noqa: E731
     monkeypatch.setattr(Reconstruct, "players", player)
     with pytest.raises(mk.MageKitError, match=r"player 'tokenizer': ema 0.9, must be None"):
         mk.train(recipe("against", training=TASK), tmp_path / "run")

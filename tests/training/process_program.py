@@ -1,6 +1,6 @@
 """What tests/training/test_processes.py runs in one, two or more processes; each call leaves a file of tensors.
 
-python -m tests.training.process_program gradients|tokenizer|engines RECIPE OUT [shard]
+python -m tests.training.process_program gradients|tokenizer|engines|contest RECIPE OUT [shard]
 """
 
 from __future__ import annotations
@@ -88,11 +88,27 @@ def tokenizer(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
     return result
 
 
+def contest(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
+    """Gradients of both players of an adversarial task in one step, what the adversary remembers, and metrics."""
+    loop = loop_of(recipe)
+    task, step = loop.task, loop.job.steps - 1
+    task.judge.lecam.means.copy_(torch.tensor([0.3, -0.2]))
+    (batch,) = loop.batches(step, step + 1)
+    objectives = processes.add_up(loop.gradients(batch, step))
+    result = {"objectives": objectives.double(), "lecam": task.judge.lecam.means.double()}
+    for player in loop.players:
+        result |= {f"{player.name}.{name}": value.grad.clone() for name, value in player.names.items()}
+    record = task.read()
+    names = ("adversary_loss", "lecam", "gradient_penalty", "deceiving", "adaptive_weight", "accuracy", "entropy")
+    result["record"] = torch.tensor([record[name] for name in names], dtype=torch.float64)
+    return result
+
+
 def main() -> None:
     torch.set_num_threads(1)
     processes.start(torch.device("cpu"))
     what, path, out = sys.argv[1:4]
-    work = {"gradients": gradients, "tokenizer": tokenizer, "engines": engines}[what]
+    work = {"gradients": gradients, "tokenizer": tokenizer, "engines": engines, "contest": contest}[what]
     result = work(mk.Recipe.load(path), "shard" in sys.argv[4:])
     if processes.is_first():
         save_file({name: tensor.detach().clone().contiguous() for name, tensor in result.items()}, Path(out))

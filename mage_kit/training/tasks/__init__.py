@@ -1,5 +1,6 @@
 """Tasks: what a training does, from images to objectives; a family, open to plug-ins."""
 
+from mage_kit.training.tasks.adversarial import Adversarial
 from mage_kit.training.tasks.base import TASKS, Task
 from mage_kit.training.tasks.classify import Classify
 from mage_kit.training.tasks.context import Context, Facts, TaskWires, TrainingStep
@@ -9,6 +10,7 @@ from mage_kit.training.tasks.reconstruct import Reconstruct
 
 __all__ = [
     "TASKS",
+    "Adversarial",
     "Classify",
     "Context",
     "Contrast",

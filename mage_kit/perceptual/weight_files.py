@@ -1,0 +1,84 @@
+"""Weights of perceptual networks: the user's own files, or those of an installed package; read, never run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mage_kit.base.errors import MageKitError, MissingExtraError
+from mage_kit.base.files import read_tensors
+from mage_kit.legacy.pickles import read_pickle
+
+EXTRA = "perceptual"
+
+
+def file_digest(path: Path) -> str:
+    """Return a file's SHA-256.
+
+    Raises:
+        MageKitError: If there is no such file.
+    """
+    if not path.is_file():
+        raise MageKitError(f"perceptual: '{path}', there is no such file; must be weights of yours")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return tensors by name, of a PyTorch file (a state, or one under "state_dict") or a safetensors file.
+
+    Raises:
+        MageKitError: If there is no such file, it is damaged, or holds something else.
+    """
+    state: Any = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise MageKitError(f"perceptual: '{path}', must hold tensors by name, as a saved state_dict does")
+    return dict(state)
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, network: str) -> None:
+    """Put weights into a network; tensors that it does not have are passed over.
+
+    Args:
+        module: The network.
+        state: Tensors by name.
+        path: Where they came from, for errors.
+        network: What the file should be of.
+
+    Raises:
+        MageKitError: If one is absent, or of another shape, or not finite.
+    """
+    own = module.state_dict()
+    for name, value in own.items():
+        if name not in state:
+            raise MageKitError(f"perceptual: '{path}', lacks '{name}', must be weights of {network}")
+        if state[name].shape != value.shape:
+            shapes = f"{tuple(state[name].shape)}, must be {tuple(value.shape)}"
+            raise MageKitError(f"perceptual: '{path}', '{name}' is {shapes}: weights of another network than {network}")
+        if not bool(torch.isfinite(state[name]).all()):
+            raise MageKitError(f"perceptual: '{path}', '{name}' holds values that are not finite")
+    module.load_state_dict({name: state[name].to(value.dtype) for name, value in own.items()})
+
+
+def installed_file(package: str, file: str, network: str) -> Path:
+    """Return a file of an installed package, which is not imported.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+        MageKitError: If it has no such file.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise MissingExtraError(f"perceptual network '{network}'", EXTRA)
+    path = Path(next(iter(found.submodule_search_locations))) / file
+    if not path.is_file():
+        raise MageKitError(f"perceptual: {package} has no file '{file}'; install the version of the extra '{EXTRA}'")
+    return path
