@@ -229,7 +229,7 @@ def dataset_config(kind: str, folder: Path, wires: DatasetWires) -> dict[str, An
     """The recipe form of a data set over a folder of images, in whatever shape its kind wants them."""
     augment = {"views": 2, "flip": 0.5}
     loose = {"kind": "image_folder", "path": str(folder), "augment": augment}
-    if kind == "digits":
+    if kind in ("digits", "pictograms"):
         return {"kind": kind, "augment": augment}
     if kind == "tar_shards":
         packed = folder.parent / "packed.tar"
