@@ -37,12 +37,17 @@ def plan(
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Parameters, operations, memory, the batch that fits, days and traffic of a recipe; docs/planning.md says how."""
+    from mage_kit.cli.tokenizer_plan import plan_tokenizer
     from mage_kit.recipes import Recipe
+    from mage_kit.recipes.tokenizer_workload import trains_tokenizer
     from mage_kit.training.check import check
 
     machine = Machine(gpus, tflops, utilization, bandwidth, memory)
     contents = Recipe.load(recipe, settings_of(set_))
     check(contents)
+    if trains_tokenizer(contents):
+        plan_tokenizer(contents, machine, json_out)
+        return
     work = workload(contents)
     costs = estimate(work, machine, images)
     measures = _operations_of_measures(work, images)

@@ -35,15 +35,19 @@ def train(
     ] = None,
 ) -> None:
     """Train tokenizer and model, or a classifier, as a recipe says. SIGTERM and Ctrl-C save first; --resume goes on."""
+    from mage_kit.base.progress import Reporter
     from mage_kit.recipes import Recipe
     from mage_kit.recipes.token_recipe import on_tokens
+    from mage_kit.studies.training_audit import TrainingAudit
     from mage_kit.training.train import train as run
 
     contents = Recipe.load(recipe, settings_of(set_))
     if tokens is not None:
         contents = on_tokens(contents, tokens)
     spread_out(count)
-    folder = run(contents, out or Path("runs") / contents.name, resume=resume, extend=extend)
+    reporter, place = Reporter(), out or Path("runs") / contents.name
+    audit = TrainingAudit(contents, reporter)
+    folder = run(contents, place, resume=resume, extend=extend, reporter=reporter, on_end=audit)
     if is_first():
         console.print(f"run folder: {folder}", soft_wrap=True)
 

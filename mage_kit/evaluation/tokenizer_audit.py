@@ -18,6 +18,7 @@ from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.stills import still_batches
+from mage_kit.evaluation.colour_check import ColourCheck
 from mage_kit.tokenizers import Tokenizer
 
 WORST = 8
@@ -27,6 +28,7 @@ _POOR, _FAIR = 18.0, 22.0  # dB
 _COLLAPSED, _THIN = 0.02, 0.2  # of the codes, by perplexity
 _USES = 10  # of a code, on average: fewer tokens say little of a codebook
 _BROKEN = 0.01  # of the images
+_TRUE, _SHIFTED = 0.9, 0.03  # correlation of colours, difference of a channel's mean
 _FAR = 8.0  # dB below the mean
 
 
@@ -45,6 +47,8 @@ class Audit:
         pairs: uint8 (original, reconstruction) of these, each (C, H, W).
         greyed: How many are in colour, and were turned grey.
         errors: What is wrong with those that could not be looked at.
+        chroma: Correlation of their colours with the reconstructions', see `ColourCheck`; None where there are none.
+        shift: Largest difference of a channel's mean, of 1.
     """
 
     psnr: float
@@ -57,6 +61,8 @@ class Audit:
     pairs: list[tuple[np.ndarray, np.ndarray]]
     greyed: int = 0
     errors: tuple[BrokenImageError, ...] = ()
+    chroma: float | None = None
+    shift: float = 0.0
 
     @property
     def entropy(self) -> float:
@@ -87,6 +93,7 @@ class Audit:
         deciles = {f"p{share}": round(float(np.percentile(self.psnr_I, share)), 3) for share in (1, 10, 50, 90)}
         values: dict[str, Any] = {"psnr": self.psnr, "psnr_percentiles": deciles, "ssim": self.ssim}
         values |= {"images": self.images, "broken": self.broken, "greyed": self.greyed}
+        values |= {} if self.chroma is None else {"chroma_correlation": self.chroma, "channel_shift": self.shift}
         if self.counts_V is not None:
             in_use = int((self.counts_V > 0).sum())
             values |= {
@@ -116,6 +123,7 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
     scores: list[tuple[float, float, int]] = []
     worst: list[tuple[float, int, np.ndarray, np.ndarray]] = []
     broken: list[BrokenImageError] = []
+    colours = ColourCheck()
     with (reporter or Reporter()).task("auditing", len(dataset)) as task:
         parts = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
         for part, stills in zip(parts, still_batches(dataset, parts), strict=True):
@@ -127,6 +135,8 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
                 if codes:
                     counts += torch.bincount(tokens.flatten(), minlength=codes)
                 outputs = (tokenizer.decode(tokens).clamp(0, 1) * 255).byte()  # as a PNG would hold it
+                if tokenizer.channels == 3:
+                    colours.add(views, outputs)
                 values = list(zip(psnr(views, outputs).tolist(), ssim(views, outputs).tolist(), places, strict=True))
                 scores += values
                 pairs = zip(values, views.cpu().numpy(), outputs.cpu().numpy(), strict=True)
@@ -146,6 +156,8 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
         [place for _, place, _, _ in worst],
         [(image, again) for _, _, image, again in worst],
         errors=tuple(broken),
+        chroma=colours.correlation,
+        shift=colours.shift,
     )
 
 
@@ -179,7 +191,7 @@ def ssim(first_ICHW: Tensor, second_ICHW: Tensor) -> Tensor:
 
 def verdict(figures: Audit) -> str:
     """Say in words whether a model should be trained on these tokens."""
-    remarks = [_of_pixels(figures), *_of_codes(figures), *_of_images(figures)]
+    remarks = [_of_pixels(figures), *_of_colours(figures), *_of_codes(figures), *_of_images(figures)]
     damage = figures.broken / (figures.broken + figures.images)
     collapse = figures.enough and figures.share < _COLLAPSED
     if figures.psnr < _POOR or collapse or damage > _BROKEN:
@@ -196,6 +208,13 @@ def _of_pixels(figures: Audit) -> str:
     if figures.psnr < _FAIR:
         return f"reconstructions lose detail {level}: look at the worst ones"
     return f"reconstructions are sound {level}"
+
+
+def _of_colours(figures: Audit) -> list[str]:
+    if figures.chroma is None or (figures.chroma >= _TRUE and figures.shift <= _SHIFTED):
+        return []
+    where = f"their correlation is {figures.chroma:.2f}, means are off by {figures.shift:.3f}"
+    return [f"hues are wrong ({where}): train longer or take more codes"]
 
 
 def _of_codes(figures: Audit) -> list[str]:

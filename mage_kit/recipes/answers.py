@@ -57,6 +57,26 @@ def measured_images(recipe: Recipe) -> Dataset:
     return recipe.build_dataset()
 
 
+def held_out_images(recipe: Recipe) -> tuple[Dataset, str]:
+    """Open images that a run did not train on, where its data knows such a part, else its own; return which, in words.
+
+    Raises:
+        MageKitError: As `measured_images`.
+    """
+    if recipe.data is not None and getattr(recipe.data, "part", None) == "training":
+        return recipe.changed("data", part="held_out").build_dataset(), "held out"
+    return measured_images(recipe), "of those that were trained on"
+
+
+def perceptual_kind(recipe: Recipe) -> str | None:
+    """Return the kind of the perceptual distance that a tokenizer's training used; None where it used none."""
+    for section in (recipe.tokenizer_training, recipe.training):
+        form = getattr(section, "perceptual", None)
+        if form is not None:
+            return str(form.kind)
+    return None
+
+
 def training_views(recipe: Recipe) -> Augment | None:
     """Return how a recipe's data makes views; of a token cache, how the images do that it was made from."""
     return _views(recipe.data)

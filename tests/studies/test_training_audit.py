@@ -1,0 +1,45 @@
+"""What the train command says of a tokenizer as soon as it is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import mage_kit as mk
+from mage_kit.base.progress import Reporter
+from mage_kit.cli import app
+from mage_kit.studies.training_audit import AUDIT_FILE, AUDIT_PICTURE, TrainingAudit
+from tests.training.test_adversarial import ALONE, game
+
+
+def test_the_command_audits_what_it_trained(tmp_path: Path) -> None:
+    recipe = game(**ALONE).changed("data", part="training")
+    path = tmp_path / "recipe.json"
+    path.write_text(recipe.to_json())
+    done = CliRunner().invoke(app, ["train", str(path), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "run" / AUDIT_FILE).read_text())
+    assert result["images"] == "held out" and result["reconstructions"]["images"] == 200
+    assert result["verdict"].startswith("Do not train on these tokens yet") and "frechet" not in result
+    picture = Image.open(tmp_path / "run" / AUDIT_PICTURE)
+    assert picture.width > 8 * 32 and picture.height > 4 * 32
+
+
+def test_colour_pictures_are_judged_by_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = game(**ALONE).changed("tokenizer", channels=3).changed("data", part="held_out")
+    run = mk.train(recipe, tmp_path / "run", on_end=TrainingAudit(recipe, Reporter()))
+    result = json.loads((run / AUDIT_FILE).read_text())
+    assert result["images"] == "of those that were trained on"
+    assert result["frechet"]["network"] == "EfficientNet-Lite0"
+    assert result["frechet"]["value"] > result["frechet"]["floor"] > 0
+    assert "no FID" in capsys.readouterr().err
+
+
+def test_one_that_was_cut_short_is_not_audited(tmp_path: Path) -> None:
+    recipe = game(**ALONE)
+    run = mk.train(recipe, tmp_path / "run", until=2, on_end=TrainingAudit(recipe, Reporter()))
+    assert not (run / AUDIT_FILE).exists()
