@@ -3,6 +3,14 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mage_kit.adversaries import (
+    ADVERSARIES,
+    Adversary,
+    AdversarySlot,
+    PatchGAN,
+    StyleGANAdversary,
+    VQGANPlusAdversary,
+)
 from mage_kit.base.draws import more_uniforms
 from mage_kit.base.errors import MageKitError, PartsError, RecipeError, RegistrationError
 from mage_kit.base.fields import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
@@ -11,7 +19,7 @@ from mage_kit.base.plugins import consent
 from mage_kit.base.registry import FAMILIES
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.base.version import __version__
-from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Sample
+from mage_kit.datasets import DATASETS, Dataset, Digits, ImageFolder, Pictograms, Sample
 from mage_kit.decoders import DECODERS, ClassViTDecoder, Decoder, LinearDecoder, ViTDecoder
 from mage_kit.encoders import ENCODERS, Encoder, ViTEncoder
 from mage_kit.generation import (
@@ -63,7 +71,27 @@ from mage_kit.optimizers import (
     optimizer_config,
 )
 from mage_kit.paddings import PADDINGS, ClassTokenPadding, MaskTokenPadding, Padding
-from mage_kit.quantizers import QUANTIZERS, EMACodebook, GradientCodebook, Quantized, Quantizer
+from mage_kit.perceptual import (
+    LPIPSVGG,
+    PERCEPTUAL,
+    Lite0Distance,
+    Perceptual,
+    PerceptualSlot,
+    ResNet50Logits,
+    SqueezeNetDistance,
+)
+from mage_kit.quantizers import (
+    BSQ,
+    FSQ,
+    IBQ,
+    LFQ,
+    QUANTIZERS,
+    EMACodebook,
+    GradientCodebook,
+    Quantized,
+    Quantizer,
+    SimVQ,
+)
 from mage_kit.recipes import Parts, Recipe, at_size, build
 from mage_kit.schedules import (
     SCHEDULES,
@@ -103,6 +131,7 @@ from mage_kit.training.events import CheckpointEvent, EndEvent, LogEvent, StepEv
 from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks import (
     TASKS,
+    Adversarial,
     Classify,
     Context,
     Contrast,
@@ -167,26 +196,29 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "DATASETS", "DECODERS", "ENCODERS", "FAMILIES", "HEADS", "LARS", "LOSSES", "MASK_RATIOS", "MEASURES",
-    "OPTIMIZERS", "PADDINGS", "PRESETS", "QUANTIZERS", "SCHEDULES", "SELECTIONS", "TASKS", "TOKENIZERS",
-    "VQGAN", "AdamW", "ArccosRatio", "ArccosSchedule", "Augment", "Batch", "BatchMasks", "CheckpointEvent",
-    "ClassTokenPadding", "ClassViTDecoder", "Classify", "CodeHead", "CodebookTokenizer", "ComponentConfig",
-    "Condition", "Context", "Contrast", "CosineRatio", "CosineSchedule", "Curves", "Dataset", "Decoded",
-    "Decoder", "Decoding", "Digits", "DrawRule", "EMACodebook", "Edited", "EmbeddingConfig", "Encoder",
-    "EndEvent", "Entropy", "Facts", "FeatureMeasure", "Features", "Figure", "FixedRatio", "Fraction",
-    "Generated", "GradientCodebook", "Guidance", "GumbelConfidence", "Halton", "Head", "ImageFolder", "InfoNCE",
-    "LinearDecoder", "LinearSchedule", "LlamaGenVQ", "LogEvent", "Loss", "LossInputs", "LossRows", "LossTerm",
-    "Mage", "MageClassifier", "MageKitError", "MakeOptimizer", "Margin", "MaskRatio", "MaskTokenPadding",
-    "Masked", "MaskedCrossEntropy", "MaskedMSE", "MaskedPrediction", "Measure", "NonNegative",
-    "NonNegativeFloat", "Optimizer", "OptimizerSlot", "Outcome", "Padding", "Parts", "PartsError", "PassCost",
-    "Passes", "Patches", "Player", "Positive", "PositiveFloat", "PowerSchedule", "Predictions", "Probability",
-    "Purity", "Quantized", "Quantizer", "RandAugment", "RandomSelection", "Rate", "Recipe", "RecipeError",
-    "Reconstruct", "RegistrationError", "Relaxed", "Request", "Sample", "Sampler", "Schedule", "Selection",
-    "SelectionStep", "SquareRootSchedule", "StepEvent", "Subject", "TamingVQGAN", "Task", "TokenDraw",
-    "TokenEmbedding", "TokenGrid", "TokenSpec", "Tokenizer", "TokenizerLosses", "Trace", "TrainingStep",
-    "TruncatedNormalRatio", "UniformRatio", "ValueHead", "ViTDecoder", "ViTEncoder", "Weighted", "__version__",
-    "at_size", "build", "build_optimizer", "check", "consent", "convert", "decode_tokens", "evaluate", "export",
-    "generate", "inpaint", "load", "load_classifier", "load_tokenizer", "more_uniforms", "optimizer_config",
-    "outpaint", "reconstruct", "save", "save_tokenizer", "straight_through", "train", "uncrop", "write_report",
-    "write_samples",
+    "ADVERSARIES", "BSQ", "DATASETS", "DECODERS", "ENCODERS", "FAMILIES", "FSQ", "HEADS", "IBQ", "LARS",
+    "LFQ", "LOSSES", "LPIPSVGG", "MASK_RATIOS", "MEASURES", "OPTIMIZERS", "PADDINGS", "PERCEPTUAL",
+    "PRESETS", "QUANTIZERS", "SCHEDULES", "SELECTIONS", "TASKS", "TOKENIZERS", "VQGAN", "AdamW",
+    "Adversarial", "Adversary", "AdversarySlot", "ArccosRatio", "ArccosSchedule", "Augment", "Batch",
+    "BatchMasks", "CheckpointEvent", "ClassTokenPadding", "ClassViTDecoder", "Classify", "CodeHead",
+    "CodebookTokenizer", "ComponentConfig", "Condition", "Context", "Contrast", "CosineRatio",
+    "CosineSchedule", "Curves", "Dataset", "Decoded", "Decoder", "Decoding", "Digits", "DrawRule",
+    "EMACodebook", "Edited", "EmbeddingConfig", "Encoder", "EndEvent", "Entropy", "Facts", "FeatureMeasure",
+    "Features", "Figure", "FixedRatio", "Fraction", "Generated", "GradientCodebook", "Guidance",
+    "GumbelConfidence", "Halton", "Head", "ImageFolder", "InfoNCE", "LinearDecoder", "LinearSchedule",
+    "Lite0Distance", "LlamaGenVQ", "LogEvent", "Loss", "LossInputs", "LossRows", "LossTerm", "Mage",
+    "MageClassifier", "MageKitError", "MakeOptimizer", "Margin", "MaskRatio", "MaskTokenPadding", "Masked",
+    "MaskedCrossEntropy", "MaskedMSE", "MaskedPrediction", "Measure", "NonNegative", "NonNegativeFloat",
+    "Optimizer", "OptimizerSlot", "Outcome", "Padding", "Parts", "PartsError", "PassCost", "Passes",
+    "PatchGAN", "Patches", "Perceptual", "PerceptualSlot", "Pictograms", "Player", "Positive", "PositiveFloat",
+    "PowerSchedule", "Predictions", "Probability", "Purity", "Quantized", "Quantizer", "RandAugment",
+    "RandomSelection", "Rate", "Recipe", "RecipeError", "Reconstruct", "RegistrationError", "Relaxed",
+    "Request", "ResNet50Logits", "Sample", "Sampler", "Schedule", "Selection", "SelectionStep", "SimVQ",
+    "SquareRootSchedule", "SqueezeNetDistance", "StepEvent", "StyleGANAdversary", "Subject", "TamingVQGAN",
+    "Task", "TokenDraw", "TokenEmbedding", "TokenGrid", "TokenSpec", "Tokenizer", "TokenizerLosses",
+    "Trace", "TrainingStep", "TruncatedNormalRatio", "UniformRatio", "VQGANPlusAdversary", "ValueHead",
+    "ViTDecoder", "ViTEncoder", "Weighted", "__version__", "at_size", "build", "build_optimizer", "check", "consent",
+    "convert", "decode_tokens", "evaluate", "export", "generate", "inpaint", "load", "load_classifier",
+    "load_tokenizer", "more_uniforms", "optimizer_config", "outpaint", "reconstruct", "save",
+    "save_tokenizer", "straight_through", "train", "uncrop", "write_report", "write_samples",
 ]  # fmt: skip
