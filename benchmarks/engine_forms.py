@@ -34,7 +34,7 @@ def figures(settings: Settings, device: torch.device, form: str, toy: bool) -> d
         elif form.startswith("FSDP2"):
             mesh = init_device_mesh(device.type, (1,), mesh_dim_names=("data_parallel",))
             bench.model.tokenizer.requires_grad_(False)
-            shard_module(bench.model, mesh, bfloat16=True)
+            shard_module(bench.model, mesh, bfloat16=bench.dtype == torch.bfloat16)
             bench.optimizer = AdamW()(dict(bench.model.trainable()))
             set_lr(bench.optimizer, 1e-6)
         if form.endswith("compiled"):

@@ -97,7 +97,7 @@ def tokenizer_rates(settings: Settings, device: torch.device, toy: bool) -> dict
     tokenizer, rates = bench.model.tokenizer, {}
     pixels = bench.pixels[:64]
     options: dict[str, Any] = {"backend": "aot_eager"} if toy else {}
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), bench.autocast():
         ids = tokenizer.encode(pixels)
         calls = {"decode": lambda: tokenizer.decode(ids), "encode": lambda: tokenizer.encode(pixels)}
         for name, call in calls.items():
