@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from mage_kit.layers.linear_layers import is_lowered, linear, packable
 
 NORM_EPS = 1e-6
+_WIDEST = 2**31 - 1
 
 
 class LayerNorm(nn.LayerNorm):
@@ -76,10 +77,15 @@ class MLP(nn.Module):
         dim: Width D.
         ratio: Hidden width as a multiple of D.
         dropout: Probability for both dropouts.
+
+    Raises:
+        ValueError: If that is over 2^31 - 1 values.
     """
 
     def __init__(self, dim: int, ratio: float, dropout: float) -> None:
         super().__init__()
+        if dim * ratio > _WIDEST:
+            raise ValueError(f"mlp_ratio: {ratio:g}, must give at most {_WIDEST:,} values (dim is {dim})")
         hidden = round(dim * ratio)
         self.dropout = dropout
         self.fc1 = packable(dim, hidden)
