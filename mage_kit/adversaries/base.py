@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from mage_kit.base.registry import Registry
@@ -46,6 +47,9 @@ class Adversary(nn.Module, ABC):
         """Return judgements of pictures in [0, 1]."""
         return self.judge(2 * images_BCHW - 1)
 
+
+Width = Annotated[int, Field(ge=1, le=16_384)]  # channels of a layer
+Halvings = Annotated[int, Field(ge=1, le=12)]
 
 ADVERSARIES: Registry[Adversary, AdversaryWires] = Registry("adversaries", Adversary, AdversaryWires)
 

@@ -7,8 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from mage_kit.adversaries.base import ADVERSARIES, Adversary, check_side
-from mage_kit.base.fields import Positive
+from mage_kit.adversaries.base import ADVERSARIES, Adversary, Halvings, Width, check_side
 
 _WIDEST = 8  # times the first layer's width
 _SLOPE = 0.2
@@ -35,8 +34,8 @@ class PatchGAN(Adversary):
         channels: int,
         image_size: tuple[int, int],
         *,
-        width: Positive = 64,
-        halvings: Positive = 3,
+        width: Width = 64,
+        halvings: Halvings = 3,
         norm: Literal["group", "batch"] = "group",
     ) -> None:
         super().__init__()

@@ -8,8 +8,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mage_kit.adversaries.base import ADVERSARIES, Adversary, blur_halved, check_side
-from mage_kit.base.fields import Positive
+from mage_kit.adversaries.base import ADVERSARIES, Adversary, Width, blur_halved, check_side
 
 _SLOPE = 0.2
 _LAST = 4  # pixels a side of what the linear layers see
@@ -43,7 +42,7 @@ class StyleGANAdversary(Adversary):
         ValueError: If the pictures are no power of two a side, the same each way, and at least 8.
     """
 
-    def __init__(self, channels: int, image_size: tuple[int, int], *, widest: Positive = 512) -> None:
+    def __init__(self, channels: int, image_size: tuple[int, int], *, widest: Width = 512) -> None:
         super().__init__()
         self.widest = widest
         check_side("stylegan", image_size, 2 * _LAST)

@@ -7,8 +7,7 @@ import itertools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mage_kit.adversaries.base import ADVERSARIES, Adversary, blur_halved, check_side
-from mage_kit.base.fields import Positive
+from mage_kit.adversaries.base import ADVERSARIES, Adversary, Halvings, Width, blur_halved, check_side
 
 _GROUPS = 32
 _SLOPE = 0.1
@@ -32,8 +31,8 @@ class VQGANPlusAdversary(Adversary):
         image_size: tuple[int, int],
         grid: tuple[int, int],
         *,
-        width: Positive = 128,
-        halvings: Positive | None = None,
+        width: Width = 128,
+        halvings: Halvings | None = None,
     ) -> None:
         super().__init__()
         self.width, self.halvings = width, halvings
