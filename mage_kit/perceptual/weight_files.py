@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mage_kit.base.errors import MageKitError, MissingExtraError
+from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_tensors
+from mage_kit.base.package_files import package_file
 from mage_kit.legacy.pickles import read_pickle
 
 EXTRA = "perceptual"
@@ -75,10 +75,4 @@ def installed_file(package: str, file: str, network: str) -> Path:
         MissingExtraError: If it is not installed.
         MageKitError: If it has no such file.
     """
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise MissingExtraError(f"perceptual network '{network}'", EXTRA)
-    path = Path(next(iter(found.submodule_search_locations))) / file
-    if not path.is_file():
-        raise MageKitError(f"perceptual: {package} has no file '{file}'; install the version of the extra '{EXTRA}'")
-    return path
+    return package_file(package, file, f"perceptual network '{network}'", EXTRA)

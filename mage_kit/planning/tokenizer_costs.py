@@ -112,12 +112,12 @@ def tokenizer_costs(work: TokenizerWorkload, machine: Machine) -> TokenizerCosts
 def _pass(run: Callable[[], Tensor]) -> tuple[float, float]:
     """Return operations of a forward pass of one image, and the bytes that it keeps for the backward pass."""
     sizes: dict[int, int] = {}
-    held: list[Tensor] = []  # so that no place is counted for two
+    tensors: list[Tensor] = []  # so that no place is counted for two
 
     def note(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, torch.nn.Parameter):
             sizes[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
-            held.append(tensor)
+            tensors.append(tensor)
         return tensor
 
     with FlopCounterMode(display=False) as counter, saved_tensors_hooks(note, lambda tensor: tensor):

@@ -87,7 +87,7 @@ def test_where_nothing_can_be_kept_they_are_drawn(tmp_path: Path, monkeypatch: p
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "check", lambda name: False)
     with pytest.raises(mk.MageKitError, match="raqm"):
-        next(pictograms._draw(["1F600"], pictograms._root() / pictograms._FONT, 32))
+        next(pictograms._draw(["1F600"], pictograms._font(), 32))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(mk.MageKitError, match=r"pip install 'mage-kit\[pictograms\]'"):
         Pictograms((32, 32), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit.perceptual import weight_files
 from mage_kit.perceptual.array_pickles import read_arrays
 from mage_kit.perceptual.lite0 import load_lite0
 from mage_kit.perceptual.squeezenet import load_squeezenet
@@ -81,6 +81,6 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", DISTANCES)
 def test_an_absent_package_names_its_extra(kind: type[mk.Perceptual], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(mk.MageKitError, match=r"pip install 'mage-kit\[perceptual\]'"):
         kind()
