@@ -25,10 +25,14 @@ def entropy(shares: Tensor) -> Tensor:
     return -torch.xlogy(shares, shares).sum(dim=-1)
 
 
-def logit_entropy(logits: Tensor) -> Tensor:
-    """Return the entropy, in nats, of softmax(logits) of (..., V); its gradient is finite however sure they are."""
-    logs = torch.log_softmax(logits, dim=-1)
-    return -(logs.exp() * logs).sum(dim=-1)
+def soft_choices(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sums over rows of the entropies of softmax(logits), a scalar in nats, and of its shares (V,).
+
+    The gradient is finite however sure a row is.
+    """
+    logs_RV = torch.log_softmax(logits_RV, dim=-1)
+    shares_RV = logs_RV.exp()
+    return -(shares_RV * logs_RV).sum(), shares_RV.sum(dim=0)
 
 
 def over_processes(mean: Tensor) -> Tensor:
@@ -75,13 +79,7 @@ def assignment_gap(logits_of: Callable[[Tensor], Tensor], features_FW: Tensor, c
         features_FW: All features of this process.
         codes: V.
     """
-
-    def work(part_RW: Tensor) -> tuple[Tensor, Tensor]:
-        logs_RV = torch.log_softmax(logits_of(part_RW), dim=-1)
-        shares_RV = logs_RV.exp()
-        return -(shares_RV * logs_RV).sum(), shares_RV.sum(dim=0)
-
-    sums = in_parts(work, features_FW, codes)
+    sums = in_parts(lambda part_RW: soft_choices(logits_of(part_RW)), features_FW, codes)
     count = len(features_FW)
     sure = torch.stack([part[0] for part in sums]).sum() / count
     return entropy_gap(sure, torch.stack([part[1] for part in sums]).sum(dim=0) / count)

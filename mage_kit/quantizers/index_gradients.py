@@ -18,7 +18,7 @@ from mage_kernels.autocasting import without_autocast
 from torch import Tensor
 
 from mage_kit.base.fields import NonNegativeFloat
-from mage_kit.quantizers.assignments import entropy_gap, in_parts
+from mage_kit.quantizers.assignments import entropy_gap, in_parts, soft_choices
 from mage_kit.quantizers.base import QUANTIZERS, Quantized
 from mage_kit.quantizers.codebook import Codebook
 
@@ -59,9 +59,7 @@ class IBQ(Codebook):
         def work(rows_RW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             logits_RV = rows_RW @ codes_VW.T
             means_RW = torch.softmax(logits_RV, dim=-1) @ codes_VW.detach()
-            logs_RV = torch.log_softmax(logits_RV / self.temperature, dim=-1)
-            shares_RV = logs_RV.exp()
-            return means_RW, -(shares_RV * logs_RV).sum(), shares_RV.sum(dim=0)
+            return means_RW, *soft_choices(logits_RV / self.temperature)
 
         rows_FW = prepared_BLW.flatten(0, -2)
         means, sure, shares = zip(*in_parts(work, rows_FW, self.codes), strict=True)
