@@ -47,11 +47,11 @@ def test_the_forecast_of_what_is_kept_is_what_is_kept() -> None:
     tokenizer = game(**ALONE).build_tokenizer()
     tokenizer.start_training()
     sizes: dict[int, int] = {}
-    kept = []
+    tensors = []
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         if not isinstance(tensor, torch.nn.Parameter):
-            kept.append(tensor)
+            tensors.append(tensor)
             sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 

@@ -126,10 +126,10 @@ def test_a_dead_adversary_is_said() -> None:
     loop.task.judge.adversary.judge = lambda images: alive(images) * 0
     (batch,) = loop.batches(0, 1)
     loop.gradients(batch, 0)
-    said: list[str] = []
-    object.__setattr__(loop.task.context.reporter, "say", said.append)
+    lines: list[str] = []
+    object.__setattr__(loop.task.context.reporter, "say", lines.append)
     assert loop.task.read()["adversary_loss"] == pytest.approx(1.0)
-    assert len(said) == 1 and "the adversary is dead: its loss is 1.0000" in said[0]
+    assert len(lines) == 1 and "the adversary is dead: its loss is 1.0000" in lines[0]
 
 
 def test_listening_ramps_in() -> None:
