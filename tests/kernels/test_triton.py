@@ -167,6 +167,7 @@ def test_samples_agree_with_the_reference(codes: int) -> None:
     assert torch.equal(plain[masked], wanted[masked])
 
 
+@pytest.mark.slow
 def test_samples_follow_the_distribution() -> None:
     """Chi-square with 7 degrees of freedom: 24.3 is passed once in a thousand by chance; the seed is fixed."""
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, -torch.inf, 0.5, -3.0, 1.5, 0.0])

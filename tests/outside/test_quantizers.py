@@ -20,7 +20,9 @@ def tokenizer_of(kind: str) -> dict[str, Any]:
     return {**TOKENIZER, "kind": kind, "quantizer": LEVELS, **({} if kind == "vqgan" else {"z_channels": 16})}
 
 
-@pytest.mark.parametrize("kind", ["vqgan", "taming", "llamagen"])
+@pytest.mark.parametrize(
+    "kind", ["vqgan", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("taming", "llamagen"))]
+)
 def test_a_quantizer_of_its_own_in_every_tokenizer(kind: str, tmp_path: Path) -> None:
     mine = recipe("level_quantizer", tokenizer=tokenizer_of(kind), training=TASK)
     out = mk.train(mine, tmp_path / "run")

@@ -83,16 +83,17 @@ def measured(recipe: mk.Recipe, images: int, low: bool, recompute: bool = False,
     return counter.get_total_flops(), peak["Total"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "images", "low", "recompute", "changes"),
     [
         ("mage_vitb", 4, True, False, []),
-        pytest.param("mage_vitb", 24, False, False, DRY, marks=pytest.mark.slow),
-        pytest.param("mage_vitb", 16, True, True, [], marks=pytest.mark.slow),
-        pytest.param("mage_vitl", 8, True, False, [], marks=pytest.mark.slow),
-        pytest.param("mage_c_vitb", 8, True, False, [], marks=pytest.mark.slow),
+        ("mage_vitb", 24, False, False, DRY),
+        ("mage_vitb", 16, True, True, []),
+        ("mage_vitl", 8, True, False, []),
+        ("mage_c_vitb", 8, True, False, []),
     ],
-)  # fmt: skip
+)
 def test_operations_and_memory_are_those_that_torch_counts(
     name: str, images: int, low: bool, recompute: bool, changes: list[str]
 ) -> None:

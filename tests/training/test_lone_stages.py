@@ -87,6 +87,7 @@ def contrast(*changes: str) -> mk.Recipe:
     return mk.Recipe.parse(json.loads(recipe.extended(training=task).to_json()), changes)
 
 
+@pytest.mark.slow
 def test_contrast_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     whole = mk.train(contrast(), tmp_path / "whole")
     records = read_metrics(whole, "model")

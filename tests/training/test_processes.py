@@ -284,7 +284,8 @@ def test_one_process_needs_nothing_started() -> None:
     assert processes.world() == 1 and processes.collect("a") == ["a"] and processes.on_first(lambda: 4) == 4
 
 
-@pytest.mark.parametrize("flags", [pytest.param((), marks=pytest.mark.slow), ("shard",)], ids=["whole", "sharded"])
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("shard",)], ids=["whole", "sharded"])
 def test_compiled_and_recomputed_blocks_give_the_same_gradients(flags: tuple[str, ...], tmp_path: Path) -> None:
     """Over two processes, each with whole models or with parts of one, against one process as it is written."""
     recipe = small(*DRY, "training.batch=8")
