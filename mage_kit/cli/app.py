@@ -58,7 +58,7 @@ def root(
     ctx.with_resource(consent(allow_plugins))
 
 
-RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (JSON).")]
+RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (JSON), or the name of one that ships, as digits.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder, as written by train.")]
 SetOption = Annotated[
     list[str] | None,

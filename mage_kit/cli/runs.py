@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from mage_kit.base.errors import MageKitError
 from mage_kit.base.fields import MOST_WORKERS
 from mage_kit.base.processes import is_first
 from mage_kit.cli.app import OverwriteOption, RecipeArgument, SetOption, app, console, settings_of
@@ -87,11 +86,12 @@ def demo(
     """Train on handwritten digits, generate, reconstruct, probe, measure: the whole job in minutes."""
     from mage_kit.base.progress import Reporter
     from mage_kit.recipes import Recipe
+    from mage_kit.recipes.shipped_recipes import shipped
     from mage_kit.store.run_folders import clear_run
     from mage_kit.studies.demo import run_demo
     from mage_kit.training.check import check
 
-    contents = Recipe.load(_find_shipped("digits_demo.json"), settings_of(set_))
+    contents = Recipe.load(shipped("digits_demo.json"), settings_of(set_))
     check(contents)
     if not resume:
         clear_run(out, overwrite)
@@ -111,9 +111,10 @@ def verify(
 ) -> None:
     """Repeat the first steps of a stored run and compare the curves; exit code 1 if they are not the same."""
     from mage_kit.base.progress import Reporter
+    from mage_kit.recipes.shipped_recipes import shipped
     from mage_kit.studies.verify import verify as again
 
-    comparison = again(run or _find_shipped("reference_digits"), lines, Reporter())
+    comparison = again(run or shipped("reference_digits"), lines, Reporter())
     table = Table("step", "stored loss", "here", "deviation", title=comparison.about or str(run))
     for line in comparison.lines:
         table.add_row(str(line.step), f"{line.stored:.5f}", f"{line.here:.5f}", f"{line.deviation:.2e}")
@@ -152,12 +153,3 @@ def compare(
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _find_shipped(name: str) -> Path:
-    """Return a recipe, or a reference run's folder, of this package: beside the sources, or in what is installed."""
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here.parent / "recipes", here / "recipes" / "shipped"):
-        if (folder / name).exists():
-            return folder / name
-    raise MageKitError(f"recipe: {name}, is missing from this installation")

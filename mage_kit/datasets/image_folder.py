@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,9 @@ class ImageFolder(Dataset):
         augment: How training views are made.
         max_broken: Largest share of the images that may turn out broken in training; each is listed and passed over.
         levels: Levels of a deep picture from black to white, as 4096 for 12 bits; null: those of the file's type.
+        part: "all"; or "held_out", about a share `held_out` of the files, and "training", the others. The side follows
+            from a file's name alone, so that files that come later move none.
+        held_out: That share.
     """
 
     def __init__(
@@ -41,9 +45,12 @@ class ImageFolder(Dataset):
         augment: Augment = Augment(),  # noqa: B008 (frozen)
         max_broken: Fraction = 0.01,
         levels: Levels | None = None,
+        part: Literal["all", "training", "held_out"] = "all",
+        held_out: Fraction = 0.1,
     ) -> None:
         super().__init__(image_size, channels, augment)
         self.path, self.max_broken, self.levels = path, max_broken, levels
+        self.part, self.held_out = part, held_out
         if path is None:
             raise MageKitError("path: null, must name a folder of images (--set data.path=DIR)")
         self._root = root = Path(path)
@@ -55,7 +62,14 @@ class ImageFolder(Dataset):
         if not listing.names:
             raise MageKitError(f"path: '{path}', holds no image ({', '.join(sorted(SUFFIXES))})")
         check_lost(path, kinds_of(listing.lost()), len(listing.names), max_broken)
-        self._names, self._labels = PackedNames(listing.names), np.array(listing.labels, dtype=np.int64)
+        keep = [place for place, name in enumerate(listing.names) if self._is_in_part(name)]
+        if not keep:
+            raise MageKitError(f"part: '{part}', holds none of the {len(listing.names)} images of '{path}'")
+        self._names = PackedNames(listing.names[place] for place in keep)
+        self._labels = np.array([listing.labels[place] for place in keep] if listing.classes else [], dtype=np.int64)
+
+    def _is_in_part(self, name: str) -> bool:
+        return self.part == "all" or (_draw(name) < self.held_out) == (self.part == "held_out")
 
     def __len__(self) -> int:
         """Return the number of image files."""
@@ -87,3 +101,9 @@ class ImageFolder(Dataset):
         for index in range(0, len(self), max(1, len(self) // _READ_WHOLE)):
             digest.update((self._root / self._names[index]).read_bytes())
         return {**super().identity(), "files_sha256": digest.hexdigest()}
+
+
+def _draw(name: str) -> float:
+    """A number in [0, 1) that follows a name."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6]) / 2**48

@@ -8,15 +8,16 @@ Legend: I images, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import MissingExtraError
 from mage_kit.evaluation.frechet import frechet_distance
 from mage_kit.perceptual.lite0 import Lite0Distance, load_lite0
 from mage_kit.perceptual.squeezenet import SqueezeNetDistance, load_squeezenet
@@ -25,16 +26,21 @@ _LEAST = 64  # pixels a side; smaller images are enlarged
 _BATCH = 64
 
 
+FEWEST = 50  # images, of which a distance says something
+
+
 @dataclass(frozen=True)
 class JudgingNetwork:
     """A network that tells sets of pictures apart.
 
     Args:
+        kind: Of the perceptual distance that is computed by it.
         name: Of the network.
         sha256: Of its weights.
         features: Images (I, 3, H, W) in [0, 1] to features (I, D).
     """
 
+    kind: str
     name: str
     sha256: str
     features: Callable[[Tensor], Tensor]
@@ -43,23 +49,56 @@ class JudgingNetwork:
     def __call__(self, images_I3HW: Tensor) -> np.ndarray:
         """Return features (I, D) of uint8 images (I, 3, H, W)."""
         parts = []
-        for part in images_I3HW.split(_BATCH):
+        for part in images_I3HW.cpu().split(_BATCH):
             unit = part.float() / 255
             factor = _LEAST / min(unit.shape[-2:])
             if factor > 1:
                 unit = F.interpolate(unit, scale_factor=factor, mode="bilinear", align_corners=False)
             parts.append(self.features(unit))
-        return torch.cat(parts).cpu().numpy()
+        return torch.cat(parts).numpy()
 
-    def distances(self, images_I3HW: Tensor, rebuilt_I3HW: Tensor) -> tuple[float, float]:
-        """Return the Fréchet distance of reconstructions from their images, and of every other image from the rest.
 
-        Args:
-            images_I3HW: uint8, four at least.
-            rebuilt_I3HW: uint8, their reconstructions.
+class Judgement:
+    """Features of images and their reconstructions, part by part, and the distances that follow.
+
+    Args:
+        network: Which judges.
+    """
+
+    def __init__(self, network: JudgingNetwork) -> None:
+        self.network = network
+        self._real: list[np.ndarray] = []
+        self._rebuilt: list[np.ndarray] = []
+
+    def add(self, images_I3HW: Tensor, rebuilt_I3HW: Tensor) -> None:
+        """Take in images and their reconstructions, uint8."""
+        self._real.append(self.network(images_I3HW))
+        self._rebuilt.append(self.network(rebuilt_I3HW))
+
+    def as_dict(self) -> dict[str, Any] | None:
+        """Return distance and floor with the network's name, ready for JSON; None of fewer than `FEWEST` images.
+
+        The value is the Fréchet distance of reconstructions from their images, the floor that of every other image from
+        the rest.
         """
-        real = self(images_I3HW)
-        return frechet_distance(real, self(rebuilt_I3HW)), frechet_distance(real[::2], real[1::2])
+        if sum(map(len, self._real)) < FEWEST:
+            return None
+        real, rebuilt = np.concatenate(self._real), np.concatenate(self._rebuilt)
+        value, floor = frechet_distance(real, rebuilt), frechet_distance(real[::2], real[1::2])
+        return {"network": self.network.name, "sha256": self.network.sha256, "value": value, "floor": floor}
+
+
+def judging_networks() -> Iterator[JudgingNetwork]:
+    """Yield the networks whose package is installed."""
+    for kind, name, load in (
+        ("efficientnet_lite0", Lite0Distance.network, load_lite0),
+        ("squeezenet", SqueezeNetDistance.network, load_squeezenet),
+    ):
+        try:
+            network, digest = load()
+        except MissingExtraError:
+            continue
+        yield JudgingNetwork(kind, name, digest, network.features)
 
 
 def judging_network(trained_on: str | None) -> JudgingNetwork | None:
@@ -68,14 +107,4 @@ def judging_network(trained_on: str | None) -> JudgingNetwork | None:
     Args:
         trained_on: Kind of the training's perceptual distance; None for none.
     """
-    for kind, name, load in (
-        ("efficientnet_lite0", Lite0Distance.network, load_lite0),
-        ("squeezenet", SqueezeNetDistance.network, load_squeezenet),
-    ):
-        if kind != trained_on:
-            try:
-                network, digest = load()
-            except MageKitError:  # not installed
-                continue
-            return JudgingNetwork(name, digest, network.features)
-    return None
+    return next((network for network in judging_networks() if network.kind != trained_on), None)

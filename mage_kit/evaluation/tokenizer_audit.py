@@ -6,6 +6,7 @@ Legend: I images, C channels, H x W pixels, V codes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,13 +107,20 @@ class Audit:
 
 
 @torch.no_grad()
-def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None = None) -> Audit:
+def audit(
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    *,
+    reporter: Reporter | None = None,
+    on_batch: Callable[[Tensor, Tensor], None] | None = None,
+) -> Audit:
     """Reconstruct every image and count the codes.
 
     Args:
         tokenizer: A trained one, in evaluation mode.
         dataset: Images; labels are not read.
         reporter: Where progress goes.
+        on_batch: Told of images and their reconstructions, uint8 (B, C, H, W) each, as they are made.
 
     Raises:
         MageKitError: If no image can be read.
@@ -137,6 +145,8 @@ def audit(tokenizer: Tokenizer, dataset: Dataset, *, reporter: Reporter | None =
                 outputs = (tokenizer.decode(tokens).clamp(0, 1) * 255).byte()  # as a PNG would hold it
                 if tokenizer.channels == 3:
                     colours.add(views, outputs)
+                if on_batch is not None:
+                    on_batch(views, outputs)
                 values = list(zip(psnr(views, outputs).tolist(), ssim(views, outputs).tolist(), places, strict=True))
                 scores += values
                 pairs = zip(values, views.cpu().numpy(), outputs.cpu().numpy(), strict=True)

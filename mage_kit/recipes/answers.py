@@ -5,6 +5,7 @@ Sections are read in this room and where a recipe is resolved for training.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from mage_kit.base.errors import MageKitError
@@ -64,7 +65,8 @@ def held_out_images(recipe: Recipe) -> tuple[Dataset, str]:
         MageKitError: As `measured_images`.
     """
     if recipe.data is not None and getattr(recipe.data, "part", None) == "training":
-        return recipe.changed("data", part="held_out").build_dataset(), "held out"
+        with contextlib.suppress(MageKitError):  # a folder of few images may have none to hold out
+            return recipe.changed("data", part="held_out").build_dataset(), "held out"
     return measured_images(recipe), "of those that were trained on"
 
 

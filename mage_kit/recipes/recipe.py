@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
@@ -28,6 +28,7 @@ from mage_kit.recipes.places import at
 from mage_kit.recipes.problems import plugin_hint, problems
 from mage_kit.recipes.recipe_file import read_recipe_file
 from mage_kit.recipes.sections import MODELS, ClassifierSection, Evaluation, Kernels, MageSection, Pretrained
+from mage_kit.recipes.shipped_recipes import recipe_place
 from mage_kit.tokenizers import TOKENIZERS, Tokenizer
 
 _TOLD = 50  # problems of one recipe
@@ -46,6 +47,9 @@ class Recipe(Strict):
     plugins: tuple[str, ...] = Field((), description="Modules to import first; they may register components.")
     seed: Seed = Field(0, description="Every random draw of the run follows from it.")
     data: Annotated[ComponentConfig, DATASETS.slot()] | None = Field(None, description="Images; null: none are named.")
+    fit: tuple[Literal["image_size", "channels"], ...] = Field(
+        (), description="What the tokenizer takes from the images before training: a size that they have, or channels."
+    )
     tokenizer: Annotated[ComponentConfig, TOKENIZERS.slot()]
     tokenizer_training: Annotated[ComponentConfig, Slot("tasks")] | None = Field(
         None, description="Task that trains the tokenizer first, where it is untrained; null if nothing is to train."
@@ -69,14 +73,14 @@ class Recipe(Strict):
         """Read a recipe file, change what `overrides` name, validate.
 
         Args:
-            path: JSON file.
+            path: JSON file; or the name of a recipe that ships, as "digits".
             overrides: `a.b=VALUE` each; VALUE is JSON, else a string; a component's kind alone names it with defaults.
             plugins: Whether modules may run that the current folder, or the recipe's, alone has; see `base.plugins`.
 
         Raises:
             RecipeError: With every problem of the recipe.
         """
-        file = Path(path)
+        file = recipe_place(path)
         data = read_recipe_file(file)
         return cls.parse(data, overrides, source=str(file), folder=file.resolve().parent, plugins=plugins)
 

@@ -18,11 +18,12 @@ from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.stills import still_batches
 from mage_kit.datasets.subset import Subset
-from mage_kit.evaluation.judging_networks import judging_network
+from mage_kit.evaluation.judging_networks import Judgement, judging_network
 from mage_kit.evaluation.tokenizer_audit import audit, verdict
 from mage_kit.images.pictures import labelled_rows, save_picture
 from mage_kit.recipes import Recipe
 from mage_kit.recipes.answers import held_out_images, perceptual_kind
+from mage_kit.recipes.data_fit import fit_to_data
 from mage_kit.store.folders import TOKENIZER_FOLDER
 from mage_kit.store.loading import load_tokenizer
 from mage_kit.tokenizers import Tokenizer
@@ -32,7 +33,6 @@ AUDIT_FILE, AUDIT_PICTURE = "tokenizer_audit.json", "tokenizer_audit.png"  # of 
 _MOST = 1000  # images
 _SHOWN = 8
 _SMALL = 64  # pixels a side: smaller ones are shown twice as large
-_FEWEST = 50  # images for a Fréchet distance
 
 
 class TrainingAudit:
@@ -50,6 +50,7 @@ class TrainingAudit:
         """Audit a whole tokenizer that was written; write `AUDIT_FILE` and `AUDIT_PICTURE`, say the verdict."""
         if event.folder.name != TOKENIZER_FOLDER or not event.is_whole:
             return
+        self.recipe, _ = fit_to_data(self.recipe)
         images, where = held_out_images(self.recipe)
         places = np.linspace(0, len(images) - 1, min(len(images), _MOST)).round().astype(int)
         some = Subset(images, [int(place) for place in places])
@@ -67,31 +68,36 @@ class TrainingAudit:
             )
 
     def _measure(self, tokenizer: Tokenizer, images: Dataset, run: Path) -> dict[str, Any]:
-        figures = audit(tokenizer, images, reporter=self.reporter)
-        views, rebuilt = _reconstructions(tokenizer, images)
-        rows = [("images", views[:_SHOWN]), ("their reconstructions", rebuilt[:_SHOWN])]
-        for text, place in (("worst images", 0), ("their reconstructions", 1)):
-            rows.append((text, torch.from_numpy(np.stack([pair[place] for pair in figures.pairs]))))
-        scale = 2 if max(tokenizer.image_size) <= _SMALL else 1
-        save_picture(
-            labelled_rows([(text, part.float() / 255) for text, part in rows], scale=scale), run / AUDIT_PICTURE
+        network = judging_network(perceptual_kind(self.recipe)) if tokenizer.channels == 3 else None
+        judgement = None if network is None else Judgement(network)
+        figures = audit(
+            tokenizer, images, reporter=self.reporter, on_batch=None if judgement is None else judgement.add
         )
         result: dict[str, Any] = {"reconstructions": figures.as_dict(), "verdict": verdict(figures)}
-        network = judging_network(perceptual_kind(self.recipe)) if tokenizer.channels == 3 else None
-        if network is not None and len(views) >= _FEWEST:
-            value, floor = network.distances(views, rebuilt)
-            result["frechet"] = {"network": network.name, "sha256": network.sha256, "value": value, "floor": floor}
+        if judgement is not None and (distance := judgement.as_dict()):
+            result["frechet"] = distance
+        before = self._before()
+        views = _first(images, _SHOWN)
+        rows = [("images", views), ("as reconstructed before this training", _rebuilt(before, views))]
+        rows.append(("and after it", _rebuilt(tokenizer, views)))
+        for text, place in (("worst images", 0), ("as reconstructed after it", 1)):
+            rows.append((text, torch.from_numpy(np.stack([pair[place] for pair in figures.pairs])).float() / 255))
+        scale = 2 if max(tokenizer.image_size) <= _SMALL else 1
+        save_picture(labelled_rows(rows, scale=scale), run / AUDIT_PICTURE)
         return result
+
+    def _before(self) -> Tokenizer:
+        """The tokenizer that the training began with: the one that the recipe names, or random weights."""
+        weights = self.recipe.tokenizer.get("weights")
+        return self.recipe.build_tokenizer().eval() if weights is None else load_tokenizer(weights)
+
+
+def _first(images: Dataset, count: int) -> Tensor:
+    """The first images that can be read, in [0, 1]: float (I, C, H, W)."""
+    stills = next(iter(still_batches(images, [range(min(2 * count, len(images)))])))
+    return torch.from_numpy(np.stack([sample.views[0] for sample in stills.samples[:count]])).float() / 255
 
 
 @torch.no_grad()
-def _reconstructions(tokenizer: Tokenizer, images: Dataset) -> tuple[Tensor, Tensor]:
-    """Images that can be read and their reconstructions, uint8 (I, C, H, W)."""
-    views, rebuilt = [], []
-    for stills in still_batches(images, [range(s, min(s + 32, len(images))) for s in range(0, len(images), 32)]):
-        if stills.samples:
-            part = torch.from_numpy(np.stack([sample.views[0] for sample in stills.samples]))
-            views.append(part)
-            tokens = tokenizer.encode(part.float() / 255)
-            rebuilt.append((tokenizer.decode(tokens).clamp(0, 1) * 255).byte())
-    return torch.cat(views), torch.cat(rebuilt)
+def _rebuilt(tokenizer: Tokenizer, views_ICHW: Tensor) -> Tensor:
+    return tokenizer.decode(tokenizer.encode(views_ICHW))

@@ -27,6 +27,7 @@ from mage_kit.planning.estimate import operations_an_image
 from mage_kit.recipes import Parts, Recipe
 from mage_kit.recipes.answers import contrasts_images
 from mage_kit.recipes.build import build_fitting, require_memory
+from mage_kit.recipes.data_fit import fit_to_data
 from mage_kit.recipes.places import at
 from mage_kit.recipes.sections import MageSection
 from mage_kit.recipes.workload import workload
@@ -92,6 +93,9 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         MageKitError: If data or weights cannot be read.
     """
     meta = check(recipe)
+    fitted, lines = fit_to_data(recipe, images[0] if images else None)
+    if fitted is not recipe:
+        recipe, meta = fitted, check(fitted)
     require_memory(meta, recipe.name)
     if recipe.training is None:
         raise RecipeError(["$.training: missing, training needs it"], recipe.name)
@@ -130,7 +134,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         jobs=tuple(jobs),
         free=frozenset(f"{job.path}.{name}" for job in jobs for name in CARRIED_OUT | job.task.free),
         extends=frozenset(f"{jobs[-1].path}.{name}" for name in jobs[-1].task.extends),
-        remarks=tuple(remarks),
+        remarks=(*lines, *remarks),
     )
 
 

@@ -98,3 +98,22 @@ def test_every_suffix_that_is_promised_is_read(tmp_path: Path, suffix: str) -> N
     picture.save(tmp_path / "cat" / f"0{suffix}", format=forms.get(suffix) or suffix[1:].upper())
     data = opened(tmp_path)
     assert len(data) == 1 and abs(int(data.still(0).views[0].mean()) - 100) <= 1
+
+
+def test_a_part_is_held_out_by_name(tmp_path: Path) -> None:
+    names = [f"{label}/{number:03d}.png" for label in ("cat", "dog") for number in range(60)]
+    fill(tmp_path, *names)
+    whole, training, held_out = (opened(tmp_path, part=part) for part in ("all", "training", "held_out"))
+    sides = [{part.name(place) for place in range(len(part))} for part in (training, held_out)]
+    assert len(whole) == 120 == sum(map(len, sides)) and not sides[0] & sides[1]
+    assert 6 <= len(held_out) <= 20 and held_out.classes == ("cat", "dog")
+    for part in (training, held_out):
+        for place in range(len(part)):
+            assert part.classes[part.label(place) or 0] == Path(part.name(place)).parent.name
+    fill(tmp_path, "dog/new.png")
+    later = opened(tmp_path, part="held_out")
+    assert sides[1] <= {later.name(place) for place in range(len(later))}, "files that come later move none"
+    assert len({part.identity()["files_sha256"] for part in (whole, training, held_out)}) == 3
+    assert len(opened(tmp_path, part="held_out", held_out=1.0)) == 121
+    with pytest.raises(mk.MageKitError, match="part: 'held_out', holds none of the 121 images"):
+        opened(tmp_path, part="held_out", held_out=0.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mage_kit.evaluation.colour_check import ColourCheck
-from mage_kit.evaluation.judging_networks import judging_network
+from mage_kit.evaluation.judging_networks import Judgement, judging_network
 from mage_kit.evaluation.tokenizer_audit import Audit, verdict
 
 
@@ -64,5 +64,11 @@ def test_the_judge_is_a_network_that_no_loss_used() -> None:
     network = judging_network("efficientnet_lite0")
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)
     assert network(images).shape == (12, 512)
-    same, floor = network.distances(images, images)
-    assert same == pytest.approx(0, abs=1e-2) and floor > same
+    judgement = Judgement(network)
+    judgement.add(images, images)
+    assert judgement.as_dict() is None, "of so few nothing is said"
+    for _ in range(4):
+        judgement.add(images, images)
+    result = judgement.as_dict()
+    assert result["network"] == "SqueezeNet-1.1" and len(result["sha256"]) == 64
+    assert result["value"] == pytest.approx(0, abs=1e-2) and result["floor"] > result["value"]
