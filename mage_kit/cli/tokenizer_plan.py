@@ -37,7 +37,7 @@ def _parts(costs: TokenizerCosts, name: str) -> Table:
     table = Table("part", "parameters", "GFLOP an image and step", title=name)
     for part, operations in costs.operations.items():
         count = costs.parameters.get(part)
-        table.add_row(part, "frozen" if count is None else f"{count / 1e6:.1f} M", f"{operations / 1e9:.1f}")
+        table.add_row(part, "frozen" if count is None else f"{count / 1e6:.2f} M", f"{operations / 1e9:.1f}")
     total = f"{sum(costs.operations.values()) / 1e9:.1f}"
     table.add_row("all", f"{sum(costs.parameters.values()) / 1e6:.1f} M", total)
     return table
@@ -57,5 +57,13 @@ def _run(costs: TokenizerCosts, machine: Machine, batch: int) -> Table:
         "kept for the backward pass", f"{costs.kept * costs.micro / 2**30:.2f} GiB, {costs.micro} images at once"
     )
     table.add_row("memory, about", f"{costs.peak / 2**30:.2f} GiB in float32")
-    table.add_row("days", f"{costs.days:.2f}")
+    table.add_row("time", _duration(costs.days))
     return table
+
+
+def _duration(days: float) -> str:
+    """Days, or hours or minutes where it is less than one."""
+    for name, a_day in (("days", 1), ("hours", 24), ("minutes", 24 * 60)):
+        if days * a_day >= 1:
+            return f"{days * a_day:.1f} {name}"
+    return f"{days * 86_400:.0f} seconds"

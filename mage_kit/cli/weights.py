@@ -72,6 +72,9 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Model, run, classifier or tokenizer folder.")],
     out: Annotated[Path, typer.Option(help="File: .pth, .pt, .ckpt or .safetensors.")],
     part: Annotated[str, typer.Option(help="model, tokenizer, or encoder (under a plain ViT's names).")] = "model",
+    layout: Annotated[
+        str | None, typer.Option(help="vqgan, taming, llamagen, mage, mage_classifier: that or an error.")
+    ] = None,
     grid: Annotated[str | None, typer.Option(help="Rows x columns for the encoder's positions, as 24x24.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -80,7 +83,7 @@ def export(
     from mage_kit.store.export import export as run
 
     size = None if grid is None else read_size("grid", grid)
-    report = run(folder, out, part=part, grid=size, overwrite=overwrite)  # type: ignore[arg-type]  # checked there
+    report = run(folder, out, part=part, layout=layout, grid=size, overwrite=overwrite)  # type: ignore[arg-type]  # checked there
     lines = [f"layout {report.layout}: {report.tensors} tensors, {report.values:,} values, {', '.join(report.dtypes)}"]
     if report.filled:
         lines.append("filled, as nothing trained here stands for it: " + "; ".join(report.filled))

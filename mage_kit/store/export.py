@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from mage_kit.base.grid import TokenGrid
 from mage_kit.legacy import TOKENIZER_PREFIX, Exported, Origin, export_part, plain_vit
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
+from mage_kit.store.exported_adversary import adversary_tensors
 from mage_kit.store.folders import read_origin, require_folder
 from mage_kit.store.loading import load_any
 from mage_kit.tokenizers import Tokenizer
@@ -23,6 +24,7 @@ from mage_kit.tokenizers import Tokenizer
 Part = Literal["model", "tokenizer", "encoder"]
 _PYTORCH = (".pth", ".pt", ".ckpt")
 _SAFE = ".safetensors"
+_WITH_ADVERSARY = ("taming", "vqgan")
 _LARGEST = 1024  # tokens a side
 
 
@@ -56,15 +58,19 @@ def export(
     out: str | os.PathLike[str],
     *,
     part: Part = "model",
+    layout: str | None = None,
     grid: tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write a model in the published layout, or its encoder as a plain ViT.
 
+    Of a tokenizer that was trained with an adversary, that one is written too, where the layout has room for it.
+
     Args:
         folder: Model, run, classifier or tokenizer folder.
         out: File: .pth, .pt or .ckpt for PyTorch, .safetensors.
         part: "model" all of it, "tokenizer" alone, "encoder" under a plain ViT's names (.safetensors).
+        layout: What it must be written in: vqgan, taming, llamagen, mage, mage_classifier; None: what the module has.
         grid: With "encoder": rows and columns of tokens that positions are interpolated to.
         overwrite: Replace a file.
 
@@ -86,17 +92,26 @@ def export(
         _check_grid(grid, part)
     require_folder(source)
     module = load_any(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
     if part == "encoder":
         if not isinstance(module, Mage | MageClassifier):
             raise MageKitError(f"folder: '{source}', holds a tokenizer, which has no such encoder")
+        if layout is not None:
+            raise MageKitError(f"layout: '{layout}', goes with no part 'encoder', which has a plain ViT's names")
         tensors, metadata = plain_vit(module, None if grid is None else TokenGrid(*grid))
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(target, tensors, metadata)
         return _report(target, "plain_vit", tensors)
     origin = read_origin(source)
     if part == "tokenizer" and not isinstance(module, Tokenizer):
         module, origin = module.tokenizer, _origin_of_tokenizer(origin)
     content = export_part(module, origin)
+    if layout not in (None, content.layout):
+        rule = f"this is a {type(module).__name__}, whose layout is {content.layout}"
+        raise MageKitError(f"layout: '{layout}', must be {content.layout}; {rule}")
+    if content.layout in _WITH_ADVERSARY:
+        tensors, lines = adversary_tensors(source)
+        content = replace(content, tensors={**content.tensors, **tensors}, left_out=[*content.left_out, *lines])
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == _SAFE:
         write_tensors(target, content.tensors)
     else:

@@ -111,6 +111,11 @@ def _tokenizer_problems(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
             problems.append("$.tokenizer_training: given, but $.training trains the tokenizer; must be null")
         if not tokenizer.needs_training:
             problems.append(f"$.tokenizer.kind and $.training.kind: '{recipe.tokenizer.kind}' has nothing to train")
+    for path, config in task_sections(recipe).items():
+        if getattr(config, "train", None) == "decoder" and weights is None:
+            rule = "a decoder alone learns from a trained tokenizer's tokens, weights must name one"
+            problems.append(f"$.tokenizer.weights and {path}.train: null and 'decoder'; {rule}")
+    if makes == "tokenizer":
         return problems
     if tokenizer.needs_training and weights is None and recipe.pretrained is None and first is None:
         others = "$.tokenizer_training" if recipe.model is None or recipe.model.kind == "mage" else "$.pretrained"

@@ -41,6 +41,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.fields import LearningRate, NonNegativeFloat, PositiveFloat, Probability
 from mage_kit.base.files import atomic_folder, write_json, write_tensors
 from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, build_optimizer
+from mage_kit.store.exported_adversary import ADVERSARY_CARD, ADVERSARY_FOLDER, ADVERSARY_WEIGHTS
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import Batch
 from mage_kit.training.players import Player, Rate
@@ -50,7 +51,6 @@ from mage_kit.training.tasks.reconstruct import Reconstruct, no_images
 
 PUBLISHED_ADVERSARY = ADVERSARIES.parse({"kind": "vqgan_plus"})
 CONTEST_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "weight_decay": 0.0, "betas": [0.5, 0.9]})
-ADVERSARY_FOLDER = "adversary"  # of a run
 _DEAD = 1e-3  # of the spread of judgements
 
 
@@ -248,8 +248,8 @@ class Adversarial(Reconstruct):
 
     def _write(self, folder: Path) -> None:
         with atomic_folder(folder, listed=True) as temporary:
-            write_tensors(temporary / "weights.safetensors", self.judge.adversary.state_dict())
-            write_json(temporary / "adversary.json", {"adversary": self.adversary.model_dump(mode="json")})
+            write_tensors(temporary / ADVERSARY_WEIGHTS, self.judge.adversary.state_dict())
+            write_json(temporary / ADVERSARY_CARD, {"adversary": self.adversary.model_dump(mode="json")})
 
     def note(self, record: Mapping[str, Any]) -> str:
         """Say how often the adversary is right, too."""
