@@ -10,8 +10,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.images.pictures import grid_picture, save_picture
@@ -53,13 +51,13 @@ def model_tokens(recipe: mk.Recipe, run: Path, strip: Path, shown: int, reporter
     mk.train(cached, place, resume=place.exists(), reporter=reporter)
     records = read_metrics(place, "model")
     model = mk.load(place)
-    images = mk.generate(model, shown, seed=0, steps=_STEPS).images
-    save_picture(grid_picture(torch.as_tensor(images), shown), strip)
+    images_BCHW = mk.generate(model, shown, seed=0, steps=_STEPS).images_BCHW
+    save_picture(grid_picture(images_BCHW, shown), strip)
     return {
         "epochs": _EPOCHS,
         "loss_first": records[0]["loss"],
         "loss": records[-1]["loss"],
         "accuracy": records[-1].get("accuracy"),
         "chance": math.log(model.tokenizer.spec.codes or 1),
-        "generated_deviation": float(torch.as_tensor(images).float().std()),
+        "generated_deviation": float(images_BCHW.std()),
     }

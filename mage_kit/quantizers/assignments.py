@@ -9,30 +9,16 @@ Legend: V codes, W code width, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mage_kit.base.processes import add_up, world
-
-ROWS = 2**22  # logits at once: 16 MiB of float32, and some six times that while gradients are computed
+from mage_kit.quantizers.soft_tables import soft_sums
 
 
 def entropy(shares: Tensor) -> Tensor:
     """Return the entropy, in nats, of shares (..., V) that sum to 1; 0 ln 0 is 0."""
     return -torch.xlogy(shares, shares).sum(dim=-1)
-
-
-def soft_choices(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sums over rows of the entropies of softmax(logits), a scalar in nats, and of its shares (V,).
-
-    The gradient is finite however sure a row is.
-    """
-    logs_RV = torch.log_softmax(logits_RV, dim=-1)
-    shares_RV = logs_RV.exp()
-    return -(shares_RV * logs_RV).sum(), shares_RV.sum(dim=0)
 
 
 def over_processes(mean: Tensor) -> Tensor:
@@ -57,29 +43,13 @@ def entropy_gap(sure: Tensor, shares_V: Tensor) -> tuple[Tensor, Tensor]:
     return sure - spread, spread.detach().exp()
 
 
-def in_parts(work: Callable[[Tensor], tuple[Tensor, ...]], features_FW: Tensor, codes: int) -> list[tuple[Tensor, ...]]:
-    """Apply a function to some features at a time; its tables are not kept for the gradient but made again.
+def assignment_gap(features_FW: Tensor, keys_VW: Tensor, bias_V: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `entropy_gap` of features z whose logits are z . k_v + b_v.
 
     Args:
-        work: Takes features (R, W), makes tables of (R, V).
-        features_FW: All features.
-        codes: Columns of a table, V.
-    """
-    parts = features_FW.split(max(1, ROWS // codes))
-    if len(parts) == 1:
-        return [work(features_FW)]
-    return [checkpoint(work, part, use_reentrant=False) for part in parts]
-
-
-def assignment_gap(logits_of: Callable[[Tensor], Tensor], features_FW: Tensor, codes: int) -> tuple[Tensor, Tensor]:
-    """Return `entropy_gap` of features whose logits come from a table.
-
-    Args:
-        logits_of: Features (R, W) to logits (R, V).
         features_FW: All features of this process.
-        codes: V.
+        keys_VW: k.
+        bias_V: b.
     """
-    sums = in_parts(lambda part_RW: soft_choices(logits_of(part_RW)), features_FW, codes)
-    count = len(features_FW)
-    sure = torch.stack([part[0] for part in sums]).sum() / count
-    return entropy_gap(sure, torch.stack([part[1] for part in sums]).sum(dim=0) / count)
+    sure, shares_V = soft_sums(features_FW, keys_VW, bias_V)
+    return entropy_gap(sure / len(features_FW), shares_V / len(features_FW))

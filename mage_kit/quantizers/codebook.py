@@ -120,8 +120,5 @@ class Codebook(Quantizer):
             codes_VW = self.prepare(self.table().float())
             square_V = codes_VW.pow(2).sum(dim=-1)
             # |z|^2 is the same for every code: softmax does not see it.
-            return assignment_gap(
-                lambda rows_RW: (2 * rows_RW @ codes_VW.T - square_V) / self.temperature,
-                features_BLW.float().flatten(0, -2),
-                self.codes,
-            )
+            keys_VW, bias_V = 2 * codes_VW / self.temperature, -square_V / self.temperature
+            return assignment_gap(features_BLW.float().flatten(0, -2), keys_VW, bias_V)

@@ -2,8 +2,7 @@
 
 With p = softmax(z . c) and h the one-hot of its largest, the code is (h - sg(p) + p) C: the value of one code, with the
 gradient of all of them, so that a code that no feature chose learns too. sg() is stop-gradient. Of p C only the
-gradient is needed, and only p's: C gets its own through h. Tables of p are made in parts and made again for the
-gradient, which 2^18 codes need.
+gradient is needed, and only p's: C gets its own through h.
 
 Legend: B images, L tokens, V codes, W code width, R rows of a part.
 """
@@ -18,9 +17,10 @@ from mage_kernels.autocasting import without_autocast
 from torch import Tensor
 
 from mage_kit.base.fields import NonNegativeFloat
-from mage_kit.quantizers.assignments import entropy_gap, in_parts, soft_choices
+from mage_kit.quantizers.assignments import assignment_gap
 from mage_kit.quantizers.base import QUANTIZERS, Quantized
 from mage_kit.quantizers.codebook import Codebook
+from mage_kit.quantizers.soft_tables import soft_means
 
 
 @QUANTIZERS.register("ibq")
@@ -55,15 +55,7 @@ class IBQ(Codebook):
     def _soft(self, prepared_BLW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Means of the codes by p (B, L, W), the entropy gap at the temperature, and the perplexity."""
         codes_VW = self.prepare(self.table().float())
-
-        def work(rows_RW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            logits_RV = rows_RW @ codes_VW.T
-            means_RW = torch.softmax(logits_RV, dim=-1) @ codes_VW.detach()
-            return means_RW, *soft_choices(logits_RV / self.temperature)
-
         rows_FW = prepared_BLW.flatten(0, -2)
-        means, sure, shares = zip(*in_parts(work, rows_FW, self.codes), strict=True)
-        gap, perplexity = entropy_gap(
-            torch.stack(sure).sum() / len(rows_FW), torch.stack(shares).sum(dim=0) / len(rows_FW)
-        )
-        return torch.cat(means).view_as(prepared_BLW), gap, perplexity
+        none_V = codes_VW.new_zeros(self.codes)
+        gap, perplexity = assignment_gap(rows_FW, codes_VW / self.temperature, none_V)
+        return soft_means(rows_FW, codes_VW).view_as(prepared_BLW), gap, perplexity

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mage_kit as mk
-from mage_kit.quantizers import assignments
+from mage_kit.quantizers import assignments, soft_tables
 from mage_kit.quantizers.assignments import assignment_gap, entropy_gap
 from mage_kit.quantizers.signs import mean_shares
+from mage_kit.quantizers.soft_tables import soft_means, soft_sums
 
 
 def features(width: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -115,16 +116,46 @@ def test_mean_shares_count_their_lowest_bit_first() -> None:
 # -- entropies -----------------------------------------------------------------------------------------------------
 
 
+def gap_of(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+    codes = logits_RV.shape[1]
+    return assignment_gap(logits_RV, torch.eye(codes, dtype=logits_RV.dtype), logits_RV.new_zeros(codes))
+
+
+@pytest.mark.parametrize("rows", [2**22, 21, 7])
+def test_tables_in_parts_have_the_gradients_of_whole_ones(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and gradients against autograd's, of 10 features by 7 codes: all at once, three and one at a time."""
+    monkeypatch.setattr(soft_tables, "ROWS", rows)
+    random = torch.Generator().manual_seed(0)
+    z, k, b, weights = (
+        torch.randn(*shape, generator=random, dtype=torch.float64) for shape in ((10, 3), (7, 3), (7,), (10, 3))
+    )
+    leaves = [tensor.clone().requires_grad_() for tensor in (z, k, b)]
+    logs = torch.log_softmax(leaves[0] @ leaves[1].T + leaves[2], dim=1)
+    sure, shares = -(logs.exp() * logs).sum(), logs.exp().sum(dim=0)
+    wanted = (sure, shares, *torch.autograd.grad(0.3 * sure + (shares * k[:, 0]).sum(), leaves))
+    made_sure, made_shares = soft_sums(*leaves)
+    got = (made_sure, made_shares, *torch.autograd.grad(0.3 * made_sure + (made_shares * k[:, 0]).sum(), leaves))
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    means = torch.softmax(leaves[0] @ leaves[1].T, dim=1) @ k
+    torch.testing.assert_close(soft_means(*leaves[:2]), means)
+    mine, theirs = (
+        torch.autograd.grad((each * weights).sum(), leaves[:2]) for each in (soft_means(*leaves[:2]), means)
+    )
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_the_gap_is_zero_for_no_choice_and_minus_the_logarithm_for_all() -> None:
     nothing = torch.zeros(8, 8)
-    torch.testing.assert_close(assignment_gap(lambda rows: rows, nothing, 8)[0], torch.tensor(0.0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(gap_of(nothing)[0], torch.tensor(0.0), atol=1e-6, rtol=0)
     sure = 100 * torch.eye(8)
-    gap, perplexity = assignment_gap(lambda rows: rows, sure, 8)
+    gap, perplexity = gap_of(sure)
     torch.testing.assert_close(gap, torch.tensor(-math.log(8)))
     torch.testing.assert_close(perplexity, torch.tensor(8.0))
     one_code = torch.zeros(8, 8)
     one_code[:, 3] = 100
-    torch.testing.assert_close(assignment_gap(lambda rows: rows, one_code, 8)[0], torch.tensor(0.0))
+    torch.testing.assert_close(gap_of(one_code)[0], torch.tensor(0.0))
 
 
 def test_the_mean_is_that_of_all_processes_and_its_gradient_is_averaged_by_the_engine(
@@ -133,7 +164,7 @@ def test_the_mean_is_that_of_all_processes_and_its_gradient_is_averaged_by_the_e
     """Two halves of a batch, one as another process's; the mean of their gradients is that of the whole."""
     logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = logits.clone().requires_grad_()
-    assignment_gap(lambda rows: rows, whole, 5)[0].backward()
+    gap_of(whole)[0].backward()
     means = [torch.softmax(half, dim=1).mean(dim=0) for half in logits.chunk(2)]
     monkeypatch.setattr(assignments, "world", lambda: 2)
     monkeypatch.setattr(assignments, "add_up", lambda tensor: means[0] + means[1])
@@ -141,7 +172,8 @@ def test_the_mean_is_that_of_all_processes_and_its_gradient_is_averaged_by_the_e
     for half in logits.chunk(2):
         own = half.clone().requires_grad_()
         shares = torch.softmax(own, dim=1)
-        gap, _ = entropy_gap(assignments.soft_choices(own)[0] / len(own), shares.mean(dim=0))
+        sure = -(shares * shares.log()).sum(dim=1).mean()
+        gap, _ = entropy_gap(sure, shares.mean(dim=0))
         gap.backward()
         grads.append(own.grad / 2)  # as an engine of two takes the mean
     torch.testing.assert_close(torch.cat(grads), whole.grad)
@@ -184,7 +216,7 @@ def dense_ibq(z: Tensor, codes_VW: Tensor, beta: float, entropy: float, temperat
 def test_ibq_is_the_papers_value_and_gradient(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole tables, and ten rows at a time. The published code also lets p's gradient move C through p C, by value of
     one-hot h; here C gets h's alone, which is the same matrix."""
-    monkeypatch.setattr(assignments, "ROWS", rows)
+    monkeypatch.setattr(soft_tables, "ROWS", rows)
     quantizer = mk.IBQ(codes=12, width=4, temperature=0.5).double()
     quantizer.embedding.weight.data.normal_(generator=torch.Generator().manual_seed(1))
     values, weights = features(4).double().requires_grad_(), torch.randn(6, 16, 4, dtype=torch.float64)

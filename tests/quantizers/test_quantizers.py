@@ -152,26 +152,41 @@ def test_a_seed_gives_the_same_halves_whatever_the_quantizer() -> None:
 
 
 MEMORY = """
-import resource, torch
+import resource, sys, torch
 import mage_kit as mk
 torch.manual_seed(0)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-features = torch.randn(32, 1024, 8, requires_grad=True)
-warm = mk.EMACodebook(codes=16, width=8)
-warm.start_training()
-warm(features, 0.0, torch.Generator()).loss.backward()
-features.grad = None
+make = lambda large: eval(sys.argv[2] if large else sys.argv[1])
+def learn(quantizer):
+    features = torch.randn(int(sys.argv[3]), 1024, quantizer.width, requires_grad=True)
+    quantizer.start_training()
+    made = quantizer(features, 0.0, torch.Generator())
+    (made.codes_BLW.mean() + made.loss).backward()
+    assert quantizer.codes in (16, 2**18) and torch.isfinite(features.grad).all()
+learn(make(False))
 before = peak()
-quantizer = mk.EMACodebook(codes=2**18, width=8)
-quantizer.start_training()
-made = quantizer(features, 0.0, torch.Generator())
-(made.codes_BLW.mean() + made.loss).backward()
+learn(make(True))
 print(peak() - before)
 """
 
 
 @pytest.mark.slow
-def test_many_codes_need_little_memory() -> None:
-    """2^18 codes, batch 32 of 1,024 tokens: a table of all distances would be 34 GB."""
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    ("few", "many", "images"),
+    [
+        ("mk.EMACodebook(codes=16, width=8)", "mk.EMACodebook(codes=2**18, width=8)", 32),
+        ("mk.EMACodebook(codes=16, width=8, entropy=0.1)", "mk.EMACodebook(codes=2**18, width=8, entropy=0.1)", 2),
+        ("mk.IBQ(codes=16, width=8)", "mk.IBQ(codes=2**18, width=8)", 2),
+        ("mk.SimVQ(codes=16, width=8)", "mk.SimVQ(codes=2**18, width=8)", 2),
+        ("mk.LFQ(bits=4)", "mk.LFQ(bits=18)", 32),
+        ("mk.BSQ(bits=4)", "mk.BSQ(bits=18)", 32),
+        ("mk.FSQ(levels=(4, 4))", "mk.FSQ(levels=(8, 8, 8, 8, 8, 8))", 32),
+    ],
+    ids=["ema", "ema-entropy", "ibq", "simvq", "lfq", "bsq", "fsq"],
+)
+def test_many_codes_need_little_memory(few: str, many: str, images: int) -> None:
+    """2^18 codes; a table of all shares would be 34 GB of 32 images of 1,024 tokens, 2 GB of two."""
+    words = [sys.executable, "-c", MEMORY, few, many, str(images)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1024, f"{done.stdout} MiB"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import mage_kit as mk
 from mage_kit.training.checkpoints import list_checkpoints
 from mage_kit.training.metrics import read_metrics
+from tests.training.test_adversarial import game
 from tests.training.test_classifier import tuned
 from tests.training.test_lone_stages import alone, contrast
 from tests.training.test_training import small
@@ -40,6 +41,7 @@ PLAIN = (*SAME, "tokenizer_training.precision=float32", "training.epochs=1", "tr
 CLASSIFIER = (*SAME, "training.epochs=2", "training.warmup_epochs=1", "training.checkpoint_every=9")
 TASKS: dict[str, tuple[str, Make]] = {
     "reconstruct": ("tokenizer", lambda before: alone()),
+    "adversarial": ("tokenizer", lambda before: game(adaptive=True)),
     "masked": ("model", lambda before: small(*PLAIN, "training.ema=0.9")),
     "contrast": ("model", lambda before: contrast(*SAME, "training.epochs=2", "training.checkpoint_every=9")),
     "classify": ("classifier", lambda before: tuned(before, *CLASSIFIER, "training.mixup=0.8", "training.ema=0.9")),
