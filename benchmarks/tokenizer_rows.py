@@ -139,9 +139,9 @@ def measure_row(row: Row, runs: Path, results: Path, steps: int, reporter: Repor
     figures: dict[str, Any] = {
         "row": row.name, "label": row.label, "fingerprint": row.fingerprint(facts, steps),
         "date": time.strftime("%Y-%m-%d"), "steps": steps, "seconds": float(clock.read_text()), "seed": row.seed,
-        "tokens": tokenizer.spec.length, "codes": tokenizer.spec.codes,
+        "tokens": tokenizer.spec.grid.size, "codes": tokenizer.spec.codes,
         "levels": len(mk.Recipe.load("vqgan_photos").tokenizer.get("multipliers")),
-        "bits": tokenizer.spec.length * float(np.log2(tokenizer.spec.codes or 1)),
+        "bits": tokenizer.spec.grid.size * float(np.log2(tokenizer.spec.codes or 1)),
         "training": row.training, "torch": torch.__version__,
     }  # fmt: skip
     figures |= _judge(tokenizer, images, results / f"{row.name}.png", reporter)

@@ -6,7 +6,7 @@ Legend: I images, C channels, H x W pixels, V codes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mage_kit.base.errors import BrokenImageError, MageKitError
 from mage_kit.base.progress import Reporter
-from mage_kit.datasets import Dataset
+from mage_kit.datasets import Dataset, Sample
 from mage_kit.datasets.stills import still_batches
 from mage_kit.evaluation.colour_check import ColourCheck
 from mage_kit.tokenizers import Tokenizer
@@ -138,11 +138,9 @@ def audit(
             broken += stills.broken
             if stills.samples:
                 places = [sample.index for sample in stills.samples]
-                views = torch.from_numpy(np.stack([sample.views[0] for sample in stills.samples])).to(device)
-                tokens = tokenizer.encode(views.float() / 255)
+                views, tokens, outputs = _reconstruct(tokenizer, stills.samples, device)
                 if codes:
                     counts += torch.bincount(tokens.flatten(), minlength=codes)
-                outputs = (tokenizer.decode(tokens).clamp(0, 1) * 255).byte()  # as a PNG would hold it
                 if tokenizer.channels == 3:
                     colours.add(views, outputs)
                 if on_batch is not None:
@@ -169,6 +167,15 @@ def audit(
         chroma=colours.correlation,
         shift=colours.shift,
     )
+
+
+def _reconstruct(
+    tokenizer: Tokenizer, samples: Sequence[Sample], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, their tokens, and what these decode to, as a PNG would hold it."""
+    views = torch.from_numpy(np.stack([sample.views[0] for sample in samples])).to(device)
+    tokens = tokenizer.encode(views.float() / 255)
+    return views, tokens, (tokenizer.decode(tokens).clamp(0, 1) * 255).byte()
 
 
 def psnr(first_ICHW: Tensor, second_ICHW: Tensor) -> Tensor:

@@ -79,6 +79,12 @@ def perceptual_kind(recipe: Recipe) -> str | None:
     return None
 
 
+def tokenizer_weights(recipe: Recipe) -> str | None:
+    """Return the folder of the trained tokenizer that a recipe names; None where it names none."""
+    weights: str | None = recipe.tokenizer.get("weights")
+    return weights
+
+
 def training_views(recipe: Recipe) -> Augment | None:
     """Return how a recipe's data makes views; of a token cache, how the images do that it was made from."""
     return _views(recipe.data)

@@ -78,16 +78,7 @@ def export(
         MageKitError: If the layout cannot hold the model, or the file exists.
     """
     source, target = Path(folder), Path(out)
-    if part not in ("model", "tokenizer", "encoder"):
-        raise MageKitError(f"part: '{part}', must be model, tokenizer or encoder")
-    if target.suffix not in (*_PYTORCH, _SAFE) or (part == "encoder" and target.suffix != _SAFE):
-        raise MageKitError(
-            f"out: '{target}', must end in {_SAFE}{'' if part == 'encoder' else ', ' + ', '.join(_PYTORCH)}"
-        )
-    if target.is_dir():
-        raise MageKitError(f"out: '{target}', is a folder, must be a file")
-    if target.exists() and not overwrite:
-        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
+    _check_target(target, part, overwrite)
     if grid is not None:
         _check_grid(grid, part)
     require_folder(source)
@@ -111,6 +102,24 @@ def export(
     if content.layout in _WITH_ADVERSARY:
         tensors, lines = adversary_tensors(source)
         content = replace(content, tensors={**content.tensors, **tensors}, left_out=[*content.left_out, *lines])
+    _write(target, content)
+    return _report(target, content.layout, content.tensors, content)
+
+
+def _check_target(target: Path, part: str, overwrite: bool) -> None:
+    if part not in ("model", "tokenizer", "encoder"):
+        raise MageKitError(f"part: '{part}', must be model, tokenizer or encoder")
+    if target.suffix not in (*_PYTORCH, _SAFE) or (part == "encoder" and target.suffix != _SAFE):
+        raise MageKitError(
+            f"out: '{target}', must end in {_SAFE}{'' if part == 'encoder' else ', ' + ', '.join(_PYTORCH)}"
+        )
+    if target.is_dir():
+        raise MageKitError(f"out: '{target}', is a folder, must be a file")
+    if target.exists() and not overwrite:
+        raise MageKitError(f"out: '{target}', exists; choose another or give --overwrite")
+
+
+def _write(target: Path, content: Exported) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == _SAFE:
         write_tensors(target, content.tensors)
@@ -120,7 +129,6 @@ def export(
                 torch.save({content.container: content.tensors}, temporary)
             except RuntimeError as error:  # torch's words for a full disk
                 raise MageKitError(f"out: '{target}', cannot be written; is the disk full? ({error})") from None
-    return _report(target, content.layout, content.tensors, content)
 
 
 def _check_grid(grid: tuple[int, int], part: str) -> None:

@@ -22,7 +22,7 @@ from mage_kit.evaluation.judging_networks import Judgement, judging_network
 from mage_kit.evaluation.tokenizer_audit import audit, verdict
 from mage_kit.images.pictures import labelled_rows, save_picture
 from mage_kit.recipes import Recipe
-from mage_kit.recipes.answers import held_out_images, perceptual_kind
+from mage_kit.recipes.answers import held_out_images, perceptual_kind, tokenizer_weights
 from mage_kit.recipes.data_fit import fit_to_data
 from mage_kit.store.folders import TOKENIZER_FOLDER
 from mage_kit.store.loading import load_tokenizer
@@ -88,7 +88,7 @@ class TrainingAudit:
 
     def _before(self) -> Tokenizer:
         """The tokenizer that the training began with: the one that the recipe names, or random weights."""
-        weights = self.recipe.tokenizer.get("weights")
+        weights = tokenizer_weights(self.recipe)
         return self.recipe.build_tokenizer().eval() if weights is None else load_tokenizer(weights)
 
 

@@ -27,13 +27,13 @@ def test_signs_in_groups_are_cached_modelled_and_generated(kind: str, tmp_path: 
     modelled = recipe.extended(tokenizer=form)
     run = mk.train(on_tokens(modelled, tokenize(modelled, tmp_path / "cache")), tmp_path / "run")
     records = read_metrics(run, "model")
-    assert records[-1]["loss"] < 0.95 * records[0]["loss"]
+    assert records[-1]["loss"] < 0.97 * records[0]["loss"]
     model = mk.load(run)
     spec = model.tokenizer.spec
     assert (spec.codes, spec.factors) == (32, 2)
     tables = [value.shape for name, value in model.state_dict().items() if "embedding" in name and value.ndim == 2]
     assert not [shape for shape in tables if shape[0] >= 2**10], tables
     made = mk.generate(model, 3, seed=1)
-    assert made.ids_BL.shape == (3, spec.length, 2) and int(made.ids_BL.max()) < 32
+    assert made.ids_BL.shape == (3, spec.grid.size, 2) and int(made.ids_BL.max()) < 32
     images = made.images_BCHW
     assert images.shape == (3, 1, 32, 32) and bool(torch.isfinite(images).all())
