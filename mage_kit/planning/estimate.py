@@ -108,7 +108,7 @@ def estimate(work: Workload, machine: Machine, images: int = IMAGENET, attention
     traffic = sent * ring * trainable
     rate = machine.processes * machine.tflops * 1e12 * machine.utilization
     seconds = work.batch * sum(operations.values()) / rate
-    steps = max(1, round(work.epochs * (images // work.batch)))
+    steps = work.length(images)
     return Estimate(
         parameters=_parameters(model),
         operations=operations,

@@ -29,7 +29,7 @@ def memory_note(recipe: Recipe, parts: Parts) -> str | None:
         try:
             micro, memory = step_memory(workload(recipe))
         except MageKitError:
-            return None  # it is trained elsewhere, or not over epochs: nothing is foreseen
+            return None  # it is trained elsewhere, or states no length: nothing is foreseen
         needs, what = int(memory.peak), f"a step of {micro} images takes about"
         hint = " (fewer at once: training.micro_batch, kernels.recompute; mage-kit plan says what takes it)"
     if needs <= room:

@@ -22,26 +22,32 @@ class Workload:
         model: On the meta device, frozen where the recipe freezes it.
         batch: Images a step over all processes.
         micro_batch: Images at once in a process; None for its share.
-        epochs: Passes over the data.
+        epochs: Passes over the data; None where `steps` say how long.
         low_precision: Whether products may be computed in bfloat16.
         state_values: float32 numbers that the optimizer keeps for each trained one.
         ema: Whether there is a running mean of the weights.
         shard: Whether weights, gradients and moments are spread over the processes.
         recompute: Whether blocks keep their inputs alone.
         cached: Whether tokens come from a cache.
+        steps: Optimizer steps, instead of epochs.
     """
 
     name: str
     model: Mage
     batch: int
     micro_batch: int | None
-    epochs: float
+    epochs: float | None
     low_precision: bool
     state_values: float
     ema: bool
     shard: bool
     recompute: bool
     cached: bool
+    steps: int | None = None
+
+    def length(self, images: int) -> int:
+        """Return the steps over so many images."""
+        return self.steps or max(1, round((self.epochs or 0.0) * (images // self.batch)))
 
 
 def workload(recipe: Recipe, model: Mage | None = None) -> Workload:
@@ -52,16 +58,15 @@ def workload(recipe: Recipe, model: Mage | None = None) -> Workload:
         model: Its model on the meta device, where there is one already.
 
     Raises:
-        RecipeError: If the recipe trains nothing, or something else than a masked model over epochs.
+        RecipeError: If the recipe trains nothing, or something else than a masked model of a length that it states.
     """
     training = recipe.training
     if training is None:
         raise RecipeError(["$.training: missing, there is nothing to plan"], recipe.name)
-    epochs = getattr(training, "epochs", None)
-    if epochs is None:
-        raise RecipeError(
-            [f"$.training.kind: '{training.kind}', must be a task over epochs to be planned"], recipe.name
-        )
+    epochs, steps = (getattr(training, name, None) for name in ("epochs", "steps"))
+    if epochs is None and steps is None:
+        rule = "must be a task of epochs or steps to be planned"
+        raise RecipeError([f"$.training.kind: '{training.kind}', {rule}"], recipe.name)
     if model is None:
         with torch.device("meta"):
             model = recipe.build_model()
@@ -77,6 +82,7 @@ def workload(recipe: Recipe, model: Mage | None = None) -> Workload:
         shard=getattr(training, "shard", False),
         recompute=recipe.kernels.recompute,
         cached=recipe.data is not None and recipe.data.kind == "token_cache",
+        steps=steps,
     )
 
 

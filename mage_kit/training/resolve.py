@@ -250,9 +250,9 @@ def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLa
 
 
 def _planned(recipe: Recipe, job: Job, meta: Parts) -> Job:
-    """Give a job what the planner knows of it; that is of masked models over epochs alone."""
+    """Give a job what the planner knows of it; that is of masked models, by tasks that know epochs."""
     config = task_sections(recipe)[job.path]
-    if job.fingerprint is not None or not isinstance(meta.model, Mage) or getattr(config, "epochs", None) is None:
+    if job.fingerprint is not None or not isinstance(meta.model, Mage) or not hasattr(config, "epochs"):
         return job
     work = workload(recipe, meta.model)
     is_free = work.micro_batch is None and not contrasts_images(recipe)

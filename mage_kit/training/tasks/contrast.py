@@ -6,7 +6,7 @@ be empty.
 
 from __future__ import annotations
 
-from mage_kit.base.fields import LearningRate, NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.base.fields import LearningRate, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.losses import Loss
 from mage_kit.models import Mage
 from mage_kit.optimizers import OptimizerSlot
@@ -20,8 +20,10 @@ class Contrast(Masked):
     """An encoder learns from its losses on features alone.
 
     Args:
-        epochs: Passes over the data.
-        warmup_epochs: Epochs of linear warm-up.
+        epochs: Passes over the data; null where `steps` says how long.
+        warmup_epochs: Epochs of linear warm-up; null where `warmup_steps` says how long.
+        steps: Optimizer steps, instead of epochs.
+        warmup_steps: Steps of linear warm-up, instead of epochs.
         base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
         min_lr: Learning rate at the end of the cosine, whatever the batch.
         optimizer: What moves the weights.
@@ -34,8 +36,10 @@ class Contrast(Masked):
         self,
         model: Mage,
         *,
-        epochs: PositiveFloat,
-        warmup_epochs: NonNegativeFloat,
+        epochs: PositiveFloat | None = None,
+        warmup_epochs: NonNegativeFloat | None = None,
+        steps: Positive | None = None,
+        warmup_steps: NonNegative | None = None,
         base_lr: LearningRate = 1.5e-4,
         min_lr: NonNegativeFloat = 0.0,
         optimizer: OptimizerSlot = PUBLISHED_ADAMW,
@@ -44,8 +48,8 @@ class Contrast(Masked):
         shard: bool = False,
     ) -> None:
         super().__init__(
-            model, epochs=epochs, warmup_epochs=warmup_epochs, base_lr=base_lr, min_lr=min_lr, optimizer=optimizer,
-            clip=clip, ema=ema, shard=shard,
+            model, epochs=epochs, warmup_epochs=warmup_epochs, steps=steps, warmup_steps=warmup_steps,
+            base_lr=base_lr, min_lr=min_lr, optimizer=optimizer, clip=clip, ema=ema, shard=shard,
         )  # fmt: skip
 
     def problems(self, facts: Facts) -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mage_kit.base.draws import generator, keys, uniforms
 from mage_kit.base.errors import MageKitError, RecipeError
-from mage_kit.base.fields import LearningRate, NonNegativeFloat, PositiveFloat, Probability
+from mage_kit.base.fields import LearningRate, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
 from mage_kit.base.processes import rank, world
 from mage_kit.datasets import Dataset
 from mage_kit.layers.condition import Condition
@@ -66,8 +66,10 @@ class Masked(TokenTask):
     """A masked model learns to predict hidden tokens, by whatever losses it has.
 
     Args:
-        epochs: Passes over the data.
-        warmup_epochs: Epochs of linear warm-up.
+        epochs: Passes over the data; null where `steps` says how long.
+        warmup_epochs: Epochs of linear warm-up; null where `warmup_steps` says how long.
+        steps: Optimizer steps, instead of epochs.
+        warmup_steps: Steps of linear warm-up, instead of epochs.
         base_lr: Learning rate at a batch of 256: the peak is base_lr x batch / 256.
         min_lr: Learning rate at the end of the cosine, whatever the batch.
         optimizer: What moves the weights.
@@ -83,8 +85,10 @@ class Masked(TokenTask):
         self,
         model: Mage,
         *,
-        epochs: PositiveFloat,
-        warmup_epochs: NonNegativeFloat,
+        epochs: PositiveFloat | None = None,
+        warmup_epochs: NonNegativeFloat | None = None,
+        steps: Positive | None = None,
+        warmup_steps: NonNegative | None = None,
         base_lr: LearningRate = 1.5e-4,
         min_lr: NonNegativeFloat = 0.0,
         optimizer: OptimizerSlot = PUBLISHED_ADAMW,
@@ -94,7 +98,9 @@ class Masked(TokenTask):
         shard: bool = False,
     ) -> None:
         self.model = model
-        self.epochs, self.warmup_epochs, self.base_lr = epochs, warmup_epochs, base_lr
+        self.epochs, self.warmup_epochs, self.steps, self.warmup_steps = epochs, warmup_epochs, steps, warmup_steps
+        assert self.span, "one of each pair is given"
+        self.base_lr = base_lr
         self.optimizer, self.clip, self.ema = optimizer_config(optimizer), clip, ema
         self.samples_every, self.shard, self.min_lr = samples_every, shard, min_lr
         carried_out = frozenset({"shard", "samples_every"})

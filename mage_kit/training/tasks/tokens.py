@@ -21,23 +21,28 @@ from mage_kit.training.kernels import part_attention
 from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks.base import Task, layer_problems, to_float
 from mage_kit.training.tasks.context import Choose, Context, Facts
+from mage_kit.training.tasks.length import Length
 
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
 _COMPARED = 64  # images that agreement is measured on
 
 
 class TokenTask(Task):
-    """Trains one model, its tokenizer frozen, over epochs, at a learning rate of base_lr x batch / 256.
+    """Trains one model, its tokenizer frozen, at a learning rate of base_lr x batch / 256.
 
     Attributes:
         model: With `tokenizer` and `spec`.
         images: What it is trained on.
+        epochs, steps: How long; one of them is None.
+        warmup_epochs, warmup_steps: The same of the warm-up.
     """
 
     model: Any
     images: Dataset
-    epochs: float
-    warmup_epochs: float
+    epochs: float | None
+    warmup_epochs: float | None
+    steps: int | None = None
+    warmup_steps: int | None = None
     base_lr: float
     min_lr: float
     optimizer: ComponentConfig
@@ -62,9 +67,18 @@ class TokenTask(Task):
             raise RecipeError([f"$.data.path: no stream '{gaps[0]}', which the model reads; {rule}"])
         return images
 
+    @property
+    def span(self) -> Length:
+        """Length and warm-up.
+
+        Raises:
+            ValueError: If either is given twice, or not at all.
+        """
+        return Length(self.epochs, self.steps, self.warmup_epochs, self.warmup_steps)
+
     def length(self, steps_per_epoch: int) -> int:
-        """Return the steps of all epochs."""
-        return max(1, round(self.epochs * steps_per_epoch))
+        """Return the steps in all."""
+        return self.span.of(steps_per_epoch)
 
     def decide(self, choose: Choose, device: torch.device, precision: str, images: int) -> None:
         """Choose what the tokenizer computes in, and the attention form of each part."""
@@ -95,7 +109,7 @@ class TokenTask(Task):
         batch = context.layout.batch
         peak = self.base_lr * batch / 256
         context.reporter.say(f"learning rate {peak:g} = base_lr {self.base_lr:g} x {batch} images / 256")
-        return Rate(peak, round(self.warmup_epochs * context.steps_per_epoch), self.min_lr)
+        return Rate(peak, self.span.warm_up(context.steps_per_epoch), self.min_lr)
 
     def players(self) -> Sequence[Player]:
         """Return the model alone."""
