@@ -68,6 +68,7 @@ class Dataset(ABC):
         passed_over: (name, reason) of what the data set itself leaves out, as a file that is no image.
         levels: Of deep pictures, from black to white; None for those of their files' type.
         summary: What the images were chosen from, in a line; "" where that needs no words.
+        credit: Whose the images are, and under which licence, where that must stand beside them; else "".
     """
 
     classes: tuple[str, ...] = ()
@@ -76,6 +77,7 @@ class Dataset(ABC):
     streams: tuple[str, ...] = ()
     levels: int | None = None
     summary: str = ""
+    credit: str = ""
 
     def __init__(self, image_size: tuple[int, int], channels: int, augment: Augment) -> None:
         self.image_size, self.channels, self.augment = image_size, channels, augment

@@ -27,6 +27,7 @@ class Subset(Dataset):
         self.source, self.places = source, tuple(places)
         self.classes, self.max_broken, self.streams = source.classes, source.max_broken, source.streams
         self.passed_over, self.summary, self.levels = source.passed_over, source.summary, source.levels
+        self.credit = source.credit
 
     def __len__(self) -> int:
         """Return how many were chosen."""

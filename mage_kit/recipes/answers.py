@@ -79,6 +79,12 @@ def perceptual_kind(recipe: Recipe) -> str | None:
     return None
 
 
+def credit_of(recipe: Recipe) -> str:
+    """Return whose the images of a recipe are, where that must stand beside them; else ""."""
+    images = _images(recipe.data)
+    return "" if images is None else DATASETS.get(images.kind).cls.credit
+
+
 def tokenizer_weights(recipe: Recipe) -> str | None:
     """Return the folder of the trained tokenizer that a recipe names; None where it names none."""
     weights: str | None = recipe.tokenizer.get("weights")

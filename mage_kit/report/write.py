@@ -16,7 +16,7 @@ from mage_kit.base.machine import machine
 from mage_kit.base.progress import Reporter
 from mage_kit.base.version import __version__
 from mage_kit.models.mage import Mage
-from mage_kit.recipes.answers import kind_of, task_of
+from mage_kit.recipes.answers import credit_of, kind_of, task_of
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.report import content, views
 from mage_kit.report.charts import classifier_charts, ratio_chart, schedule_chart, training_charts
@@ -46,6 +46,7 @@ class Page:
         figures: (value, what) shown large at the top.
         parts: The sections, in order.
         recipe: The recipe as JSON text.
+        credit: Whose the images are, where that must stand beside them.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Page:
     figures: list[tuple[str, str]]
     parts: list[Part]
     recipe: str
+    credit: str
 
 
 def write_report(
@@ -122,6 +124,7 @@ def _gather(
         figures=_headline(last),
         parts=[part for part in parts if part.note or part.pictures or part.charts or part.rows],
         recipe=recipe.to_json(),
+        credit=credit_of(recipe),
     )
 
 
@@ -144,6 +147,7 @@ def _classifier_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], r
             _settings(run),
         ],
         recipe=recipe.to_json(),
+        credit=credit_of(recipe),
     )
 
 
@@ -161,6 +165,7 @@ def _tokenizer_page(run: Path, recipe: Recipe, records: list[dict[str, Any]], re
             _settings(run),
         ],
         recipe=recipe.to_json(),
+        credit=credit_of(recipe),
     )
 
 

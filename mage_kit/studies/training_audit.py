@@ -78,7 +78,7 @@ class TrainingAudit:
             result["frechet"] = distance
         before = self._before()
         views = _first(images, _SHOWN)
-        rows = [("images", views), ("as reconstructed before this training", _rebuilt(before, views))]
+        rows = [(images.credit or "images", views), ("as reconstructed before this training", _rebuilt(before, views))]
         rows.append(("and after it", _rebuilt(tokenizer, views)))
         for text, place in (("worst images", 0), ("as reconstructed after it", 1)):
             rows.append((text, torch.from_numpy(np.stack([pair[place] for pair in figures.pairs])).float() / 255))

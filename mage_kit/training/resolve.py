@@ -134,7 +134,7 @@ def resolve(recipe: Recipe, device: torch.device, images: Images | None = None) 
         jobs=tuple(jobs),
         free=frozenset(f"{job.path}.{name}" for job in jobs for name in CARRIED_OUT | job.task.free),
         extends=frozenset(f"{jobs[-1].path}.{name}" for name in jobs[-1].task.extends),
-        remarks=(*lines, *remarks),
+        remarks=(*lines, *([dataset.credit] if dataset.credit else []), *remarks),
     )
 
 

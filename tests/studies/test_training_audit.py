@@ -13,6 +13,7 @@ import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
 from mage_kit.studies.training_audit import AUDIT_FILE, AUDIT_PICTURE, TrainingAudit
+from mage_kit.training.events import EndEvent
 from tests.training.test_adversarial import ALONE, game
 
 
@@ -43,3 +44,22 @@ def test_one_that_was_cut_short_is_not_audited(tmp_path: Path) -> None:
     recipe = game(**ALONE)
     run = mk.train(recipe, tmp_path / "run", until=2, on_end=TrainingAudit(recipe, Reporter()))
     assert not (run / AUDIT_FILE).exists()
+
+
+def test_whose_the_pictures_are_stands_beside_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tokenizer = {**game(**ALONE).tokenizer.model_dump(mode="json"), "channels": 3}
+    data = {"kind": "pictograms", "part": "training", "side": 32}
+    recipe = game(**{**ALONE, "steps": 2}).extended(tokenizer=tokenizer, data=data)
+    run = mk.train(recipe, tmp_path / "run", on_end=TrainingAudit(recipe, Reporter()))
+    assert "OpenMoji" in capsys.readouterr().err
+    labels = []
+    monkeypatch.setattr("mage_kit.studies.training_audit.labelled_rows", lambda rows, scale: labels.extend(rows))
+    monkeypatch.setattr("mage_kit.studies.training_audit.save_picture", lambda picture, path: None)
+    TrainingAudit(recipe, Reporter())(EndEvent("tokenizer", 2, run / "tokenizer", True))
+    words = [text for text, _ in labels]
+    assert "OpenMoji" in words[0] and words[1:3] == ["as reconstructed before this training", "and after it"]
+    done = CliRunner().invoke(app, ["report", str(run)])
+    assert done.exit_code == 0 and "CC BY-SA 4.0" in (run / "report.html").read_text()
