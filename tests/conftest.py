@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import gc
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -35,6 +40,20 @@ def forget_new_kinds() -> Iterator[None]:
 # Fixtures of a module run before those of its tests: what they register lasts as long as the module.
 module_registries = pytest.fixture(autouse=True, scope="module")(forget_new_kinds)
 registries = pytest.fixture(autouse=True)(forget_new_kinds)
+
+
+@pytest.fixture(autouse=True)
+def room_for_large_ones(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Two tests of 12 GiB at once would end in the kernel killing one, and the whole run waiting for it."""
+    if request.node.get_closest_marker("large") is None:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "mage-kit-large-test.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)  # glibc would keep it for this process
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -17,6 +17,7 @@ from tests.loops import loop_of
 from tests.recipes.test_recipe import RECIPES
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.large
 
 
 @pytest.fixture
