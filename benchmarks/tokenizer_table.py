@@ -48,8 +48,9 @@ def write_page(found: Sequence[dict[str, Any]], facts: dict[str, Any], results: 
     sheets += [
         (f"generated: {row['label']}", results / f"{row['row']}-generated.png") for row in found if "model" in row
     ]
-    save_picture(labelled_sheets([(label, Image.open(file)) for label, file in sheets if file.is_file()]),
-                 results / "crops.png")  # fmt: skip
+    pictures = [(label, Image.open(file)) for label, file in sheets if file.is_file()]
+    if pictures:
+        save_picture(labelled_sheets(pictures), results / "crops.png")
     return table
 
 
