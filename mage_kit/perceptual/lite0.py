@@ -11,7 +11,8 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mage_kit.perceptual.base import PERCEPTUAL, Perceptual, layer_distances
+from mage_kit.perceptual.base import PERCEPTUAL
+from mage_kit.perceptual.package_network import PackageNetwork
 from mage_kit.perceptual.same_padding import pad_same
 from mage_kit.perceptual.weight_files import file_digest, fill, installed_file, read_state
 
@@ -109,7 +110,7 @@ def load_lite0() -> tuple[Lite0, str]:
 
 
 @PERCEPTUAL.register("efficientnet_lite0")
-class Lite0Distance(Perceptual):
+class Lite0Distance(PackageNetwork):
     """Distance of EfficientNet-Lite0's features (extra `perceptual`), five sizes alike; it is no LPIPS.
 
     Raises:
@@ -117,20 +118,13 @@ class Lite0Distance(Perceptual):
     """
 
     network = "EfficientNet-Lite0"
-    least = 64
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lite0, digest = load_lite0()
-        self.sha256 = (digest,)
-        self.freeze()
 
     @classmethod
-    def rehearse(cls, images_B3HW: Tensor) -> Tensor:
-        """Send images through the network's stages."""
-        with images_B3HW.device:
-            return Lite0().stages(images_B3HW)[-1]
+    def load(cls) -> tuple[Lite0, str]:
+        """Return the network with the installed package's weights, frozen, and the SHA-256 of their file."""
+        return load_lite0()
 
-    def distances(self, first_B3HW: Tensor, second_B3HW: Tensor) -> Tensor:
-        """Return the mean over sizes of squared differences at length 1 (B,)."""
-        return layer_distances(self.lite0.stages(first_B3HW), self.lite0.stages(second_B3HW))
+    @classmethod
+    def make(cls) -> Lite0:
+        """Return the network with random weights."""
+        return Lite0()

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.perceptual.base import PERCEPTUAL, Perceptual, layer_distances
+from mage_kit.perceptual.imagenet_colours import ImageNetColours
 from mage_kit.perceptual.weight_files import file_digest, fill, read_state
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _SUMS = (6.926, 8.858, 17.515, 51.521, 47.035)  # of version 0.1's weights, stage by stage
 _NEAR = 5e-3  # of a sum, relative
-# LPIPS' own layer, for pictures in [-1, 1], is (x - shift) / scale; in [0, 1] that is ImageNet's mean and deviation.
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VGGStages(nn.Module):
@@ -61,8 +59,6 @@ class LPIPSVGG(Perceptual):
     """
 
     network = "LPIPS-VGG"
-    mean: Tensor
-    deviation: Tensor
     least = 32  # of which the last stage sees 2 x 2
 
     def __init__(self, *, vgg: str, linear: str) -> None:
@@ -73,8 +69,8 @@ class LPIPSVGG(Perceptual):
         fill(self.stages, read_state(Path(vgg)), Path(vgg), "VGG16")
         for number, weights_K in enumerate(_linear_weights(Path(linear))):
             self.register_buffer(f"weights_{number}", weights_K)
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None])
+        # LPIPS' own layer, for pictures in [-1, 1], is (x - shift) / scale; in [0, 1] that is ImageNet's.
+        self.colours = ImageNetColours()
         self.freeze()
 
     @classmethod
@@ -86,7 +82,7 @@ class LPIPSVGG(Perceptual):
 
     def distances(self, first_B3HW: Tensor, second_B3HW: Tensor) -> Tensor:
         """Return LPIPS (B,)."""
-        first, second = (self.stages((x - self.mean) / self.deviation) for x in (first_B3HW, second_B3HW))
+        first, second = (self.stages(self.colours(x)) for x in (first_B3HW, second_B3HW))
         return layer_distances(first, second, [self.get_buffer(f"weights_{n}") for n in range(len(_STAGES))])
 
 

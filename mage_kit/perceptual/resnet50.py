@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mage_kit.perceptual.base import PERCEPTUAL, Perceptual
+from mage_kit.perceptual.imagenet_colours import ImageNetColours
 from mage_kit.perceptual.weight_files import file_digest, fill, read_state
 
 _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # narrow width, blocks
 _WIDER = 4
 _SIDE = 224
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class _Bottleneck(nn.Module):
@@ -77,8 +76,6 @@ class ResNet50Logits(Perceptual):
     """
 
     network = "ResNet50-logits"
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, *, weights: str) -> None:
         super().__init__()
@@ -86,8 +83,7 @@ class ResNet50Logits(Perceptual):
         self.sha256 = (file_digest(Path(weights)),)
         self.resnet50 = ResNet50()
         fill(self.resnet50, read_state(Path(weights)), Path(weights), "ResNet50")
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None])
+        self.colours = ImageNetColours()
         self.freeze()
 
     @classmethod
@@ -106,4 +102,5 @@ class ResNet50Logits(Perceptual):
     def _brought(self, images_B3HW: Tensor) -> Tensor:
         size = (_SIDE, _SIDE)
         resized = F.interpolate(images_B3HW, size=size, mode="bilinear", align_corners=False, antialias=True)
-        return (resized - self.mean) / self.deviation
+        normalised: Tensor = self.colours(resized)
+        return normalised

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mage_kit.perceptual.array_pickles import read_arrays
-from mage_kit.perceptual.base import PERCEPTUAL, Perceptual, layer_distances
+from mage_kit.perceptual.base import PERCEPTUAL
+from mage_kit.perceptual.package_network import PackageNetwork
 from mage_kit.perceptual.same_padding import pad_same
 from mage_kit.perceptual.weight_files import file_digest, fill, installed_file
 
@@ -96,7 +97,7 @@ def load_squeezenet() -> tuple[SqueezeNet, str]:
 
 
 @PERCEPTUAL.register("squeezenet")
-class SqueezeNetDistance(Perceptual):
+class SqueezeNetDistance(PackageNetwork):
     """Distance of SqueezeNet 1.1's features (extra `perceptual`), seven places alike; it is no LPIPS.
 
     Raises:
@@ -104,20 +105,13 @@ class SqueezeNetDistance(Perceptual):
     """
 
     network = "SqueezeNet-1.1"
-    least = 64
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.squeezenet, digest = load_squeezenet()
-        self.sha256 = (digest,)
-        self.freeze()
 
     @classmethod
-    def rehearse(cls, images_B3HW: Tensor) -> Tensor:
-        """Send images through the network's stages."""
-        with images_B3HW.device:
-            return SqueezeNet().stages(images_B3HW)[-1]
+    def load(cls) -> tuple[SqueezeNet, str]:
+        """Return the network with the installed package's weights, frozen, and the SHA-256 of their file."""
+        return load_squeezenet()
 
-    def distances(self, first_B3HW: Tensor, second_B3HW: Tensor) -> Tensor:
-        """Return the mean over places of squared differences at length 1 (B,)."""
-        return layer_distances(self.squeezenet.stages(first_B3HW), self.squeezenet.stages(second_B3HW))
+    @classmethod
+    def make(cls) -> SqueezeNet:
+        """Return the network with random weights."""
+        return SqueezeNet()
