@@ -31,6 +31,7 @@ def test_an_optimizer_of_its_own_trains_tokenizer_and_model(tmp_path: Path) -> N
         assert records[-1][name] < 0.95 * records[0][name]
 
 
+@pytest.mark.slow
 def test_it_resumes_in_the_same_bits(tmp_path: Path) -> None:
     tokenizer = mk.train(lion(), tmp_path / "first", until=2)
     given = {**lion().tokenizer.model_dump(mode="json"), "weights": str(tokenizer)}

@@ -174,7 +174,7 @@ print(peak() - before)
 @pytest.mark.parametrize(
     ("few", "many", "images"),
     [
-        ("mk.EMACodebook(codes=16, width=8)", "mk.EMACodebook(codes=2**18, width=8)", 32),
+        ("mk.EMACodebook(codes=16, width=8)", "mk.EMACodebook(codes=2**18, width=8)", 4),
         ("mk.EMACodebook(codes=16, width=8, entropy=0.1)", "mk.EMACodebook(codes=2**18, width=8, entropy=0.1)", 2),
         ("mk.IBQ(codes=16, width=8)", "mk.IBQ(codes=2**18, width=8)", 2),
         ("mk.SimVQ(codes=16, width=8)", "mk.SimVQ(codes=2**18, width=8)", 2),
@@ -185,7 +185,7 @@ print(peak() - before)
     ids=["ema", "ema-entropy", "ibq", "simvq", "lfq", "bsq", "fsq"],
 )
 def test_many_codes_need_little_memory(few: str, many: str, images: int) -> None:
-    """2^18 codes; a table of all shares would be 34 GB of 32 images of 1,024 tokens, 2 GB of two."""
+    """2^18 codes; a table of all shares would be 34 GB of 32 images of 1,024 tokens, 4 GB of four."""
     words = [sys.executable, "-c", MEMORY, few, many, str(images)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -102,7 +102,10 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> 
 # -- told to stop ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGUSR1))],
+)
 def test_a_run_told_to_stop_saves_and_leaves(number: signal.Signals, tmp_path: Path) -> None:
     """With loading processes, the signal going to all of them, as a terminal's Ctrl-C does.
 
