@@ -84,7 +84,6 @@ def measured(recipe: mk.Recipe, images: int, low: bool, recompute: bool = False,
 
 
 @pytest.mark.slow
-@pytest.mark.large
 @pytest.mark.parametrize(
     ("name", "images", "low", "recompute", "changes"),
     [
