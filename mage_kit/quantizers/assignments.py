@@ -17,8 +17,11 @@ from mage_kit.quantizers.soft_tables import soft_sums
 
 
 def entropy(shares: Tensor) -> Tensor:
-    """Return the entropy, in nats, of shares (..., V) that sum to 1; 0 ln 0 is 0."""
-    return -torch.xlogy(shares, shares).sum(dim=-1)
+    """Return the entropy, in nats, of shares (..., V) that sum to 1; 0 ln 0 is 0, and its gradient is finite.
+
+    Of very many codes some are out of every feature's reach, and their shares are exactly 0.
+    """
+    return -(shares * shares.clamp_min(torch.finfo(shares.dtype).tiny).log()).sum(dim=-1)
 
 
 def over_processes(mean: Tensor) -> Tensor:

@@ -158,6 +158,16 @@ def test_the_gap_is_zero_for_no_choice_and_minus_the_logarithm_for_all() -> None
     torch.testing.assert_close(gap_of(one_code)[0], torch.tensor(0.0))
 
 
+def test_a_code_out_of_reach_leaves_gradients_finite() -> None:
+    """Its share is exactly 0 in float32, and the gradient of 0 ln 0 is infinite as it stands."""
+    logits = torch.zeros(4, 6)
+    logits[:, 5] = -1000
+    logits.requires_grad_()
+    gap, _ = gap_of(logits)
+    gap.backward()
+    assert bool(logits.grad.isfinite().all()) and float(gap) == pytest.approx(0, abs=1e-6)
+
+
 def test_the_mean_is_that_of_all_processes_and_its_gradient_is_averaged_by_the_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
