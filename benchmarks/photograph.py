@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mage_kernels import keep_freed_memory
@@ -19,6 +18,7 @@ from PIL import Image
 
 import mage_kit as mk
 from benchmarks.photograph_crops import write_crops
+from benchmarks.tokenizer_models import small_mage
 from mage_kit.images.pictures import labelled_sheets, save_picture, side_by_side
 from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.store.folders import MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER
@@ -49,19 +49,10 @@ def tokenizer_recipe(photographs: Path) -> mk.Recipe:
 def model_recipe(photographs: Path, tokenizer: Path) -> mk.Recipe:
     """A small MAGE on its tokens."""
     before = tokenizer_recipe(photographs)
-    vit: dict[str, Any] = {"kind": "vit", "dim": 256, "heads": 8, "dropout": 0.1}
-    model = {
-        "kind": "mage",
-        "mask_ratio": {"kind": "truncated_normal"},
-        "ratio_group": 1,
-        "encoder": {**vit, "depth": 6},
-        "padding": {"kind": "class_token"},
-        "decoder": {**vit, "depth": 3},
-        "losses": [{"kind": "masked_cross_entropy", "weight": 1.0, "label_smoothing": 0.1}],
-        "generation": {
-            "schedule": {"kind": "cosine"}, "selection": {"kind": "gumbel_confidence", "temperature": 1.0},
-            "steps": 16, "token_temperature": [0.8, 0.8],
-        },
+    model = small_mage(256, 6, 3, 0.1)
+    model["generation"] = {
+        "schedule": {"kind": "cosine"}, "selection": {"kind": "gumbel_confidence", "temperature": 1.0},
+        "steps": 16, "token_temperature": [0.8, 0.8],
     }  # fmt: skip
     task = {
         "kind": "masked", "batch": 32, "epochs": None, "steps": 2500, "warmup_epochs": None, "warmup_steps": 150,
@@ -113,15 +104,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/photograph"))
     parser.add_argument("--crops", type=Path, default=Path("runs/tokenizers/crops"), help="written where absent")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     keep_freed_memory()
     import sklearn
 
-    write_crops(given.crops)
+    write_crops(arguments.crops)
     photograph = Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg"
-    model = fitted(given.crops, given.out)
-    save_picture(edits(model, square(photograph)), given.out / "edits.png")
-    print(f"written: {given.out / 'edits.png'}")
+    model = fitted(arguments.crops, arguments.out)
+    save_picture(edits(model, square(photograph)), arguments.out / "edits.png")
+    print(f"written: {arguments.out / 'edits.png'}")
 
 
 if __name__ == "__main__":

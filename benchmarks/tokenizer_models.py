@@ -14,24 +14,36 @@ import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.images.pictures import grid_picture, save_picture
 from mage_kit.recipes.token_recipe import on_tokens
+from mage_kit.store.folders import RECIPE_FILE
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.metrics import read_metrics
 
 _EPOCHS, _BATCH, _STEPS = 12, 64, 16
-_VIT = {"kind": "vit", "dim": 128, "heads": 4, "dropout": 0.05}
-_MODEL: dict[str, Any] = {
-    "kind": "mage",
-    "mask_ratio": {"kind": "truncated_normal"},
-    "ratio_group": 1,
-    "encoder": {**_VIT, "depth": 4},
-    "padding": {"kind": "class_token"},
-    "decoder": {**_VIT, "depth": 2},
-    "losses": [{"kind": "masked_cross_entropy", "weight": 1.0, "label_smoothing": 0.1}],
-}
 _TRAINING = {
     "kind": "masked", "batch": _BATCH, "epochs": _EPOCHS, "warmup_epochs": 2, "base_lr": 0.003, "samples_every": None,
     "checkpoint_every": 100,
 }  # fmt: skip
+
+
+def small_mage(dim: int, encoder: int, decoder: int, dropout: float) -> dict[str, Any]:
+    """Return the recipe form of a small MAGE.
+
+    Args:
+        dim: Width of both halves; heads are of 32.
+        encoder: Its blocks.
+        decoder: Its blocks.
+        dropout: Of both.
+    """
+    vit = {"kind": "vit", "dim": dim, "heads": dim // 32, "dropout": dropout}
+    return {
+        "kind": "mage",
+        "mask_ratio": {"kind": "truncated_normal"},
+        "ratio_group": 1,
+        "encoder": {**vit, "depth": encoder},
+        "padding": {"kind": "class_token"},
+        "decoder": {**vit, "depth": decoder},
+        "losses": [{"kind": "masked_cross_entropy", "weight": 1.0, "label_smoothing": 0.1}],
+    }
 
 
 def model_tokens(recipe: mk.Recipe, run: Path, strip: Path, shown: int, reporter: Reporter) -> dict[str, Any]:
@@ -45,10 +57,10 @@ def model_tokens(recipe: mk.Recipe, run: Path, strip: Path, shown: int, reporter
         reporter: Where progress goes.
     """
     form = {**recipe.tokenizer.model_dump(mode="json"), "weights": str(run)}
-    modelled = recipe.extended(tokenizer=form, model=_MODEL, training=_TRAINING)
+    modelled = recipe.extended(tokenizer=form, model=small_mage(128, 4, 2, 0.05), training=_TRAINING)
     cache, place = run.with_name(f"{run.name}-tokens"), run.with_name(f"{run.name}-model")
     cached = on_tokens(modelled, tokenize(modelled, cache, mirrored=True, reporter=reporter))
-    mk.train(cached, place, resume=place.exists(), reporter=reporter)
+    mk.train(cached, place, resume=(place / RECIPE_FILE).is_file(), reporter=reporter)
     records = read_metrics(place, "model")
     model = mk.load(place)
     images_BCHW = mk.generate(model, shown, seed=0, steps=_STEPS).images_BCHW

@@ -19,14 +19,16 @@ import torch
 from torch import Tensor
 
 import mage_kit as mk
+from benchmarks.photograph_crops import FACTS
 from benchmarks.tokenizer_models import model_tokens
 from mage_kit.base.files import read_json, write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.judging_networks import Judgement, judging_networks
 from mage_kit.evaluation.tokenizer_audit import audit
 from mage_kit.images.pictures import grid_picture, save_picture
-from mage_kit.store.folders import TOKENIZER_FOLDER
+from mage_kit.store.folders import RECIPE_FILE, TOKENIZER_FOLDER
 from mage_kit.store.loading import load_tokenizer
+from mage_kit.training.tasks import TASKS
 
 SHOWN = 8
 LITE0, SQUEEZENET = "efficientnet_lite0", "squeezenet"
@@ -63,8 +65,8 @@ class Row:
         augment = {**data["augment"], "area": [0.5, 1.0]}
         data |= {"path": str(crops / "training"), "part": "all", "augment": augment}
         task = {**shipped.training.model_dump(mode="json"), **self.training}
-        if task["kind"] == "reconstruct":
-            task = {name: value for name, value in task.items() if name in _RECONSTRUCT}
+        known = TASKS.config_of(task["kind"]).model_fields
+        task = {name: value for name, value in task.items() if name in known}
         warm_up = min(task["warmup_steps"], steps // 10)
         task |= {"steps": steps, "warmup_steps": warm_up, "checkpoint_every": 250}
         return shipped.extended(name=self.name, seed=self.seed, fit=[], data=data, tokenizer=tokenizer, training=task)
@@ -73,33 +75,6 @@ class Row:
         """What tells whether stored figures are of this row: recipe and crops, and not where they lie."""
         text = self.recipe(Path("crops"), steps).to_json() + json.dumps([facts["sha256"], self.modelled])
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-_RECONSTRUCT = frozenset(
-    [
-        "kind",
-        "steps",
-        "batch",
-        "lr",
-        "min_lr",
-        "warmup_steps",
-        "optimizer",
-        "clip",
-        "ema",
-        "train",
-        "perceptual",
-        "perceptual_weight",
-        "workers",
-        "log_every",
-        "checkpoint_every",
-        "keep",
-        "keep_every",
-        "precision",
-        "skip_limit",
-        "rollbacks",
-        "micro_batch",
-    ]
-)
 
 
 def stored(row: Row, results: Path, facts: dict[str, Any], steps: int) -> dict[str, Any] | None:
@@ -122,20 +97,20 @@ def measure_row(row: Row, runs: Path, results: Path, steps: int, reporter: Repor
         reporter: Where progress goes.
     """
     crops = runs / "crops"
-    facts = read_json(crops / "photographs.json")
+    facts = read_json(crops / FACTS)
     recipe, run = row.recipe(crops, steps), runs / f"{row.name}-{steps}"
-    if run.exists() and mk.Recipe.load(run / "recipe.json").to_json() != recipe.to_json():
+    has_begun = (run / RECIPE_FILE).is_file()
+    if has_begun and mk.Recipe.load(run / RECIPE_FILE).to_json() != recipe.to_json():
         shutil.rmtree(run)  # of another state of this benchmark
-    clock = run.with_suffix(".seconds")
-    start, before = time.monotonic(), float(clock.read_text()) if clock.exists() and run.exists() else 0.0
+        has_begun = False
+    clock = run.with_name(f"{run.name}.seconds")
+    start, before = time.monotonic(), float(clock.read_text()) if has_begun and clock.is_file() else 0.0
     try:
-        mk.train(recipe, run, resume=run.exists(), reporter=reporter)
+        mk.train(recipe, run, resume=has_begun, reporter=reporter)
     finally:
         clock.write_text(str(before + time.monotonic() - start))
     tokenizer = load_tokenizer(run / TOKENIZER_FOLDER)
-    images = recipe.extended(
-        data={**recipe.data.model_dump(mode="json"), "path": str(crops / "held_out")}  # type: ignore[union-attr]
-    ).build_dataset()
+    images = recipe.changed("data", path=str(crops / "held_out")).build_dataset()
     figures: dict[str, Any] = {
         "row": row.name, "label": row.label, "fingerprint": row.fingerprint(facts, steps),
         "date": time.strftime("%Y-%m-%d"), "steps": steps, "seconds": float(clock.read_text()), "seed": row.seed,

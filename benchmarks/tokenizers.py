@@ -73,27 +73,27 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=None, help="figures; default benchmarks/results/tokenizers")
     parser.add_argument("--only", nargs="+", default=None, help="rows by name")
     parser.add_argument("--short", action="store_true", help="four rows of a tenth of the steps")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     every = rows()
     names = [row.name for row in every]
-    if unknown := [name for name in given.only or [] if name not in names]:
+    if unknown := [name for name in arguments.only or [] if name not in names]:
         parser.error(f"--only {unknown[0]}: must be one of {', '.join(names)}")
-    short = [*every[:2], *every[-2:]] if given.short else every
-    steps = SHORT if given.short else STEPS
+    short = [*every[:2], *every[-2:]] if arguments.short else every
+    steps = SHORT if arguments.short else STEPS
     home = Path(__file__).parent / "results" / "tokenizers"
-    results = given.results or (given.out / "short" if given.short else home)
+    results = arguments.results or (arguments.out / "short" if arguments.short else home)
     keep_freed_memory()
-    reporter, facts = Reporter(), write_crops(given.out / "crops")
+    reporter, facts = Reporter(), write_crops(arguments.out / "crops")
     results.mkdir(parents=True, exist_ok=True)
-    found = []
+    measurements = []
     for row in short:
         figures = stored(row, results, facts, steps)
-        if figures is None and (given.only is None or row.name in given.only):
+        if figures is None and (arguments.only is None or row.name in arguments.only):
             reporter.say(f"row {row.name}: {steps} steps")
-            figures = measure_row(row, given.out, results, steps, reporter)
+            figures = measure_row(row, arguments.out, results, steps, reporter)
         if figures is not None:
-            found.append(figures)
-    reporter.say(f"written: {write_page(found, facts, results, len(short))}")
+            measurements.append(figures)
+    reporter.say(f"written: {write_page(measurements, facts, results, len(short))}")
 
 
 if __name__ == "__main__":

@@ -35,13 +35,13 @@ def soft_sums(features_FW: Tensor, keys_VW: Tensor, bias_V: Tensor) -> tuple[Ten
         keys_VW: k.
         bias_V: b.
     """
-    made: tuple[Tensor, Tensor] = _SoftSums.apply(features_FW, keys_VW, bias_V)  # type: ignore[no-untyped-call]
-    return made
+    sums: tuple[Tensor, Tensor] = _SoftSums.apply(features_FW, keys_VW, bias_V)  # type: ignore[no-untyped-call]  # torch's
+    return sums
 
 
 def soft_means(features_FW: Tensor, codes_VW: Tensor) -> Tensor:
     """Return the means (F, W) of codes by softmax(z . c); the gradient goes through the shares alone."""
-    means: Tensor = _SoftMeans.apply(features_FW, codes_VW)  # type: ignore[no-untyped-call]
+    means: Tensor = _SoftMeans.apply(features_FW, codes_VW)  # type: ignore[no-untyped-call]  # torch's
     return means
 
 

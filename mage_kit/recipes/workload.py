@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mage_kit.base.errors import RecipeError
+from mage_kit.base.length import steps_in
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.models import Mage
 from mage_kit.optimizers import OPTIMIZERS, AdamW
@@ -47,7 +48,7 @@ class Workload:
 
     def length(self, images: int) -> int:
         """Return the steps over so many images."""
-        return self.steps or max(1, round((self.epochs or 0.0) * (images // self.batch)))
+        return steps_in(self.epochs, self.steps, images // self.batch)
 
 
 def workload(recipe: Recipe, model: Mage | None = None) -> Workload:

@@ -89,7 +89,6 @@ def export(
         if layout is not None:
             raise MageKitError(f"layout: '{layout}', goes with no part 'encoder', which has a plain ViT's names")
         tensors, metadata = plain_vit(module, None if grid is None else TokenGrid(*grid))
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(target, tensors, metadata)
         return _report(target, "plain_vit", tensors)
     origin = read_origin(source)

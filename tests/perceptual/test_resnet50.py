@@ -60,8 +60,8 @@ def test_it_is_the_mean_squared_difference_of_logits(file: Path) -> None:
     random = torch.Generator().manual_seed(1)
     first, second = (torch.rand(2, 3, 96, 64, generator=random) for _ in range(2))
     state = torch.load(file, weights_only=True)
-    wanted = (logits(state, first) - logits(state, second)).square().mean(dim=1)
-    torch.testing.assert_close(distance(first, second), wanted, rtol=1e-4, atol=1e-6)
+    by_hand = (logits(state, first) - logits(state, second)).square().mean(dim=1)
+    torch.testing.assert_close(distance(first, second), by_hand, rtol=1e-4, atol=1e-6)
     assert float(distance(first, first).abs().max()) == 0
 
 

@@ -132,10 +132,10 @@ def test_tables_in_parts_have_the_gradients_of_whole_ones(rows: int, monkeypatch
     leaves = [tensor.clone().requires_grad_() for tensor in (z, k, b)]
     logs = torch.log_softmax(leaves[0] @ leaves[1].T + leaves[2], dim=1)
     sure, shares = -(logs.exp() * logs).sum(), logs.exp().sum(dim=0)
-    wanted = (sure, shares, *torch.autograd.grad(0.3 * sure + (shares * k[:, 0]).sum(), leaves))
+    by_autograd = (sure, shares, *torch.autograd.grad(0.3 * sure + (shares * k[:, 0]).sum(), leaves))
     made_sure, made_shares = soft_sums(*leaves)
     got = (made_sure, made_shares, *torch.autograd.grad(0.3 * made_sure + (made_shares * k[:, 0]).sum(), leaves))
-    for mine, theirs in zip(got, wanted, strict=True):
+    for mine, theirs in zip(got, by_autograd, strict=True):
         torch.testing.assert_close(mine, theirs)
     means = torch.softmax(leaves[0] @ leaves[1].T, dim=1) @ k
     torch.testing.assert_close(soft_means(*leaves[:2]), means)

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 import mage_kit as mk
+from mage_kit.base.length import Length
 from mage_kit.cli import app
 from mage_kit.recipes.workload import workload
-from mage_kit.training.tasks.length import Length
 from tests.house.test_core import QUICK
 from tests.training.test_training import small
 

@@ -33,7 +33,7 @@ def test_signs_in_groups_are_cached_modelled_and_generated(kind: str, tmp_path: 
     assert (spec.codes, spec.factors) == (32, 2)
     tables = [value.shape for name, value in model.state_dict().items() if "embedding" in name and value.ndim == 2]
     assert not [shape for shape in tables if shape[0] >= 2**10], tables
-    made = mk.generate(model, 3, seed=1)
-    assert made.ids_BL.shape == (3, spec.grid.size, 2) and int(made.ids_BL.max()) < 32
-    images = made.images_BCHW
+    samples = mk.generate(model, 3, seed=1)
+    assert samples.ids_BL.shape == (3, spec.grid.size, 2) and int(samples.ids_BL.max()) < 32
+    images = samples.images_BCHW
     assert images.shape == (3, 1, 32, 32) and bool(torch.isfinite(images).all())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mage_kit.base.draws import generator, keys, uniforms
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.fields import LearningRate, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.base.length import Length
 from mage_kit.base.processes import rank, world
 from mage_kit.datasets import Dataset
 from mage_kit.layers.condition import Condition
@@ -99,7 +100,7 @@ class Masked(TokenTask):
     ) -> None:
         self.model = model
         self.epochs, self.warmup_epochs, self.steps, self.warmup_steps = epochs, warmup_epochs, steps, warmup_steps
-        assert self.span, "one of each pair is given"
+        Length(epochs, steps, warmup_epochs, warmup_steps)  # refuses both units, and neither
         self.base_lr = base_lr
         self.optimizer, self.clip, self.ema = optimizer_config(optimizer), clip, ema
         self.samples_every, self.shard, self.min_lr = samples_every, shard, min_lr

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mage_kit.base.errors import BrokenImageError, RecipeError
+from mage_kit.base.length import Length
 from mage_kit.base.precision import Decision, bfloat16_products
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import Dataset
@@ -21,7 +22,6 @@ from mage_kit.training.kernels import part_attention
 from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks.base import Task, layer_problems, to_float
 from mage_kit.training.tasks.context import Choose, Context, Facts
-from mage_kit.training.tasks.length import Length
 
 AGREEMENT = 0.98  # of bfloat16 ids with float32 ids, below which the tokenizer runs in float32
 _COMPARED = 64  # images that agreement is measured on

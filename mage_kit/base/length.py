@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def steps_in(epochs: float | None, steps: int | None, steps_per_epoch: int) -> int:
+    """Return the steps of a training, at least 1, of which one unit is given."""
+    return steps if steps is not None else max(1, round((epochs or 0.0) * steps_per_epoch))
+
+
 @dataclass(frozen=True)
 class Length:
     """Length and warm-up, each in one of two units.
@@ -33,7 +38,7 @@ class Length:
 
     def of(self, steps_per_epoch: int) -> int:
         """Return the optimizer steps in all."""
-        return self.steps if self.steps is not None else max(1, round((self.epochs or 0.0) * steps_per_epoch))
+        return steps_in(self.epochs, self.steps, steps_per_epoch)
 
     def warm_up(self, steps_per_epoch: int) -> int:
         """Return the steps of warm-up."""
