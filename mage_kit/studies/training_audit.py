@@ -93,9 +93,13 @@ class TrainingAudit:
 
 
 def _first(images: Dataset, count: int) -> Tensor:
-    """The first images that can be read, in [0, 1]: float (I, C, H, W)."""
-    stills = next(iter(still_batches(images, [range(min(2 * count, len(images)))])))
-    return torch.from_numpy(np.stack([sample.views[0] for sample in stills.samples[:count]])).float() / 255
+    """The first images that can be read, in [0, 1]: float (I, C, H, W), at least one."""
+    views: list[np.ndarray] = []
+    for stills in still_batches(images, [[index] for index in range(len(images))]):
+        views += [sample.views[0] for sample in stills.samples]
+        if len(views) == count:
+            break
+    return torch.from_numpy(np.stack(views)).float() / 255
 
 
 @torch.no_grad()

@@ -46,6 +46,20 @@ def test_one_that_was_cut_short_is_not_audited(tmp_path: Path) -> None:
     assert not (run / AUDIT_FILE).exists()
 
 
+def test_images_that_cannot_be_read_are_passed_over_in_the_picture(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for index in range(20):
+        (data / f"a-{index:02d}.png").write_bytes(b"no image")
+        Image.new("L", (32, 32), index * 10).save(data / f"b-{index:02d}.png")
+    images = {"kind": "image_folder", "path": str(data), "max_broken": 0.5}
+    recipe = game(**{**ALONE, "steps": 2}).extended(data=images)
+    run = mk.train(recipe, tmp_path / "run", on_end=TrainingAudit(recipe, Reporter()))
+    result = json.loads((run / AUDIT_FILE).read_text())
+    assert result["reconstructions"]["broken"] == result["reconstructions"]["images"] == 20
+    assert Image.open(run / AUDIT_PICTURE).width > 8 * 32
+
+
 def test_whose_the_pictures_are_stands_beside_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

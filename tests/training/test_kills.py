@@ -45,7 +45,7 @@ from mage_kit.base.progress import Reporter
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.training.train import train
 recipe, out, kills = Recipe.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-draw, torn, advanced = random.Random(int(sys.argv[4])), 0, set()
+draw, torn, advanced = random.Random(int(sys.argv[4])), set(), set()
 def child():
     try:
         train(recipe, out, resume=True, reporter=Reporter.silent())
@@ -55,24 +55,29 @@ def child():
         os._exit(1)
 def saved():
     return sorted(str(path) for path in out.glob("checkpoints/*/step-*"))
+def unfinished():
+    return {str(path) for path in out.glob("checkpoints/*/.step-*")}
 for life in range(kills):
-    before = saved()
+    before, halves = saved(), unfinished()
     pid = os.fork() or child()
     if life % 2:  # by the clock, perhaps while it starts
         time.sleep(draw.uniform(0.2, 2.0))
-    else:  # on its way, whatever the machine's speed
+    elif life % 8 == 2:  # while a checkpoint is being written, whatever the machine's speed
+        while not unfinished() - halves:
+            time.sleep(0.0005)
+    else:  # on its way
         while saved() == before:
             time.sleep(0.002)
         time.sleep(draw.uniform(0.0, 0.4))
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     assert os.WIFSIGNALED(status), f"ended by itself: {status}"
-    torn += len(list(out.glob("checkpoints/*/.step-*")))
+    torn |= unfinished() - halves
     advanced.add(tuple(saved()))
 pid = os.fork() or child()
 _, status = os.waitpid(pid, 0)
 assert os.WIFEXITED(status) and not os.WEXITSTATUS(status), status
-print(torn, len(advanced))
+print(len(torn), len(advanced))
 """
 
 
@@ -94,6 +99,6 @@ def test_fifty_sigkills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     torn, places = map(int, done.stdout.split())
     print(f"50 kills: {torn} left a half-written checkpoint, at {places} different places")
-    assert torn > 0 and places > 20
+    assert torn > 0 and places > 15
     assert curve(out) == curve(whole)
     assert same_weights(out, whole) and same_weights(out, whole, "ema.safetensors")
