@@ -32,16 +32,15 @@ _AUGMENT = {"area": [0.2, 1.0], "aspect": [0.8, 1.25], "flip": 0.5, "views": 1, 
 
 
 def tokenizer_recipe(photographs: Path) -> mk.Recipe:
-    """A tokenizer of 16 x 16 tokens, as vqgan_photos.json trains one, at 256 pixels."""
+    """A tokenizer of 32 x 32 tokens, as vqgan_photos.json trains one, at 256 pixels."""
     shipped = mk.Recipe.load("vqgan_photos")
     assert shipped.training is not None
     data = {"kind": "image_folder", "path": str(photographs), "augment": _AUGMENT}
     tokenizer = {
-        **shipped.tokenizer.model_dump(mode="json"), "image_size": [SIDE, SIDE], "base_channels": 16,
-        "multipliers": [1, 2, 2, 4, 8], "middle_blocks": 2,
+        **shipped.tokenizer.model_dump(mode="json"), "image_size": [SIDE, SIDE], "multipliers": [1, 2, 4, 8],
     }  # fmt: skip
     task = {
-        **shipped.training.model_dump(mode="json"), "steps": 2400, "batch": 8, "lr": 1e-3, "checkpoint_every": 100,
+        **shipped.training.model_dump(mode="json"), "steps": 2500, "checkpoint_every": 100,
     }  # fmt: skip
     return shipped.extended(name="photograph_tokenizer", fit=[], data=data, tokenizer=tokenizer, training=task)
 
@@ -55,7 +54,7 @@ def model_recipe(photographs: Path, tokenizer: Path) -> mk.Recipe:
         "steps": 16, "token_temperature": [0.8, 0.8],
     }  # fmt: skip
     task = {
-        "kind": "masked", "batch": 32, "epochs": None, "steps": 2500, "warmup_epochs": None, "warmup_steps": 150,
+        "kind": "masked", "batch": 16, "epochs": None, "steps": 2500, "warmup_epochs": None, "warmup_steps": 150,
         "base_lr": 0.004, "checkpoint_every": 200,
     }  # fmt: skip
     form = {**before.tokenizer.model_dump(mode="json"), "weights": str(tokenizer)}

@@ -1,7 +1,7 @@
 """Whether reconstructions have the colours of their images.
 
 Squared error is carried by brightness: a tokenizer with few codes gives it back well and paints all in a few hues.
-Chroma tells: Cb and Cr of BT.601, whose correlation over all pixels is 1 where hues are right, 0 where they are chance.
+Chroma tells: Cb and Cr, whose correlation over all pixels is 1 where hues are right, 0 where they are chance.
 
 Legend: I images, H x W pixels.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Rows: Cb and Cr of RGB in [0, 1], BT.601.
-_CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+from mage_kit.images.chroma import chroma
+
 _TINY = 1e-9  # variance below which images have no colour to be compared
 
 
@@ -26,12 +26,12 @@ class ColourCheck:
 
     def add(self, images_I3HW: Tensor, rebuilt_I3HW: Tensor) -> None:
         """Take in images (I, 3, H, W) and their reconstructions, uint8."""
-        chroma, means = [], []
+        colours, means = [], []
         for pixels in (images_I3HW, rebuilt_I3HW):
             unit = pixels.double() / 255
-            chroma.append(torch.einsum("oc,ichw->oihw", unit.new_tensor(_CHROMA), unit).flatten(1))
+            colours.append(chroma(unit).transpose(0, 1).flatten(1))
             means.append(unit.sum(dim=(0, 2, 3)))
-        x, y = chroma
+        x, y = colours
         parts = torch.stack([x.sum(dim=1), y.sum(dim=1), (x * x).sum(dim=1), (y * y).sum(dim=1), (x * y).sum(dim=1)])
         self.sums += parts.cpu()
         self.means += torch.stack(means).cpu()

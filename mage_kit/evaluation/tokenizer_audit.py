@@ -231,7 +231,7 @@ def _of_colours(figures: Audit) -> list[str]:
     if figures.chroma is None or (figures.chroma >= _TRUE and figures.shift <= _SHIFTED):
         return []
     where = f"their correlation is {figures.chroma:.2f}, means are off by {figures.shift:.3f}"
-    return [f"hues are wrong ({where}): train longer or take more codes"]
+    return [f"hues are wrong ({where}): train longer, take more codes or raise chroma_weight"]
 
 
 def _of_codes(figures: Audit) -> list[str]:

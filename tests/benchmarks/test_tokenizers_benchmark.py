@@ -17,7 +17,7 @@ from benchmarks.photograph_crops import is_held_out, photographs, tiles, write_c
 from benchmarks.qt_resources import Resources
 from benchmarks.tokenizer_rows import Row, stored
 from benchmarks.tokenizer_table import verdicts, write_page
-from benchmarks.tokenizers import QUANTIZERS, rows
+from benchmarks.tokenizers import BEST, QUANTIZERS, RATES, rows
 from mage_kit.base.files import write_json
 
 FACTS = {"sha256": "0" * 64, "training": {"photographs": 1, "crops": 2}, "held_out": {"photographs": 1, "crops": 2}}
@@ -93,7 +93,7 @@ def test_rows_differ_in_what_they_say_alone() -> None:
         spec = mk.check(recipe).tokenizer.spec
         bits.add(spec.grid.size * math.log2(spec.codes or 1))
     assert len(bits) == 1, "ten bits a token each"
-    assert {row.name for row in every if row.modelled} == {"squared-lr0.001", *QUANTIZERS}
+    assert {row.name for row in every if row.modelled} == {f"squared-lr{BEST:g}", *QUANTIZERS}
     seeds = [row for row in every if row.training["kind"] == "adversarial"]
     assert len(seeds) == 6 and {row.seed for row in seeds} == {0, 1, 2}
     marks = {row.fingerprint(FACTS, 100) for row in every}
@@ -119,12 +119,12 @@ def figures(row: Row, psnr: float, distance: float) -> dict[str, Any]:
 
 
 def test_the_page_compares_with_the_best_rate(tmp_path: Path) -> None:
-    psnr = {"squared-lr0.0005": 20.0, "squared-lr0.001": 22.0, "squared-lr0.002": 21.0}
+    psnr = dict(zip((f"squared-lr{rate:g}" for rate in RATES), (20.0, 22.0, 21.0), strict=True))
     made = [
         figures(row, psnr.get(row.name, 21.5), 6.0 if row.training["kind"] == "adversarial" else 10.0) for row in rows()
     ]
     lines = verdicts(made)
-    assert lines[0] == "Squared error's best rate of 3 is 0.001 (22.00 dB)."
+    assert lines[0] == "Squared error's best rate of 3 is 0.002 (22.00 dB)."
     assert "0.60 of squared error's distance (within 0.7)" in lines[1] and "(3 seeds, squared error 3)" in lines[1]
     text = write_page(made[:3], FACTS, tmp_path, len(made)).read_text()
     assert f"3 of {len(made)} rows have been run" in text and "| 10.00 |" in text and "6.00*" in text

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.fields import LearningRate, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.images.chroma import chroma
 from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, build_optimizer, optimizer_config
 from mage_kit.perceptual import Perceptual, PerceptualSlot, build_perceptual, channel_problem, perceptual_config
 from mage_kit.tokenizers import Tokenizer, TokenizerLosses
@@ -33,6 +34,8 @@ class Reconstruct(Task):
         clip: Largest global gradient norm.
         ema: Decay of a running mean of the weights, warmed up, which is what is written; null: the weights themselves.
         train: "all", or "decoder": pictures from the tokens that there are, which stay as they are.
+        chroma_weight: Of the squared error of chroma (Cb and Cr), beside the tokenizer's own loss; 0: none. Most of
+            the error of photographs is brightness, so that hues come late: 4 brings them early. Grey has none.
         perceptual: A network's distance beside the tokenizer's own loss; null: none.
         perceptual_weight: Of that distance.
     """
@@ -53,12 +56,14 @@ class Reconstruct(Task):
         clip: PositiveFloat = 1.0,
         ema: Probability | None = None,
         train: Literal["all", "decoder"] = "all",
+        chroma_weight: NonNegativeFloat = 0.0,
         perceptual: PerceptualSlot | None = None,
         perceptual_weight: PositiveFloat = 0.1,
     ) -> None:
         self.tokenizer, self.train = tokenizer, train
         self.steps, self.lr, self.min_lr, self.warmup_steps = steps, lr, min_lr, warmup_steps
         self.clip, self.ema, self.optimizer = clip, ema, optimizer_config(optimizer)
+        self.chroma_weight = chroma_weight
         self.perceptual, self.perceptual_weight = perceptual_config(perceptual), perceptual_weight
         self._distance: Perceptual | None = perceptual if isinstance(perceptual, Perceptual) else None
 
@@ -127,9 +132,16 @@ class Reconstruct(Task):
             if name != "loss":  # which is the total's, below
                 self.tally(name, value)
         total, rebuilt_BCHW = losses.total, losses.rebuilt
+        weighs_chroma = self.chroma_weight > 0 and self.tokenizer.channels >= 3
+        if rebuilt_BCHW is None and (weighs_chroma or self._distance is not None):
+            raise MageKitError(no_images(self.tokenizer))
+        if weighs_chroma:
+            assert rebuilt_BCHW is not None
+            error = chroma(rebuilt_BCHW[:, :3].float() - images_BCHW[:, :3].float()).square().mean()
+            self.tally("chroma", error)
+            total = total + self.chroma_weight * error
         if self._distance is not None:
-            if rebuilt_BCHW is None:
-                raise MageKitError(no_images(self.tokenizer))
+            assert rebuilt_BCHW is not None
             distance = self._distance(rebuilt_BCHW, images_BCHW).mean()
             self.tally("perceptual", distance)
             total = total + self.perceptual_weight * distance
