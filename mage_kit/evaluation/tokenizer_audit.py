@@ -211,7 +211,7 @@ def verdict(figures: Audit) -> str:
     remarks = [_of_pixels(figures), *_of_colours(figures), *_of_codes(figures), *_of_images(figures)]
     damage = figures.broken / (figures.broken + figures.images)
     collapse = figures.enough and figures.share < _COLLAPSED
-    if figures.psnr < _POOR or collapse or damage > _BROKEN:
+    if figures.psnr < _POOR or collapse or damage > _BROKEN or _of_colours(figures):
         start = "Do not train on these tokens yet"
     else:
         start = "These tokens will do" if figures.enough else "Too few images to tell"

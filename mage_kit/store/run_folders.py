@@ -8,15 +8,28 @@ from pathlib import Path
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import BROKEN_FILE, LOCK_FILE
 from mage_kit.base.manifest import MANIFEST_FILE
+from mage_kit.store.exported_adversary import ADVERSARY_FOLDER
 from mage_kit.store.folders import EMA_FILE, MODEL_FILE
 
 _FILES = "recipe.json decisions.json data.json plugins.json code.json metrics.jsonl metrics.json probe.json"
 EVAL = "eval"  # where what was measured of a run lies
 RESULTS = (EVAL, "metrics.json", "probe.json", "report.html")  # of its weights, and of no others
+AUDIT_FILE, AUDIT_PICTURE = "tokenizer_audit.json", "tokenizer_audit.png"
+TOKENIZER_RESULTS = (ADVERSARY_FOLDER, AUDIT_FILE, AUDIT_PICTURE)  # of a tokenizer that was trained, and of no other
 EARLIER = "earlier"  # where models of a run that was extended stay
 _FOLDERS = (EVAL, EARLIER, "samples", "checkpoints", "tokenizer", "tensorboard")
 _WRITTEN = frozenset(
-    [*_FILES.split(), MODEL_FILE, EMA_FILE, BROKEN_FILE, LOCK_FILE, MANIFEST_FILE, "report.html", *_FOLDERS]
+    [
+        *_FILES.split(),
+        MODEL_FILE,
+        EMA_FILE,
+        BROKEN_FILE,
+        LOCK_FILE,
+        MANIFEST_FILE,
+        "report.html",
+        *TOKENIZER_RESULTS,
+        *_FOLDERS,
+    ]
 )
 
 

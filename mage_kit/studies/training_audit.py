@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets import Dataset
@@ -24,12 +23,12 @@ from mage_kit.images.pictures import labelled_rows, save_picture
 from mage_kit.recipes import Recipe
 from mage_kit.recipes.answers import held_out_images, perceptual_kind, tokenizer_weights
 from mage_kit.recipes.data_fit import fit_to_data
-from mage_kit.store.folders import TOKENIZER_FOLDER
+from mage_kit.store.folders import TOKENIZER_FOLDER, best_device
 from mage_kit.store.loading import load_tokenizer
+from mage_kit.store.run_folders import AUDIT_FILE, AUDIT_PICTURE
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.events import EndEvent
 
-AUDIT_FILE, AUDIT_PICTURE = "tokenizer_audit.json", "tokenizer_audit.png"  # of a run
 _MOST = 1000  # images
 _SHOWN = 8
 _SMALL = 64  # pixels a side: smaller ones are shown twice as large
@@ -50,13 +49,13 @@ class TrainingAudit:
         """Audit a whole tokenizer that was written; write `AUDIT_FILE` and `AUDIT_PICTURE`, say the verdict."""
         if event.folder.name != TOKENIZER_FOLDER or not event.is_whole:
             return
-        self.recipe, _ = fit_to_data(self.recipe)
-        images, where = held_out_images(self.recipe)
-        places = np.linspace(0, len(images) - 1, min(len(images), _MOST)).round().astype(int)
-        some = Subset(images, [int(place) for place in places])
         try:
-            result = self._measure(load_tokenizer(event.folder), some, event.folder.parent)
-        except MageKitError as error:  # the tokenizer is written; what cannot be measured does not undo it
+            self.recipe, _ = fit_to_data(self.recipe)
+            images, where = held_out_images(self.recipe)
+            places = np.linspace(0, len(images) - 1, min(len(images), _MOST)).round().astype(int)
+            some = Subset(images, [int(place) for place in places])
+            result = self._measure(load_tokenizer(event.folder).to(best_device()), some, event.folder.parent)
+        except Exception as error:  # the tokenizer is written; what cannot be measured does not undo it
             self.reporter.say(f"tokenizer not audited: {error}")
             return
         write_json(event.folder.parent / AUDIT_FILE, {"images": where, **result})
@@ -104,4 +103,5 @@ def _first(images: Dataset, count: int) -> Tensor:
 
 @torch.no_grad()
 def _rebuilt(tokenizer: Tokenizer, views_ICHW: Tensor) -> Tensor:
-    return tokenizer.decode(tokenizer.encode(views_ICHW))
+    device = next(iter(tokenizer.state_dict().values()), views_ICHW).device
+    return tokenizer.decode(tokenizer.encode(views_ICHW.to(device))).cpu()

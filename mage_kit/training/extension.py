@@ -18,7 +18,7 @@ from mage_kit.base.manifest import list_files, unlist
 from mage_kit.base.plugins import PLUGINS_FILE
 from mage_kit.base.precision import Decision
 from mage_kit.store.folders import EMA_FILE, MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER
-from mage_kit.store.run_folders import EARLIER, RESULTS
+from mage_kit.store.run_folders import EARLIER, RESULTS, TOKENIZER_RESULTS
 from mage_kit.training.checkpoints import list_checkpoints, step_of, verify_checkpoint
 from mage_kit.training.folder import CODE_FILE, DATA_FILE
 from mage_kit.training.job import Job
@@ -68,7 +68,7 @@ def set_aside(out: Path, job: Job) -> None:
         if (out / name).is_file():
             with atomic(place / name, listed=True) as temporary:
                 shutil.copyfile(out / name, temporary)
-    for name in RESULTS:
+    for name in (*RESULTS, *(TOKENIZER_RESULTS if makes_tokenizer else ())):
         if (out / name).exists() and not (place / name).exists():
             os.rename(out / name, place / name)
     for path in weights:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.cli import app
-from mage_kit.studies.training_audit import AUDIT_FILE, AUDIT_PICTURE, TrainingAudit
+from mage_kit.store.run_folders import AUDIT_FILE, AUDIT_PICTURE
+from mage_kit.studies.training_audit import TrainingAudit
 from mage_kit.training.events import EndEvent
 from tests.training.test_adversarial import ALONE, game
 
@@ -38,6 +39,15 @@ def test_colour_pictures_are_judged_by_a_network(tmp_path: Path, capsys: pytest.
     assert result["frechet"]["network"] == "EfficientNet-Lite0"
     assert result["frechet"]["value"] > result["frechet"]["floor"] > 0
     assert "no FID" in capsys.readouterr().err
+
+
+def test_what_cannot_be_audited_is_said_and_fails_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = game(**{**ALONE, "steps": 2})
+    images = recipe.build_dataset()
+    lost = recipe.extended(data={"kind": "image_folder", "path": str(tmp_path / "nowhere")})
+    run = mk.train(recipe, tmp_path / "run", images=images, on_end=TrainingAudit(lost, Reporter()))
+    assert "tokenizer not audited:" in capsys.readouterr().err and not (run / AUDIT_FILE).exists()
+    assert (run / "tokenizer").is_dir()
 
 
 def test_one_that_was_cut_short_is_not_audited(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import mage_kit as mk
+from mage_kit.tokenizers import TokenizerLosses
 from mage_kit.training.metrics import read_metrics
+from mage_kit.training.tasks.reconstruct import Reconstruct
 from tests.training.test_adversarial import ALONE, game
 
 FSQ = {"kind": "fsq", "levels": [4, 4, 4]}  # whose objective is the reconstruction alone
@@ -33,3 +36,18 @@ def test_grey_images_have_no_hues(tmp_path: Path) -> None:
     weights = [mk.train(game(**{**ALONE, **more}), tmp_path / name) for name, more in (("a", {}), ("b", HUES))]
     first, second = (mk.load_tokenizer(folder).state_dict() for folder in weights)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_it_is_of_float32_numbers_in_a_training_in_bfloat16() -> None:
+    recipe = coloured(chroma_weight=3.0)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rebuilt = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    task = Reconstruct(recipe.build_tokenizer(), steps=1, chroma_weight=3.0)
+    errors = []
+    task.tally = lambda name, value: errors.append(value) if name == "chroma" else None  # type: ignore[method-assign]
+    task._losses = lambda *_: TokenizerLosses(torch.zeros(()), {}, rebuilt)  # type: ignore[method-assign]
+    step: Any = None  # which the losses alone would read
+    task.rebuild(images, step)
+    with torch.autocast("cpu", torch.bfloat16):
+        task.rebuild(images, step)
+    assert errors[0].dtype == torch.float32 and torch.equal(*errors)

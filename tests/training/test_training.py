@@ -87,7 +87,15 @@ def test_everything_that_a_run_leaves_may_be_overwritten(tmp_path: Path) -> None
     settings = ["training.ema=0.9", "training.samples_every=0.1", "training.epochs=0.2"]
     out = train(small(*settings), tmp_path / "run")
     assert {"ema.safetensors", "samples", ".lock"} <= {path.name for path in out.iterdir()}
-    for name in ("broken.json", "report.html", "generated-seed0-n64.json", "generated-seed0-n64.gif"):
+    (out / "adversary").mkdir()
+    for name in (
+        "broken.json",
+        "report.html",
+        "tokenizer_audit.json",
+        "adversary/adversary.json",
+        "generated-seed0-n64.json",
+        "generated-seed0-n64.gif",
+    ):
         write_text(out / name, "{}")
     with pytest.raises(mk.MageKitError, match="which no run writes"):
         clear_run(out, overwrite=True)

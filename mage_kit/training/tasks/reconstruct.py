@@ -137,7 +137,8 @@ class Reconstruct(Task):
             raise MageKitError(no_images(self.tokenizer))
         if weighs_chroma:
             assert rebuilt_BCHW is not None
-            error = chroma(rebuilt_BCHW[:, :3].float() - images_BCHW[:, :3].float()).square().mean()
+            with torch.autocast(images_BCHW.device.type, enabled=False):  # its product would be of bfloat16 numbers
+                error = chroma(rebuilt_BCHW[:, :3].float() - images_BCHW[:, :3].float()).square().mean()
             self.tally("chroma", error)
             total = total + self.chroma_weight * error
         if self._distance is not None:
