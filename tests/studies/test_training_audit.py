@@ -43,9 +43,8 @@ def test_colour_pictures_are_judged_by_a_network(tmp_path: Path, capsys: pytest.
 
 def test_what_cannot_be_audited_is_said_and_fails_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = game(**{**ALONE, "steps": 2})
-    images = recipe.build_dataset()
     lost = recipe.extended(data={"kind": "image_folder", "path": str(tmp_path / "nowhere")})
-    run = mk.train(recipe, tmp_path / "run", images=images, on_end=TrainingAudit(lost, Reporter()))
+    run = mk.train(recipe, tmp_path / "run", on_end=TrainingAudit(lost, Reporter()))
     assert "tokenizer not audited:" in capsys.readouterr().err and not (run / AUDIT_FILE).exists()
     assert (run / "tokenizer").is_dir()
 
