@@ -75,7 +75,7 @@ def verdicts(found: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             f"With {kind} and an adversary ({len(full)} seeds, squared error {len(base)}), by the other network: "
             f"{ratio:.2f} of squared error's distance ({'within' if ratio <= _GOAL else 'above'} {_GOAL}), "
-            f"{fall:.2f} dB less."
+            f"PSNR {-fall:+.2f} dB."
         )
     return lines
 
