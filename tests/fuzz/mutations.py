@@ -61,7 +61,8 @@ def _near(value: Any, draw: random.Random, kinds: tuple[str, ...]) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return draw.choice((0, -value, value + 1, value - 1, value * 2, value * 1000, value // 2, 10**9, -1))
+        half = value / 2 if abs(value) < 2**53 else value // 2  # a float cannot hold every larger one
+        return draw.choice((0, -value, value + 1, value - 1, value * 2, value * 1000, half, 10**9, -1))
     if isinstance(value, float):
         return draw.choice((0.0, -value, value * 1e6, 1.0, 1.5, int(value), 1e308))
     if isinstance(value, str):

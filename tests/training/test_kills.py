@@ -60,11 +60,11 @@ def unfinished():
 for life in range(kills):
     before, halves = saved(), unfinished()
     pid = os.fork() or child()
-    if life % 2:  # by the clock, perhaps while it starts
-        time.sleep(draw.uniform(0.2, 2.0))
-    elif life % 8 == 2:  # while a checkpoint is being written, whatever the machine's speed
+    if life % 8 == 3:  # while a checkpoint is being written, whatever the machine's speed
         while not unfinished() - halves:
             time.sleep(0.0005)
+    elif life % 2:  # by the clock, perhaps while it starts
+        time.sleep(draw.uniform(0.2, 2.0))
     else:  # on its way
         while saved() == before:
             time.sleep(0.002)
@@ -99,6 +99,6 @@ def test_fifty_sigkills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     torn, places = map(int, done.stdout.split())
     print(f"50 kills: {torn} left a half-written checkpoint, at {places} different places")
-    assert torn > 0 and places > 15
+    assert torn > 0 and places > 20
     assert curve(out) == curve(whole)
     assert same_weights(out, whole) and same_weights(out, whole, "ema.safetensors")

@@ -88,14 +88,8 @@ def test_everything_that_a_run_leaves_may_be_overwritten(tmp_path: Path) -> None
     out = train(small(*settings), tmp_path / "run")
     assert {"ema.safetensors", "samples", ".lock"} <= {path.name for path in out.iterdir()}
     (out / "adversary").mkdir()
-    for name in (
-        "broken.json",
-        "report.html",
-        "tokenizer_audit.json",
-        "adversary/adversary.json",
-        "generated-seed0-n64.json",
-        "generated-seed0-n64.gif",
-    ):
+    names = "broken.json report.html tokenizer_audit.json adversary/adversary.json"
+    for name in (*names.split(), "generated-seed0-n64.json", "generated-seed0-n64.gif"):
         write_text(out / name, "{}")
     with pytest.raises(mk.MageKitError, match="which no run writes"):
         clear_run(out, overwrite=True)
