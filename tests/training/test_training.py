@@ -84,8 +84,7 @@ def test_a_run_leaves_what_is_promised(unbroken: Path) -> None:
 
 def test_everything_that_a_run_leaves_may_be_overwritten(tmp_path: Path) -> None:
     """As by `make demo` again: nothing in the folder is taken for somebody else's."""
-    settings = ["training.ema=0.9", "training.samples_every=0.1", "training.epochs=0.2"]
-    out = train(small(*settings), tmp_path / "run")
+    out = train(small("training.ema=0.9", "training.samples_every=0.1", "training.epochs=0.2"), tmp_path / "run")
     assert {"ema.safetensors", "samples", ".lock"} <= {path.name for path in out.iterdir()}
     (out / "adversary").mkdir()
     names = "broken.json report.html tokenizer_audit.json adversary/adversary.json"
