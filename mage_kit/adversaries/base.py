@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, Self
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from mage_kit.base.grid import TokenSpec
 from mage_kit.base.registry import Registry
 from mage_kit.base.signature import ComponentConfig
+
+
+class Pictured(Protocol):
+    """What says of which pictures and tokens it is: a tokenizer."""
+
+    channels: int
+    image_size: tuple[int, int]
+    spec: TokenSpec
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,12 @@ class AdversaryWires:
     channels: int
     image_size: tuple[int, int]
     grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, tokenizer: Pictured) -> Self:
+        """Return the wires of an adversary of a tokenizer."""
+        grid = tokenizer.spec.grid
+        return cls(tokenizer.channels, tokenizer.image_size, (grid.height, grid.width))
 
 
 class Adversary(nn.Module, ABC):

@@ -46,8 +46,8 @@ def generator_loss(contest: Contest, rebuilt: Tensor) -> Tensor:
 class LeCam(nn.Module):
     """Holds judgements near the running mean of the other kind's (Tseng et al., 2021, equation 4).
 
-    The cost is mean max(0, r - f')^2 + mean max(0, r' - f)^2 with running means r' and f' of the steps before; then
-    they take in this step's. Means are over all processes.
+    The cost is mean max(0, r - f')^2 + mean max(0, r' - f)^2 with running means r' and f' of the steps before; with a
+    step's last pass they take in the step's. Means are over all passes and processes, so that neither changes anything.
 
     Args:
         decay: Of the running means.
@@ -59,14 +59,24 @@ class LeCam(nn.Module):
         super().__init__()
         self.decay = decay
         self.register_buffer("means", torch.zeros(2))  # of real ones, of reconstructions
+        self._passes: list[Tensor] = []  # what those of the step at hand have added
 
-    def forward(self, real: Tensor, rebuilt: Tensor) -> Tensor:
-        """Return the cost, a scalar; the running means move in training mode."""
+    def forward(self, real: Tensor, rebuilt: Tensor, passes: int = 1) -> Tensor:
+        """Return the cost, a scalar; in training mode the running means move with the last pass of a step.
+
+        Args:
+            real: Judgements of pictures.
+            rebuilt: Of their reconstructions.
+            passes: Of a step in this process, each of as many pictures.
+        """
         mean_real, mean_rebuilt = self.means.clone().unbind()
         cost = F.relu(real - mean_rebuilt).square().mean() + F.relu(mean_real - rebuilt).square().mean()
         if self.training:
-            now = torch.stack([real.detach().float().mean(), rebuilt.detach().float().mean()])
-            self.means.lerp_(add_up(now) / world(), 1 - self.decay)
+            self._passes.append(torch.stack([real.detach().float().mean(), rebuilt.detach().float().mean()]))
+            if len(self._passes) == passes:
+                now = torch.stack(self._passes).mean(dim=0)
+                self.means.lerp_(add_up(now) / world(), 1 - self.decay)
+                self._passes.clear()
         return cost
 
 

@@ -48,6 +48,7 @@ def train(
     audit = TrainingAudit(contents, reporter)
     folder = run(contents, place, resume=resume, extend=extend, reporter=reporter, on_end=audit)
     if is_first():
+        audit.make_up(folder)
         console.print(f"run folder: {folder}", soft_wrap=True)
 
 

@@ -47,7 +47,7 @@ def _run(costs: TokenizerCosts, machine: Machine, batch: int) -> Table:
     title = f"{machine.processes} x {machine.tflops:g} TFLOP/s at {machine.utilization:.0%}"
     table = Table("run", "", title=title)
     table.add_row("steps", f"{costs.steps:,} of {batch} images")
-    table.add_row("a step, computing", f"{costs.seconds_per_step:.3f} s")
+    table.add_row("a step, computing", f"{1000 * costs.seconds_per_step:,.3g} ms")
     link = costs.traffic / (machine.bandwidth * 1e9)
     table.add_row(
         "a step, traffic", f"{costs.traffic / 1e9:.2f} GB a process, {link:.3f} s at {machine.bandwidth:g} GB/s"

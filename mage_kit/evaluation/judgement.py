@@ -16,7 +16,7 @@ from mage_kit.base.draws import generator
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.features import still_images
 from mage_kit.evaluation.frechet import frechet_distance
-from mage_kit.evaluation.small_classifier import Classifier, Judgement, train_classifier
+from mage_kit.evaluation.small_classifier import Classifier, Predictions, train_classifier
 from mage_kit.models.mage import Mage
 from mage_kit.recipes.recipe import Recipe
 
@@ -38,7 +38,7 @@ class SmallReference:
     images_ICHW: Tensor
     classifier: Classifier
     accuracy: float
-    judgement: Judgement
+    judgement: Predictions
     seed: int
 
     def frechet_real(self) -> float:

@@ -17,14 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mage_kit.base.errors import MissingExtraError
 from mage_kit.evaluation.frechet import frechet_distance
-from mage_kit.perceptual.lite0 import Lite0Distance, load_lite0
-from mage_kit.perceptual.squeezenet import SqueezeNetDistance, load_squeezenet
+from mage_kit.perceptual import installed_networks
 
 _LEAST = 64  # pixels a side; smaller images are enlarged
 _BATCH = 64
-
 
 FEWEST = 50  # images, of which a distance says something
 
@@ -90,15 +87,8 @@ class Judgement:
 
 def judging_networks() -> Iterator[JudgingNetwork]:
     """Yield the networks whose package is installed."""
-    for kind, name, load in (
-        ("efficientnet_lite0", Lite0Distance.network, load_lite0),
-        ("squeezenet", SqueezeNetDistance.network, load_squeezenet),
-    ):
-        try:
-            network, digest = load()
-        except MissingExtraError:
-            continue
-        yield JudgingNetwork(kind, name, digest, network.features)
+    for kind, distance in installed_networks():
+        yield JudgingNetwork(kind, distance.network, distance.sha256[0], distance.staged.features)
 
 
 def judging_network(trained_on: str | None) -> JudgingNetwork | None:

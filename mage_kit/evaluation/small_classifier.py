@@ -21,7 +21,7 @@ _WIDTH = 64
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Predictions:
     """What the classifier says of images.
 
     Args:
@@ -57,14 +57,14 @@ class Classifier(nn.Module):
         return self.head(features), features
 
     @torch.no_grad()
-    def judge(self, images_ICHW: Tensor, batch: int = 512) -> Judgement:
+    def judge(self, images_ICHW: Tensor, batch: int = 512) -> Predictions:
         """Classify float images in [0, 1]."""
         self.eval()
         logits, features = (
             torch.cat(parts) for parts in zip(*(self(part) for part in images_ICHW.split(batch)), strict=True)
         )
         sureness, classes = logits.softmax(dim=1).max(dim=1)
-        return Judgement(features.numpy(), sureness.numpy(), classes.numpy())
+        return Predictions(features.numpy(), sureness.numpy(), classes.numpy())
 
 
 def _layer(inputs: int, outputs: int) -> list[nn.Module]:

@@ -10,6 +10,7 @@ from mage_kit.perceptual.base import (
 )
 from mage_kit.perceptual.lite0 import Lite0Distance
 from mage_kit.perceptual.lpips_vgg import LPIPSVGG
+from mage_kit.perceptual.package_network import installed_networks
 from mage_kit.perceptual.resnet50 import ResNet50Logits
 from mage_kit.perceptual.squeezenet import SqueezeNetDistance
 
@@ -23,5 +24,6 @@ __all__ = [
     "SqueezeNetDistance",
     "build_perceptual",
     "channel_problem",
+    "installed_networks",
     "perceptual_config",
 ]

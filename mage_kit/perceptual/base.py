@@ -55,11 +55,13 @@ class Perceptual(nn.Module, ABC):
         if first_BCHW.shape[1] != 3:
             raise MageKitError(channel_problem(self.network, first_BCHW.shape[1]))
         with torch.autocast(first_BCHW.device.type, enabled=False):
-            return self.distances(self._enlarged(first_BCHW.float()), self._enlarged(second_BCHW.float()))
+            return self.distances(self.enlarged(first_BCHW.float()), self.enlarged(second_BCHW.float()))
 
-    def _enlarged(self, images_BCHW: Tensor) -> Tensor:
+    @classmethod
+    def enlarged(cls, images_BCHW: Tensor) -> Tensor:
+        """Return pictures as `distances` gets them: small ones enlarged, so that their shorter side is `least`."""
         height, width = images_BCHW.shape[-2:]
-        factor = self.least / min(height, width)
+        factor = cls.least / min(height, width)
         if factor <= 1:
             return images_BCHW
         size = (round(height * factor), round(width * factor))
@@ -67,7 +69,7 @@ class Perceptual(nn.Module, ABC):
 
     @classmethod
     def rehearse(cls, images_B3HW: Tensor) -> Tensor:
-        """Send images of the meta device through a network of this form without weights, for what plans a training."""
+        """Send images of the meta device, large enough, through a network of this form without weights, for a plan."""
         raise MageKitError(f"perceptual: {cls.__name__} cannot be planned")
 
     def train(self, mode: bool = True) -> Self:

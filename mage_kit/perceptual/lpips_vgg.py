@@ -66,7 +66,7 @@ class LPIPSVGG(Perceptual):
         self.vgg, self.linear = vgg, linear
         self.sha256 = (file_digest(Path(vgg)), file_digest(Path(linear)))
         self.stages = VGGStages()
-        fill(self.stages, read_state(Path(vgg)), Path(vgg), "VGG16")
+        fill(self.stages, read_state(Path(vgg)), Path(vgg), "VGG16", unused="classifier.")
         for number, weights_K in enumerate(_linear_weights(Path(linear))):
             self.register_buffer(f"weights_{number}", weights_K)
         # LPIPS' own layer, for pictures in [-1, 1], is (x - shift) / scale; in [0, 1] that is ImageNet's.

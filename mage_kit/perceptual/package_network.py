@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Protocol
 
 from torch import Tensor
 
-from mage_kit.perceptual.base import Perceptual, layer_distances
+from mage_kit.base.errors import MissingExtraError
+from mage_kit.perceptual.base import PERCEPTUAL, Perceptual, layer_distances
 
 
 class Staged(Protocol):
@@ -15,6 +17,9 @@ class Staged(Protocol):
 
     def stages(self, images_B3HW: Tensor) -> list[Tensor]:
         """RGB in [0, 1] -> features of some places (B, K, h, w)."""
+
+    def features(self, images_B3HW: Tensor) -> Tensor:
+        """RGB in [0, 1] -> features before the classifier, mean over places (B, K)."""
 
 
 class PackageNetwork(Perceptual):
@@ -51,3 +56,14 @@ class PackageNetwork(Perceptual):
     def distances(self, first_B3HW: Tensor, second_B3HW: Tensor) -> Tensor:
         """Return the mean over places of squared differences at length 1 (B,)."""
         return layer_distances(self.staged.stages(first_B3HW), self.staged.stages(second_B3HW))
+
+
+def installed_networks() -> Iterator[tuple[str, PackageNetwork]]:
+    """Yield kind and distance of each network whose package is installed."""
+    for kind in PERCEPTUAL.kinds():
+        cls = PERCEPTUAL.get(kind).cls
+        if issubclass(cls, PackageNetwork):
+            try:
+                yield kind, cls()
+            except MissingExtraError:
+                continue

@@ -16,6 +16,7 @@ from mage_kit.base.package_files import package_file
 from mage_kit.legacy.pickles import read_pickle
 
 EXTRA = "perceptual"
+_COUNTER = "num_batches_tracked"  # of a batch norm: no number of the network is computed with it, old files lack it
 
 
 def file_digest(path: Path) -> str:
@@ -44,19 +45,26 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, network: str) -> None:
-    """Put weights into a network; tensors that it does not have are passed over.
+def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, network: str, unused: str | None = None) -> None:
+    """Put weights into a network; the file holds these and no others, since a deeper network has the same names first.
 
     Args:
         module: The network.
         state: Tensors by name.
         path: Where they came from, for errors.
         network: What the file should be of.
+        unused: How names of tensors begin that the whole network has and `module` does not; None where it has all.
 
     Raises:
-        MageKitError: If one is absent, or of another shape, or not finite.
+        MageKitError: If one is absent, or of another shape, or not finite, or there are others.
     """
-    own = module.state_dict()
+    own = {name: value for name, value in module.state_dict().items() if not name.endswith(_COUNTER)}
+    others = [name for name in state if name not in own and not name.endswith(_COUNTER)]
+    if foreign := [name for name in others if unused is None or not name.startswith(unused)]:
+        rule = f"must be weights of {network}, which has no such tensor"
+        first = next((name for name in own if name not in state), None)
+        lack = f" and lacks '{first}'" if first is not None else ""
+        raise MageKitError(f"perceptual: '{path}', holds '{foreign[0]}'{lack}, {rule}")
     for name, value in own.items():
         if name not in state:
             raise MageKitError(f"perceptual: '{path}', lacks '{name}', must be weights of {network}")
@@ -65,7 +73,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, network: st
             raise MageKitError(f"perceptual: '{path}', '{name}' is {shapes}: weights of another network than {network}")
         if not bool(torch.isfinite(state[name]).all()):
             raise MageKitError(f"perceptual: '{path}', '{name}' holds values that are not finite")
-    module.load_state_dict({name: state[name].to(value.dtype) for name, value in own.items()})
+    module.load_state_dict({name: state[name].to(value.dtype) for name, value in own.items()}, strict=False)
 
 
 def installed_file(package: str, file: str, network: str) -> Path:

@@ -3,7 +3,9 @@
 A trained network takes three passes of operations, one forward and two backward; a frozen one on the way of a gradient
 takes two, since its weights need none. In a step of two players the adversary judges a picture and a reconstruction
 (trained), and the reconstruction once more for the tokenizer (frozen); a perceptual network sees the reconstruction
-with a gradient and the picture without: three passes.
+with a gradient and the picture without: three passes. R1 takes the gradient at pictures, one pass, and that
+gradient's own, two. Where losses are compared at the tokenizer's last layer, a gradient goes back once more through
+whatever looks at the reconstruction.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from mage_kit.planning.estimate import Machine
 from mage_kit.recipes.tokenizer_workload import TokenizerWorkload
 
 _FLOAT = 4  # bytes
-_TRAINED, _FROZEN, _PERCEPTUAL = 3.0, 2.0, 3.0  # passes, see above
+_TRAINED, _FROZEN, _PERCEPTUAL, _PENALTY, _COMPARED = 3.0, 2.0, 3.0, 3.0, 1.0  # passes, see above
 
 
 @dataclass(frozen=True)
@@ -81,26 +83,29 @@ def tokenizer_costs(work: TokenizerWorkload, machine: Machine) -> TokenizerCosts
     parameters["tokenizer"] = sum(value.numel() for value in work.tokenizer.parameters())
     operations["tokenizer"] = flops * (_TRAINED * share + (1 - share))
     kept += bytes_kept * share
-    trained = parameters["tokenizer"]
+    trained = own = sum(value.numel() for value in work.tokenizer.parameters() if value.requires_grad)
+    compared = _COMPARED if work.adaptive else 0.0
     if work.perceptual is not None:
         kind = PERCEPTUAL.get(work.perceptual.kind).cls
-        flops, bytes_kept = _pass(lambda: kind.rehearse(rebuilt.requires_grad_()))
-        operations[kind.network] = flops * _PERCEPTUAL
+        seen = kind.enlarged(rebuilt).requires_grad_()
+        flops, bytes_kept = _pass(lambda: kind.rehearse(seen))
+        operations[kind.network] = flops * (_PERCEPTUAL + compared)
         kept += bytes_kept
     if work.adversary is not None:
         adversary = work.adversary
         flops, bytes_kept = _pass(lambda: adversary(rebuilt.requires_grad_()))
         parameters["adversary"] = sum(value.numel() for value in adversary.parameters())
-        operations["adversary"] = flops * (2 * _TRAINED + _FROZEN)
+        operations["adversary"] = flops * (2 * _TRAINED + _FROZEN + (_PENALTY if work.penalty else 0.0) + compared)
         kept += bytes_kept
         trained += parameters["adversary"]
     local = work.batch // machine.processes
     rate = machine.processes * machine.tflops * 1e12 * machine.utilization
-    means = parameters["tokenizer"] if work.ema else 0
+    frozen = parameters["tokenizer"] - own
+    means = own if work.ema else 0
     return TokenizerCosts(
         parameters,
         operations,
-        _FLOAT * (trained * (2 + work.state_values) + means),
+        _FLOAT * (trained * (2 + work.state_values) + frozen + means),
         kept,
         min(work.micro_batch or local, local),
         work.steps,

@@ -20,7 +20,7 @@ class TokenizerWorkload:
 
     Args:
         name: Of the recipe.
-        tokenizer: On the meta device.
+        tokenizer: On the meta device; what is not trained requires no gradient.
         adversary: On the meta device; None where there is none.
         perceptual: Recipe form of the perceptual distance; None where there is none.
         batch: Images a step over all processes.
@@ -29,6 +29,8 @@ class TokenizerWorkload:
         state_values: float32 numbers that the optimizer keeps for each trained one.
         ema: Whether there is a running mean of the weights.
         decoder_alone: Whether the encoder is frozen.
+        penalty: Whether the adversary's gradient at pictures is trained too (R1).
+        adaptive: Whether gradients of the tokenizer's losses are compared at its last layer.
     """
 
     name: str
@@ -41,6 +43,8 @@ class TokenizerWorkload:
     state_values: float
     ema: bool
     decoder_alone: bool
+    penalty: bool = False
+    adaptive: bool = False
 
 
 def trains_tokenizer(recipe: Recipe) -> bool:
@@ -63,9 +67,11 @@ def tokenizer_workload(recipe: Recipe) -> TokenizerWorkload:
         tokenizer, adversary = recipe.build_tokenizer(), None
         form = getattr(training, "adversary", None)
         if form is not None:
-            grid = tokenizer.spec.grid
-            wires = AdversaryWires(tokenizer.channels, tokenizer.image_size, (grid.height, grid.width))
-            adversary = build_adversary(ADVERSARIES.parse(form.model_dump(mode="json")), wires)
+            adversary = build_adversary(ADVERSARIES.parse(form.model_dump(mode="json")), AdversaryWires.of(tokenizer))
+    decoder_alone = getattr(training, "train", "all") == "decoder"
+    tokenizer.start_training()
+    if decoder_alone:
+        tokenizer.train_decoder_alone()
     optimizer = getattr(training, "optimizer", None)
     return TokenizerWorkload(
         name=recipe.name,
@@ -77,5 +83,7 @@ def tokenizer_workload(recipe: Recipe) -> TokenizerWorkload:
         steps=steps,
         state_values=OPTIMIZERS.get(optimizer.kind).cls.state_values if optimizer is not None else 2.0,
         ema=getattr(training, "ema", None) is not None,
-        decoder_alone=getattr(training, "train", "all") == "decoder",
+        decoder_alone=decoder_alone,
+        penalty=getattr(training, "gradient_penalty", 0.0) > 0,
+        adaptive=getattr(training, "adaptive", False),
     )

@@ -16,8 +16,9 @@ EVAL = "eval"  # where what was measured of a run lies
 RESULTS = (EVAL, "metrics.json", "probe.json", "report.html")  # of its weights, and of no others
 AUDIT_FILE, AUDIT_PICTURE = "tokenizer_audit.json", "tokenizer_audit.png"
 TOKENIZER_RESULTS = (ADVERSARY_FOLDER, AUDIT_FILE, AUDIT_PICTURE)  # of a tokenizer that was trained, and of no other
+CHECKPOINTS = "checkpoints"  # of each stage, in a folder of its name
 EARLIER = "earlier"  # where models of a run that was extended stay
-_FOLDERS = (EVAL, EARLIER, "samples", "checkpoints", "tokenizer", "tensorboard")
+_FOLDERS = (EVAL, EARLIER, "samples", CHECKPOINTS, "tokenizer", "tensorboard")
 _WRITTEN = frozenset(
     [
         *_FILES.split(),

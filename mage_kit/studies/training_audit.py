@@ -25,9 +25,11 @@ from mage_kit.recipes.answers import held_out_images, perceptual_kind, tokenizer
 from mage_kit.recipes.data_fit import fit_to_data
 from mage_kit.store.folders import TOKENIZER_FOLDER, best_device
 from mage_kit.store.loading import load_tokenizer
-from mage_kit.store.run_folders import AUDIT_FILE, AUDIT_PICTURE
+from mage_kit.store.run_folders import AUDIT_FILE, AUDIT_PICTURE, CHECKPOINTS
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.events import EndEvent
+from mage_kit.training.tasks.reconstruct import Reconstruct
+from mage_kit.training.weight_folders import read_tokenizer_card
 
 _MOST = 1000  # images
 _SHOWN = 8
@@ -44,21 +46,33 @@ class TrainingAudit:
 
     def __init__(self, recipe: Recipe, reporter: Reporter) -> None:
         self.recipe, self.reporter = recipe, reporter
+        self._has_run = False
 
     def __call__(self, event: EndEvent) -> None:
         """Audit a whole tokenizer that was written; write `AUDIT_FILE` and `AUDIT_PICTURE`, say the verdict."""
-        if event.folder.name != TOKENIZER_FOLDER or not event.is_whole:
-            return
+        if event.folder.name == TOKENIZER_FOLDER and event.is_whole:
+            self._run(event.folder)
+
+    def make_up(self, run: Path) -> None:
+        """Audit the tokenizer of a run that was killed between its last step and the end of its audit."""
+        tokenizer = run / TOKENIZER_FOLDER
+        was_trained_here = (run / CHECKPOINTS / Reconstruct.stage).is_dir()
+        is_whole = was_trained_here and bool(read_tokenizer_card(tokenizer).get("fingerprint"))
+        if is_whole and not self._has_run and not (run / AUDIT_FILE).is_file():
+            self._run(tokenizer)
+
+    def _run(self, tokenizer: Path) -> None:
+        self._has_run = True
         try:
             self.recipe, _ = fit_to_data(self.recipe)
             images, where = held_out_images(self.recipe)
             places = np.linspace(0, len(images) - 1, min(len(images), _MOST)).round().astype(int)
             some = Subset(images, [int(place) for place in places])
-            result = self._measure(load_tokenizer(event.folder).to(best_device()), some, event.folder.parent)
+            result = self._measure(load_tokenizer(tokenizer).to(best_device()), some, tokenizer.parent)
         except Exception as error:  # the tokenizer is written; what cannot be measured does not undo it
             self.reporter.say(f"tokenizer not audited: {error}")
             return
-        write_json(event.folder.parent / AUDIT_FILE, {"images": where, **result})
+        write_json(tokenizer.parent / AUDIT_FILE, {"images": where, **result})
         self.reporter.say(f"audit on {result['reconstructions']['images']} images ({where}): {result['verdict']}")
         if distance := result.get("frechet"):
             self.reporter.say(

@@ -18,7 +18,7 @@ from mage_kit.base.manifest import list_files, unlist
 from mage_kit.base.plugins import PLUGINS_FILE
 from mage_kit.base.precision import Decision
 from mage_kit.store.folders import EMA_FILE, MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER
-from mage_kit.store.run_folders import EARLIER, RESULTS, TOKENIZER_RESULTS
+from mage_kit.store.run_folders import CHECKPOINTS, EARLIER, RESULTS, TOKENIZER_RESULTS
 from mage_kit.training.checkpoints import list_checkpoints, step_of, verify_checkpoint
 from mage_kit.training.folder import CODE_FILE, DATA_FILE
 from mage_kit.training.job import Job
@@ -39,7 +39,7 @@ def check_extension(out: Path, job: Job) -> None:
     Raises:
         MageKitError: If there is no checkpoint, the newest is damaged, or there is no step beyond it.
     """
-    checkpoints = list_checkpoints(out / "checkpoints" / job.task.stage)
+    checkpoints = list_checkpoints(out / CHECKPOINTS / job.task.stage)
     if not checkpoints:
         hint = "start a new run from its weights (pretrained.weights, with parts all)"
         raise MageKitError(f"--extend {out}: there is no checkpoint of the {job.task.stage} to go on from; {hint}")
@@ -61,7 +61,7 @@ def set_aside(out: Path, job: Job) -> None:
     weights = [out / name for name in ((TOKENIZER_FOLDER,) if makes_tokenizer else (EMA_FILE, MODEL_FILE))]
     if not weights[-1].exists():
         return
-    done = step_of(list_checkpoints(out / "checkpoints" / job.task.stage)[-1])
+    done = step_of(list_checkpoints(out / CHECKPOINTS / job.task.stage)[-1])
     place = out / EARLIER / f"step-{done:08d}"
     place.mkdir(parents=True, exist_ok=True)
     for name in _ABOUT:

@@ -16,6 +16,7 @@ from mage_kit.base.errors import MageKitError, TrainingStopped
 from mage_kit.base.files import read_json, write_json
 from mage_kit.base.progress import ProgressTask
 from mage_kit.layers.block_settings import as_written
+from mage_kit.store.run_folders import CHECKPOINTS
 from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import State, list_checkpoints, resume, save_checkpoint
 from mage_kit.training.events import FROM_CALLBACK, CheckpointEvent
@@ -44,7 +45,7 @@ class Recovery:
     def __init__(self, job: Job, run: Run, players: Sequence[Player], broken: BrokenImages) -> None:
         self.job, self.run, self.players, self.broken, self.task = job, run, players, broken, job.task
         self.state = State(players, self.task.sums, {"bad": 0, "finite": 0, "skipped": 0, "rollbacks": 0})
-        self.checkpoints = run.out / "checkpoints" / self.task.stage
+        self.checkpoints = run.out / CHECKPOINTS / self.task.stage
         self.done, self.last_save = 0, 0
         self.clock, self.since = time.monotonic(), 0
         self.step_clock = StepClock(run.device)

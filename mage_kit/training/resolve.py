@@ -262,13 +262,15 @@ def _planned(recipe: Recipe, job: Job, meta: Parts) -> Job:
 
 def _fingerprint(recipe: Recipe, config: ComponentConfig, task: Task, images: Dataset, tokenizer: Tokenizer) -> str:
     """What a trained tokenizer depends on: its form, the weights that it starts from where they are no draws of the
-    seed, its task, the images and the seed; not how it was carried out."""
+    seed, its task with the weights of other networks in it, the images and the seed; not how it was carried out."""
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in CARRIED_OUT}
     form = recipe.tokenizer.model_dump(mode="json")
     data = None if recipe.data is None else recipe.data.model_dump(mode="json")
     parts = [{**form, "weights": None}, settings, data, recipe.seed, identity_of(images)]
     if code := foreign_code([task, *tokenizer.modules()]):
         parts.append(code)
+    if materials := task.materials():
+        parts.append({"materials": list(materials)})
     if recipe.tokenizer.get("weights") is not None:
         parts.append(dict(describe_tokenizer(tokenizer)))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -24,6 +24,7 @@ from mage_kit.base.precision import Decision, choose_precision
 from mage_kit.base.progress import Reporter
 from mage_kit.datasets.base import identity_of
 from mage_kit.store.folders import EMA_FILE, MODEL_FILE, TOKENIZER_CARD, TOKENIZER_FOLDER, save_tokenizer, state_of
+from mage_kit.store.run_folders import CHECKPOINTS
 from mage_kit.training.broken_images import BrokenImages
 from mage_kit.training.checkpoints import list_checkpoints, mean_state
 from mage_kit.training.compilation import compile_decision, compile_tokenizers
@@ -158,7 +159,7 @@ def _check_uncut(run: Run) -> None:
         MageKitError: If `until` cut the tokenizer's training short, and the model after it has checkpoints.
     """
     card = run.out / TOKENIZER_FOLDER / TOKENIZER_CARD
-    later = run.out / "checkpoints" / run.resolved.jobs[-1].task.stage
+    later = run.out / CHECKPOINTS / run.resolved.jobs[-1].task.stage
     is_cut = card.is_file() and not read_tokenizer_card(card.parent).get("fingerprint")
     if is_cut and len(run.resolved.jobs) > 1 and list_checkpoints(later):
         rule = f"remove '{later}' to train the model anew on a whole tokenizer, or start a new run"

@@ -54,6 +54,16 @@ def test_lecam_by_hand() -> None:
     assert torch.equal(lecam.means, before)
 
 
+def test_lecams_means_move_once_a_step_however_many_passes() -> None:
+    real, rebuilt = torch.randn(8, 1), torch.randn(8, 1)
+    whole, parts = LeCam(decay=0.9), LeCam(decay=0.9)
+    for _ in range(2):
+        cost = whole(real, rebuilt)
+        costs = [parts(*pair, passes=4) for pair in zip(real.split(2), rebuilt.split(2), strict=True)]
+        torch.testing.assert_close(torch.stack(costs).mean(), cost)
+        torch.testing.assert_close(parts.means, whole.means)
+
+
 def test_the_gradient_penalty_of_a_line_is_its_slopes_square() -> None:
     slope = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
     images = torch.rand(5, 3, 4, 4).requires_grad_()

@@ -117,6 +117,7 @@ def test_other_files_are_refused_in_a_sentence(files: tuple[Path, Path], tmp_pat
     short = {name: value for name, value in vgg_state().items() if not name.startswith("features.28")}
     refused(short, re.escape("lacks 'features.28.weight'"), "vgg")
     refused({**vgg_state(), "features.0.weight": torch.rand(64, 3, 7, 7)}, "another network", "vgg")
+    refused({**vgg_state(), "features.30.weight": torch.rand(512, 512, 3, 3)}, "holds 'features.30.weight'", "vgg")
     refused({**vgg_state(), "features.0.bias": torch.full((64,), torch.nan)}, "not finite", "vgg")
     with pytest.raises(mk.MageKitError, match="no such file"):
         mk.LPIPSVGG(vgg=str(tmp_path / "absent.pth"), linear=linear)

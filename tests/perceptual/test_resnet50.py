@@ -73,3 +73,23 @@ def test_another_networks_file_is_refused_in_a_sentence(file: Path, tmp_path: Pa
     for name in ("less.pth", "vgg.pth"):
         with pytest.raises(mk.MageKitError, match="ResNet50"):
             mk.ResNet50Logits(weights=str(tmp_path / name))
+
+
+def test_a_deeper_network_is_refused_though_it_has_all_of_its_tensors(file: Path, tmp_path: Path) -> None:
+    """ResNet101 has ResNet50's names and shapes, and more blocks in the third stage."""
+    state = torch.load(file, weights_only=True)
+    blocks = {name.replace("layer3.5", "layer3.6"): value for name, value in state.items() if "layer3.5" in name}
+    torch.save({**state, **blocks}, tmp_path / "resnet101.pth")
+    with pytest.raises(mk.MageKitError, match=r"holds 'layer3\.6\..*must be weights of ResNet50, which has no such"):
+        mk.ResNet50Logits(weights=str(tmp_path / "resnet101.pth"))
+
+
+def test_counters_of_batch_norms_may_be_absent(file: Path, tmp_path: Path) -> None:
+    """torchvision's older files have none."""
+    state = torch.load(file, weights_only=True)
+    kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    assert len(kept) < len(state)
+    torch.save(kept, tmp_path / "old.pth")
+    first, second = (torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    old, new = (mk.ResNet50Logits(weights=str(path)) for path in (tmp_path / "old.pth", file))
+    assert torch.equal(old(first, second), new(first, second))

@@ -41,6 +41,19 @@ def test_colour_pictures_are_judged_by_a_network(tmp_path: Path, capsys: pytest.
     assert "no FID" in capsys.readouterr().err
 
 
+def test_an_audit_that_was_killed_is_made_when_the_run_goes_on(tmp_path: Path) -> None:
+    recipe = game(**{**ALONE, "steps": 2})
+    path, run = tmp_path / "recipe.json", tmp_path / "run"
+    path.write_text(recipe.to_json())
+    mk.train(recipe, run)  # as the command does, but for what comes after the last step
+    command = ["train", str(path), "--out", str(run), "--resume"]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0 and (run / AUDIT_FILE).is_file(), first.output
+    written = (run / AUDIT_FILE).stat().st_mtime_ns
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert (run / AUDIT_FILE).stat().st_mtime_ns == written, "once"
+
+
 def test_what_cannot_be_audited_is_said_and_fails_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = game(**{**ALONE, "steps": 2})
     lost = recipe.extended(data={"kind": "image_folder", "path": str(tmp_path / "nowhere")})

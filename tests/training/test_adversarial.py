@@ -151,6 +151,8 @@ def test_statistics_of_batch_norms_stay_inside() -> None:
     [
         ({"adversary": {"kind": "patchgan", "halvings": 4}}, "$.training.adversary: adversary 'patchgan': looks at 48"),
         ({"perceptual": {"kind": "resnet50", "weights": "/nowhere.pth"}}, "there is no such file"),
+        ({"lr": 1e-3, "min_lr": 2e-3}, "$.training.min_lr: 0.002, must be at most lr (0.001)"),
+        ({"min_lr": 1e-4, "adversary_lr": 1e-5}, "$.training.adversary_lr: 1e-05, must be at least min_lr (0.0001)"),
     ],
 )
 def test_what_cannot_be_is_a_line_before_anything_trains(changes: dict[str, Any], line: str, tmp_path: Path) -> None:
@@ -184,11 +186,21 @@ def test_processes_give_both_players_gradients_of_one(quantizer: str, count: int
     assert float(one["record"][4]) > 0 and len(one) > 20
 
 
-def test_the_decoder_alone(tmp_path: Path) -> None:
+TAMING = {
+    "kind": "taming", "image_size": [16, 16], "channels": 1, "base_channels": 8, "multipliers": [1, 2],
+    "z_channels": 4, "norm_groups": 4, "quantizer": QUANTIZERS["ibq"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "parts"), [({}, ("decoder.",)), (TAMING, ("decoder.", "post_quant_conv."))])
+def test_the_decoder_alone(form: dict[str, Any], parts: tuple[str, ...], tmp_path: Path) -> None:
     """Tokens stay as they are; pictures change."""
-    first = mk.train(game(**ALONE), tmp_path / "first")
-    recipe = game(**{**ALONE, "train": "decoder"}).changed("tokenizer", weights=str(first))
+    plain = game(**ALONE)
+    plain = plain.extended(tokenizer=form) if form else plain
+    first = mk.train(plain, tmp_path / "first")
+    changed = plain.changed("training", train="decoder")
+    recipe = changed.changed("tokenizer", weights=str(first))
     second = mk.train(recipe, tmp_path / "second")
     before, after = mk.load_tokenizer(first).state_dict(), mk.load_tokenizer(second).state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {name for name in before if name.startswith("decoder.")}
+    assert moved == {name for name in before if name.startswith(parts)}

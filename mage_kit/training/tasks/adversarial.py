@@ -86,10 +86,11 @@ class Adversarial(Reconstruct):
         lr: Peak learning rate of the tokenizer.
         optimizer: What moves both players' weights.
         adversary: The network that judges.
-        adversary_lr: Its peak learning rate; null: the tokenizer's.
+        adversary_lr: Its peak learning rate, at least min_lr, with which it ends too; null: the tokenizer's.
         contest: What both play for: hinge (half of it, as published), non_saturating, vanilla.
         adversarial_weight: Of the generator's part.
-        adaptive: Multiply it by the ratio of both losses' gradients at the last layer (VQGAN, equation 7).
+        adaptive: Multiply it by the ratio of both losses' gradients at the last layer (VQGAN, equation 7); each pass of
+            a step by its own.
         listens_from: Share of the steps from which the tokenizer listens to the adversary.
         ramp: Share of the steps over which it comes to do so in full.
         lecam: Weight of LeCam's regularisation of the adversary; 0: none.
@@ -131,15 +132,16 @@ class Adversarial(Reconstruct):
                 self._make_adversary()
         except ValueError as error:
             problems.append(f"{facts.path}.adversary: {error}")
+        if self.adversary_lr is not None and self.adversary_lr < self.min_lr:
+            rule = f"must be at least min_lr ({self.min_lr:g}), with which it ends too"
+            problems.append(f"{facts.path}.adversary_lr: {self.adversary_lr:g}, {rule}")
         if self.adaptive and self.tokenizer.last_weight is None:
             rule = f"must be false: {type(self.tokenizer).__name__} has no last layer to compare gradients at"
             problems.append(f"{facts.path}.adaptive: true, {rule}")
         return problems
 
     def _make_adversary(self) -> Adversary:
-        tokenizer, grid = self.tokenizer, self.tokenizer.spec.grid
-        wires = AdversaryWires(tokenizer.channels, tokenizer.image_size, (grid.height, grid.width))
-        return build_adversary(self.adversary, wires)
+        return build_adversary(self.adversary, AdversaryWires.of(self.tokenizer))
 
     # -- at its start ------------------------------------------------------------------------------------------
 
@@ -162,7 +164,8 @@ class Adversarial(Reconstruct):
         """Cut this process's part of a batch, with draws that follow the images."""
         micro, images = self.context.layout.micro, batch.images_TCHW[: len(batch.index_B)]
         draws_BU = uniforms(keys(step.seed, "augment", batch.index_B, batch.epoch), DRAWS)
-        pieces = zip(images.split(micro), draws_BU.split(micro), strict=True)
+        pieces = list(zip(images.split(micro), draws_BU.split(micro), strict=True))
+        self._passes = len(pieces)
         return [Pictures(images_BCHW, uniforms_BU) for images_BCHW, uniforms_BU in pieces]
 
     def prepare(self, micro: Pictures, step: TrainingStep) -> Pictures:
@@ -212,7 +215,7 @@ class Adversarial(Reconstruct):
         self.tally("judgement_spread", both.detach().std(correction=0))
         self.tally("accuracy", 0.5 * ((real > 0).float().mean() + (rebuilt < 0).float().mean()))
         if self.judge.lecam is not None:
-            cost = self.judge.lecam(real, rebuilt)
+            cost = self.judge.lecam(real, rebuilt, self._passes)
             self.tally("lecam", cost)
             loss = loss + self.lecam * cost
         if self.gradient_penalty:

@@ -99,6 +99,10 @@ class Task(ABC):
             raise RecipeError([f"$.data and {path}.kind: a token cache, which holds no images; {rule}"])
         return images
 
+    def materials(self) -> tuple[str, ...]:
+        """Return digests of what else the training depends on: weights of files that the recipe names by their path."""
+        return ()
+
     @abstractmethod
     def length(self, steps_per_epoch: int) -> int:
         """Return the number of optimizer steps."""
@@ -228,7 +232,7 @@ TASKS: Registry[Task, TaskWires] = Registry(
             Field(
                 None,
                 description="Images at once in a process; null: the whole share, or as much of it as memory holds by "
-                "the plan where images do not contrast one another.",
+                "the plan where images do not contrast one another; of a tokenizer the whole share.",
             ),
         ),
         "precision": (

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.fields import LearningRate, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Probability
+from mage_kit.base.precision import Decision
 from mage_kit.images.chroma import chroma
 from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, build_optimizer, optimizer_config
 from mage_kit.perceptual import Perceptual, PerceptualSlot, build_perceptual, channel_problem, perceptual_config
 from mage_kit.tokenizers import Tokenizer, TokenizerLosses
 from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks.base import TASKS, Task, layer_problems
-from mage_kit.training.tasks.context import Context, Facts, TrainingStep
+from mage_kit.training.tasks.context import Choose, Context, Facts, TrainingStep
 
 TOKENIZER_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "weight_decay": 0.0})
 
@@ -28,7 +29,7 @@ class Reconstruct(Task):
     Args:
         steps: Optimizer steps.
         lr: Peak learning rate.
-        min_lr: At the last step.
+        min_lr: At the last step, at most the peak.
         warmup_steps: Steps of linear warm-up.
         optimizer: What moves the weights.
         clip: Largest global gradient norm.
@@ -72,6 +73,8 @@ class Reconstruct(Task):
     def problems(self, facts: Facts) -> list[str]:
         """Layer-wise rates of a tokenizer without layers; a network that cannot be read, or looks at colour alone."""
         problems = layer_problems(f"{facts.path}.optimizer", self.optimizer, self.tokenizer)
+        if self.min_lr > self.lr:
+            problems.append(f"{facts.path}.min_lr: {self.min_lr:g}, must be at most lr ({self.lr:g})")
         if self.perceptual is None:
             return problems
         place = f"{facts.path}.perceptual"
@@ -94,7 +97,25 @@ class Reconstruct(Task):
         """Return the steps asked for."""
         return self.steps
 
+    def materials(self) -> tuple[str, ...]:
+        """Return the digests of the perceptual network's weights."""
+        return () if self.perceptual is None else self._network().sha256
+
     # -- at its start ------------------------------------------------------------------------------------------
+
+    def decide(self, choose: Choose, device: torch.device, precision: str, images: int) -> None:
+        """Hold the perceptual network's weights against those that the run began with.
+
+        Raises:
+            MageKitError: If they are others.
+        """
+        if not self.materials():
+            return
+        now, network = " ".join(self.materials()), self._network().network
+        first = choose("tokenizer_perceptual", "perceptual weights {}", lambda: Decision(now, network)).value
+        if first != now:
+            has = f"weights of {network} have SHA-256 {now[:12]}"
+            raise MageKitError(f"perceptual: {has}, must be {first[:12]}, with which the run began")
 
     def enter(self, context: Context) -> None:
         """Leave the gradients to what is trained, and bring the perceptual network to the device."""
@@ -103,8 +124,7 @@ class Reconstruct(Task):
             self.tokenizer.train_decoder_alone()
         if self.perceptual is not None:
             distance = self._network().to(context.device)
-            digests = "".join(f", SHA-256 {digest[:12]}" for digest in distance.sha256)
-            context.reporter.say(f"perceptual distance: {distance.network}{digests}, weight {self.perceptual_weight:g}")
+            context.reporter.say(f"perceptual distance: {distance.network}, weight {self.perceptual_weight:g}")
 
     def players(self) -> Sequence[Player]:
         """Return the tokenizer alone."""
