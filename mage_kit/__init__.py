@@ -152,6 +152,9 @@ if TYPE_CHECKING:
     from mage_kit.report import write_report
     from mage_kit.store.convert import convert
     from mage_kit.store.export import export
+    from mage_kit.studies.compare import compare
+    from mage_kit.studies.comparison import Comparison
+    from mage_kit.studies.measurement import Measurement
     from mage_kit.training.train import train
 
 _LATE = {
@@ -178,6 +181,9 @@ _LATE = {
     "mage_kit.report": ("write_report",),
     "mage_kit.store.convert": ("convert",),
     "mage_kit.store.export": ("export",),
+    "mage_kit.studies.compare": ("compare",),
+    "mage_kit.studies.comparison": ("Comparison",),
+    "mage_kit.studies.measurement": ("Measurement",),
     "mage_kit.training.train": ("train",),
 }
 """What most programs never ask for, by the module that has it: importing those costs a third of a second."""
@@ -201,14 +207,14 @@ __all__ = [
     "PRESETS", "QUANTIZERS", "SCHEDULES", "SELECTIONS", "TASKS", "TOKENIZERS", "VQGAN", "AdamW",
     "Adversarial", "Adversary", "AdversarySlot", "ArccosRatio", "ArccosSchedule", "Augment", "Batch",
     "BatchMasks", "CheckpointEvent", "ClassTokenPadding", "ClassViTDecoder", "Classify", "CodeHead",
-    "CodebookTokenizer", "ComponentConfig", "Condition", "Context", "Contrast", "CosineRatio",
+    "CodebookTokenizer", "Comparison", "ComponentConfig", "Condition", "Context", "Contrast", "CosineRatio",
     "CosineSchedule", "Curves", "Dataset", "Decoded", "Decoder", "Decoding", "Digits", "DrawRule",
     "EMACodebook", "Edited", "EmbeddingConfig", "Encoder", "EndEvent", "Entropy", "Facts", "FeatureMeasure",
     "Features", "Figure", "FixedRatio", "Fraction", "Generated", "GradientCodebook", "Guidance",
     "GumbelConfidence", "Halton", "Head", "ImageFolder", "InfoNCE", "LinearDecoder", "LinearSchedule",
     "Lite0Distance", "LlamaGenVQ", "LogEvent", "Loss", "LossInputs", "LossRows", "LossTerm", "Mage",
     "MageClassifier", "MageKitError", "MakeOptimizer", "Margin", "MaskRatio", "MaskTokenPadding", "Masked",
-    "MaskedCrossEntropy", "MaskedMSE", "MaskedPrediction", "Measure", "NonNegative", "NonNegativeFloat",
+    "MaskedCrossEntropy", "MaskedMSE", "MaskedPrediction", "Measure", "Measurement", "NonNegative", "NonNegativeFloat",
     "Optimizer", "OptimizerSlot", "Outcome", "Padding", "Parts", "PartsError", "PassCost", "Passes",
     "PatchGAN", "Patches", "Perceptual", "PerceptualSlot", "Pictograms", "Player", "Positive", "PositiveFloat",
     "PowerSchedule", "Predictions", "Probability", "Purity", "Quantized", "Quantizer", "RandAugment",
@@ -217,8 +223,8 @@ __all__ = [
     "SquareRootSchedule", "SqueezeNetDistance", "StepEvent", "StyleGANAdversary", "Subject", "TamingVQGAN",
     "Task", "TokenDraw", "TokenEmbedding", "TokenGrid", "TokenSpec", "Tokenizer", "TokenizerLosses",
     "Trace", "TrainingStep", "TruncatedNormalRatio", "UniformRatio", "VQGANPlusAdversary", "ValueHead",
-    "ViTDecoder", "ViTEncoder", "Weighted", "__version__", "at_size", "build", "build_optimizer", "check", "consent",
-    "convert", "decode_tokens", "evaluate", "export", "generate", "inpaint", "load", "load_classifier",
+    "ViTDecoder", "ViTEncoder", "Weighted", "__version__", "at_size", "build", "build_optimizer", "check", "compare",
+    "consent", "convert", "decode_tokens", "evaluate", "export", "generate", "inpaint", "load", "load_classifier",
     "load_tokenizer", "more_uniforms", "optimizer_config", "outpaint", "reconstruct", "save",
     "save_tokenizer", "straight_through", "train", "uncrop", "write_report", "write_samples",
 ]  # fmt: skip

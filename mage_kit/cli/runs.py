@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from mage_kit.base.fields import MOST_WORKERS
 from mage_kit.base.processes import is_first
@@ -129,27 +129,29 @@ def verify(
 @app.command()
 def compare(
     recipe: RecipeArgument,
-    vary: Annotated[str, typer.Option(help="path=A,B,C or path=[JSON, JSON]: one run each.")],
+    vary: Annotated[
+        list[str], typer.Option(help="path=A,B,C or path=[JSON, JSON]; of several, every combination is a row.")
+    ],
     set_: SetOption = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs; finished ones are kept.")] = Path("runs/compare"),
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each row, from the recipe's seed on.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of table, plot and trainings; a call again goes on.")] = Path(
+        "runs/compare"
+    ),
+    runs: Annotated[Path | None, typer.Option(help="Trainings, which comparisons may share; default OUT/runs.")] = None,
 ) -> None:
-    """Train variants of a recipe and print one table: probe, Fréchet distance, loss by mask ratio."""
+    """Train variants of a recipe over seeds; one table: means, intervals, differences to the first row."""
     from mage_kit.base.progress import Reporter
+    from mage_kit.cli.comparison_tables import print_comparison
     from mage_kit.studies.compare import compare as run
+    from mage_kit.studies.compare import parse_vary
 
-    rows = run(recipe, settings_of(set_), vary, out, Reporter())
-    bins = sorted({name for row in rows for name in row["loss_by_ratio"]})
-    first = Column(vary.partition("=")[0], no_wrap=True)
-    table = Table(first, "probe top-1", "Fréchet", "(real halves)", *(f"loss {name}" for name in bins))
-    for row in rows:
-        losses = [f"{row['loss_by_ratio'][name]:.3f}" if name in row["loss_by_ratio"] else "-" for name in bins]
-        numbers = (
-            f"{row['linear_probe_top1']:.4f}",
-            f"{row['frechet_generated']:.2f}",
-            f"{row['frechet_real']:.2f}",
-        )
-        table.add_row(row["variant"], *numbers, *losses)
-    console.print(table)
+    result = run(
+        recipe, parse_vary(vary), seeds=seeds, out=out, overrides=settings_of(set_), runs=runs, reporter=Reporter()
+    )
+    print_comparison(result)
+    console.print(f"written: {out / 'compare'}.json, .md, .csv, .tex, .png", soft_wrap=True)
+    if all(row.problems for row in result.rows):
+        raise typer.Exit(2)
 
 
 def _plain(value: Any) -> str:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mage_kit.base.draws import generator
 from mage_kit.base.progress import Reporter
+from mage_kit.datasets import Dataset
 from mage_kit.evaluation.features import still_images
 from mage_kit.evaluation.frechet import frechet_distance
 from mage_kit.evaluation.small_classifier import Classifier, Predictions, train_classifier
 from mage_kit.models.mage import Mage
-from mage_kit.recipes.recipe import Recipe
 
 SURE = 0.9
 
@@ -48,14 +48,19 @@ class SmallReference:
         return frechet_distance(self.judgement.features[order[:half]], self.judgement.features[order[half:]])
 
 
-def make_small_reference(recipe: Recipe, reporter: Reporter) -> SmallReference:
-    """Train the classifier on the recipe's labelled data."""
-    dataset = recipe.build_dataset()
+def make_small_reference(dataset: Dataset, seed: int, reporter: Reporter | None = None) -> SmallReference:
+    """Train the classifier on labelled images.
+
+    Args:
+        dataset: At most some ten thousand images, which are all held in memory.
+        seed: Of the classifier.
+        reporter: Where progress goes.
+    """
     pictures, numbers = still_images(dataset)
     images, labels = pictures.float() / 255, torch.from_numpy(numbers)
     classes = int(labels.max()) + 1
-    classifier, accuracy = train_classifier(images, labels, classes, seed=recipe.seed, reporter=reporter)
-    return SmallReference(images, classifier, accuracy, classifier.judge(images), recipe.seed)
+    classifier, accuracy = train_classifier(images, labels, classes, seed=seed, reporter=reporter)
+    return SmallReference(images, classifier, accuracy, classifier.judge(images), seed)
 
 
 def judge_samples(images_BCHW: Tensor, reference: SmallReference) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    figure, axes = _figure(2, 2)
+    figure, axes = new_figure(2, 2)
     model = [record for record in records if record["stage"] == "model"]
     tokenizer = [record for record in records if record["stage"] == "tokenizer"]
     steps = [record["step"] for record in model]
@@ -52,20 +52,25 @@ def plot_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel("step")
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_line(xs: Sequence[float], ys: Sequence[float], title: str, labels: tuple[str, str], path: Path) -> None:
     """Draw one line or histogram outline to a PNG; labels name the axes."""
-    figure, axes = _figure(1, 1)
+    figure, axes = new_figure(1, 1)
     axes[0, 0].step(xs, ys, where="mid")
     axes[0, 0].set_title(title)
     axes[0, 0].set_xlabel(labels[0])
     axes[0, 0].set_ylabel(labels[1])
-    _write(figure, path)
+    write_figure(figure, path)
 
 
-def _figure(rows: int, columns: int) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, height: float = 3.6) -> tuple[Any, Any]:
+    """Return a figure of panels, `height` inches a row, and their axes [rows, columns].
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
     try:
         import matplotlib
 
@@ -73,10 +78,11 @@ def _figure(rows: int, columns: int) -> tuple[Any, Any]:
         import matplotlib.pyplot as plt
     except ImportError:
         raise MissingExtraError("plotting", "report") from None
-    return plt.subplots(rows, columns, figsize=(5 * columns, 3.6 * rows), squeeze=False, layout="constrained")
+    return plt.subplots(rows, columns, figsize=(5 * columns, height * rows), squeeze=False, layout="constrained")
 
 
-def _write(figure: Any, path: Path) -> None:
+def write_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, at once, and forget it."""
     import matplotlib.pyplot as plt
 
     with atomic(path) as temporary:
@@ -97,7 +103,7 @@ def plot_series(
     series: Mapping[str, Sequence[tuple[float, float, float]]], title: str, labels: tuple[str, str], path: Path
 ) -> None:
     """Draw curves of (x, y, deviation) points, each with its name; labels name the axes."""
-    figure, axes = _figure(1, 1)
+    figure, axes = new_figure(1, 1)
     axis = axes[0, 0]
     for name, points in series.items():
         xs, ys, deviations = zip(*points, strict=True)
@@ -107,4 +113,4 @@ def plot_series(
     axis.set_ylabel(labels[1])
     axis.locator_params(axis="x", integer=True)  # blocks and images are counted
     axis.legend(fontsize=8)
-    _write(figure, path)
+    write_figure(figure, path)

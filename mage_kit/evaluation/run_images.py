@@ -11,9 +11,11 @@ from pathlib import Path
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json
-from mage_kit.datasets import Dataset
+from mage_kit.datasets import Dataset, ImageFolder
 from mage_kit.datasets.base import fingerprint, identity_of
+from mage_kit.images.transforms import Augment
 from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import held_out_images, pixel_levels, training_views
 from mage_kit.training.folder import DATA_FILE, learned_classes
 from mage_kit.training.validation import ACCURACY_FILE
 
@@ -35,6 +37,27 @@ def run_images(run: Path, recipe: Recipe) -> Dataset:
     if read_json(file) != json.loads(json.dumps(identity_of(images))):
         raise MageKitError(f"the images that its recipe names are not those of its training ({DATA_FILE})")
     return images
+
+
+def images_to_look_at(recipe: Recipe, folder: Path | None) -> tuple[Dataset, str]:
+    """Open images for a measure that needs no labels; return which they are, in words.
+
+    Args:
+        recipe: Of the run.
+        folder: Of other images; None for the run's own, those that it holds out where its data knows such a part.
+
+    Raises:
+        MageKitError: If there are none.
+    """
+    if folder is None:
+        images, where = held_out_images(recipe)
+        return images, f"the run's own images, {where}"
+    tokenizer = recipe.build_tokenizer()
+    views = training_views(recipe) or Augment()
+    opened = ImageFolder(
+        tokenizer.image_size, tokenizer.channels, path=str(folder), augment=views, levels=pixel_levels(recipe)
+    )
+    return opened, str(folder)
 
 
 def run_validation(run: Path, recipe: Recipe) -> Dataset | None:

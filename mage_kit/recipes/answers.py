@@ -9,6 +9,7 @@ import contextlib
 from pathlib import Path
 
 from mage_kit.base.errors import MageKitError
+from mage_kit.base.plugin_code import code_digest
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import DATASETS, Dataset
 from mage_kit.images.transforms import Augment
@@ -39,6 +40,11 @@ def contrasts_images(recipe: Recipe) -> bool:
     return any(LOSSES.get(loss.kind).cls.contrasts_batch for loss in losses)
 
 
+def plugin_digests(recipe: Recipe) -> dict[str, str]:
+    """Return a SHA-256 of the code of each plug-in that a recipe names, by its module."""
+    return {name: code_digest(name) for name in recipe.plugins}
+
+
 def evaluation_of(recipe: Recipe) -> Evaluation:
     """Return how a run is measured, where nothing else is said."""
     return recipe.evaluation
@@ -56,6 +62,20 @@ def measured_images(recipe: Recipe) -> Dataset:
             raise MageKitError("data: the run was trained on cached tokens without images; name some with --data")
         return recipe.extended(data=source).build_dataset()
     return recipe.build_dataset()
+
+
+def has_labels(recipe: Recipe) -> bool:
+    """Return whether the images that a run is measured on have classes.
+
+    Raises:
+        MageKitError: As `measured_images`.
+    """
+    images = measured_images(recipe)
+    try:
+        images.labels()
+    except MageKitError:
+        return False
+    return True
 
 
 def held_out_images(recipe: Recipe) -> tuple[Dataset, str]:

@@ -150,10 +150,14 @@ class Recipe(Strict):
             raise RecipeError([f"$.{section}: {has} (sections: {', '.join(sections)})"], self.name)
         return self.extended(**{section: {**before, **values}})
 
+    def overridden(self, overrides: Sequence[str]) -> Self:
+        """Return this recipe with changes, as `load` takes them and with the problems that it finds."""
+        return self.parse(self.model_dump(mode="json", by_alias=True), overrides, source=self.name)
+
     def fingerprint(self, *sections: str) -> str:
-        """Return a SHA-256 over some sections, to tell whether a stored result still belongs to this recipe."""
-        whole = self.model_dump(mode="json", by_alias=True)
-        text = json.dumps({name: whole[name] for name in sections}, sort_keys=True)
+        """Return a SHA-256 over some sections, none for all but the name, to tell whether something belongs to it."""
+        whole = self.model_dump(mode="json", by_alias=True, exclude={"schema_", *(() if sections else ("name",))})
+        text = json.dumps({name: whole[name] for name in sections or whole}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod

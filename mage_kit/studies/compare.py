@@ -1,90 +1,187 @@
-"""Variants of one recipe side by side: train each, measure each, one table."""
+"""Sweeps: a recipe with some places varied, every combination a row, over seeds, in one table."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.files import write_json
+from mage_kit.base.json_text import json_or_text
 from mage_kit.base.progress import Reporter
-from mage_kit.evaluation.features import extract_features, labels_of
-from mage_kit.evaluation.folds import linear_probe
-from mage_kit.evaluation.judgement import SmallReference, make_small_reference
-from mage_kit.recipes.answers import evaluation_of
-from mage_kit.recipes.recipe import Recipe
-from mage_kit.store.folders import best_device
-from mage_kit.store.loading import load
-from mage_kit.studies.demo import loss_by_ratio, measure_samples
+from mage_kit.models import Mage
+from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import evaluation_of, has_labels
+from mage_kit.recipes.overrides import check_overrides
+from mage_kit.studies.comparison import Comparison
+from mage_kit.studies.comparison_plot import plot_comparison
+from mage_kit.studies.measurement import Measurement
+from mage_kit.studies.rows_by_seeds import compare_trials
 from mage_kit.training.check import check
-from mage_kit.training.train import train
+
+PROBE = Measurement("linear probe", "probe-fast", "mean", "top1", {}, "higher", seeded=False)
+LOSSES = tuple(
+    Measurement(f"loss, {share} hidden", "tokens", f"{share} hidden", "loss", {}, "lower") for share in ("0.5", "0.9")
+)
+_MOST = 10_000  # rows
+
+Vary = Mapping[str, Sequence[Any]]
 
 
-def variants(vary: str) -> tuple[str, list[str]]:
-    """Split `path=A,B,C` or `path=[JSON, ...]` into the path and one value a variant.
+def parse_vary(options: Sequence[str]) -> dict[str, list[Any]]:
+    """Read `path=A,B,C` or `path=[JSON, ...]`, one each axis.
 
     Raises:
-        MageKitError: If it names no path or fewer than two values.
+        MageKitError: If one names no path or fewer than two values, or two name one path.
     """
-    path, sign, text = vary.partition("=")
-    try:
-        parsed = json.loads(text)
-        values = [json.dumps(value) for value in parsed] if isinstance(parsed, list) else [text]
-    except json.JSONDecodeError:
-        values = [value.strip() for value in text.split(",")]
-    if not sign or not path or len(values) < 2:
-        raise MageKitError(f"--vary {vary}: must have the form path=A,B or path=[JSON, JSON] with at least two values")
-    return path, values
+    axes: dict[str, list[Any]] = {}
+    for option in options:
+        path, sign, text = option.partition("=")
+        try:
+            whole = json_or_text(text)
+        except ValueError as error:
+            raise MageKitError(f"--vary {option[:200]}: {error}") from None
+        values = whole if isinstance(whole, list) else [json_or_text(part.strip()) for part in text.split(",")]
+        if not sign or not path or len(values) < 2:
+            rule = "must have the form path=A,B or path=[JSON, JSON] with at least two values"
+            raise MageKitError(f"--vary {option}: {rule}")
+        axes[path] = axes.get(path, []) + list(values)
+        check_overrides([each for each in options if each.partition("=")[0] == path])
+    return axes
 
 
-def compare(source: Path, overrides: Sequence[str], vary: str, out: Path, reporter: Reporter) -> list[dict[str, Any]]:
-    """Train and measure each variant; the tokenizer is trained once, its fingerprint being the same.
+def compare(
+    recipe: Recipe | str | os.PathLike[str],
+    vary: Vary,
+    *,
+    seeds: int | Sequence[int] = 1,
+    out: str | os.PathLike[str] = "runs/compare",
+    overrides: Sequence[str] = (),
+    runs: str | os.PathLike[str] | None = None,
+    measurements: Sequence[Measurement] | None = None,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Train and measure every combination of what varies, once a seed; a call that was interrupted goes on.
 
     Args:
-        source: Recipe file.
-        overrides: Changes common to all.
-        vary: The change that differs; see `variants`.
-        out: Folder of the runs; finished ones are kept and measured again.
+        recipe: With data and training; a file, or the name of one that ships.
+        vary: Values by place in the recipe, as {"model.mask_ratio": ["uniform", "truncated_normal"], "model.drop":
+            [0.25, 0.5]}: these are four rows. The first is the one that others are compared with.
+        seeds: How many, from the recipe's own on; or which.
+        out: Folder of the table (compare.json, .md, .csv, .tex, .png) and of the trainings.
+        overrides: Changes common to all, as of `Recipe.load`.
+        runs: Folder of the trainings, which comparisons may share; None for OUT/runs.
+        measurements: Columns; None for a linear probe (with labels), a Fréchet distance and losses of hidden tokens.
         reporter: Where progress goes.
 
     Returns:
-        One row a variant.
+        The comparison. A row that cannot be built or trained is in it with its problem; the others are whole.
+
+    Raises:
+        MageKitError: If nothing varies, no row can be built, or `out` holds another comparison.
     """
-    path, values = variants(vary)
-    recipes = [Recipe.load(source, [*overrides, f"{path}={value}"]) for value in values]
-    for recipe in recipes:
-        check(recipe)
-        labels_of(recipe.build_dataset())  # the table needs them: say so before any training
-    references: dict[str, SmallReference] = {}
-    rows = []
-    for number, (value, recipe) in enumerate(zip(values, recipes, strict=True)):
-        folder = out / f"{number}-{_slug(value)}"
-        reporter.say(f"variant {number + 1} of {len(values)}: {path} = {value}")
-        train(recipe, folder, resume=folder.exists())
-        # The real images follow from data and tokenizer: variants of either are judged against their own.
-        key = recipe.fingerprint("data", "tokenizer", "seed")
-        if key not in references:
-            references[key] = make_small_reference(recipe, reporter)
-        reference = references[key]
-        model = load(folder, best_device())
-        _, judged = measure_samples(model, reference, recipe, reporter, "generating")
-        features = extract_features(model, recipe.build_dataset(), reporter=reporter)
-        settings = evaluation_of(recipe)
-        probe = linear_probe(features, folds=settings.folds, strengths=settings.strengths, seed=recipe.seed)
-        rows.append(
-            {
-                "variant": value,
-                "linear_probe_top1": probe.top1,
-                "frechet_generated": judged["frechet"],
-                "frechet_real": reference.frechet_real(),
-                "loss_by_ratio": loss_by_ratio(folder),
-            }
-        )
-        write_json(out / "compare.json", {"path": path, "rows": rows})
-    return rows
+    place, reporter = Path(out), reporter or Reporter()
+    rows, whole = _rows(recipe, vary, overrides)
+    first = int(whole.seed)
+    numbers = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
+    if not numbers:
+        raise MageKitError(f"seeds: {seeds}, must be at least 1")
+    title = f"{whole.name}: {', '.join(vary)}"
+    _check_place(place, title)
+    columns = measurements if measurements is not None else default_measurements(whole)
+    place.mkdir(parents=True, exist_ok=True)
+    comparison = compare_trials(
+        title, rows, columns, numbers, Path(runs) if runs is not None else place / "runs", reporter,
+        on_row=lambda so_far: so_far.write(place / "compare.json"),
+    )  # fmt: skip
+    write_tables(comparison, place, "compare")
+    return comparison
 
 
-def _slug(value: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in value).strip("-")[:40]
+def default_measurements(recipe: Recipe) -> list[Measurement]:
+    """Return what a recipe's runs can be measured by without files of the user's."""
+    labelled = has_labels(recipe)
+    model = check(recipe).model
+    if not isinstance(model, Mage):
+        raise MageKitError(f"recipe: '{recipe.name}', makes no masked model; measurements must be named")
+    colour = model.tokenizer.channels == 3
+    distance = [frechet(evaluation_of(recipe).samples)] if labelled or colour else []
+    return [*([PROBE] if labelled else []), *distance, *LOSSES]
+
+
+def frechet(samples: int) -> Measurement:
+    """Return the Fréchet distance of so many samples, by a network at hand."""
+    return Measurement("Fréchet distance", "frechet", "samples", "frechet", {"n": samples}, "lower")
+
+
+def write_tables(comparison: Comparison, folder: Path, name: str) -> None:
+    """Write a comparison as NAME.json, .md, .csv, .tex and .png."""
+    from mage_kit.base.files import write_text
+
+    comparison.write(folder / f"{name}.json")
+    write_text(folder / f"{name}.md", comparison.to_markdown())
+    write_text(folder / f"{name}.csv", comparison.to_csv())
+    write_text(folder / f"{name}.tex", comparison.to_latex())
+    plot_comparison(comparison, folder / f"{name}.png")
+
+
+def _check_place(folder: Path, title: str) -> None:
+    file = folder / "compare.json"
+    if file.is_file() and (other := Comparison.read(file).title) != title:
+        raise MageKitError(f"out: '{folder}', holds another comparison ({other}); choose another folder")
+
+
+Rows = dict[str, tuple[dict[str, str], Callable[[int], Recipe]]]
+
+
+def _rows(recipe: Recipe | str | os.PathLike[str], vary: Vary, overrides: Sequence[str]) -> tuple[Rows, Recipe]:
+    """Every combination by name, and the first recipe that can be built."""
+    if not vary or any(isinstance(values, str) or len(values) < 1 for values in vary.values()):
+        raise MageKitError("vary: must name at least one place with its values, as {'model.drop': [0.25, 0.5]}")
+    if "seed" in vary:
+        raise MageKitError("vary: 'seed', is what rows are averaged over; give `seeds`")
+    check_overrides([*overrides, *(f"{path}=" for path in vary)])
+    combinations = list(itertools.product(*vary.values()))
+    if len(combinations) > _MOST:
+        raise MageKitError(f"vary: {len(combinations):,} combinations, must be at most {_MOST:,}")
+    texts = [tuple(json.dumps(value, sort_keys=True) for value in values) for values in combinations]
+    if twice := next((text for number, text in enumerate(texts) if text in texts[:number]), None):
+        raise MageKitError(f"vary: {', '.join(twice)}, stands twice")
+    rows: Rows = {}
+    sound: Recipe | None = None
+    problems: list[MageKitError] = []
+    for values in combinations:
+        settings = {path: _text(value) for path, value in zip(vary, values, strict=True)}
+        changes = [f"{path}={json.dumps(value)}" for path, value in zip(vary, values, strict=True)]
+
+        def build(seed: int | None, changes: list[str] = changes) -> Recipe:
+            return _load(recipe, [*overrides, *changes, *([] if seed is None else [f"seed={seed}"])])
+
+        name = ", ".join(f"{path.rpartition('.')[2]} {text}" for path, text in settings.items())
+        if name in rows:
+            name = ", ".join(f"{path} {text}" for path, text in settings.items())
+        rows[name] = (settings, build)
+        if sound is None:
+            try:
+                sound = build(None)
+                check(sound)
+            except MageKitError as error:
+                sound = None
+                problems.append(error)
+    if sound is None:
+        raise problems[0]
+    return rows, sound
+
+
+def _load(recipe: Recipe | str | os.PathLike[str], changes: Sequence[str]) -> Recipe:
+    return recipe.overridden(changes) if isinstance(recipe, Recipe) else Recipe.load(recipe, changes)
+
+
+def _text(value: Any) -> str:
+    """A value as a row is called by: a component without other settings by its kind."""
+    if isinstance(value, dict) and set(value) == {"kind"}:
+        return str(value["kind"])
+    return value if isinstance(value, str) else json.dumps(value)

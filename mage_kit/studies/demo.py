@@ -63,7 +63,7 @@ def run_demo(recipe: Recipe, out: Path, reporter: Reporter, *, resume: bool = Fa
 def measure_run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Measure a trained run and draw its pictures: samples, reconstructions, nearest real images, curves."""
     model = load(folder, best_device())
-    reference = make_small_reference(recipe, reporter)
+    reference = make_small_reference(recipe.build_dataset(), recipe.seed, reporter)
     images, generated = measure_samples(model, reference, recipe, reporter, "generating")
     untrained = untrained_like(recipe, model)
     _, before = measure_samples(untrained, reference, recipe, reporter, "generating with the untrained model")

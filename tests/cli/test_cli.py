@@ -215,8 +215,9 @@ def test_one_table_of_variants_with_a_plugin(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ("truncated", "uniform", "triangular", "Fréchet"))
     rows = json.loads((tmp_path / "c" / "compare.json").read_text())["rows"]
-    assert len(rows) == 3 and all(row["loss_by_ratio"] and 0 < row["linear_probe_top1"] <= 1 for row in rows)
-    assert done.stderr.count("reusing the tokenizer") == 2
+    assert len(rows) == 3 and all(0 < row["means"]["linear probe"]["mean"] <= 1 for row in rows)
+    assert all(row["means"].keys() == rows[0]["means"].keys() and len(row["means"]) == 4 for row in rows)
+    assert done.stderr.count("reusing the tokenizer") == 2 and "one half of the images" in done.stdout
 
 
 @pytest.mark.slow

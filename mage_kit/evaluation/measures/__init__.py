@@ -1,11 +1,13 @@
 """Measures: how good a run is, one class a way of measuring; a family, open to plug-ins."""
 
 from mage_kit.evaluation.measures.accuracy import AccuracyAgain
+from mage_kit.evaluation.measures.at_hand import FrechetAtHand
 from mage_kit.evaluation.measures.audit import TokenizerAudit
 from mage_kit.evaluation.measures.base import MEASURES, Curves, Figure, Measure, Outcome, plain_figures
 from mage_kit.evaluation.measures.by_block import BlockProbes
 from mage_kit.evaluation.measures.few_labels import FewShot
 from mage_kit.evaluation.measures.fid import GeneratedImages, Reconstructions
+from mage_kit.evaluation.measures.hidden_tokens import TokenStatistics
 from mage_kit.evaluation.measures.knn import Neighbours
 from mage_kit.evaluation.measures.linear_probe import LinearProbe
 from mage_kit.evaluation.measures.on_features import FeatureMeasure
@@ -22,6 +24,7 @@ __all__ = [
     "FeatureMeasure",
     "FewShot",
     "Figure",
+    "FrechetAtHand",
     "GeneratedImages",
     "LinearProbe",
     "Measure",
@@ -29,6 +32,7 @@ __all__ = [
     "Outcome",
     "Reconstructions",
     "Request",
+    "TokenStatistics",
     "TokenizerAudit",
     "Transfer",
     "plain_figures",

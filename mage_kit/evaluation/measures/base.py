@@ -20,6 +20,7 @@ from mage_kit.evaluation.measures.request import SHARED, Request
 from mage_kit.planning.passes import Passes
 
 if TYPE_CHECKING:
+    from mage_kit.models.mage import Mage
     from mage_kit.recipes import Recipe
 
 
@@ -123,6 +124,11 @@ class Measure(ABC):
             raise MageKitError(f"{cls.__qualname__}.takes: '{unknown[0]}', must be among {', '.join(sorted(SHARED))}")
         if cls.needs not in KINDS:
             raise MageKitError(f"{cls.__qualname__}.needs: {cls.needs!r}, must be one of {', '.join(KINDS)}")
+
+    @classmethod
+    def fits(cls, model: Mage) -> bool:
+        """Return whether a masked model has what is measured; whoever measures many runs leaves the others out."""
+        return True
 
     def check(self, request: Request) -> None:  # noqa: B027  # most have nothing to say before they begin
         """Raise MageKitError for what is wrong before anything is opened."""

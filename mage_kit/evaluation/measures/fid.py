@@ -13,6 +13,7 @@ from mage_kit.evaluation.generation_metrics import Extractor, load_extractor, re
 from mage_kit.evaluation.image_quality import generated_quality, reconstructed_quality, tokenizer_and_images
 from mage_kit.evaluation.measures.base import MEASURES, Measure, Outcome
 from mage_kit.evaluation.measures.request import Request
+from mage_kit.models.mage import Mage
 from mage_kit.planning.passes import Passes
 from mage_kit.store.folders import best_device
 from mage_kit.store.loading import load
@@ -73,6 +74,11 @@ class GeneratedImages(Distance):
     title: ClassVar[str] = "Generated images"
     takes: ClassVar[frozenset[str]] = frozenset({"weights", "seed", "decoding", "processes"})
     flags: ClassVar[Mapping[str, str]] = {"n": "-n", "labels": "--class"}
+
+    @classmethod
+    def fits(cls, model: Mage) -> bool:
+        """It must make images."""
+        return model.generates
 
     def __init__(
         self,

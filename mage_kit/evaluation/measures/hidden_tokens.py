@@ -1,0 +1,132 @@
+"""Statistics of tokens: what a model knows of hidden ones by how many are hidden, and what its samples are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.fields import Positive
+from mage_kit.base.version import versions
+from mage_kit.datasets import Dataset
+from mage_kit.datasets.base import fingerprint
+from mage_kit.datasets.stills import broken_facts, still_batches
+from mage_kit.datasets.subset import Subset
+from mage_kit.evaluation.measures.base import MEASURES, Measure, Outcome
+from mage_kit.evaluation.measures.request import Request
+from mage_kit.evaluation.run_images import images_to_look_at
+from mage_kit.evaluation.token_statistics import (
+    CodeUse,
+    HiddenTokens,
+    add_hidden,
+    code_use,
+    decoding_shares,
+    difference_of_use,
+    hidden_places,
+)
+from mage_kit.generation import generate
+from mage_kit.layers.blocks import evaluating
+from mage_kit.models.mage import Mage
+from mage_kit.planning.passes import Passes
+from mage_kit.recipes import Recipe
+from mage_kit.store.folders import RECIPE_FILE, best_device, weights_digest
+from mage_kit.store.loading import load
+from mage_kit.tokenizers import TOKENS
+
+Share = Annotated[float, Field(gt=0, le=1)]
+_BATCH = 64
+
+
+@MEASURES.register("tokens")
+class TokenStatistics(Measure):
+    """Loss and accuracy of hidden tokens by their share and by step of decoding, calibration, codes, diversity.
+
+    Args:
+        shares: Of the tokens that are hidden, uniformly; nothing of the others is dropped.
+        images: Looked at, the first ones.
+        n: Images to generate; 0 for none.
+    """
+
+    title: ClassVar[str] = "Statistics of tokens"
+    takes: ClassVar[frozenset[str]] = frozenset({"data", "weights", "seed"})
+
+    @classmethod
+    def fits(cls, model: Mage) -> bool:
+        """It must predict its tokenizer's tokens."""
+        return model.decoder is not None and TOKENS in model.heads
+
+    def __init__(
+        self,
+        *,
+        shares: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        images: Positive = 512,
+        n: Annotated[int, Field(ge=0, le=100_000)] = 256,
+    ) -> None:
+        self.shares, self.images, self.n = tuple(dict.fromkeys(shares)), images, n
+
+    def run(self, request: Request) -> Outcome:
+        """Hide tokens of real images and ask for them; generate, and count codes."""
+        model = load(request.run, best_device(), weights=request.weights)
+        recipe = Recipe.load(request.run / RECIPE_FILE)
+        every, where = images_to_look_at(recipe, request.data)
+        dataset = Subset(every, range(min(self.images, len(every))))
+        with evaluating(model):
+            hidden, ids_BL, facts = self._ask(model, dataset, request)
+        rows: dict[str, Any] = {name: sums.as_dict() for name, sums in hidden.items()}
+        spec = model.tokenizer.spec
+        if spec.codes and ids_BL is not None and ids_BL.ndim == 2:
+            rows |= self._codes(model, code_use(ids_BL, spec.codes), spec.codes, request)
+        protocol = (
+            f"{len(dataset)} images; uniformly hidden tokens predicted from all others, nothing dropped; calibration "
+            f"error over 15 bins of confidence; {self.n} samples by the model's own decoding"
+        )
+        about = {
+            "run": recipe.name, "weights": request.weights, "weights_sha256": weights_digest(model),
+            "data": where, "data_sha256": fingerprint(dataset),
+            "images": len(dataset), "versions": versions(), **facts,
+        }  # fmt: skip
+        return Outcome({**about, "protocol": protocol, "rows": rows})
+
+    def _ask(
+        self, model: Mage, dataset: Dataset, request: Request
+    ) -> tuple[dict[str, HiddenTokens], Tensor | None, dict[str, Any]]:
+        """Sums by share and by step, the images' ids, and which could not be read."""
+        shares = {f"{share:g} hidden": share for share in self.shares}
+        if model.generates:
+            steps = decoding_shares(model)
+            shares |= {f"step {number} of {len(steps)}": share for number, share in enumerate(steps, start=1)}
+        sums, parts, broken = {name: HiddenTokens() for name in shares}, list[Tensor](), []
+        batches = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
+        with request.reporter.task("asking for hidden tokens", len(dataset)) as task:
+            for part, stills in zip(batches, still_batches(dataset, batches), strict=True):
+                broken += stills.broken
+                if stills.samples:
+                    views = torch.stack([torch.from_numpy(sample.views[0]) for sample in stills.samples])
+                    streams = model.tokenize(views.to(model.device).float() / 255)
+                    index_B = torch.tensor([sample.index for sample in stills.samples])
+                    for name, share in shares.items():
+                        places_BL = hidden_places(index_B, model.spec.grid.size, share, request.seed)
+                        add_hidden(sums[name], model, streams, places_BL.to(model.device))
+                    parts.append(streams[TOKENS])
+                task.update(part.stop)
+        if not parts:
+            raise MageKitError(f"data: no image could be read, of {len(dataset)}; the last: {broken[-1]}")
+        return sums, torch.cat(parts), broken_facts(broken, dataset)
+
+    def _codes(self, model: Mage, data: CodeUse, codes: int, request: Request) -> dict[str, Any]:
+        rows: dict[str, Any] = {"data": data.as_dict()}
+        if self.n >= 2 and model.generates:
+            with request.reporter.task(f"generating {self.n} images", self.n * model.decoding.steps) as task:
+                ids_BL = generate(
+                    model, self.n, seed=request.seed, on_progress=lambda done, _: task.update(done)
+                ).ids_BL
+            samples = code_use(ids_BL, codes)
+            rows["samples"] = {**samples.as_dict(), "difference_of_use": difference_of_use(data, samples)}
+        return rows
+
+    def passes(self, train: int, test: int) -> Passes:
+        """Every image once through the tokenizer, and once a share through the rest."""
+        return Passes(tokenized=self.images, encoded=self.images * len(self.shares), generated=self.n)

@@ -1,0 +1,66 @@
+"""A figure of a run: which measure gives it, and its result, which is made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.progress import Reporter
+from mage_kit.evaluation.evaluate import evaluate
+from mage_kit.evaluation.stored_results import figures_of, read_result
+from mage_kit.store.run_folders import EVAL
+from mage_kit.studies.comparison import Better
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure, and the measure that gives it.
+
+    Args:
+        name: Of the figure, as it is shown.
+        measure: Kind, as "probe-fast".
+        row: Of the measure's result, as "mean".
+        figure: In that row, as "top1".
+        options: Of the measure.
+        better: Which way is better; None where neither is.
+        seeded: Whether the measure takes the run's seed; one over folds of the run's images has it anyway.
+    """
+
+    name: str
+    measure: str
+    row: str
+    figure: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    better: Better | None = None
+    seeded: bool = True
+
+
+def measured(measurement: Measurement, run: Path, seed: int, reporter: Reporter) -> tuple[float, str]:
+    """Return a figure of a run and its protocol; a measure's result that is there is read.
+
+    Args:
+        measurement: Which.
+        run: Its folder, content and name are one.
+        seed: Of what a measure draws.
+        reporter: Where progress goes.
+
+    Raises:
+        MageKitError: If it cannot be measured, or the result has no such figure.
+    """
+    options = dict(measurement.options)
+    if measurement.seeded:
+        options["seed"] = seed
+    mark = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+    file = run / EVAL / f"{measurement.measure}{f'-{mark}' if options else ''}.json"
+    if not file.is_file():
+        evaluate(run, measurement.measure, out=file, reporter=reporter, **options)
+    measure, result = read_result(file)
+    for figure in figures_of(measure, result, str(file)):
+        if (figure.of, figure.name) == (measurement.row, measurement.figure):
+            return figure.value, str(result["protocol"])
+    raise MageKitError(f"{file}: has no figure '{measurement.figure}' of '{measurement.row}'")

@@ -1,0 +1,74 @@
+"""Every row of a comparison, once a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mage_kit.base.progress import Reporter
+from mage_kit.recipes import Recipe
+from mage_kit.studies.comparison import Comparison, ComparisonRow, FigureName
+from mage_kit.studies.measurement import Measurement
+from mage_kit.studies.trials import FAILURES, Trial, TrialResult, run_trial
+
+
+def compare_trials(
+    title: str,
+    rows: Mapping[str, tuple[Mapping[str, str], Callable[[int], Recipe]]],
+    measurements: Sequence[Measurement],
+    seeds: Sequence[int],
+    runs: Path,
+    reporter: Reporter,
+    on_row: Callable[[Comparison], None] | None = None,
+) -> Comparison:
+    """Run every row once a seed and compare; seed by seed, so that an unfinished comparison has all rows.
+
+    Args:
+        title: Of the comparison.
+        rows: By name what a row changes, for people, and its recipe for a seed, which may fail.
+        measurements: Columns.
+        seeds: One training of each row for each.
+        runs: Folder of all runs.
+        reporter: Where progress goes.
+        on_row: Told of the comparison so far after each training.
+    """
+    results: dict[str, dict[int, TrialResult]] = {name: {} for name in rows}
+    comparison = _gathered(title, rows, results, measurements, seeds, runs)
+    for number, (seed, name) in enumerate(((seed, name) for seed in seeds for name in rows), start=1):
+        reporter.say(f"training {number} of {len(seeds) * len(rows)}: {name}, seed {seed}")
+        try:
+            trial = Trial(rows[name][1](seed), measurements)
+        except FAILURES as error:
+            results[name][seed] = TrialResult({}, {}, str(error))
+        else:
+            results[name][seed] = run_trial(trial, runs, reporter)
+        if problem := results[name][seed].problem:
+            reporter.say(f"{name}, seed {seed}: {problem}")
+        comparison = _gathered(title, rows, results, measurements, seeds, runs)
+        if on_row is not None:
+            on_row(comparison)
+    return comparison
+
+
+def _gathered(
+    title: str,
+    rows: Mapping[str, tuple[Mapping[str, str], Any]],
+    results: Mapping[str, Mapping[int, TrialResult]],
+    measurements: Sequence[Measurement],
+    seeds: Sequence[int],
+    runs: Path,
+) -> Comparison:
+    every = [result for by_seed in results.values() for result in by_seed.values()]
+    protocols = {name: words for result in reversed(every) for name, words in result.protocols.items()}
+    figures = tuple(FigureName(each.name, each.better, protocols.get(each.name, "")) for each in measurements)
+    built = []
+    for name, (settings, _) in rows.items():
+        values = {
+            figure.name: {seed: result.values[figure.name] for seed, result in results[name].items()
+                          if figure.name in result.values}
+            for figure in figures
+        }  # fmt: skip
+        problems = {seed: result.problem for seed, result in results[name].items() if result.problem}
+        built.append(ComparisonRow(name, settings, {key: by for key, by in values.items() if by}, problems))
+    return Comparison(title, figures, tuple(built), tuple(seeds))

@@ -1,0 +1,83 @@
+"""One training of a comparison: a run of its recipe in a folder that follows from it, and the figures of that run.
+
+Recipes that are the same but for their name share a run, whichever comparison or study asks for it. What is there is
+taken; what was killed goes on; what fails costs its own row alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mage_kit.base.progress import Reporter
+from mage_kit.evaluation.measures import MEASURES
+from mage_kit.models import Mage
+from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import plugin_digests
+from mage_kit.store.folders import MODEL_FILE
+from mage_kit.studies.measurement import Measurement, measured
+from mage_kit.training.check import check
+from mage_kit.training.train import train
+
+FAILURES = (ValueError, OSError, ImportError)  # what a setting, a part or the machine may do; not a bug of ours
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training to run and measure.
+
+    Args:
+        recipe: With data and training.
+        measurements: Its figures.
+    """
+
+    recipe: Recipe
+    measurements: Sequence[Measurement]
+
+    def settled(self) -> Recipe:
+        """Return the recipe under a name that follows from its contents, so that whoever asks for it shares the run."""
+        text = json.dumps([self.recipe.fingerprint(), plugin_digests(self.recipe)], sort_keys=True)
+        return self.recipe.extended(name=f"run-{hashlib.sha256(text.encode()).hexdigest()[:20]}")
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of a trial.
+
+    Args:
+        values: Figures by name.
+        protocols: How each was measured, by name.
+        problem: Why it failed; "" where it did not.
+    """
+
+    values: Mapping[str, float]
+    protocols: Mapping[str, str]
+    problem: str = ""
+
+
+def run_trial(trial: Trial, runs: Path, reporter: Reporter) -> TrialResult:
+    """Train what is not trained, measure what is not measured; a failure is a result too.
+
+    Args:
+        trial: What to run.
+        runs: Folder of all runs.
+        reporter: Where progress goes.
+    """
+    values: dict[str, float] = {}
+    protocols: dict[str, str] = {}
+    try:
+        recipe = trial.settled()
+        model, folder = check(recipe).model, runs / recipe.name
+        if not (folder / MODEL_FILE).is_file():
+            train(recipe, folder, resume=folder.exists(), reporter=reporter)
+        for measurement in trial.measurements:
+            if not isinstance(model, Mage) or not MEASURES.get(measurement.measure).cls.fits(model):
+                continue
+            value, protocol = measured(measurement, folder, recipe.seed, reporter)
+            values[measurement.name], protocols[measurement.name] = value, protocol
+    except FAILURES as error:
+        return TrialResult(values, protocols, str(error))
+    return TrialResult(values, protocols)
