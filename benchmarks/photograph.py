@@ -48,14 +48,14 @@ def tokenizer_recipe(photographs: Path) -> mk.Recipe:
 def model_recipe(photographs: Path, tokenizer: Path) -> mk.Recipe:
     """A small MAGE on its tokens, 32 x 32 of a picture."""
     before = tokenizer_recipe(photographs).changed("data", augment=_AUGMENT)
-    model = small_mage(256, 6, 3, 0.1)
+    model = small_mage(192, 5, 2, 0.1)
     model["generation"] = {
         "schedule": {"kind": "cosine"}, "selection": {"kind": "gumbel_confidence", "temperature": 1.0},
         "steps": 16, "token_temperature": [0.8, 0.8],
     }  # fmt: skip
     task = {
-        "kind": "masked", "batch": 16, "epochs": None, "steps": 2500, "warmup_epochs": None, "warmup_steps": 150,
-        "base_lr": 0.004, "checkpoint_every": 200,
+        "kind": "masked", "batch": 8, "epochs": None, "steps": 4000, "warmup_epochs": None, "warmup_steps": 200,
+        "base_lr": 0.012, "checkpoint_every": 200,
     }  # fmt: skip
     form = {**before.tokenizer.model_dump(mode="json"), "image_size": [SIDE, SIDE], "weights": str(tokenizer)}
     return before.extended(name="photograph", tokenizer=form, model=model, training=task)

@@ -12,10 +12,13 @@ from mage_kit.studies.comparison import Comparison, ComparisonRow, FigureName
 from mage_kit.studies.measurement import Measurement
 from mage_kit.studies.trials import FAILURES, Trial, TrialResult, run_trial
 
+Rows = Mapping[str, tuple[Mapping[str, str], Callable[[int], Recipe]]]
+"""By name what a row changes, for people, and its recipe for a seed, which may fail."""
+
 
 def compare_trials(
     title: str,
-    rows: Mapping[str, tuple[Mapping[str, str], Callable[[int], Recipe]]],
+    rows: Rows,
     measurements: Sequence[Measurement],
     seeds: Sequence[int],
     runs: Path,

@@ -1,0 +1,139 @@
+"""`mage-kit study`: the paper's tables as trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Column, Table
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.json_text import json_or_text
+from mage_kit.cli.app import SetOption, app, console, settings_of
+
+if TYPE_CHECKING:
+    from mage_kit.studies.run_study import StudyResult
+    from mage_kit.studies.study import Study
+
+study = typer.Typer(help="The paper's tables as trainings: ls, show, run.", no_args_is_help=True)
+app.add_typer(study, name="study")
+
+NameArgument = Annotated[str, typer.Argument(help="As `mage-kit study ls` has it, or a JSON file of a study.")]
+ScaleOption = Annotated[str, typer.Option(help="digits, pictograms, or imagenet with --set data.path=DIR.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of results, and of trainings, which studies share.")]
+HOME = Path("runs/studies")
+
+
+@study.command("ls")
+def list_studies(out: OutOption = HOME) -> None:
+    """List the studies, and what was run of each."""
+    from mage_kit.studies.run_study import read_result
+    from mage_kit.studies.study import load_study, study_names
+
+    table = Table(Column("study", no_wrap=True), "varies", "rows", "scales", "run")
+    for name in study_names():
+        each = load_study(name)
+        scales = [str(scale) for scale in each.scales]
+        ran = [scale for scale in scales if read_result(each, scale, out) is not None]
+        table.add_row(name, each.title, str(len(each.rows)), ", ".join(scales), ", ".join(ran) or "-")
+    console.print(table)
+
+
+@study.command("show")
+def show(name: NameArgument, scale: ScaleOption = "digits", out: OutOption = HOME) -> None:
+    """Show a study: settings, the paper's numbers, what it is held to say, its cost, and its result if it was run."""
+    from mage_kit.studies.run_study import check_scale, read_result
+    from mage_kit.studies.study import load_study
+
+    each = load_study(name)
+    check_scale(each, scale)
+    console.print(f"{each.name}: {each.title}. {each.table}; {each.conditions}", style="bold", soft_wrap=True)
+    console.print(f"The paper: {each.finding}", soft_wrap=True)
+    console.print(_settings(each, scale))
+    result = read_result(each, scale, out)
+    if result is None:
+        console.print(f"not run at this scale in {out}: mage-kit study run {name} --scale {scale}", soft_wrap=True)
+    else:
+        _print_result(result)
+
+
+@study.command("run")
+def run(
+    name: NameArgument,
+    scale: ScaleOption = "digits",
+    seeds: Annotated[int | None, typer.Option(min=1, max=1000, help="From 0 on; default the study's own.")] = None,
+    set_: SetOption = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN.NAME=VALUE of its measure, as 'Fréchet distance.reference=real.safetensors'."),
+    ] = None,
+    out: OutOption = HOME,
+) -> None:
+    """Train and measure a study's rows over seeds; a call that was interrupted goes on."""
+    from mage_kit.base.progress import Reporter
+    from mage_kit.studies.run_study import run_study
+    from mage_kit.studies.study import load_study
+
+    result = run_study(
+        load_study(name), scale, out, seeds=None if seeds is None else range(seeds), overrides=settings_of(set_),
+        options=_options(option or []), reporter=Reporter(),
+    )  # fmt: skip
+    _print_result(result)
+    if all(row.problems for row in result.comparison.rows):
+        raise typer.Exit(2)
+
+
+def _options(texts: list[str]) -> dict[str, dict[str, Any]]:
+    options: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        place, sign, value = text.partition("=")
+        column, dot, name = place.rpartition(".")
+        if not (sign and dot and column and name):
+            raise MageKitError(f"--option {text}: must have the form COLUMN.NAME=VALUE")
+        if name in options.setdefault(column, {}):
+            raise MageKitError(f"--option {place}: given twice")
+        options[column][name] = json_or_text(value)
+    return options
+
+
+def _settings(each: Study, scale: str) -> Table:
+    table = Table("row", "changes", *(f"{measure.name} ({measure.paper})" for measure in each.measures), "days planned")
+    for row in each.rows:
+        recipe, changes = each.changes(row, scale)
+        numbers = ["-" if (value := row.paper.get(m.name)) is None else f"{value:g}" for m in each.measures]
+        table.add_row(row.name, "\n".join([recipe, *changes]), *numbers, row.needs or _days(each, row.name, scale))
+    return table
+
+
+def _days(each: Study, row: str, scale: str) -> str:
+    """What `mage-kit plan` says of a row on 8 GPUs, where the planner knows its task."""
+    from mage_kit.planning import Machine, estimate
+    from mage_kit.planning.estimate import IMAGENET
+    from mage_kit.recipes.workload import workload
+    from mage_kit.studies.run_study import recipe_of
+
+    if scale != "imagenet":
+        return "-"
+    try:
+        costs = estimate(workload(recipe_of(each, row, scale)(0)), Machine(), IMAGENET)
+    except MageKitError:
+        return "not counted"
+    return f"{costs.days:.1f} on 8 GPUs"
+
+
+def _print_result(result: StudyResult) -> None:
+    from mage_kit.cli.comparison_tables import print_comparison
+    from mage_kit.studies.comparison_table import number
+
+    print_comparison(result.comparison)
+    table = Table("the paper has it", "here", "difference", "the paper's", title="verdicts, by paired seeds")
+    for verdict in result.verdicts:
+        contrast, found = verdict.contrast, verdict.difference
+        says = f"{contrast.measure}: {contrast.better} ahead of {contrast.worse}"
+        says += " (decides)" if contrast.decides else ""
+        paper = contrast.note or ("-" if verdict.paper is None else f"{verdict.paper:+.4g}")
+        table.add_row(says, verdict.way, "-" if found is None else number(found, sign=True), paper)
+    console.print(table)
+    words = f"The paper's numbers are of {result.study.conditions}; ours are not comparable with them."
+    console.print(words, soft_wrap=True)

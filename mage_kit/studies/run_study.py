@@ -1,0 +1,131 @@
+"""Runs a study: every row over seeds, its table beside the paper's numbers, a verdict on each contrast."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import read_json, write_json
+from mage_kit.base.progress import Reporter
+from mage_kit.recipes import Recipe
+from mage_kit.studies.compare import write_tables
+from mage_kit.studies.comparison import Comparison
+from mage_kit.studies.rows_by_seeds import Rows, compare_trials
+from mage_kit.studies.study import Study
+from mage_kit.studies.study_verdicts import Verdict, verdicts
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study gave.
+
+    Args:
+        study: The study.
+        scale: Where it ran.
+        comparison: Its figures.
+    """
+
+    study: Study
+    scale: str
+    comparison: Comparison
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """One on each contrast."""
+        return verdicts(self.study, self.comparison)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "study": self.study.name,
+            "scale": self.scale,
+            "comparison": self.comparison.as_dict(),
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+        }
+
+
+def run_study(
+    study: Study,
+    scale: str,
+    out: str | os.PathLike[str] = "runs/studies",
+    *,
+    seeds: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    reporter: Reporter | None = None,
+) -> StudyResult:
+    """Train and measure what is not there; a call that was interrupted goes on.
+
+    Args:
+        study: The study.
+        scale: One of its scales.
+        out: Folder of results, NAME-SCALE.json and its tables, and of the trainings, `runs/`, which studies share.
+        seeds: One training of each row for each; None for the study's own.
+        overrides: Changes of every row, as where the data lie.
+        options: More options of measures, by column.
+        reporter: Where progress goes.
+
+    Raises:
+        MageKitError: If the study has no such scale, or no row that can run at it.
+    """
+    place, reporter = Path(out), reporter or Reporter()
+    check_scale(study, scale)
+    rows: Rows = {row.name: ({}, recipe_of(study, row.name, scale, overrides)) for row in study.rows if not row.needs}
+    if not rows:
+        raise MageKitError(f"study: '{study.name}', {study.rows[0].needs}")
+    place.mkdir(parents=True, exist_ok=True)
+    file = result_file(study, scale, place)
+
+    def write(so_far: Comparison) -> None:
+        write_json(file, StudyResult(study, scale, so_far).as_dict())
+
+    title = f"{study.table}: {study.title} ({scale})"
+    comparison = compare_trials(
+        title, rows, study.measurements(scale, options), seeds or study.seeds, place / "runs", reporter, on_row=write
+    )
+    write_tables(comparison, place, f"{study.name}-{scale}-table")
+    return StudyResult(study, scale, comparison)
+
+
+def check_scale(study: Study, scale: str) -> None:
+    """Raise MageKitError if a study has no such scale."""
+    if scale not in study.scales:
+        raise MageKitError(f"scale: '{scale}', must be one of {', '.join(study.scales)} for '{study.name}'")
+
+
+def recipe_of(study: Study, row: str, scale: str, overrides: Sequence[str] = ()) -> Callable[[int], Recipe]:
+    """Return what makes a row's recipe of a seed.
+
+    Args:
+        study: The study.
+        row: Its name.
+        scale: One of the study's.
+        overrides: Changes of every row.
+    """
+    setting = next(each for each in study.rows if each.name == row)
+    recipe, changes = study.changes(setting, scale)
+    return lambda seed: Recipe.load(recipe, [*changes, *overrides, f"seed={seed}"])
+
+
+def result_file(study: Study, scale: str, out: Path) -> Path:
+    """Return where a study's result lies."""
+    return out / f"{study.name}-{scale}.json"
+
+
+def read_result(study: Study, scale: str, out: Path) -> StudyResult | None:
+    """Return what a study gave before; None where it was not run.
+
+    Raises:
+        MageKitError: If the file is something else.
+    """
+    file = result_file(study, scale, out)
+    if not file.is_file():
+        return None
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("study") != study.name:
+        raise MageKitError(f"{file}: holds no result of the study '{study.name}'")
+    return StudyResult(study, scale, Comparison.from_dict(content["comparison"]))

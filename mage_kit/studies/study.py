@@ -1,0 +1,149 @@
+"""A study: a table of the paper as settings that run, with its numbers, and what it is held to say.
+
+A study is a JSON file of this room. Its rows, contrasts and seeds stand before anything is trained; a verdict follows
+from them and from the figures, by no hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from mage_kit.base.errors import MageKitError
+from mage_kit.base.json_text import parse_json
+from mage_kit.base.signature import Strict
+from mage_kit.studies.comparison import Better
+from mage_kit.studies.measurement import Measurement
+
+_HERE = Path(__file__).parent
+ScaleName = Literal["digits", "pictograms", "imagenet"]
+
+
+class StudyMeasure(Strict):
+    """A column: what the paper measures, and by what it is measured at a scale."""
+
+    name: str = Field(description="Of the column, as 'linear probe'.")
+    better: Better = Field(description="Which way is better.")
+    paper: str = Field(description="What the paper's numbers are, as 'FID, 50,000 images'.")
+    at: dict[ScaleName, dict[str, Any]] = Field(
+        description="By scale: measure, row and figure of it, and options; a scale that is absent has no such column."
+    )
+
+
+class Scale(Strict):
+    """Where a study runs."""
+
+    recipe: str = Field(description="That ships, or a file.")
+    set: tuple[str, ...] = Field((), description="Changes of all rows.")
+
+
+class StudyRow(Strict):
+    """A setting."""
+
+    name: str = Field(description="As the paper calls it.")
+    set: tuple[str, ...] = Field((), description="Changes at every scale.")
+    at: dict[str, tuple[str, ...]] = Field({}, description="More changes at a scale.")
+    recipes: dict[str, str] = Field({}, description="Another recipe than the scale's, by scale.")
+    paper: dict[str, float | None] = Field({}, description="The paper's numbers by column; null: none stands there.")
+    needs: str = Field("", description="What it takes that does not come with this program: it is not run.")
+
+
+class Contrast(Strict):
+    """What a table is held to say: of two rows one is better in a column."""
+
+    better: str = Field(description="The row that the paper has ahead.")
+    worse: str = Field(description="The other.")
+    measure: str = Field(description="Column.")
+    decides: bool = Field(False, description="Whether this is what the study is held to by.")
+    note: str = Field("", description="Where the paper gives no numbers: what it says.")
+
+
+class Study(Strict):
+    """A table of the paper."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="As on the command line.")
+    title: str = Field(description="What is varied.")
+    table: str = Field(description="Of the paper, as 'Table 7 of the supplement'.")
+    conditions: str = Field(description="Of the paper's numbers: data, model, epochs.")
+    finding: str = Field(description="What the paper concludes, in a sentence.")
+    scales: dict[ScaleName, Scale]
+    measures: tuple[StudyMeasure, ...]
+    rows: tuple[StudyRow, ...] = Field(min_length=2)
+    contrasts: tuple[Contrast, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), description="Trainings of each row.")
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        """Rows, columns and scales that are spoken of must be there."""
+        rows, columns = [row.name for row in self.rows], [measure.name for measure in self.measures]
+        scales: list[str] = list(self.scales)
+        for names, what in ((rows, "rows"), (columns, "measures")):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what}: two have one name")
+        spoken: list[tuple[str, list[str], str]] = [
+            *((name, rows, "row") for contrast in self.contrasts for name in (contrast.better, contrast.worse)),
+            *((contrast.measure, columns, "measure") for contrast in self.contrasts),
+            *((name, columns, "measure") for row in self.rows for name in row.paper),
+            *((name, scales, "scale") for row in self.rows for name in (*row.at, *row.recipes)),
+        ]
+        for name, known, what in spoken:
+            if name not in known:
+                raise ValueError(f"{what} '{name}': must be one of {', '.join(known)}")
+        return self
+
+    def measurements(self, scale: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Measurement]:
+        """Return the columns at a scale.
+
+        Args:
+            scale: Of the study.
+            options: More options of a column's measure, by column, as {"FID": {"reference": "FILE"}}.
+        """
+        columns = []
+        for measure in self.measures:
+            if (how := {str(at): form for at, form in measure.at.items()}.get(scale)) is not None:
+                more = dict((options or {}).get(measure.name, {}))
+                form = {**how, "options": {**how.get("options", {}), **more}}
+                columns.append(Measurement(name=measure.name, better=measure.better, **form))
+        return columns
+
+    def changes(self, row: StudyRow, scale: str) -> tuple[str, list[str]]:
+        """Return the recipe of a row at a scale, and its changes."""
+        place = self.scales[scale]  # type: ignore[index]  # checked by whoever asks
+        return row.recipes.get(scale, place.recipe), [*place.set, *row.set, *row.at.get(scale, ())]
+
+
+def study_names() -> list[str]:
+    """Return the names of the studies that ship, sorted as tables are."""
+    return sorted((file.stem for file in _HERE.glob("*.json")), key=_order)
+
+
+def _order(name: str) -> tuple[str, list[tuple[int, str]]]:
+    """main-5b before main-10, main before supp."""
+    part, _, rest = name.partition("-")
+    digits = "".join(letter for letter in rest if letter.isdigit())
+    return part, [(int(digits or 0), rest)]
+
+
+def load_study(name: str) -> Study:
+    """Return a study that ships, or one of a file.
+
+    Args:
+        name: As "supp-7"; or the path of a JSON file.
+
+    Raises:
+        MageKitError: If there is none, or the file is no study; says what is wrong with it.
+    """
+    file = _HERE / f"{name}.json" if name in study_names() else Path(name)
+    if not file.is_file():
+        raise MageKitError(f"study: '{name}', must be one of {', '.join(study_names())}, or a file")
+    try:
+        return Study.model_validate(parse_json(file.read_text(encoding="utf-8")), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "$"
+        raise MageKitError(f"{file}: {place}: {first['msg']}") from None
+    except ValueError as error:
+        raise MageKitError(f"{file}: {error}") from None

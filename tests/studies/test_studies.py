@@ -1,0 +1,168 @@
+"""The studies that ship: what they run, the paper's numbers in them, and verdicts by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import mage_kit as mk
+from mage_kit.cli import app
+from mage_kit.studies.comparison import Comparison, ComparisonRow, FigureName
+from mage_kit.studies.run_study import read_result, recipe_of, run_study
+from mage_kit.studies.study import Study, load_study, study_names
+from mage_kit.studies.study_verdicts import verdicts
+from tests.training.test_training import SMALL
+
+TABLES = json.loads((Path(__file__).parent / "data" / "paper_tables.json").read_text())
+COLUMNS = {
+    "linear probe": ("linear_probe_top1", 100), "Fréchet distance": ("FID", 1),
+    "loss of hidden tokens": ("reconstruction_loss", 1),
+}  # fmt: skip
+
+
+SHORT = ["training.epochs=0.2", "training.warmup_epochs=0.1"]
+
+
+def table_rows(name: str) -> list[dict[str, Any]]:
+    """The paper's rows of a study, as the table has them; Table 5 is two studies, Table 6 repeats its default."""
+    if name.startswith("main-5"):
+        part = "mode" if name.endswith("a") else "std"
+        return [row["values"] for row in TABLES["main.5"] if row["part"] == part]
+    rows = [row["values"] for row in TABLES[name.replace("-", ".")]]
+    return rows[:4] + rows[5:] if name == "supp-6" else rows
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_the_papers_numbers_are_the_papers(name: str) -> None:
+    study = load_study(name)
+    rows = table_rows(name)
+    assert len(rows) == len(study.rows)
+    for ours, theirs in zip(study.rows, rows, strict=True):
+        for column, value in ours.paper.items():
+            key, factor = COLUMNS[column]
+            if value is None:
+                assert theirs[key] == "N/A"
+            else:
+                assert value * factor == pytest.approx(theirs[key]), (name, ours.name, column)
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_row_can_be_built_at_every_scale(name: str) -> None:
+    study = load_study(name)
+    for scale in study.scales:
+        marks = set()
+        for row in study.rows:
+            recipe = recipe_of(study, row.name, scale)(1)
+            mk.check(recipe)
+            assert recipe.seed == 1
+            marks.add(recipe.fingerprint())
+        assert len(marks) == len(study.rows), "two rows are one setting"
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_contrasts_say_what_the_papers_numbers_say(name: str) -> None:
+    study = load_study(name)
+    rows = {row.name: row for row in study.rows}
+    assert any(contrast.decides for contrast in study.contrasts)
+    for contrast in study.contrasts:
+        better, worse = (rows[each].paper.get(contrast.measure) for each in (contrast.better, contrast.worse))
+        if better is None or worse is None:
+            assert contrast.note, "without numbers, what the paper says"
+        else:
+            way = next(measure.better for measure in study.measures if measure.name == contrast.measure)
+            assert (better > worse) == (way == "higher"), (name, contrast)
+
+
+def small_study(**changes: Any) -> Study:
+    form: dict[str, Any] = {
+        "name": "small", "title": "drop", "table": "Table 0", "conditions": "none", "finding": "Less is more.",
+        "scales": {"digits": {"recipe": "digits", "set": [*SMALL, "tokenizer_training.steps=2"]}},
+        "measures": [
+            {"name": "loss", "better": "lower", "paper": "loss",
+             "at": {"digits": {"measure": "tokens", "row": "0.5 hidden", "figure": "loss", "options": {"n": 0}}}},
+        ],
+        "rows": [
+            {"name": "half", "set": SHORT, "paper": {"loss": 2.0}},
+            {"name": "none", "set": [*SHORT, "model.drop=0"], "paper": {"loss": 3.0}},
+            {"name": "absent", "needs": "a file of the authors'"},
+        ],
+        "contrasts": [{"better": "half", "worse": "none", "measure": "loss", "decides": True},
+                      {"better": "half", "worse": "absent", "measure": "loss", "note": "said in the text"}],
+        "seeds": [0, 1],
+    }  # fmt: skip
+    return Study.model_validate({**form, **changes}, strict=False)
+
+
+def compared(half: dict[int, float], none: dict[int, float]) -> Comparison:
+    rows = ComparisonRow("half", {}, {"loss": half}), ComparisonRow("none", {}, {"loss": none})
+    return Comparison("t", (FigureName("loss", "lower"),), rows, (0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("half", "none", "way"),
+    [
+        ({0: 1.0, 1: 1.1, 2: 0.9}, {0: 2.0, 1: 2.1, 2: 1.9}, "the paper's way"),
+        ({0: 2.0, 1: 2.1, 2: 1.9}, {0: 1.0, 1: 1.1, 2: 0.9}, "the other way"),
+        ({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 1.5, 2: 3.5}, "no difference"),
+        ({0: 1.0}, {0: 9.0}, "no difference"),
+        ({0: 1.0}, {1: 9.0}, "not run"),
+    ],
+)
+def test_a_verdict_follows_from_paired_seeds(half: dict[int, float], none: dict[int, float], way: str) -> None:
+    first, second = verdicts(small_study(), compared(half, none))
+    assert first.way == way and first.paper == -1.0
+    assert second.way == "not run" and second.paper is None
+
+
+def test_a_study_runs_goes_on_and_is_read_back(tmp_path: Path) -> None:
+    result = run_study(small_study(), "digits", tmp_path)
+    assert [row.name for row in result.comparison.rows] == ["half", "none"]
+    assert all(len(row.values["loss"]) == 2 and not row.problems for row in result.comparison.rows)
+    again = read_result(small_study(), "digits", tmp_path)
+    assert again is not None and again.comparison == result.comparison
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/model.safetensors")}
+    assert len(stamps) == 4
+    more = run_study(small_study(), "digits", tmp_path, seeds=[0, 1, 2])
+    assert len(more.comparison["half"].values["loss"]) == 3
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert (tmp_path / "small-digits-table.md").read_text().count("| half |") == 1
+    with pytest.raises(mk.MageKitError, match="scale: 'imagenet', must be one of digits"):
+        run_study(small_study(), "imagenet", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"contrasts": [{"better": "whole", "worse": "none", "measure": "loss"}]}, "row 'whole': must be one of"),
+        ({"contrasts": [{"better": "half", "worse": "none", "measure": "fid"}]}, "measure 'fid': must be one of"),
+        ({"rows": [{"name": "a"}, {"name": "a"}]}, "two have one name"),
+    ],
+)
+def test_a_study_speaks_of_what_it_has(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        small_study(**changes)
+
+
+def test_the_command_lists_shows_and_refuses(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    listed = run(app, ["study", "ls", "--out", str(tmp_path)])
+    assert listed.exit_code == 0 and all(name in listed.output for name in study_names())
+    shown = run(app, ["study", "show", "supp-9", "--scale", "imagenet", "--out", str(tmp_path)])
+    assert shown.exit_code == 0 and "on 8 GPUs" in shown.output and "14.1" in shown.output
+    for words in (["show", "supp-99"], ["run", "supp-3", "--option", "loss=3"], ["run", "supp-3", "--scale", "mars"]):
+        done = run(app, ["study", *words, *([] if words[0] == "show" else ["--out", str(tmp_path / "o")])])
+        assert done.exit_code != 0 and isinstance(done.exception, mk.MageKitError), words
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_file_that_is_no_study_is_a_sentence(tmp_path: Path) -> None:
+    for text, words in (("[1", "not JSON"), ('{"name": "x"}', "title: Field required")):
+        file = tmp_path / "s.json"
+        file.write_text(text)
+        with pytest.raises(mk.MageKitError, match=words) as caught:
+            load_study(str(file))
+        assert "\n" not in str(caught.value)
