@@ -143,7 +143,7 @@ def compare(
     from mage_kit.base.progress import Reporter
     from mage_kit.cli.comparison_tables import print_comparison
     from mage_kit.studies.compare import compare as run
-    from mage_kit.studies.compare import parse_vary
+    from mage_kit.studies.vary import parse_vary
 
     result = run(
         recipe, parse_vary(vary), seeds=seeds, out=out, overrides=settings_of(set_), runs=runs, reporter=Reporter()

@@ -29,7 +29,7 @@ HOME = Path("runs/studies")
 def list_studies(out: OutOption = HOME) -> None:
     """List the studies, and what was run of each."""
     from mage_kit.studies.run_study import read_result
-    from mage_kit.studies.study import load_study, study_names
+    from mage_kit.studies.study_files import load_study, study_names
 
     table = Table(Column("study", no_wrap=True), "varies", "rows", "scales", "run")
     for name in study_names():
@@ -44,7 +44,7 @@ def list_studies(out: OutOption = HOME) -> None:
 def show(name: NameArgument, scale: ScaleOption = "digits", out: OutOption = HOME) -> None:
     """Show a study: settings, the paper's numbers, what it is held to say, its cost, and its result if it was run."""
     from mage_kit.studies.run_study import check_scale, read_result
-    from mage_kit.studies.study import load_study
+    from mage_kit.studies.study_files import load_study
 
     each = load_study(name)
     check_scale(each, scale)
@@ -73,7 +73,7 @@ def run(
     """Train and measure a study's rows over seeds; a call that was interrupted goes on."""
     from mage_kit.base.progress import Reporter
     from mage_kit.studies.run_study import run_study
-    from mage_kit.studies.study import load_study
+    from mage_kit.studies.study_files import load_study
 
     result = run_study(
         load_study(name), scale, out, seeds=None if seeds is None else range(seeds), overrides=settings_of(set_),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mage_kit.base.errors import MageKitError
-from mage_kit.base.json_text import json_or_text
 from mage_kit.base.progress import Reporter
 from mage_kit.models import Mage
 from mage_kit.recipes import Recipe
@@ -20,6 +19,7 @@ from mage_kit.studies.comparison import Comparison
 from mage_kit.studies.comparison_plot import plot_comparison
 from mage_kit.studies.measurement import Measurement
 from mage_kit.studies.rows_by_seeds import compare_trials
+from mage_kit.studies.vary import value_text
 from mage_kit.training.check import check
 
 PROBE = Measurement("linear probe", "probe-fast", "mean", "top1", {}, "higher", seeded=False)
@@ -29,28 +29,6 @@ LOSSES = tuple(
 _MOST = 10_000  # rows
 
 Vary = Mapping[str, Sequence[Any]]
-
-
-def parse_vary(options: Sequence[str]) -> dict[str, list[Any]]:
-    """Read `path=A,B,C` or `path=[JSON, ...]`, one each axis.
-
-    Raises:
-        MageKitError: If one names no path or fewer than two values, or two name one path.
-    """
-    axes: dict[str, list[Any]] = {}
-    for option in options:
-        path, sign, text = option.partition("=")
-        try:
-            whole = json_or_text(text)
-        except ValueError as error:
-            raise MageKitError(f"--vary {option[:200]}: {error}") from None
-        values = whole if isinstance(whole, list) else [json_or_text(part.strip()) for part in text.split(",")]
-        if not sign or not path or len(values) < 2:
-            rule = "must have the form path=A,B or path=[JSON, JSON] with at least two values"
-            raise MageKitError(f"--vary {option}: {rule}")
-        axes[path] = axes.get(path, []) + list(values)
-        check_overrides([each for each in options if each.partition("=")[0] == path])
-    return axes
 
 
 def compare(
@@ -154,7 +132,7 @@ def _rows(recipe: Recipe | str | os.PathLike[str], vary: Vary, overrides: Sequen
     sound: Recipe | None = None
     problems: list[MageKitError] = []
     for values in combinations:
-        settings = {path: _text(value) for path, value in zip(vary, values, strict=True)}
+        settings = {path: value_text(value) for path, value in zip(vary, values, strict=True)}
         changes = [f"{path}={json.dumps(value)}" for path, value in zip(vary, values, strict=True)]
 
         def build(seed: int | None, changes: list[str] = changes) -> Recipe:
@@ -178,10 +156,3 @@ def _rows(recipe: Recipe | str | os.PathLike[str], vary: Vary, overrides: Sequen
 
 def _load(recipe: Recipe | str | os.PathLike[str], changes: Sequence[str]) -> Recipe:
     return recipe.overridden(changes) if isinstance(recipe, Recipe) else Recipe.load(recipe, changes)
-
-
-def _text(value: Any) -> str:
-    """A value as a row is called by: a component without other settings by its kind."""
-    if isinstance(value, dict) and set(value) == {"kind"}:
-        return str(value["kind"])
-    return value if isinstance(value, str) else json.dumps(value)

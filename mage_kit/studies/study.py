@@ -7,18 +7,14 @@ from them and from the figures, by no hand.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mage_kit.base.errors import MageKitError
-from mage_kit.base.json_text import parse_json
 from mage_kit.base.signature import Strict
 from mage_kit.studies.comparison import Better
 from mage_kit.studies.measurement import Measurement
 
-_HERE = Path(__file__).parent
 ScaleName = Literal["digits", "pictograms", "imagenet"]
 
 
@@ -113,37 +109,3 @@ class Study(Strict):
         """Return the recipe of a row at a scale, and its changes."""
         place = self.scales[scale]  # type: ignore[index]  # checked by whoever asks
         return row.recipes.get(scale, place.recipe), [*place.set, *row.set, *row.at.get(scale, ())]
-
-
-def study_names() -> list[str]:
-    """Return the names of the studies that ship, sorted as tables are."""
-    return sorted((file.stem for file in _HERE.glob("*.json")), key=_order)
-
-
-def _order(name: str) -> tuple[str, list[tuple[int, str]]]:
-    """main-5b before main-10, main before supp."""
-    part, _, rest = name.partition("-")
-    digits = "".join(letter for letter in rest if letter.isdigit())
-    return part, [(int(digits or 0), rest)]
-
-
-def load_study(name: str) -> Study:
-    """Return a study that ships, or one of a file.
-
-    Args:
-        name: As "supp-7"; or the path of a JSON file.
-
-    Raises:
-        MageKitError: If there is none, or the file is no study; says what is wrong with it.
-    """
-    file = _HERE / f"{name}.json" if name in study_names() else Path(name)
-    if not file.is_file():
-        raise MageKitError(f"study: '{name}', must be one of {', '.join(study_names())}, or a file")
-    try:
-        return Study.model_validate(parse_json(file.read_text(encoding="utf-8")), strict=False)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "$"
-        raise MageKitError(f"{file}: {place}: {first['msg']}") from None
-    except ValueError as error:
-        raise MageKitError(f"{file}: {error}") from None

@@ -11,8 +11,9 @@ from PIL import Image
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.studies import trials
-from mage_kit.studies.compare import LOSSES, PROBE, compare, default_measurements, frechet, parse_vary
+from mage_kit.studies.compare import LOSSES, PROBE, compare, default_measurements, frechet
 from mage_kit.studies.comparison import Comparison
+from mage_kit.studies.vary import parse_vary
 from tests.training.test_training import small
 
 QUICK = ("training.epochs=0.2", "evaluation.strengths=[0.1]")

@@ -13,7 +13,8 @@ import mage_kit as mk
 from mage_kit.cli import app
 from mage_kit.studies.comparison import Comparison, ComparisonRow, FigureName
 from mage_kit.studies.run_study import read_result, recipe_of, run_study
-from mage_kit.studies.study import Study, load_study, study_names
+from mage_kit.studies.study import Study
+from mage_kit.studies.study_files import load_study, study_names
 from mage_kit.studies.study_verdicts import verdicts
 from tests.training.test_training import SMALL
 
