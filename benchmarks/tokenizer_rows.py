@@ -72,9 +72,19 @@ class Row:
         return shipped.extended(name=self.name, seed=self.seed, fit=[], data=data, tokenizer=tokenizer, training=task)
 
     def fingerprint(self, facts: dict[str, Any], steps: int) -> str:
-        """What tells whether stored figures are of this row: recipe and crops, and not where they lie."""
-        text = self.recipe(Path("crops"), steps).to_json() + json.dumps([facts["sha256"], self.modelled])
+        """What tells whether stored figures are of this row: recipe and crops, and not where they lie.
+
+        What is null in the recipe is left out: a later option that is off by default changes nothing.
+        """
+        recipe = _without_nulls(json.loads(self.recipe(Path("crops"), steps).to_json()))
+        text = json.dumps([recipe, facts["sha256"], self.modelled], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def stored(row: Row, results: Path, facts: dict[str, Any], steps: int) -> dict[str, Any] | None:

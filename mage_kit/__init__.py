@@ -34,6 +34,7 @@ from mage_kit.generation import (
     write_samples,
 )
 from mage_kit.heads import HEADS, CodeHead, Head, ValueHead
+from mage_kit.images.distortion import Distortion
 from mage_kit.images.randaugment import RandAugment
 from mage_kit.images.transforms import Augment
 from mage_kit.layers.condition import Condition
@@ -208,7 +209,7 @@ __all__ = [
     "Adversarial", "Adversary", "AdversarySlot", "ArccosRatio", "ArccosSchedule", "Augment", "Batch",
     "BatchMasks", "CheckpointEvent", "ClassTokenPadding", "ClassViTDecoder", "Classify", "CodeHead",
     "CodebookTokenizer", "Comparison", "ComponentConfig", "Condition", "Context", "Contrast", "CosineRatio",
-    "CosineSchedule", "Curves", "Dataset", "Decoded", "Decoder", "Decoding", "Digits", "DrawRule",
+    "CosineSchedule", "Curves", "Dataset", "Decoded", "Decoder", "Decoding", "Digits", "Distortion", "DrawRule",
     "EMACodebook", "Edited", "EmbeddingConfig", "Encoder", "EndEvent", "Entropy", "Facts", "FeatureMeasure",
     "Features", "Figure", "FixedRatio", "Fraction", "Generated", "GradientCodebook", "Guidance",
     "GumbelConfidence", "Halton", "Head", "ImageFolder", "InfoNCE", "LinearDecoder", "LinearSchedule",

@@ -20,6 +20,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.plugin_code import foreign_code
 from mage_kit.base.registry import Registry
 from mage_kit.datasets.remarks import tell
+from mage_kit.images.distortion import distort
 from mage_kit.images.image_files import load_image, upright_size
 from mage_kit.images.pixel_levels import Remark
 from mage_kit.images.randaugment import randaugment
@@ -144,6 +145,11 @@ class Dataset(ABC):
         if augment.randaugment is not None:
             cuts = [
                 randaugment(view, augment.randaugment, _random(seed, epoch, index, number, "randaugment"))
+                for number, view in enumerate(cuts)
+            ]
+        if augment.distortion is not None:
+            cuts = [
+                distort(view, augment.distortion, _random(seed, epoch, index, number, "distortion"))
                 for number, view in enumerate(cuts)
             ]
         return Sample(tuple(to_array(view) for view in cuts), self.label(index), index, remarks)

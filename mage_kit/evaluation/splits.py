@@ -53,7 +53,7 @@ def published_views(own: Augment | None, image_size: tuple[int, int]) -> Augment
         image_size: Of the model.
     """
     if own is not None and min(image_size) < _LARGE:
-        return own.model_copy(update={"views": 1, "filter": "bicubic", "randaugment": None})
+        return own.model_copy(update={"views": 1, "filter": "bicubic", "randaugment": None, "distortion": None})
     return Augment(area=(0.2, 1.0), flip=0.5, filter="bicubic", centre=256 / 292)
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from mage_kit.base.fields import Fraction
 from mage_kit.base.signature import Strict
+from mage_kit.images.distortion import Distortion
 from mage_kit.images.randaugment import RandAugment
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -35,6 +36,7 @@ class Augment(Strict):
     views: Literal[1, 2] = Field(1, description="Views of each image; MAGE-C contrasts two.")
     filter: Literal["bilinear", "bicubic"] = Field("bilinear", description="Resampling filter.")
     randaugment: RandAugment | None = Field(None, description="Further operations, drawn for each view; null: none.")
+    distortion: Distortion | None = Field(None, description="Colour jitter, grey and blur of each view; null: none.")
     centre: Share = Field(1.0, description="Share of the largest centred box that evaluation views show.")
 
     @model_validator(mode="after")
