@@ -55,13 +55,13 @@ def test_the_papers_numbers_are_the_papers(name: str) -> None:
 def test_every_row_can_be_built_at_every_scale(name: str) -> None:
     study = load_study(name)
     for scale in study.scales:
-        marks = set()
-        for row in study.rows:
+        marks, able = set(), [row for row in study.rows if not row.needs]
+        for row in able:
             recipe = recipe_of(study, row.name, scale)(1)
             mk.check(recipe)
             assert recipe.seed == 1
             marks.add(recipe.fingerprint())
-        assert len(marks) == len(study.rows), "two rows are one setting"
+        assert len(marks) == len(able), "two rows are one setting"
 
 
 @pytest.mark.parametrize("name", study_names())
