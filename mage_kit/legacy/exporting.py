@@ -13,17 +13,18 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.registry import Registry
 from mage_kit.decoders import DECODERS
 from mage_kit.encoders import ENCODERS
+from mage_kit.legacy import mae_tensors, mage_layout
 from mage_kit.legacy.forms import Rows
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair
 from mage_kit.legacy.layouts import get_layout
-from mage_kit.legacy.mage_layout import DECODER_HEADS, ENCODER_HEADS
+from mage_kit.legacy.mae_tensors import MEAN, STD
 from mage_kit.legacy.origin import Origin
 from mage_kit.legacy.vqgan_layout import DEFAULT_SIZE
 from mage_kit.models.classifier import MageClassifier
 from mage_kit.models.mage import Mage
 from mage_kit.paddings import PADDINGS, MaskTokenPadding
 from mage_kit.quantizers import Codebook
-from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, TamingVQGAN, Tokenizer
+from mage_kit.tokenizers import TOKENIZERS, VQGAN, CodebookTokenizer, LlamaGenVQ, Patches, TamingVQGAN, Tokenizer
 
 _SILENT = {"dropout", "weights", "mlp_ratio"}  # not in the file, or, the last, compared as shapes already
 
@@ -90,10 +91,9 @@ def export_part(
 
 
 def _kind_of(part: nn.Module) -> str:
-    if isinstance(part, Mage):
-        return "mage"
-    if isinstance(part, MageClassifier):
-        return "mage_classifier"
+    if isinstance(part, Mage | MageClassifier):
+        form = "mae" if isinstance(part.tokenizer, Patches) else "mage"
+        return form if isinstance(part, Mage) else f"{form}_classifier"
     if isinstance(part, TamingVQGAN):
         return "taming"
     return "llamagen" if isinstance(part, LlamaGenVQ) else "vqgan"
@@ -106,6 +106,9 @@ def _on_host(tensor: Tensor) -> Tensor:
 
 def _check_kinds(part: Mage | MageClassifier | Tokenizer) -> None:
     """Refuse what no published layout has room for, all of it at once."""
+    if not isinstance(part, Tokenizer) and isinstance(part.tokenizer, Patches):
+        _check_mae(part)
+        return
     tokenizer = part if isinstance(part, Tokenizer) else part.tokenizer
     if isinstance(part, Mage | MageClassifier) and not isinstance(tokenizer, VQGAN):
         raise LayoutError(f"tokenizer is {type(tokenizer).__name__}, must be VQGAN")
@@ -126,6 +129,25 @@ def _check_kinds(part: Mage | MageClassifier | Tokenizer) -> None:
             problems.append(f"{name} is {type(component).__name__}, which it does not know")
     if isinstance(part, Mage) and part.decoder is None:
         problems.append("decoder is null, it has one (the encoder alone: part 'encoder')")
+    if problems:
+        raise LayoutError("; ".join(problems))
+
+
+def _check_mae(part: Mage | MageClassifier) -> None:
+    """Refuse what MAE's layout has no room for."""
+    tokenizer, embedding = part.tokenizer, part.embedding.config
+    assert isinstance(tokenizer, Patches)
+    rules = {"channels": 3, "mean": MEAN, "std": STD}
+    problems = [
+        f"tokenizer.{name} is {getattr(tokenizer, name)}, it has {value}"
+        for name, value in rules.items()
+        if getattr(tokenizer, name) != value
+    ]
+    if embedding.norm:
+        problems.append("embedding.norm is true, it has none")
+    for name, (registry, component) in _components(part).items():
+        if registry is not TOKENIZERS and registry.entry_of(component).kind not in ("vit", "mask_token"):
+            problems.append(f"{name} is {type(component).__name__}, which it does not know")
     if problems:
         raise LayoutError("; ".join(problems))
 
@@ -162,7 +184,7 @@ def _check_reads_back(part: Mage | MageClassifier | Tokenizer, layout: Layout, t
         image_size=parts["tokenizer"][1].image_size,
         encoder_heads=heads.get("encoder"),
         decoder_heads=heads.get("decoder"),
-        padding=PADDINGS.entry_of(part.padding).kind if isinstance(part, Mage) and part.padding else "class_token",
+        padding=_padding_option(part),
     )
     back = layout.fit({name: tensor.to("meta") for name, tensor in tensors.items()}, options).module
     assert isinstance(back, Mage | MageClassifier | Tokenizer)
@@ -176,17 +198,25 @@ def _check_reads_back(part: Mage | MageClassifier | Tokenizer, layout: Layout, t
         raise LayoutError("; ".join(problems))
 
 
+def _padding_option(part: Mage | MageClassifier | Tokenizer) -> str:
+    """What MAGE's files do not tell of the decoder's input; MAE's is always one mask token."""
+    if not isinstance(part, Mage) or part.padding is None or isinstance(part.tokenizer, Patches):
+        return "class_token"
+    return PADDINGS.entry_of(part.padding).kind
+
+
 def _flags(part: Mage | MageClassifier | Tokenizer) -> list[str]:
     """What no tensor of the file tells, and reading would assume otherwise."""
     tokenizer = part if isinstance(part, Tokenizer) else part.tokenizer
     (height, width), flags = tokenizer.image_size, []
     if (isinstance(part, Tokenizer) and (height, width) != DEFAULT_SIZE) or height != width:
         flags.append(f"--image-size {height}x{width}")
-    for name, heads in (("encoder", ENCODER_HEADS), ("decoder", DECODER_HEADS)):
+    known = mae_tensors if isinstance(tokenizer, Patches) else mage_layout
+    for name, heads in (("encoder", known.ENCODER_HEADS), ("decoder", known.DECODER_HEADS)):
         component: Any = getattr(part, name, None)
         if not isinstance(part, Tokenizer) and component is not None and heads.get(component.dim) != component.heads:
             flags.append(f"--{name}-heads {component.heads}")
-    if isinstance(part, Mage) and isinstance(part.padding, MaskTokenPadding):
+    if known is mage_layout and isinstance(part, Mage) and isinstance(part.padding, MaskTokenPadding):
         flags.append("--padding mask_token")
     return flags
 

@@ -160,6 +160,7 @@ class Layout(ABC):
         container: Key under which PyTorch files of it keep the weights.
         reasons: Pattern of unused names to the reason.
         row_reason: Why rows of a tensor may stay unused.
+        absent: Tensors of ours that no such file has, which are zeros, with the reason.
         uses: Options that say something of it.
     """
 
@@ -169,6 +170,7 @@ class Layout(ABC):
     container: ClassVar[str] = "state_dict"
     reasons: ClassVar[Mapping[str, str]] = {}
     row_reason: ClassVar[str] = ""
+    absent: ClassVar[Mapping[str, str]] = {}
     uses: ClassVar[frozenset[str]] = frozenset({"image_size"})
 
     @abstractmethod
@@ -236,7 +238,9 @@ class Layout(ABC):
         except ValueError as error:
             raise LayoutError(str(error)) from None
         state, pairs = module.state_dict(), self.pairs(module)
-        assert sorted(pair.ours for pair in pairs) == sorted(state), "a layout must name every tensor of its module"
+        zeros = {name: torch.zeros(state[name].shape) for name in self.absent if name in state}
+        named = sorted([*(pair.ours for pair in pairs), *zeros])
+        assert named == sorted(state), "a layout must name every tensor of its module"
         needs = {pair.theirs: pair.form.shape(tuple(state[pair.ours].shape)) for pair in pairs}
         leftovers = [
             Unused(name, shapes[name], math.prod(shapes[name]), reason)
@@ -251,7 +255,7 @@ class Layout(ABC):
             surplus = pair.form.surplus(shapes[pair.theirs])
             if surplus:
                 leftovers.append(Unused(pair.theirs, shapes[pair.theirs], surplus, self.row_reason))
-        weights = {pair.ours: pair.form.read(tensors[pair.theirs]) for pair in pairs}
+        weights = {pair.ours: pair.form.read(tensors[pair.theirs]) for pair in pairs} | zeros
         count = sum(math.prod(shape) for shape in shapes.values()) - sum(item.values for item in leftovers)
         return Fitted(module, weights, sorted(leftovers, key=lambda item: item.name), count, pairs)
 

@@ -8,6 +8,8 @@ from mage_kit.base.errors import MageKitError, nearest
 from mage_kit.legacy.diffusers_layout import DiffusersLayout
 from mage_kit.legacy.layout import Layout
 from mage_kit.legacy.llamagen_layout import LlamaGenLayout
+from mage_kit.legacy.mae_classifier_layout import MaeClassifierLayout
+from mage_kit.legacy.mae_layout import MaeLayout
 from mage_kit.legacy.mage_layout import ClassifierLayout, MageLayout
 from mage_kit.legacy.maskgit_jax import MaskGITLayout
 from mage_kit.legacy.taming_layout import TamingLayout
@@ -18,6 +20,8 @@ LAYOUTS: dict[str, Layout] = {
     for layout in (
         MageLayout(),
         ClassifierLayout(),
+        MaeLayout(),
+        MaeClassifierLayout(),
         VQGANLayout(),
         TamingLayout(),
         LlamaGenLayout(),

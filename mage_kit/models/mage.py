@@ -53,7 +53,7 @@ class Mage(MaskedParts):
         encoder: Kept tokens to features.
         decoder: Padded grid to features; its wires must be the encoder's width and the grid's size. None where no loss
             reads predictions.
-        losses: One or more; a bare loss weighs 1.
+        losses: One or more; a bare loss weighs 1. None of an encoder alone (decoder None), which is not trained.
         mask_ratio: Distribution of the training ratio.
         padding: What fills the grid before the decoder; None for class-token padding.
         drop: Share of tokens that the encoder never sees; "lowest" for the mask ratio's own lower bound.

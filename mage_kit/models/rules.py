@@ -54,8 +54,8 @@ def check_parts(model: Assembled) -> None:
         PartsError: If two parts do not fit; names both.
     """
     _check_wires(model)
-    if not model.losses:
-        raise PartsError(("losses",), "none given, must be at least one")
+    if not model.losses and model.decoder is not None:
+        raise PartsError(("losses",), "none given, must be at least one: the decoder would predict for nobody")
     _check_streams(model)
     for number, loss in enumerate(model.losses):
         assert isinstance(loss, Loss)

@@ -110,7 +110,9 @@ class MageSection(ComponentConfig):
     heads: dict[str, Annotated[ComponentConfig, HEADS.slot()]] = Field(
         {}, description="Heads by the stream that they predict; those not named follow from the stream."
     )
-    losses: Annotated[list[Annotated[ComponentConfig, LOSSES.slot()]], Field(min_length=1)]
+    losses: list[Annotated[ComponentConfig, LOSSES.slot()]] = Field(
+        description="What is learned by: one or more; none of an encoder alone, which is not trained (decoder null)."
+    )
     generation: Generation | None = Field(
         None,
         description="null: the model's own default; a model that is not to generate needs no other.",

@@ -151,7 +151,7 @@ def test_a_model_of_ours_in_the_published_layout_computes_the_same(tmp_path: Pat
     [
         (lambda: grown(norm_groups=16), "tokenizer.norm_groups is 16, it has 32"),
         (lambda: build.mage(), "tokenizer.channels is 1, it has 3; tokenizer.norm_groups is 4, it has 32"),
-        (lambda: build.mage(mk.Patches(image_size=(16, 16), channels=3, patch=4)), "tokenizer is Patches"),
+        (lambda: build.mage(mk.Patches(image_size=(16, 16), channels=3, patch=4)), "padding is ClassTokenPadding"),
         (lambda: grown(decoder=mk.LinearDecoder(32, 16, dim=24), drop=0.0), "decoder is LinearDecoder"),
         (lambda: grown(padding=mk.ClassTokenPadding(
             replace_seen=False)), "padding.replace_seen is False"),

@@ -65,5 +65,5 @@ class Contrast(Masked):
         return problems
 
     def _learns_nothing(self, facts: Facts) -> list[str]:
-        """Nothing is predicted, and that is as it should be."""
-        return []
+        """Nothing is predicted, and that is as it should be; but something must be learned."""
+        return [] if len(self.model.losses) else ["$.model.losses: none given, must be at least one"]
