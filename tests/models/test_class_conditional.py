@@ -21,7 +21,8 @@ from mage_kit.recipes.token_recipe import on_tokens
 from mage_kit.studies.tokenize import tokenize
 from mage_kit.training.loader import Order, batches
 from mage_kit.training.metrics import read_metrics
-from mage_kit.training.tasks.masked import Masked, Piece
+from mage_kit.training.tasks.masked import Masked
+from mage_kit.training.tasks.pieces import Piece
 from mage_kit.training.train import train
 from mage_kit.training.warm_start import fill_model
 from mage_kit.training.weight_folders import WeightFolder

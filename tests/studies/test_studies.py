@@ -41,8 +41,9 @@ def table_rows(name: str) -> list[dict[str, Any]]:
 def test_the_papers_numbers_are_the_papers(name: str) -> None:
     study = load_study(name)
     rows = table_rows(name)
-    assert len(rows) == len(study.rows)
-    for ours, theirs in zip(study.rows, rows, strict=True):
+    of_the_paper = [row for row in study.rows if row.paper]  # a row of our own has none of its numbers
+    assert len(rows) == len(of_the_paper)
+    for ours, theirs in zip(of_the_paper, rows, strict=True):
         for column, value in ours.paper.items():
             key, factor = COLUMNS[column]
             if value is None:

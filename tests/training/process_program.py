@@ -100,7 +100,7 @@ def contest(recipe: mk.Recipe, shard: bool) -> dict[str, Tensor]:
         result |= {f"{player.name}.{name}": value.grad.clone() for name, value in player.names.items()}
     record = task.read()
     names = ("adversary_loss", "lecam", "gradient_penalty", "deceiving", "adaptive_weight", "accuracy", "entropy")
-    result["record"] = torch.tensor([record[name] for name in names], dtype=torch.float64)
+    result["record"] = torch.tensor([record[name] for name in names if name in record], dtype=torch.float64)
     return result
 
 

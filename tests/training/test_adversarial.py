@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import mage_kit as mk
+from mage_kit.adversaries.batch_statistics import without_statistics
 from mage_kit.training.metrics import read_metrics
 from mage_kit.training.tasks import TrainingStep
-from mage_kit.training.tasks.adversarial import Adversarial, without_statistics
+from mage_kit.training.tasks.adversarial import Adversarial
 from tests.house.test_core import QUICK
 from tests.loops import loop_of
 from tests.training.test_processes import run

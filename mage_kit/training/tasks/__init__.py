@@ -6,6 +6,7 @@ from mage_kit.training.tasks.classify import Classify
 from mage_kit.training.tasks.context import Context, Facts, TaskWires, TrainingStep
 from mage_kit.training.tasks.contrast import Contrast
 from mage_kit.training.tasks.masked import Masked
+from mage_kit.training.tasks.masked_adversarial import MaskedAdversarial
 from mage_kit.training.tasks.reconstruct import Reconstruct
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Contrast",
     "Facts",
     "Masked",
+    "MaskedAdversarial",
     "Reconstruct",
     "Task",
     "TaskWires",

@@ -10,14 +10,13 @@ Legend: B images, C channels, H x W pixels, U uniforms an image.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mage_kit.adversaries import (
     ADVERSARIES,
@@ -26,13 +25,8 @@ from mage_kit.adversaries import (
     AdversaryWires,
     Change,
     Contest,
-    LeCam,
     adaptive_weight,
-    augment,
     build_adversary,
-    discriminator_loss,
-    generator_loss,
-    gradient_penalty,
 )
 from mage_kit.adversaries.differentiable_augment import DRAWS
 from mage_kit.base import processes
@@ -47,11 +41,11 @@ from mage_kit.training.batches import Batch
 from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks.base import TASKS, to_float
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
+from mage_kit.training.tasks.game import DEAD, Game, listening
 from mage_kit.training.tasks.reconstruct import Reconstruct, no_images
 
 PUBLISHED_ADVERSARY = ADVERSARIES.parse({"kind": "vqgan_plus"})
 CONTEST_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "weight_decay": 0.0, "betas": [0.5, 0.9]})
-_DEAD = 1e-3  # of the spread of judgements
 
 
 @dataclass
@@ -67,15 +61,6 @@ class Pictures:
     images_BCHW: Tensor
     uniforms_BU: Tensor
     rebuilt_BCHW: Tensor | None = None
-
-
-class Judge(nn.Module):
-    """The adversary with what it remembers; all of it is in checkpoints."""
-
-    def __init__(self, adversary: Adversary, lecam: bool) -> None:
-        super().__init__()
-        self.adversary = adversary
-        self.lecam = LeCam() if lecam else None
 
 
 @TASKS.register("adversarial")
@@ -150,7 +135,7 @@ class Adversarial(Reconstruct):
         super().enter(context)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            self.judge = Judge(self._make_adversary(), self.lecam > 0)
+            self.judge = Game(self._make_adversary(), self.contest, self.lecam, self.gradient_penalty, self.augment)
 
     def players(self) -> Sequence[Player]:
         """Return the tokenizer, and the adversary after it, which judges what the tokenizer gave back."""
@@ -185,8 +170,7 @@ class Adversarial(Reconstruct):
         weight = self.adversarial_weight * self.listening(step.progress)
         if not weight:
             return total
-        with without_statistics(self.judge.adversary):
-            deceiving = generator_loss(self.contest, self._judgements(rebuilt_BCHW, work))
+        deceiving = self.judge.deceive(rebuilt_BCHW, work.uniforms_BU)
         self.tally("deceiving", deceiving)
         if not self.adaptive:
             return total + weight * deceiving
@@ -198,46 +182,18 @@ class Adversarial(Reconstruct):
 
     def listening(self, progress: float) -> float:
         """Return how much the tokenizer listens to the adversary, in [0, 1], at a share of the training done."""
-        if progress < self.listens_from:
-            return 0.0
-        return min(1.0, (progress - self.listens_from) / self.ramp) if self.ramp else 1.0
+        return listening(progress, self.listens_from, self.ramp)
 
     def _tell_apart(self, work: Pictures) -> Tensor:
         assert work.rebuilt_BCHW is not None
-        images_BCHW = work.images_BCHW.clone().requires_grad_(self.gradient_penalty > 0)
-        # Both in one pass: a batch norm then sees what it will be used on.
-        both = self._judgements(torch.cat([images_BCHW, work.rebuilt_BCHW]), work)
-        real, rebuilt = both.chunk(2)
-        loss = discriminator_loss(self.contest, real, rebuilt)
-        self.tally("adversary_loss", loss)
-        self.tally("judgement_real", real.mean())
-        self.tally("judgement_rebuilt", rebuilt.mean())
-        self.tally("judgement_spread", both.detach().std(correction=0))
-        self.tally("accuracy", 0.5 * ((real > 0).float().mean() + (rebuilt < 0).float().mean()))
-        if self.judge.lecam is not None:
-            cost = self.judge.lecam(real, rebuilt, self._passes)
-            self.tally("lecam", cost)
-            loss = loss + self.lecam * cost
-        if self.gradient_penalty:
-            penalty = gradient_penalty(images_BCHW, real)
-            self.tally("gradient_penalty", penalty)
-            loss = loss + self.gradient_penalty * penalty
-        return loss
-
-    def _judgements(self, images_BCHW: Tensor, work: Pictures) -> Tensor:
-        """Judgements in float32; pictures and reconstructions are changed alike."""
-        if self.augment:
-            times = len(images_BCHW) // len(work.uniforms_BU)
-            images_BCHW = augment(images_BCHW, work.uniforms_BU.repeat(times, 1), self.augment)
-        judgements: Tensor = self.judge.adversary(images_BCHW)
-        return judgements.float()
+        return self.judge.tell_apart(work.images_BCHW, work.rebuilt_BCHW, work.uniforms_BU, self._passes, self.tally)
 
     # -- what is said of it ------------------------------------------------------------------------------------
 
     def read(self) -> dict[str, Any]:
         """Return the metrics; say so where the adversary has died."""
         record = super().read()
-        if record.get("judgement_spread", 1.0) < _DEAD:
+        if record.get("judgement_spread", 1.0) < DEAD:
             self.context.reporter.say(
                 f"warning: the adversary is dead: its loss is {record['adversary_loss']:.4f} and every judgement "
                 f"{record['judgement_real']:.4f}, so the tokenizer learns nothing from it; lower adversary_lr, or "
@@ -258,16 +214,3 @@ class Adversarial(Reconstruct):
         """Say how often the adversary is right, too."""
         right = f"  adversary right {record['accuracy']:.0%}" if "accuracy" in record else ""
         return super().note(record) + right
-
-
-@contextlib.contextmanager
-def without_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, batch norms leave their running statistics alone: a pass of another player changes nothing here."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    for part in norms:
-        part.track_running_stats = False
-    try:
-        yield
-    finally:
-        for part in norms:
-            part.track_running_stats = True

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mage_kernels import MaskPlan
 from torch import Tensor, nn
 
 from mage_kit.base.draws import generator, keys, uniforms
@@ -32,34 +31,8 @@ from mage_kit.training.players import Player
 from mage_kit.training.samples import draw_from
 from mage_kit.training.tasks.base import PUBLISHED_ADAMW, TASKS
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
+from mage_kit.training.tasks.pieces import Piece
 from mage_kit.training.tasks.tokens import TokenTask
-
-
-class Piece:
-    """What is computed at once; a plain class, so that engine wrappers hand it on untouched.
-
-    Args:
-        content: uint8 images, or tokens of a cache; see `Batch`.
-        masks: The masks' host side.
-        noise_TL: What masks follow, on the device.
-        condition: Labels of conditional models.
-        counts: What each loss's sum over the whole step is divided by.
-        parts: Passes of the step, over all processes.
-    """
-
-    def __init__(
-        self,
-        content: Mapping[str, Tensor],
-        masks: BatchMasks,
-        noise_TL: Tensor,
-        condition: Condition | None,
-        counts: list[float],
-        parts: int,
-    ) -> None:
-        self.content, self.masks, self.noise_TL, self.condition = content, masks, noise_TL, condition
-        self.counts, self.parts = counts, parts
-        self.tokens: Mapping[str, Tensor]
-        self.plan: MaskPlan
 
 
 @TASKS.register("masked")
