@@ -22,6 +22,7 @@ import mage_kit as mk
 from benchmarks.photograph_crops import FACTS
 from benchmarks.tokenizer_models import model_tokens
 from mage_kit.base.files import read_json, write_json
+from mage_kit.base.json_text import without_nulls
 from mage_kit.base.progress import Reporter
 from mage_kit.evaluation.judging_networks import Judgement, judging_networks
 from mage_kit.evaluation.tokenizer_audit import audit
@@ -76,15 +77,9 @@ class Row:
 
         What is null in the recipe is left out: a later option that is off by default changes nothing.
         """
-        recipe = _without_nulls(json.loads(self.recipe(Path("crops"), steps).to_json()))
+        recipe = without_nulls(json.loads(self.recipe(Path("crops"), steps).to_json()))
         text = json.dumps([recipe, facts["sha256"], self.modelled], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
-    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def stored(row: Row, results: Path, facts: dict[str, Any], steps: int) -> dict[str, Any] | None:

@@ -59,3 +59,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant}, must be a finite number")
+
+
+def without_nulls(value: Any) -> Any:
+    """Return JSON data without the keys that hold null, however deep."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mage_kit.base.errors import MageKitError, RecipeError
 from mage_kit.base.fields import Seed
-from mage_kit.base.json_text import parse_json
+from mage_kit.base.json_text import parse_json, without_nulls
 from mage_kit.base.plugins import consent, load_entry_points, load_plugins, stored_folders
 from mage_kit.base.registry import Slot
 from mage_kit.base.signature import ComponentConfig, Strict
@@ -155,9 +155,9 @@ class Recipe(Strict):
         return self.parse(self.model_dump(mode="json", by_alias=True), overrides, source=self.name)
 
     def fingerprint(self, *sections: str) -> str:
-        """Return a SHA-256 over some sections, none for all but the name, to tell whether something belongs to it."""
+        """Return a SHA-256 over some sections, none for all but the name; nulls, as new options are, are no part."""
         whole = self.model_dump(mode="json", by_alias=True, exclude={"schema_", *(() if sections else ("name",))})
-        text = json.dumps({name: whole[name] for name in sections or whole}, sort_keys=True)
+        text = json.dumps(without_nulls({name: whole[name] for name in sections or whole}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 from mage_kit.base.progress import Reporter
 from mage_kit.recipes import Recipe
 from mage_kit.studies.comparison import Comparison, ComparisonRow, FigureName
+from mage_kit.studies.figure_store import FigureStore
 from mage_kit.studies.measurement import Measurement
 from mage_kit.studies.trials import FAILURES, Trial, TrialResult, run_trial
 
@@ -24,6 +25,7 @@ def compare_trials(
     runs: Path,
     reporter: Reporter,
     on_row: Callable[[Comparison], None] | None = None,
+    store: FigureStore | None = None,
 ) -> Comparison:
     """Run every row once a seed and compare; seed by seed, so that an unfinished comparison has all rows.
 
@@ -35,6 +37,7 @@ def compare_trials(
         runs: Folder of all runs.
         reporter: Where progress goes.
         on_row: Told of the comparison so far after each training.
+        store: See `run_trial`.
     """
     results: dict[str, dict[int, TrialResult]] = {name: {} for name in rows}
     comparison = _gathered(title, rows, results, measurements, seeds, runs)
@@ -45,7 +48,7 @@ def compare_trials(
         except FAILURES as error:
             results[name][seed] = TrialResult({}, {}, str(error))
         else:
-            results[name][seed] = run_trial(trial, runs, reporter)
+            results[name][seed] = run_trial(trial, runs, reporter, store)
         if problem := results[name][seed].problem:
             reporter.say(f"{name}, seed {seed}: {problem}")
         comparison = _gathered(title, rows, results, measurements, seeds, runs)

@@ -14,6 +14,7 @@ from mage_kit.base.progress import Reporter
 from mage_kit.recipes import Recipe
 from mage_kit.studies.compare import write_tables
 from mage_kit.studies.comparison import Comparison
+from mage_kit.studies.figure_store import FigureStore
 from mage_kit.studies.rows_by_seeds import Rows, compare_trials
 from mage_kit.studies.study import Study
 from mage_kit.studies.study_verdicts import Verdict, verdicts
@@ -47,6 +48,11 @@ class StudyResult:
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
         }
 
+    def write(self, file: Path) -> None:
+        """Write it as JSON, at once."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, self.as_dict())
+
 
 def run_study(
     study: Study,
@@ -56,6 +62,7 @@ def run_study(
     seeds: Sequence[int] | None = None,
     overrides: Sequence[str] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    store: FigureStore | None = None,
     reporter: Reporter | None = None,
 ) -> StudyResult:
     """Train and measure what is not there; a call that was interrupted goes on.
@@ -67,6 +74,7 @@ def run_study(
         seeds: One training of each row for each; None for the study's own.
         overrides: Changes of every row, as where the data lie.
         options: More options of measures, by column.
+        store: Figures of runs that need not be there any more.
         reporter: Where progress goes.
 
     Raises:
@@ -81,11 +89,11 @@ def run_study(
     file = result_file(study, scale, place)
 
     def write(so_far: Comparison) -> None:
-        write_json(file, StudyResult(study, scale, so_far).as_dict())
+        StudyResult(study, scale, so_far).write(file)
 
     title = f"{study.table}: {study.title} ({scale})"
     comparison = compare_trials(
-        title, rows, study.measurements(scale, options), seeds or study.seeds, place / "runs", reporter, on_row=write
+        title, rows, study.measurements(scale, options), seeds or study.seeds, place / "runs", reporter, write, store
     )
     write_tables(comparison, place, f"{study.name}-{scale}-table")
     return StudyResult(study, scale, comparison)

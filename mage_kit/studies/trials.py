@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mage_kit.base.progress import Reporter
+from mage_kit.base.version import versions
 from mage_kit.evaluation.measures import MEASURES
 from mage_kit.models import Mage
 from mage_kit.recipes import Recipe
 from mage_kit.recipes.answers import plugin_digests
 from mage_kit.store.folders import MODEL_FILE
+from mage_kit.studies.figure_store import FigureStore
 from mage_kit.studies.measurement import Measurement, measured
 from mage_kit.training.check import check
 from mage_kit.training.train import train
@@ -58,18 +61,22 @@ class TrialResult:
     problem: str = ""
 
 
-def run_trial(trial: Trial, runs: Path, reporter: Reporter) -> TrialResult:
+def run_trial(trial: Trial, runs: Path, reporter: Reporter, store: FigureStore | None = None) -> TrialResult:
     """Train what is not trained, measure what is not measured; a failure is a result too.
 
     Args:
         trial: What to run.
         runs: Folder of all runs.
         reporter: Where progress goes.
+        store: Figures of runs that need not be there any more; those of this one go there too.
     """
     values: dict[str, float] = {}
     protocols: dict[str, str] = {}
+    start = time.monotonic()
     try:
         recipe = trial.settled()
+        if store is not None and (figures := store.get(recipe.name, trial.measurements)) is not None:
+            return TrialResult(*figures)
         model, folder = check(recipe).model, runs / recipe.name
         if not (folder / MODEL_FILE).is_file():
             train(recipe, folder, resume=folder.exists(), reporter=reporter)
@@ -80,4 +87,10 @@ def run_trial(trial: Trial, runs: Path, reporter: Reporter) -> TrialResult:
             values[measurement.name], protocols[measurement.name] = value, protocol
     except FAILURES as error:
         return TrialResult(values, protocols, str(error))
+    if store is not None:
+        about = {
+            "recipe": trial.recipe.name, "seed": recipe.seed, "date": time.strftime("%Y-%m-%d"),
+            "seconds": round(time.monotonic() - start, 1), "versions": versions(),
+        }  # fmt: skip
+        store.put(recipe.name, trial.measurements, values, protocols, about)
     return TrialResult(values, protocols)

@@ -1,0 +1,57 @@
+"""The paper's tables on embedded data: every study over its seeds, what decides first, and docs/paper.md from it.
+
+python -m benchmarks.studies [--out runs/studies] [--only NAME ...] [--seeds N]
+
+Some ten hours on two cores for all, resumable at any point: each training's figures are a small JSON in
+benchmarks/results/studies/runs, which another machine goes on from. Rows, contrasts and seeds stand in the studies'
+files before anything runs; every training that ran is in the page, whichever way it fell.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mage_kernels import keep_freed_memory
+
+from benchmarks.studies_page import write_page
+from mage_kit.base.progress import Reporter
+from mage_kit.studies.figure_store import FigureStore
+from mage_kit.studies.run_study import run_study
+from mage_kit.studies.study_files import load_study, study_names
+
+SCALE = "digits"
+FIRST = ("main-6", "supp-3", "supp-4", "main-5b", "supp-9", "supp-7")  # what the page must have
+RESULTS = Path(__file__).parent / "results" / "studies"
+
+
+def order() -> list[str]:
+    """Return every study, what must be there first, then what has the fewest rows."""
+    rest = sorted((name for name in study_names() if name not in FIRST), key=lambda name: len(load_study(name).rows))
+    return [*FIRST, *rest]
+
+
+def main() -> None:
+    """Run what is missing, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="trainings and tables")
+    parser.add_argument("--only", nargs="+", default=None, help="studies by name")
+    parser.add_argument("--seeds", type=int, default=None, help="instead of each study's own")
+    parser.add_argument("--page", action="store_true", help="write the page from what was run, run nothing")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.only or [] if name not in study_names()]:
+        parser.error(f"--only {unknown[0]}: must be one of {', '.join(study_names())}")
+    keep_freed_memory()
+    reporter, store = Reporter(), FigureStore(RESULTS / "runs")
+    for name in [] if arguments.page else [each for each in order() if each in (arguments.only or order())]:
+        study = load_study(name)
+        seeds = None if arguments.seeds is None else range(arguments.seeds)
+        reporter.say(f"study {name}: {study.title}")
+        result = run_study(study, SCALE, arguments.out, seeds=seeds, store=store, reporter=reporter)
+        result.write(RESULTS / f"{name}-{SCALE}.json")
+        write_page(RESULTS, SCALE)
+    reporter.say(f"written: {write_page(RESULTS, SCALE)}")
+
+
+if __name__ == "__main__":
+    main()

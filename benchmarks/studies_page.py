@@ -1,0 +1,107 @@
+"""docs/paper.md from the studies and what was run of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mage_kit.base.files import write_text
+from mage_kit.planning import Machine, estimate
+from mage_kit.planning.estimate import IMAGENET
+from mage_kit.recipes.workload import workload
+from mage_kit.studies.comparison_table import number, problems, table_of
+from mage_kit.studies.run_study import StudyResult, read_result, recipe_of
+from mage_kit.studies.study import Study
+from mage_kit.studies.study_files import load_study, study_names
+
+PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
+_HEAD = """# The paper on one page
+
+Each table of the paper and its supplement that varies something, as a study: what the paper finds, its numbers,
+ours on embedded data over seeds, a verdict on each contrast, what it would cost on ImageNet by `mage-kit plan` (8 GPUs
+of 400 TFLOP/s at 35%), and the command. This page is written by `python -m benchmarks.studies`; how to read it:
+[sweeps.md](sweeps.md).
+
+Embedded data are 1,797 handwritten digits, 16 tokens each. Our columns say whether a direction shows on something so
+small; they are not the paper's measures, and are never comparable with its numbers. Features are measured by a logistic
+regression over folds of the same digits, images by the Fréchet distance of a small classifier's features.
+"""
+
+
+def write_page(results: Path, scale: str) -> Path:
+    """Write the page; return it.
+
+    Args:
+        results: Folder of results.
+        scale: That was run.
+    """
+    parts = [_HEAD]
+    for name in study_names():
+        study = load_study(name)
+        parts.append(_section(study, scale, read_result(study, scale, results)))
+    write_text(PAGE, "\n".join(parts))
+    return PAGE
+
+
+def _section(study: Study, scale: str, result: StudyResult | None) -> str:
+    lines = [
+        f"## {study.name}: {study.title}",
+        "",
+        f"{study.table}; {study.conditions}. The paper: {study.finding}",
+        "",
+    ]
+    lines += [_paper(study), ""]
+    if result is None:
+        lines += ["Not run on embedded data.", ""]
+    else:
+        lines += _figures(result)
+    command = f"mage-kit study run {study.name} --scale"
+    lines += [f"On ImageNet: {_cost(study)}.", "", "```", f"{command} {scale} --seeds 3"]
+    lines += [f"{command} imagenet --set data.path=IMAGENET/train", "```", ""]
+    return "\n".join(lines)
+
+
+def _paper(study: Study) -> str:
+    heads = ["the paper", *(f"{measure.name}: {measure.paper}" for measure in study.measures)]
+    body = []
+    for row in study.rows:
+        numbers = ["-" if (value := row.paper.get(m.name)) is None else f"{value:g}" for m in study.measures]
+        body.append([row.name, *numbers])
+    return _markdown(heads, body)
+
+
+def _figures(result: StudyResult) -> list[str]:
+    comparison = result.comparison
+    heads, body = table_of(comparison)
+    counts = [len(by) for row in comparison.rows for by in row.values.values()]
+    lines = [
+        f"Here, {min(counts, default=0)} seeds or more of each row:",
+        "",
+        _markdown(["here", *heads[1:]], body),
+        "",
+    ]
+    verdicts = [
+        [f"{v.contrast.measure}: {v.contrast.better} ahead of {v.contrast.worse}" + (" (decides)" * v.contrast.decides),
+         v.way, "-" if v.difference is None else number(v.difference, sign=True)]
+        for v in result.verdicts
+    ]  # fmt: skip
+    lines += [_markdown(["the paper has it", "here", "difference"], verdicts), ""]
+    lines += [f"- {problem}" for problem in problems(comparison)]
+    lines += [f"- {row.name}: not run, it needs {row.needs}" for row in result.study.rows if row.needs]
+    return [*lines, ""]
+
+
+def _cost(study: Study) -> str:
+    days = []
+    for row in study.rows:
+        if row.needs:
+            continue
+        try:
+            days.append(estimate(workload(recipe_of(study, row.name, "imagenet")(0)), Machine(), IMAGENET).days)
+        except ValueError:
+            continue  # a task that the planner does not know
+    return f"{sum(days):.0f} days of 8 GPUs for a seed of the {len(days)} rows that the planner counts"
+
+
+def _markdown(heads: list[str], body: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
