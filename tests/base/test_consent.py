@@ -64,7 +64,7 @@ COMMANDS: dict[str, list[str]] = {
     "audit of a tokenizer": ["eval", "audit", "{run}/tokenizer", "--data", "{run}"],
     "results": ["results", "{run}"],
     "tokenize": ["tokenize", "{run}/recipe.json", "--data", "{run}", "--out", "{run}/out"],
-    "compare": ["compare", "{run}/recipe.json", "--vary", "seed=1,2", "--out", "{run}/out"],
+    "compare": ["compare", "{run}/recipe.json", "--vary", "evaluation.folds=3,4", "--out", "{run}/out"],
 }
 
 

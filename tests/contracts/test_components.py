@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "info_nce": {"hidden": 32, "output": 16},
     "masked": {"epochs": 1, "warmup_epochs": 0},
     "contrast": {"epochs": 1, "warmup_epochs": 0},
+    "masked_adversarial": {"epochs": 1, "warmup_epochs": 0},
     "classify": {"epochs": 1, "warmup_epochs": 0},
     "reconstruct": {"steps": 4},
     "adversarial": {"steps": 4, "adversary": {"kind": "vqgan_plus", "width": 32}},

@@ -31,7 +31,10 @@ def test_a_file_of_that_name_goes_before(tmp_path: Path, monkeypatch: pytest.Mon
     ("name", "says"),
     [
         ("vqgan_photo", "no such file, and no recipe of that name ships; is 'vqgan_photos' meant"),
-        ("qqq", "no such file, and no recipe of that name ships; those that ship: class_conditional_digits,"),
+        (
+            "qqq",
+            "no such file, and no recipe of that name ships; those that ship: beit_vitb, class_cond",
+        ),
         ("digits.jsn", "no such file"),
         ("recipes/digits", "no such file"),
         ("recipe.schema", "no such file"),
