@@ -94,4 +94,6 @@ def test_two_processes_give_both_players_gradients_of_one(tmp_path: Path) -> Non
             torch.cat([value.double().flatten() for name, value in results.items() if name.startswith(part)])
             for results in (one, two)
         )
-        assert float((first - second).norm()) <= 1e-5 * float(first.norm()), part
+        # What the adversary judges is filled in by the model, whose rounding its kinks enlarge.
+        allowed = 1e-4 if part == "adversary." else 1e-5
+        assert float((first - second).norm()) <= allowed * float(first.norm()), part
