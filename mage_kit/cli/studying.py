@@ -34,7 +34,7 @@ def list_studies(out: OutOption = HOME) -> None:
     table = Table(Column("study", no_wrap=True), "varies", "rows", "scales", "run")
     for name in study_names():
         each = load_study(name)
-        scales = [str(scale) for scale in each.scales]
+        scales = list(each.scales)
         ran = [scale for scale in scales if read_result(each, scale, out) is not None]
         table.add_row(name, each.title, str(len(each.rows)), ", ".join(scales), ", ".join(ran) or "-")
     console.print(table)

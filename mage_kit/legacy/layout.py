@@ -160,7 +160,7 @@ class Layout(ABC):
         container: Key under which PyTorch files of it keep the weights.
         reasons: Pattern of unused names to the reason.
         row_reason: Why rows of a tensor may stay unused.
-        absent: Tensors of ours that no such file has, which are zeros, with the reason.
+        absent: Tensors of ours that no such file has, which are zeros.
         uses: Options that say something of it.
     """
 
@@ -170,7 +170,7 @@ class Layout(ABC):
     container: ClassVar[str] = "state_dict"
     reasons: ClassVar[Mapping[str, str]] = {}
     row_reason: ClassVar[str] = ""
-    absent: ClassVar[Mapping[str, str]] = {}
+    absent: ClassVar[frozenset[str]] = frozenset()
     uses: ClassVar[frozenset[str]] = frozenset({"image_size"})
 
     @abstractmethod

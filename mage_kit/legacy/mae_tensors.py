@@ -7,7 +7,6 @@ Positions are read as they stand in the file. A hidden patch never enters MAE's 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,7 +59,7 @@ class MaeTensors(Layout):
     container = "model"
     marker = "patch_embed.proj.weight"
     uses = frozenset({"image_size", "encoder_heads"})
-    absent: ClassVar[Mapping[str, str]] = {HIDDEN: "MAE's encoder never sees a hidden patch"}
+    absent: ClassVar[frozenset[str]] = frozenset({HIDDEN})
 
     def tokenizer(self, shapes: Shapes, options: Options) -> Patches:
         """Build the patches; the image's size follows from the number of positions, a square where no option fits."""

@@ -87,8 +87,8 @@ def tokenizer_costs(work: TokenizerWorkload, machine: Machine) -> TokenizerCosts
     compared = _COMPARED if work.adaptive else 0.0
     if work.perceptual is not None:
         kind = PERCEPTUAL.get(work.perceptual.kind).cls
-        seen = kind.enlarged(rebuilt).requires_grad_()
-        flops, bytes_kept = _pass(lambda: kind.rehearse(seen))
+        picture = kind.enlarged(rebuilt).requires_grad_()
+        flops, bytes_kept = _pass(lambda: kind.rehearse(picture))
         operations[kind.network] = flops * (_PERCEPTUAL + compared)
         kept += bytes_kept
     if work.adversary is not None:

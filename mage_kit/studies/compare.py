@@ -18,7 +18,7 @@ from mage_kit.recipes.overrides import check_overrides
 from mage_kit.studies.comparison import Comparison
 from mage_kit.studies.comparison_plot import plot_comparison
 from mage_kit.studies.measurement import Measurement
-from mage_kit.studies.rows_by_seeds import compare_trials
+from mage_kit.studies.rows_by_seeds import Rows, compare_trials
 from mage_kit.studies.vary import value_text
 from mage_kit.training.check import check
 
@@ -112,9 +112,6 @@ def _check_place(folder: Path, title: str) -> None:
         raise MageKitError(f"out: '{folder}', holds another comparison ({other}); choose another folder")
 
 
-Rows = dict[str, tuple[dict[str, str], Callable[[int], Recipe]]]
-
-
 def _rows(recipe: Recipe | str | os.PathLike[str], vary: Vary, overrides: Sequence[str]) -> tuple[Rows, Recipe]:
     """Every combination by name, and the first recipe that can be built."""
     if not vary or any(isinstance(values, str) or len(values) < 1 for values in vary.values()):
@@ -128,7 +125,7 @@ def _rows(recipe: Recipe | str | os.PathLike[str], vary: Vary, overrides: Sequen
     texts = [tuple(json.dumps(value, sort_keys=True) for value in values) for values in combinations]
     if twice := next((text for number, text in enumerate(texts) if text in texts[:number]), None):
         raise MageKitError(f"vary: {', '.join(twice)}, stands twice")
-    rows: Rows = {}
+    rows: dict[str, tuple[dict[str, str], Callable[[int], Recipe]]] = {}
     sound: Recipe | None = None
     problems: list[MageKitError] = []
     for values in combinations:

@@ -5,7 +5,7 @@ The object that `mk.compare` and a study give back; a notebook shows it as a tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -41,14 +41,12 @@ class ComparisonRow:
         settings: What it changes in the recipe, by path.
         values: Each figure's value by seed; a seed that failed, or that gives no such figure, is absent.
         problems: Why seeds failed, by seed; of a row that cannot be built under -1.
-        runs: Folders by seed.
     """
 
     name: str
     settings: Mapping[str, str]
     values: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     problems: Mapping[int, str] = field(default_factory=dict)
-    runs: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,6 @@ class Comparison:
             "values": {name: {str(seed): value for seed, value in by.items()} for name, by in row.values.items()},
             "means": {name: {"mean": each.mean, "std": each.std} for name, each in means.items()},
             "problems": {str(seed): words for seed, words in row.problems.items()},
-            "runs": {str(seed): folder for seed, folder in row.runs.items()},
         }
 
     @classmethod
@@ -177,10 +174,5 @@ class Comparison:
 
 def _row(data: Mapping[str, Any]) -> ComparisonRow:
     values = {name: {int(seed): float(v) for seed, v in by.items()} for name, by in data["values"].items()}
-    by_seed = ({int(seed): str(v) for seed, v in data[name].items()} for name in ("problems", "runs"))
-    return ComparisonRow(str(data["name"]), dict(data["settings"]), values, *by_seed)
-
-
-def settings_of_rows(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Return the paths that rows differ in, in the order in which they come."""
-    return list(dict.fromkeys(path for row in rows for path in row.settings))
+    problems = {int(seed): str(words) for seed, words in data["problems"].items()}
+    return ComparisonRow(str(data["name"]), dict(data["settings"]), values, problems)

@@ -33,10 +33,10 @@ class FigureStore:
         content = read_json(file)
         try:
             figures, absent = content["figures"], set(content["absent"])
-            wanted = {each.name: _key(each) for each in measurements}
-            if any(key not in figures and key not in absent for key in wanted.values()):
+            keys = {each.name: _key(each) for each in measurements}
+            if any(key not in figures and key not in absent for key in keys.values()):
                 return None
-            mine = {name: figures[key] for name, key in wanted.items() if key in figures}
+            mine = {name: figures[key] for name, key in keys.items() if key in figures}
             values = {name: float(each["value"]) for name, each in mine.items()}
             return values, {name: str(each["protocol"]) for name, each in mine.items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:

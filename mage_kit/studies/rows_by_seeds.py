@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mage_kit.base.progress import Reporter
 from mage_kit.recipes import Recipe
@@ -40,7 +39,7 @@ def compare_trials(
         store: See `run_trial`.
     """
     results: dict[str, dict[int, TrialResult]] = {name: {} for name in rows}
-    comparison = _gathered(title, rows, results, measurements, seeds, runs)
+    comparison = _gathered(title, rows, results, measurements, seeds)
     for number, (seed, name) in enumerate(((seed, name) for seed in seeds for name in rows), start=1):
         reporter.say(f"training {number} of {len(seeds) * len(rows)}: {name}, seed {seed}")
         try:
@@ -51,7 +50,7 @@ def compare_trials(
             results[name][seed] = run_trial(trial, runs, reporter, store)
         if problem := results[name][seed].problem:
             reporter.say(f"{name}, seed {seed}: {problem}")
-        comparison = _gathered(title, rows, results, measurements, seeds, runs)
+        comparison = _gathered(title, rows, results, measurements, seeds)
         if on_row is not None:
             on_row(comparison)
     return comparison
@@ -59,11 +58,10 @@ def compare_trials(
 
 def _gathered(
     title: str,
-    rows: Mapping[str, tuple[Mapping[str, str], Any]],
+    rows: Rows,
     results: Mapping[str, Mapping[int, TrialResult]],
     measurements: Sequence[Measurement],
     seeds: Sequence[int],
-    runs: Path,
 ) -> Comparison:
     every = [result for by_seed in results.values() for result in by_seed.values()]
     protocols = {name: words for result in reversed(every) for name, words in result.protocols.items()}

@@ -7,7 +7,7 @@ from them and from the figures, by no hand.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,7 @@ from mage_kit.base.signature import Strict
 from mage_kit.studies.comparison import Better
 from mage_kit.studies.measurement import Measurement
 
-ScaleName = Literal["digits", "pictograms", "imagenet"]
+ScaleName = Annotated[str, Field(pattern="^(digits|pictograms|imagenet)$")]
 
 
 class StudyMeasure(Strict):
@@ -75,7 +75,7 @@ class Study(Strict):
     def _check_names(self) -> Self:
         """Rows, columns and scales that are spoken of must be there."""
         rows, columns = [row.name for row in self.rows], [measure.name for measure in self.measures]
-        scales: list[str] = list(self.scales)
+        scales = list(self.scales)
         for names, what in ((rows, "rows"), (columns, "measures")):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what}: two have one name")
@@ -99,7 +99,7 @@ class Study(Strict):
         """
         columns = []
         for measure in self.measures:
-            if (how := {str(at): form for at, form in measure.at.items()}.get(scale)) is not None:
+            if (how := measure.at.get(scale)) is not None:
                 more = dict((options or {}).get(measure.name, {}))
                 form = {**how, "options": {**how.get("options", {}), **more}}
                 columns.append(Measurement(name=measure.name, better=measure.better, **form))
@@ -107,5 +107,5 @@ class Study(Strict):
 
     def changes(self, row: StudyRow, scale: str) -> tuple[str, list[str]]:
         """Return the recipe of a row at a scale, and its changes."""
-        place = self.scales[scale]  # type: ignore[index]  # checked by whoever asks
+        place = self.scales[scale]
         return row.recipes.get(scale, place.recipe), [*place.set, *row.set, *row.at.get(scale, ())]

@@ -30,11 +30,11 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
-        found = self.difference
+        mine = self.difference
         return {
             **self.contrast.model_dump(mode="json"),
             "way": self.way,
-            "difference": None if found is None else {"mean": found.mean, "seeds": found.count},
+            "difference": None if mine is None else {"mean": mine.mean, "seeds": mine.count},
             "paper": self.paper,
         }
 

@@ -176,7 +176,8 @@ def test_a_step_of_fine_tuning_has_the_gradients_of_the_published_form(tmp_path:
 def test_a_file_comes_back_bit_for_bit(make: Any, kind: str, tmp_path: Path, run: Run) -> None:
     state = make()
     heads = ["--encoder-heads", HEADS, *(["--decoder-heads", 2] if "decoder_embed.weight" in state else [])]
-    assert recognise(state).kind == kind  # type: ignore[union-attr]  # it is recognised
+    layout = recognise(state)
+    assert layout is not None and layout.kind == kind
     assert run("convert", written(state, tmp_path / "mae.pth"), "--out", tmp_path / "folder", *heads)[0] == 0
     code, _, error = run("export", tmp_path / "folder", "--out", tmp_path / "back.pth")
     assert code == 0, error

@@ -87,9 +87,9 @@ def test_a_deeper_network_is_refused_though_it_has_all_of_its_tensors(file: Path
 def test_counters_of_batch_norms_may_be_absent(file: Path, tmp_path: Path) -> None:
     """torchvision's older files have none."""
     state = torch.load(file, weights_only=True)
-    kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    assert len(kept) < len(state)
-    torch.save(kept, tmp_path / "old.pth")
+    older = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    assert len(older) < len(state)
+    torch.save(older, tmp_path / "old.pth")
     first, second = (torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     old, new = (mk.ResNet50Logits(weights=str(path)) for path in (tmp_path / "old.pth", file))
     assert torch.equal(old(first, second), new(first, second))
