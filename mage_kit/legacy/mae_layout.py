@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mage_kit.decoders import ViTDecoder
 from mage_kit.legacy.forms import Batched
 from mage_kit.legacy.layout import Options, Pair, Shapes, one_to_one
 from mage_kit.legacy.mae_tensors import DECODER_HEADS, ENCODER, HIDDEN, POSITIONS, MaeTensors
-from mage_kit.legacy.mage_layout import heads_of, published_state
+from mage_kit.legacy.mage_layout import decoder_of, published_state
 from mage_kit.losses import MaskedMSE
 from mage_kit.mask_ratios import FixedRatio
 from mage_kit.models.mage import Mage
@@ -37,17 +36,8 @@ class MaeLayout(MaeTensors):
         }  # fmt: skip
         if "decoder_embed.weight" not in shapes:
             return Mage(**parts, decoder=None, losses=[])
-        width = shapes.of("decoder_embed.weight", 2)[0]
-        decoder = ViTDecoder(
-            encoder.dim,
-            tokenizer.spec.grid.size,
-            dim=width,
-            depth=shapes.count("decoder_blocks.{}."),
-            heads=heads_of("decoder", width, options.decoder_heads, DECODER_HEADS),
-            mlp_ratio=shapes.of("decoder_blocks.0.mlp.fc1.weight", 2)[0] / width,
-            dropout=0.0,
-        )
-        return Mage(**parts, decoder=decoder, padding=MaskTokenPadding(width), losses=[MaskedMSE()])
+        decoder = decoder_of(shapes, encoder.dim, tokenizer.spec.grid.size, options, DECODER_HEADS, dropout=0.0)
+        return Mage(**parts, decoder=decoder, padding=MaskTokenPadding(decoder.dim), losses=[MaskedMSE()])
 
     def pairs(self, module: Any) -> list[Pair]:
         """Prefixes renamed; the patch projection in another order."""

@@ -6,7 +6,6 @@ Positions are read as they stand in the file. A hidden patch never enters MAE's 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +16,7 @@ from mage_kit.encoders import ViTEncoder
 from mage_kit.layers.embedding import EmbeddingConfig
 from mage_kit.legacy.forms import Batched, Form
 from mage_kit.legacy.layout import Layout, LayoutError, Options, Pair, Shapes
-from mage_kit.legacy.mage_layout import heads_of
+from mage_kit.legacy.mage_layout import heads_of, size_of
 from mage_kit.tokenizers import Patches
 
 ENCODER_HEADS = {768: 12, 1024: 16, 1280: 16}  # published sizes, by width
@@ -68,13 +67,7 @@ class MaeTensors(Layout):
             has = f"patches {side}x{other} of {channels} channels"
             raise LayoutError(f"patch_embed.proj.weight: {has}, must be square and of 3")
         _, positions, _ = shapes.of("pos_embed", 3)
-        size, tokens = options.image_size, positions - 1
-        if size is None or (size[0] // side) * (size[1] // side) != tokens:
-            rows = math.isqrt(tokens)
-            if rows * rows != tokens:
-                rule = "give the image size that the file was trained at (--image-size HxW)"
-                raise LayoutError(f"{tokens} positions are no square grid; {rule}")
-            size = (rows * side, rows * side)
+        size = size_of(positions - 1, side, options.image_size)
         with torch.device("cpu"):  # its mean and deviation are in no file
             return Patches(image_size=size, channels=3, patch=side, mean=MEAN, std=STD)
 

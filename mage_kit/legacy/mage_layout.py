@@ -73,13 +73,7 @@ class _MageTensors(Layout):
             raise LayoutError("vqgan.*: missing, the file holds no tokenizer; give its file (option vqgan)")
         positions = shapes.of("token_emb.position_embeddings.weight", 2)[0] - 1
         factor = 2 ** (below.count("encoder.down.{}.") - 1)
-        size = options.image_size
-        if size is None or (size[0] // factor) * (size[1] // factor) != positions:
-            side = math.isqrt(positions)
-            if side * side != positions:
-                rule = "give the image size that the file was trained at (--image-size HxW)"
-                raise LayoutError(f"{positions} positions are no square grid; {rule}")
-            size = (side * factor, side * factor)
+        size = size_of(positions, factor, options.image_size)
         tokenizer = VQGANLayout().build(below, Options(image_size=size))
         assert isinstance(tokenizer, VQGAN)
         codes = below.of("quantize.embedding.weight", 2)[0]
@@ -132,16 +126,8 @@ class MageLayout(_MageTensors):
     def build(self, shapes: Shapes, options: Options) -> nn.Module:
         """Read widths, depths and codes; heads by known width."""
         tokenizer, encoder = self.tokenizer(shapes, options), self.encoder(shapes, options, dropout=0.1)
-        width = shapes.of("decoder_embed.weight", 2)[0]
-        decoder = ViTDecoder(
-            encoder.dim,
-            tokenizer.spec.grid.size,
-            dim=width,
-            depth=shapes.count("decoder_blocks.{}."),
-            heads=heads_of("decoder", width, options.decoder_heads, DECODER_HEADS),
-            mlp_ratio=shapes.of("decoder_blocks.0.mlp.fc1.weight", 2)[0] / width,
-        )
-        padding = MaskTokenPadding(width) if options.padding == "mask_token" else ClassTokenPadding()
+        decoder = decoder_of(shapes, encoder.dim, tokenizer.spec.grid.size, options, DECODER_HEADS, dropout=0.1)
+        padding = MaskTokenPadding(decoder.dim) if options.padding == "mask_token" else ClassTokenPadding()
         return Mage(
             tokenizer=tokenizer,
             encoder=encoder,
@@ -232,3 +218,48 @@ def heads_of(part: str, width: int, number: int | None, table: dict[int, int]) -
     if width % heads:
         raise LayoutError(f"{part}-heads: {heads}, must divide the {part}'s width ({width})")
     return heads
+
+
+def decoder_of(
+    shapes: Shapes, encoder_dim: int, tokens: int, options: Options, table: dict[int, int], dropout: float
+) -> ViTDecoder:
+    """Build the decoder that MAE's names hold, MAGE's among them.
+
+    Args:
+        shapes: Of the file.
+        encoder_dim: Width of the encoder.
+        tokens: Of an image.
+        options: With the number of heads, where it is given.
+        table: Published heads by width.
+        dropout: As it was trained.
+    """
+    width = shapes.of("decoder_embed.weight", 2)[0]
+    return ViTDecoder(
+        encoder_dim,
+        tokens,
+        dim=width,
+        depth=shapes.count("decoder_blocks.{}."),
+        heads=heads_of("decoder", width, options.decoder_heads, table),
+        mlp_ratio=shapes.of("decoder_blocks.0.mlp.fc1.weight", 2)[0] / width,
+        dropout=dropout,
+    )
+
+
+def size_of(positions: int, factor: int, given: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the image's size that so many positions are of: the given one where it fits, else a square.
+
+    Args:
+        positions: Of tokens.
+        factor: Pixels a side of a token.
+        given: Option; None for none.
+
+    Raises:
+        LayoutError: If none fits and they are no square grid.
+    """
+    if given is not None and (given[0] // factor) * (given[1] // factor) == positions:
+        return given
+    side = math.isqrt(positions)
+    if side * side != positions:
+        rule = "give the image size that the file was trained at (--image-size HxW)"
+        raise LayoutError(f"{positions} positions are no square grid; {rule}")
+    return side * factor, side * factor

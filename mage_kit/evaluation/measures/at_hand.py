@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from mage_kit.store.loading import load
 
 _MOST = 2**28  # values of all real images, which are held in memory
 _BATCH = 64
+T = TypeVar("T")
 Network = Literal["auto", "classifier", "efficientnet_lite0", "squeezenet"]
 
 
@@ -90,19 +92,13 @@ class FrechetAtHand(Measure):
             return None
         if dataset.channels != 3:
             raise MageKitError(f"network: '{self.network}', sees colour; the images have {dataset.channels} channel(s)")
-        networks = [each for each in judging_networks() if self.network in ("auto", each.kind)]
-        if not networks and self.network != "auto":
+        network = next((each for each in judging_networks() if self.network in ("auto", each.kind)), None)
+        if network is None and self.network != "auto":
             raise MageKitError(f"network: '{self.network}', is not installed: pip install 'mage-kit[perceptual]'")
-        return networks[0] if networks else None
+        return network
 
     def _by_network(self, dataset: Dataset, images: Tensor, network: JudgingNetwork) -> dict[str, float]:
-        batches = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
-        parts = [
-            network(torch.stack([torch.from_numpy(sample.views[0]) for sample in stills.samples]))
-            for stills in still_batches(dataset, batches)
-            if stills.samples
-        ]
-        real, mine = np.concatenate(parts), network((images.clamp(0, 1) * 255).byte())
+        real, mine = real_features(dataset, network), network((images.clamp(0, 1) * 255).byte())
         return {"frechet": frechet_distance(mine, real), "floor": frechet_distance(real[::2], real[1::2])}
 
     def _by_classifier(self, dataset: Dataset, images: Tensor, request: Request) -> tuple[dict[str, float], str]:
@@ -117,13 +113,34 @@ class FrechetAtHand(Measure):
         return Passes(generated=self.n)
 
 
-_kept: dict[str, SmallReference] = {}
+_last: dict[tuple[str, str], Any] = {}  # of the last data set, for the next run on it
+
+
+def _of_last(dataset: Dataset, by: str, compute: Callable[[], T]) -> T:
+    """Return what was computed of a data set before, if it was the last one that was asked about."""
+    key = (fingerprint(dataset), by)
+    if key not in _last:
+        _last.clear()
+        _last[key] = compute()
+    value: T = _last[key]
+    return value
 
 
 def small_reference(dataset: Dataset) -> SmallReference:
-    """Return the classifier of a data set, by one seed for all runs; the last one is kept for the next run on it."""
-    key = fingerprint(dataset)
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = make_small_reference(dataset, seed=0)
-    return _kept[key]
+    """Return the classifier of a data set, by one seed for all runs."""
+    return _of_last(dataset, "classifier", lambda: make_small_reference(dataset, seed=0))
+
+
+def real_features(dataset: Dataset, network: JudgingNetwork) -> np.ndarray:
+    """Return a network's features (I, D) of all images that can be read."""
+
+    def compute() -> np.ndarray:
+        batches = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
+        parts = [
+            network(torch.stack([torch.from_numpy(sample.views[0]) for sample in stills.samples]))
+            for stills in still_batches(dataset, batches)
+            if stills.samples
+        ]
+        return np.concatenate(parts)
+
+    return _of_last(dataset, network.kind, compute)

@@ -98,7 +98,8 @@ class TokenStatistics(Measure):
         if model.generates:
             steps = decoding_shares(model)
             shares |= {f"step {number} of {len(steps)}": share for number, share in enumerate(steps, start=1)}
-        sums, parts, broken = {name: HiddenTokens() for name in shares}, list[Tensor](), []
+        by_share = {share: HiddenTokens() for share in shares.values()}  # steps may hide what a named share does
+        parts, broken = list[Tensor](), []
         batches = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
         with request.reporter.task("asking for hidden tokens", len(dataset)) as task:
             for part, stills in zip(batches, still_batches(dataset, batches), strict=True):
@@ -107,14 +108,15 @@ class TokenStatistics(Measure):
                     views = torch.stack([torch.from_numpy(sample.views[0]) for sample in stills.samples])
                     streams = model.tokenize(views.to(model.device).float() / 255)
                     index_B = torch.tensor([sample.index for sample in stills.samples])
-                    for name, share in shares.items():
+                    for share, sums in by_share.items():
                         places_BL = hidden_places(index_B, model.spec.grid.size, share, request.seed)
-                        add_hidden(sums[name], model, streams, places_BL.to(model.device))
+                        add_hidden(sums, model, streams, places_BL.to(model.device))
                     parts.append(streams[TOKENS])
                 task.update(part.stop)
         if not parts:
             raise MageKitError(f"data: no image could be read, of {len(dataset)}; the last: {broken[-1]}")
-        return sums, torch.cat(parts), broken_facts(broken, dataset)
+        hidden = {name: by_share[share] for name, share in shares.items()}
+        return hidden, torch.cat(parts), broken_facts(broken, dataset)
 
     def _codes(self, model: Mage, data: CodeUse, codes: int, request: Request) -> dict[str, Any]:
         rows: dict[str, Any] = {"data": data.as_dict()}

@@ -19,14 +19,10 @@ import torch
 from torch import Tensor
 
 from mage_kit.adversaries import (
-    ADVERSARIES,
-    Adversary,
     AdversarySlot,
-    AdversaryWires,
     Change,
     Contest,
     adaptive_weight,
-    build_adversary,
 )
 from mage_kit.adversaries.differentiable_augment import DRAWS
 from mage_kit.base import processes
@@ -34,18 +30,24 @@ from mage_kit.base.draws import keys, uniforms
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.fields import LearningRate, NonNegativeFloat, PositiveFloat, Probability
 from mage_kit.base.files import atomic_folder, write_json, write_tensors
-from mage_kit.optimizers import OPTIMIZERS, OptimizerSlot, build_optimizer
+from mage_kit.optimizers import OptimizerSlot, build_optimizer
 from mage_kit.store.exported_adversary import ADVERSARY_CARD, ADVERSARY_FOLDER, ADVERSARY_WEIGHTS
 from mage_kit.tokenizers import Tokenizer
 from mage_kit.training.batches import Batch
 from mage_kit.training.players import Player, Rate
 from mage_kit.training.tasks.base import TASKS, to_float
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
-from mage_kit.training.tasks.game import DEAD, Game, listening
+from mage_kit.training.tasks.game import (
+    CONTEST_ADAMW,
+    PUBLISHED_ADVERSARY,
+    Game,
+    adversary_of,
+    adversary_problems,
+    death,
+    listening,
+    share_right,
+)
 from mage_kit.training.tasks.reconstruct import Reconstruct, no_images
-
-PUBLISHED_ADVERSARY = ADVERSARIES.parse({"kind": "vqgan_plus"})
-CONTEST_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "weight_decay": 0.0, "betas": [0.5, 0.9]})
 
 
 @dataclass
@@ -112,11 +114,7 @@ class Adversarial(Reconstruct):
     def problems(self, facts: Facts) -> list[str]:
         """Pictures too small for the adversary; gradients to compare where there is no last layer."""
         problems = super().problems(facts)
-        try:
-            with torch.device("meta"):
-                self._make_adversary()
-        except ValueError as error:
-            problems.append(f"{facts.path}.adversary: {error}")
+        problems += adversary_problems(f"{facts.path}.adversary", self.adversary, self.tokenizer)
         if self.adversary_lr is not None and self.adversary_lr < self.min_lr:
             rule = f"must be at least min_lr ({self.min_lr:g}), with which it ends too"
             problems.append(f"{facts.path}.adversary_lr: {self.adversary_lr:g}, {rule}")
@@ -125,9 +123,6 @@ class Adversarial(Reconstruct):
             problems.append(f"{facts.path}.adaptive: true, {rule}")
         return problems
 
-    def _make_adversary(self) -> Adversary:
-        return build_adversary(self.adversary, AdversaryWires.of(self.tokenizer))
-
     # -- at its start ------------------------------------------------------------------------------------------
 
     def enter(self, context: Context) -> None:
@@ -135,7 +130,8 @@ class Adversarial(Reconstruct):
         super().enter(context)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            self.judge = Game(self._make_adversary(), self.contest, self.lecam, self.gradient_penalty, self.augment)
+            adversary = adversary_of(self.adversary, self.tokenizer)
+            self.judge = Game(adversary, self.contest, self.lecam, self.gradient_penalty, self.augment)
 
     def players(self) -> Sequence[Player]:
         """Return the tokenizer, and the adversary after it, which judges what the tokenizer gave back."""
@@ -193,12 +189,8 @@ class Adversarial(Reconstruct):
     def read(self) -> dict[str, Any]:
         """Return the metrics; say so where the adversary has died."""
         record = super().read()
-        if record.get("judgement_spread", 1.0) < DEAD:
-            self.context.reporter.say(
-                f"warning: the adversary is dead: its loss is {record['adversary_loss']:.4f} and every judgement "
-                f"{record['judgement_real']:.4f}, so the tokenizer learns nothing from it; lower adversary_lr, or "
-                "raise lecam"
-            )
+        if words := death(record):
+            self.context.reporter.say(words)
         return record
 
     def finish(self, players: Sequence[Player]) -> None:
@@ -212,5 +204,4 @@ class Adversarial(Reconstruct):
 
     def note(self, record: Mapping[str, Any]) -> str:
         """Say how often the adversary is right, too."""
-        right = f"  adversary right {record['accuracy']:.0%}" if "accuracy" in record else ""
-        return super().note(record) + right
+        return super().note(record) + share_right(record)

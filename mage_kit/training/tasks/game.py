@@ -5,24 +5,67 @@ Tasks that give pictures back share it. Legend: B images, C channels, H x W pixe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mage_kit.adversaries import (
+    ADVERSARIES,
     Adversary,
+    AdversaryWires,
     Change,
     Contest,
     LeCam,
     augment,
+    build_adversary,
     discriminator_loss,
     generator_loss,
     gradient_penalty,
 )
 from mage_kit.adversaries.batch_statistics import without_statistics
+from mage_kit.base.signature import ComponentConfig
+from mage_kit.optimizers import OPTIMIZERS
+from mage_kit.tokenizers import Tokenizer
 
-DEAD = 1e-3  # of the spread of judgements
+CONTEST_ADAMW = OPTIMIZERS.parse({"kind": "adamw", "weight_decay": 0.0, "betas": [0.5, 0.9]})
+PUBLISHED_ADVERSARY = ADVERSARIES.parse({"kind": "vqgan_plus"})
+_DEAD = 1e-3  # of the spread of judgements
+
+
+def adversary_of(config: ComponentConfig, tokenizer: Tokenizer) -> Adversary:
+    """Return the adversary of a tokenizer's pictures.
+
+    Raises:
+        ValueError: If they are too small for it.
+    """
+    return build_adversary(config, AdversaryWires.of(tokenizer))
+
+
+def adversary_problems(path: str, config: ComponentConfig, tokenizer: Tokenizer) -> list[str]:
+    """Return a line if pictures are too small for an adversary; built without memory."""
+    try:
+        with torch.device("meta"):
+            adversary_of(config, tokenizer)
+    except ValueError as error:
+        return [f"{path}: {error}"]
+    return []
+
+
+def death(record: Mapping[str, Any]) -> str:
+    """Return a line on an adversary whose judgements have all become one; nothing of one that lives."""
+    if record.get("judgement_spread", 1.0) >= _DEAD:
+        return ""
+    return (
+        f"warning: the adversary is dead: its loss is {record['adversary_loss']:.4f} and every judgement "
+        f"{record['judgement_real']:.4f}, so that nothing is learned from it; lower adversary_lr, or raise lecam"
+    )
+
+
+def share_right(record: Mapping[str, Any]) -> str:
+    """Return how often an adversary is right, for the progress line; nothing where it did not play."""
+    return f"  adversary right {record['accuracy']:.0%}" if "adversary_loss" in record else ""
 
 
 class Game(nn.Module):

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mage_kit.adversaries import AdversarySlot, AdversaryWires, Change, Contest, build_adversary
+from mage_kit.adversaries import AdversarySlot, Change, Contest
 from mage_kit.adversaries.differentiable_augment import DRAWS
 from mage_kit.base.draws import keys, uniforms
 from mage_kit.base.fields import LearningRate, NonNegativeFloat, PositiveFloat, Probability
@@ -25,10 +25,18 @@ from mage_kit.optimizers import build_optimizer
 from mage_kit.tokenizers import TOKENS
 from mage_kit.training.batches import Batch
 from mage_kit.training.players import Player, Rate
-from mage_kit.training.tasks.adversarial import CONTEST_ADAMW, PUBLISHED_ADVERSARY
 from mage_kit.training.tasks.base import TASKS
 from mage_kit.training.tasks.context import Context, Facts, TrainingStep
-from mage_kit.training.tasks.game import DEAD, Game, listening
+from mage_kit.training.tasks.game import (
+    CONTEST_ADAMW,
+    PUBLISHED_ADVERSARY,
+    Game,
+    adversary_of,
+    adversary_problems,
+    death,
+    listening,
+    share_right,
+)
 from mage_kit.training.tasks.masked import Masked
 from mage_kit.training.tasks.pieces import Piece
 
@@ -79,15 +87,8 @@ class MaskedAdversarial(Masked):
         if not self.model.predicts_values:
             rule = "must be masked: nothing here gives pixels back that could be judged"
             problems.append(f"{facts.path}.kind and $.model: 'masked_adversarial', {rule}")
-        try:
-            with torch.device("meta"):
-                self._make_adversary()
-        except ValueError as error:
-            problems.append(f"{facts.path}.adversary: {error}")
+        problems += adversary_problems(f"{facts.path}.adversary", self.adversary, self.model.tokenizer)
         return problems
-
-    def _make_adversary(self) -> nn.Module:
-        return build_adversary(self.adversary, AdversaryWires.of(self.model.tokenizer))
 
     # -- at its start ------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class MaskedAdversarial(Masked):
         super().enter(context)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            adversary: Any = self._make_adversary()
+            adversary = adversary_of(self.adversary, self.model.tokenizer)
             self.judge = Game(adversary, self.contest, self.lecam, self.gradient_penalty, self.augment)
 
     def players(self) -> Sequence[Player]:
@@ -128,13 +129,13 @@ class MaskedAdversarial(Masked):
         if player == "adversary":
             images_BCHW = self.model.tokenizer.decode(work.tokens[TOKENS])
             return self.judge.tell_apart(images_BCHW, work.filled_BCHW, work.uniforms_BU, self._passes, self.tally)
-        seen: list[Tensor] = []
-        hook = self.model.heads[TOKENS].register_forward_hook(lambda head, inputs, outputs: seen.append(outputs))
+        predictions: list[Tensor] = []
+        hook = self.model.heads[TOKENS].register_forward_hook(lambda head, inputs, outputs: predictions.append(outputs))
         try:
             total = super().objective(player, work, step)
         finally:
             hook.remove()
-        filled_BCHW = self.model.tokenizer.decode(self._filled(work, seen[0].float()))
+        filled_BCHW = self.model.tokenizer.decode(self._filled(work, predictions[0].float()))
         work.filled_BCHW = filled_BCHW.detach()
         weight = self.adversarial_weight * listening(step.progress, self.listens_from, self.ramp)
         if not weight:
@@ -158,12 +159,10 @@ class MaskedAdversarial(Masked):
     def read(self) -> dict[str, Any]:
         """Return the metrics; say so where the adversary has died."""
         record = super().read()
-        if record.get("judgement_spread", 1.0) < DEAD:
-            words = f"its loss is {record['adversary_loss']:.4f}: the model learns nothing from it"
-            self.context.reporter.say(f"warning: the adversary is dead, {words}; lower adversary_lr, or raise lecam")
+        if words := death(record):
+            self.context.reporter.say(words)
         return record
 
     def note(self, record: Mapping[str, Any]) -> str:
         """Say how often the adversary is right, too."""
-        right = f"  adversary right {record['accuracy']:.0%}" if "adversary_loss" in record else ""
-        return super().note(record) + right
+        return super().note(record) + share_right(record)
