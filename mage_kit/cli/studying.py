@@ -20,7 +20,10 @@ study = typer.Typer(help="The paper's tables as trainings: ls, show, run.", no_a
 app.add_typer(study, name="study")
 
 NameArgument = Annotated[str, typer.Argument(help="As `mage-kit study ls` has it, or a JSON file of a study.")]
-ScaleOption = Annotated[str, typer.Option(help="digits, pictograms, or imagenet with --set data.path=DIR.")]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(help="digits, pictograms, or imagenet with --set data.path=DIR; default the study's first."),
+]
 OutOption = Annotated[Path, typer.Option(help="Folder of results, and of trainings, which studies share.")]
 HOME = Path("runs/studies")
 
@@ -41,12 +44,13 @@ def list_studies(out: OutOption = HOME) -> None:
 
 
 @study.command("show")
-def show(name: NameArgument, scale: ScaleOption = "digits", out: OutOption = HOME) -> None:
+def show(name: NameArgument, scale: ScaleOption = None, out: OutOption = HOME) -> None:
     """Show a study: settings, the paper's numbers, what it is held to say, its cost, and its result if it was run."""
     from mage_kit.studies.run_study import check_scale, read_result
     from mage_kit.studies.study_files import load_study
 
     each = load_study(name)
+    scale = scale or next(iter(each.scales))
     check_scale(each, scale)
     console.print(f"{each.name}: {each.title}. {each.table}; {each.conditions}", style="bold", soft_wrap=True)
     console.print(f"The paper: {each.finding}", soft_wrap=True)
@@ -61,13 +65,14 @@ def show(name: NameArgument, scale: ScaleOption = "digits", out: OutOption = HOM
 @study.command("run")
 def run(
     name: NameArgument,
-    scale: ScaleOption = "digits",
+    scale: ScaleOption = None,
     seeds: Annotated[int | None, typer.Option(min=1, max=1000, help="From 0 on; default the study's own.")] = None,
     set_: SetOption = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(help="COLUMN.NAME=VALUE of its measure, as 'Fréchet distance.reference=real.safetensors'."),
+        typer.Option(help="MEASURE.NAME=VALUE or COLUMN.NAME=VALUE, as fid.reference=real.safetensors."),
     ] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="A column to leave out; may be repeated.")] = None,
     out: OutOption = HOME,
 ) -> None:
     """Train and measure a study's rows over seeds; a call that was interrupted goes on."""
@@ -75,9 +80,11 @@ def run(
     from mage_kit.studies.run_study import run_study
     from mage_kit.studies.study_files import load_study
 
+    each = load_study(name)
     result = run_study(
-        load_study(name), scale, out, seeds=None if seeds is None else range(seeds), overrides=settings_of(set_),
-        options=_options(option or []), reporter=Reporter(),
+        each, scale or next(iter(each.scales)), out, seeds=None if seeds is None else range(seeds),
+        overrides=settings_of(set_), options=_options(option or []), skip=skip or [],
+        reporter=Reporter(),
     )  # fmt: skip
     _print_result(result)
     if all(row.problems for row in result.comparison.rows):
@@ -90,7 +97,7 @@ def _options(texts: list[str]) -> dict[str, dict[str, Any]]:
         place, sign, value = text.partition("=")
         column, dot, name = place.rpartition(".")
         if not (sign and dot and column and name):
-            raise MageKitError(f"--option {text}: must have the form COLUMN.NAME=VALUE")
+            raise MageKitError(f"--option {text}: must have the form MEASURE.NAME=VALUE or COLUMN.NAME=VALUE")
         if name in options.setdefault(column, {}):
             raise MageKitError(f"--option {place}: given twice")
         options[column][name] = json_or_text(value)
@@ -102,7 +109,10 @@ def _settings(each: Study, scale: str) -> Table:
     for row in each.rows:
         recipe, changes = each.changes(row, scale)
         numbers = ["-" if (value := row.paper.get(m.name)) is None else f"{value:g}" for m in each.measures]
-        table.add_row(row.name, "\n".join([recipe, *changes]), *numbers, row.needs or _days(each, row.name, scale))
+        start = [f"starts from '{row.starts_from}'"] if row.starts_from else []
+        table.add_row(
+            row.name, "\n".join([recipe, *changes, *start]), *numbers, row.needs or _days(each, row.name, scale)
+        )
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +64,26 @@ def evaluate(
     Raises:
         MageKitError: If there is no such measure or run, an option is not one that it takes, or the result is there.
     """
+    return run_measure(*prepared(run, measure, options), None if out is None else Path(out))
+
+
+def prepared(run: str | Path, measure: str | Measure, options: Mapping[str, Any]) -> tuple[Measure, Request]:
+    """Return a measure and what it is asked for, from options of both; see `evaluate`.
+
+    Raises:
+        MageKitError: If there is no such measure, or an option is not one that it takes.
+    """
     if "processes" in options:
         raise MageKitError("processes: an option of the command line; a call from Python measures in one process")
-    options |= {name: Path(options[name]) for name in ("data",) if options.get(name) is not None}
+    paths = {name: Path(options[name]) for name in ("data",) if options.get(name) is not None}
     names = set(Request.__dataclass_fields__)
-    common = {name: value for name, value in options.items() if name in names}
+    common = {name: value for name, value in {**options, **paths}.items() if name in names}
     own = {name: value for name, value in options.items() if name not in names}
     if isinstance(measure, str):
         measure = make_measure(measure, **own)
     elif own:
         raise MageKitError(f"{next(iter(own))}: an option of the measure itself, give it to {type(measure).__name__}")
-    return run_measure(measure, Request(Path(run), **common), None if out is None else Path(out))
+    return measure, Request(Path(run), **common)
 
 
 def run_measure(measure: Measure, request: Request, out: Path | None = None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mage_kit.base.signature import ComponentConfig
 from mage_kit.datasets import DATASETS, Dataset
 from mage_kit.images.transforms import Augment
 from mage_kit.losses import LOSSES
+from mage_kit.recipes.overrides import states
 from mage_kit.recipes.recipe import Recipe
 from mage_kit.recipes.sections import Evaluation
 
@@ -43,6 +44,11 @@ def contrasts_images(recipe: Recipe) -> bool:
 def plugin_digests(recipe: Recipe) -> dict[str, str]:
     """Return a SHA-256 of the code of each plug-in that a recipe names, by its module."""
     return {name: code_digest(name) for name in recipe.plugins}
+
+
+def has_place(recipe: Recipe, override: str) -> bool:
+    """Return whether a recipe states the place of "training.validation.path=DIR"; what is null may hold anything."""
+    return states(recipe.model_dump(mode="json", by_alias=True), override.partition("=")[0])
 
 
 def evaluation_of(recipe: Recipe) -> Evaluation:

@@ -39,8 +39,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         raise MageKitError(f"--set {override[:200]}: {error}") from None
     if not _PATH.fullmatch(path):
         raise MageKitError(f"--set {override}: '{path}' is no path; it has the form a.b or a[0].b")
-    words = path.removeprefix("$.").replace("[", ".").replace("]", "").split(".")
-    parts: list[str | int] = [int(word) if word.isdigit() else word for word in words]
+    parts = _parts(path)
     place: Any = data
     for part in parts[:-1]:
         if isinstance(place, dict) and place.get(str(part)) is None:
@@ -56,6 +55,27 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             raise MageKitError(f"--set {override}: no place '{last}' in the recipe")
         _step(place, last, override)
         place[int(last)] = value
+
+
+def states(data: Any, path: str) -> bool:
+    """Return whether JSON data state a place, `a.b` or `losses[0].weight`; what is null may hold anything."""
+    for part in _parts(path):
+        if data is None:
+            return True
+        if isinstance(data, list):
+            if not isinstance(part, int) or part >= len(data):
+                return False
+            data = data[part]
+        elif isinstance(data, dict) and str(part) in data:
+            data = data[str(part)]
+        else:
+            return False
+    return True
+
+
+def _parts(path: str) -> list[str | int]:
+    words = path.removeprefix("$.").replace("[", ".").replace("]", "").split(".")
+    return [int(word) if word.isdigit() else word for word in words]
 
 
 def _step(place: Any, part: str | int, override: str) -> Any:

@@ -28,8 +28,10 @@ from mage_kit.tokenizers import TOKENIZERS
 
 
 def _drop(value: Any) -> Any:
-    if value == "lowest" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
+    if value == "lowest":
         return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)  # 0 and 0.0 are one recipe, of one fingerprint
     raise PydanticCustomError("drop", "{value}, must lie in [0, 1] or be 'lowest'", {"value": json.dumps(value)})
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.progress import Reporter
-from mage_kit.evaluation.evaluate import evaluate
+from mage_kit.evaluation.evaluate import check_options, evaluate, prepared
+from mage_kit.evaluation.measures import MEASURES
 from mage_kit.evaluation.stored_results import figures_of, read_result
 from mage_kit.store.run_folders import EVAL
 from mage_kit.studies.comparison import Better
@@ -40,6 +41,24 @@ class Measurement:
     seeded: bool = True
 
 
+def check_measurement(measurement: Measurement, flag: str = "") -> None:
+    """Raise MageKitError for a measure, or options of it, that no run can be measured by.
+
+    Args:
+        measurement: Which.
+        flag: How options are given, for the message.
+    """
+    try:
+        measure, request = prepared("run", measurement.measure, _options(measurement, 0))
+        check_options(measure, request)
+    except MageKitError as error:
+        raise MageKitError(f"'{measurement.name}' by measure '{measurement.measure}': {error}{flag}") from None
+
+
+def _options(measurement: Measurement, seed: int) -> dict[str, Any]:
+    return {**measurement.options, **({"seed": seed} if measurement.seeded else {})}
+
+
 def measured(measurement: Measurement, run: Path, seed: int, reporter: Reporter) -> tuple[float, str]:
     """Return a figure of a run and its protocol; a measure's result that is there is read.
 
@@ -52,11 +71,10 @@ def measured(measurement: Measurement, run: Path, seed: int, reporter: Reporter)
     Raises:
         MageKitError: If it cannot be measured, or the result has no such figure.
     """
-    options = dict(measurement.options)
-    if measurement.seeded:
-        options["seed"] = seed
+    options = _options(measurement, seed)
     mark = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
-    file = run / EVAL / f"{measurement.measure}{f'-{mark}' if options else ''}.json"
+    stem = MEASURES.get(measurement.measure).cls.file or measurement.measure
+    file = run / EVAL / f"{stem}{f'-{mark}' if options else ''}.json"
     if not file.is_file():
         evaluate(run, measurement.measure, out=file, reporter=reporter, **options)
     measure, result = read_result(file)

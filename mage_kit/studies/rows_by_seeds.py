@@ -25,6 +25,7 @@ def compare_trials(
     reporter: Reporter,
     on_row: Callable[[Comparison], None] | None = None,
     store: FigureStore | None = None,
+    starts: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Run every row once a seed and compare; seed by seed, so that an unfinished comparison has all rows.
 
@@ -37,17 +38,23 @@ def compare_trials(
         reporter: Where progress goes.
         on_row: Told of the comparison so far after each training.
         store: See `run_trial`.
+        starts: By name of a row the row from whose run of the same seed it starts.
     """
+
+    def trial(name: str, seed: int) -> Trial:
+        start = (starts or {}).get(name)
+        return Trial(rows[name][1](seed), measurements, trial(start, seed) if start else None)
+
     results: dict[str, dict[int, TrialResult]] = {name: {} for name in rows}
     comparison = _gathered(title, rows, results, measurements, seeds)
     for number, (seed, name) in enumerate(((seed, name) for seed in seeds for name in rows), start=1):
         reporter.say(f"training {number} of {len(seeds) * len(rows)}: {name}, seed {seed}")
         try:
-            trial = Trial(rows[name][1](seed), measurements)
+            each = trial(name, seed)
         except FAILURES as error:
             results[name][seed] = TrialResult({}, {}, str(error))
         else:
-            results[name][seed] = run_trial(trial, runs, reporter, store)
+            results[name][seed] = run_trial(each, runs, reporter, store)
         if problem := results[name][seed].problem:
             reporter.say(f"{name}, seed {seed}: {problem}")
         comparison = _gathered(title, rows, results, measurements, seeds)

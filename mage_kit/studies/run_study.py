@@ -12,9 +12,12 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json, write_json
 from mage_kit.base.progress import Reporter
 from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import has_place
+from mage_kit.recipes.overrides import check_overrides
 from mage_kit.studies.compare import write_tables
 from mage_kit.studies.comparison import Comparison
 from mage_kit.studies.figure_store import FigureStore
+from mage_kit.studies.measurement import check_measurement
 from mage_kit.studies.rows_by_seeds import Rows, compare_trials
 from mage_kit.studies.study import Study
 from mage_kit.studies.study_verdicts import Verdict, verdicts
@@ -62,6 +65,7 @@ def run_study(
     seeds: Sequence[int] | None = None,
     overrides: Sequence[str] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    skip: Sequence[str] = (),
     store: FigureStore | None = None,
     reporter: Reporter | None = None,
 ) -> StudyResult:
@@ -72,19 +76,26 @@ def run_study(
         scale: One of its scales.
         out: Folder of results, NAME-SCALE.json and its tables, and of the trainings, `runs/`, which studies share.
         seeds: One training of each row for each; None for the study's own.
-        overrides: Changes of every row, as where the data lie.
-        options: More options of measures, by column.
+        overrides: Changes of every row that has such a place, as where the data lie.
+        options: More options, by measure or by column.
+        skip: Columns to leave out.
         store: Figures of runs that need not be there any more.
         reporter: Where progress goes.
 
     Raises:
-        MageKitError: If the study has no such scale, or no row that can run at it.
+        MageKitError: If the study has no such scale, no row that can run at it, or none with an override's place.
     """
     place, reporter = Path(out), reporter or Reporter()
     check_scale(study, scale)
     rows: Rows = {row.name: ({}, recipe_of(study, row.name, scale, overrides)) for row in study.rows if not row.needs}
     if not rows:
         raise MageKitError(f"study: '{study.name}', {study.rows[0].needs}")
+    _check_places(study, scale, overrides)
+    measurements = study.measurements(scale, options, skip)
+    for each in measurements:
+        check_measurement(
+            each, f" (--option {each.measure}.NAME=VALUE gives it more; --skip '{each.name}' does without)"
+        )
     place.mkdir(parents=True, exist_ok=True)
     file = result_file(study, scale, place)
 
@@ -93,8 +104,9 @@ def run_study(
 
     title = f"{study.table}: {study.title} ({scale})"
     comparison = compare_trials(
-        title, rows, study.measurements(scale, options), seeds or study.seeds, place / "runs", reporter, write, store
-    )
+        title, rows, measurements, seeds or study.seeds, place / "runs", reporter, write, store,
+        starts={row.name: row.starts_from for row in study.rows if row.starts_from},
+    )  # fmt: skip
     write_tables(comparison, place, f"{study.name}-{scale}-table")
     return StudyResult(study, scale, comparison)
 
@@ -112,11 +124,24 @@ def recipe_of(study: Study, row: str, scale: str, overrides: Sequence[str] = ())
         study: The study.
         row: Its name.
         scale: One of the study's.
-        overrides: Changes of every row.
+        overrides: Changes of every row that has such a place.
     """
-    setting = next(each for each in study.rows if each.name == row)
-    recipe, changes = study.changes(setting, scale)
-    return lambda seed: Recipe.load(recipe, [*changes, *overrides, f"seed={seed}"])
+    recipe, changes = study.changes(study.row(row), scale)
+
+    def build(seed: int) -> Recipe:
+        mine = [override for override in overrides if has_place(Recipe.load(recipe, changes), override)]
+        return Recipe.load(recipe, [*changes, *mine, f"seed={seed}"])
+
+    return build
+
+
+def _check_places(study: Study, scale: str, overrides: Sequence[str]) -> None:
+    """Each override must change something."""
+    check_overrides(overrides)
+    recipes = [Recipe.load(*study.changes(row, scale)) for row in study.rows if not row.needs] if overrides else []
+    for override in overrides:
+        if not any(has_place(recipe, override) for recipe in recipes):
+            raise MageKitError(f"--set {override}: no row of '{study.name}' has such a place")
 
 
 def result_file(study: Study, scale: str, out: Path) -> Path:

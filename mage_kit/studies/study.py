@@ -6,11 +6,12 @@ from them and from the figures, by no hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from mage_kit.base.errors import MageKitError
 from mage_kit.base.signature import Strict
 from mage_kit.studies.comparison import Better
 from mage_kit.studies.measurement import Measurement
@@ -44,6 +45,7 @@ class StudyRow(Strict):
     at: dict[str, tuple[str, ...]] = Field({}, description="More changes at a scale.")
     recipes: dict[str, str] = Field({}, description="Another recipe than the scale's, by scale.")
     paper: dict[str, float | None] = Field({}, description="The paper's numbers by column; null: none stands there.")
+    starts_from: str = Field("", description="A row above, from whose run of the same seed this one starts.")
     needs: str = Field("", description="What it takes that does not come with this program: it is not run.")
 
 
@@ -88,22 +90,43 @@ class Study(Strict):
         for name, known, what in spoken:
             if name not in known:
                 raise ValueError(f"{what} '{name}': must be one of {', '.join(known)}")
+        for number, row in enumerate(self.rows):
+            above = [each.name for each in self.rows[:number] if not each.needs]
+            if row.starts_from and row.starts_from not in above:
+                raise ValueError(f"starts_from '{row.starts_from}' of '{row.name}': must be a row above it that runs")
         return self
 
-    def measurements(self, scale: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Measurement]:
+    def measurements(
+        self, scale: str, options: Mapping[str, Mapping[str, Any]] | None = None, skip: Collection[str] = ()
+    ) -> list[Measurement]:
         """Return the columns at a scale.
 
         Args:
             scale: Of the study.
-            options: More options of a column's measure, by column, as {"FID": {"reference": "FILE"}}.
+            options: More options by measure or by column, as {"fid": {"reference": "FILE"}}; a column's own count.
+            skip: Columns to leave out.
+
+        Raises:
+            MageKitError: If there is neither such a measure nor such a column, or no column is left.
         """
+        here = [measure for measure in self.measures if scale in measure.at]
+        known = {name for measure in here for name in (measure.name, measure.at[scale]["measure"])}
+        if unknown := sorted(set(options or {}) - known):
+            raise MageKitError(f"option: '{unknown[0]}', must be one of {', '.join(sorted(known))}")
+        names = [measure.name for measure in here]
+        if unknown := [name for name in skip if name not in names] or (names if set(names) <= set(skip) else []):
+            raise MageKitError(f"skip: '{unknown[0]}', must be one of {', '.join(names)}, and not all of them")
         columns = []
-        for measure in self.measures:
-            if (how := measure.at.get(scale)) is not None:
-                more = dict((options or {}).get(measure.name, {}))
-                form = {**how, "options": {**how.get("options", {}), **more}}
-                columns.append(Measurement(name=measure.name, better=measure.better, **form))
+        for measure in (each for each in here if each.name not in skip):
+            how, more = measure.at[scale], options or {}
+            of_user = {**more.get(how["measure"], {}), **more.get(measure.name, {})}
+            form = {**how, "options": {**how.get("options", {}), **of_user}}
+            columns.append(Measurement(name=measure.name, better=measure.better, **form))
         return columns
+
+    def row(self, name: str) -> StudyRow:
+        """Return the row of a name."""
+        return next(row for row in self.rows if row.name == name)
 
     def changes(self, row: StudyRow, scale: str) -> tuple[str, list[str]]:
         """Return the recipe of a row at a scale, and its changes."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from mage_kit.base.progress import Reporter
 from mage_kit.base.version import versions
 from mage_kit.evaluation.measures import MEASURES
-from mage_kit.models import Mage
+from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes import Recipe
 from mage_kit.recipes.answers import plugin_digests
 from mage_kit.store.folders import MODEL_FILE
@@ -35,15 +35,25 @@ class Trial:
     Args:
         recipe: With data and training.
         measurements: Its figures.
+        start: Whose model this one starts from (`pretrained` of its recipe says what it takes); None where neither.
     """
 
     recipe: Recipe
     measurements: Sequence[Measurement]
+    start: Trial | None = None
 
-    def settled(self) -> Recipe:
-        """Return the recipe under a name that follows from its contents, so that whoever asks for it shares the run."""
-        text = json.dumps([self.recipe.fingerprint(), plugin_digests(self.recipe)], sort_keys=True)
-        return self.recipe.extended(name=f"run-{hashlib.sha256(text.encode()).hexdigest()[:20]}")
+    def settled(self, runs: Path) -> Recipe:
+        """Return the recipe under a name that follows from its contents, so that whoever asks for it shares the run.
+
+        Args:
+            runs: Folder of all runs, where the one that it starts from lies too.
+        """
+        if self.start is None:
+            return self.recipe.extended(name=_name(self.recipe))
+        first = self.start.settled(runs)
+        # The name has no folder in it: figures of a run count wherever the runs lie.
+        name = _name(self.recipe.changed("pretrained", weights=first.name))
+        return self.recipe.changed("pretrained", weights=str(runs / first.name)).extended(name=name)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,11 @@ class TrialResult:
     problem: str = ""
 
 
+def _name(recipe: Recipe) -> str:
+    text = json.dumps([recipe.fingerprint(), plugin_digests(recipe)], sort_keys=True)
+    return f"run-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+
 def run_trial(trial: Trial, runs: Path, reporter: Reporter, store: FigureStore | None = None) -> TrialResult:
     """Train what is not trained, measure what is not measured; a failure is a result too.
 
@@ -74,14 +89,13 @@ def run_trial(trial: Trial, runs: Path, reporter: Reporter, store: FigureStore |
     protocols: dict[str, str] = {}
     start = time.monotonic()
     try:
-        recipe = trial.settled()
+        recipe = trial.settled(runs)
         if store is not None and (figures := store.get(recipe.name, trial.measurements)) is not None:
             return TrialResult(*figures)
-        model, folder = check(recipe).model, runs / recipe.name
-        if not (folder / MODEL_FILE).is_file():
-            train(recipe, folder, resume=folder.exists(), reporter=reporter)
+        folder = _train(trial, runs, reporter)
+        model = check(recipe).model
         for measurement in trial.measurements:
-            if not isinstance(model, Mage) or not MEASURES.get(measurement.measure).cls.fits(model):
+            if not _fits(measurement, model):
                 continue
             value, protocol = measured(measurement, folder, recipe.seed, reporter)
             values[measurement.name], protocols[measurement.name] = value, protocol
@@ -94,3 +108,22 @@ def run_trial(trial: Trial, runs: Path, reporter: Reporter, store: FigureStore |
         }  # fmt: skip
         store.put(recipe.name, trial.measurements, values, protocols, about)
     return TrialResult(values, protocols)
+
+
+def _train(trial: Trial, runs: Path, reporter: Reporter) -> Path:
+    """Train what is not trained, first what it starts from; return the run."""
+    recipe = trial.settled(runs)
+    folder = runs / recipe.name
+    if not (folder / MODEL_FILE).is_file():
+        if trial.start is not None:
+            _train(trial.start, runs, reporter)
+        check(recipe)
+        train(recipe, folder, resume=folder.exists(), reporter=reporter)
+    return folder
+
+
+def _fits(measurement: Measurement, model: object) -> bool:
+    measure = MEASURES.get(measurement.measure).cls
+    if isinstance(model, Mage):
+        return measure.needs != "classifier" and measure.fits(model)
+    return measure.needs != "mage" and isinstance(model, MageClassifier)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 import mage_kit as mk
 from mage_kit.cli import app
 from mage_kit.studies.comparison import Comparison, ComparisonRow, FigureName
+from mage_kit.studies.figure_store import FigureStore
+from mage_kit.studies.measurement import check_measurement
 from mage_kit.studies.run_study import read_result, recipe_of, run_study
 from mage_kit.studies.study import Study
 from mage_kit.studies.study_files import load_study, study_names
@@ -37,7 +40,10 @@ def table_rows(name: str) -> list[dict[str, Any]]:
     return rows[:4] + rows[5:] if name == "supp-6" else rows
 
 
-@pytest.mark.parametrize("name", study_names())
+ALONE = [name for name in study_names() if name != "headline"]  # that one is of five tables
+
+
+@pytest.mark.parametrize("name", ALONE)
 def test_the_papers_numbers_are_the_papers(name: str) -> None:
     study = load_study(name)
     rows = table_rows(name)
@@ -61,8 +67,51 @@ def test_every_row_can_be_built_at_every_scale(name: str) -> None:
             recipe = recipe_of(study, row.name, scale)(1)
             mk.check(recipe)
             assert recipe.seed == 1
-            marks.add(recipe.fingerprint())
+            marks.add((recipe.fingerprint(), row.starts_from))
         assert len(marks) == len(able), "two rows are one setting"
+
+
+def of_five_tables() -> dict[tuple[str, str], float]:
+    """The headline's numbers by row and column, as the tables have them."""
+    numbers = {}
+    for table, (key, column, factor) in {
+        "main.1": ("FID", "Fréchet distance", 1), "main.2": ("linear_probe_top1", "linear probe", 100),
+    }.items():  # fmt: skip
+        for row in TABLES[table]:
+            size = row["values"].get("model")
+            name = row["setting"] if size is None else f"{row['setting']} ({size})"
+            numbers[name, column] = row["values"][key] / factor
+            if "IS" in row["values"]:
+                numbers[name, "inception score"] = row["values"]["IS"]
+    for row in TABLES["main.3"]:
+        for shots, value in row["values"].items():
+            numbers[f"{row['setting']} ({row['group']})", f"few-shot, {shots} a class"] = value / 100
+    for row in TABLES["main.4"]:
+        for size in ("ViT-B", "ViT-L"):
+            name = f"{row['setting']} ({size})" + ("" if "scratch" in row["setting"] else ", fine-tuned")
+            numbers[name, "fine-tuned"] = row["values"][size] / 100
+    for key, column in (("FID", "Fréchet distance"), ("IS", "inception score")):
+        numbers["MAGE (ViT-B), class-conditional", column] = TABLES["supp.1"][0]["values"][key]
+    return numbers
+
+
+def test_the_headlines_numbers_are_the_papers() -> None:
+    ours = {(row.name, column): value for row in load_study("headline").rows for column, value in row.paper.items()}
+    theirs = of_five_tables()
+    assert set(ours) == set(theirs)
+    assert all(ours[place] == pytest.approx(value) for place, value in theirs.items())
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_column_has_a_measure_and_takes_its_options(name: str) -> None:
+    study = load_study(name)
+    for scale in study.scales:
+        for each in study.measurements(scale):
+            if each.measure == "fid":  # by a network of the user's
+                with pytest.raises(mk.MageKitError, match="extractor: none given"):
+                    check_measurement(each)
+                each = replace(each, options={**each.options, "extractor": "f.pt", "reference": "r.safetensors"})
+            check_measurement(each)
 
 
 @pytest.mark.parametrize("name", study_names())
@@ -136,9 +185,72 @@ def test_a_study_runs_goes_on_and_is_read_back(tmp_path: Path) -> None:
         run_study(small_study(), "imagenet", tmp_path)
 
 
+CLASSIFIER = [
+    'model.encoder={"kind": "vit", "dim": 32, "depth": 2, "heads": 2, "dropout": 0.0}', "training.epochs=1",
+    "training.warmup_epochs=0", "training.batch=128", "tokenizer.base_channels=8", "tokenizer.quantizer.codes=32",
+]  # fmt: skip
+
+
+def starting_study() -> Study:
+    """A row that fine-tunes what the row above trained; one column of each."""
+    digits = {"digits": {"measure": "accuracy", "row": "classifier", "figure": "top1", "seeded": False}}
+    accuracy = {"name": "accuracy", "better": "higher", "paper": "top-1", "at": digits}
+    form = small_study().model_dump(mode="json")
+    tuned = {"name": "tuned", "recipes": {"digits": "finetune_digits"}, "starts_from": "half", "set": CLASSIFIER}
+    form["scales"]["digits"]["set"] = []
+    form["rows"][0]["set"] = [*SMALL[:4], *SMALL[5:6], "tokenizer_training.steps=2", *SHORT]
+    rows = [form["rows"][0], tuned]
+    contrast = {"better": "tuned", "worse": "half", "measure": "accuracy", "note": "of nothing"}
+    return small_study(
+        scales=form["scales"], rows=rows, measures=[*form["measures"], accuracy], contrasts=[contrast], seeds=[3]
+    )
+
+
+def test_a_row_starts_from_the_run_of_another(tmp_path: Path) -> None:
+    study = starting_study()
+    store = FigureStore(tmp_path / "figures")
+    result = run_study(study, "digits", tmp_path / "a", store=store)
+    first, tuned = result.comparison.rows
+    assert not first.problems and not tuned.problems
+    assert list(first.values) == ["loss"] and list(tuned.values) == ["accuracy"], "each has what fits it"
+    runs = sorted((tmp_path / "a" / "runs").iterdir())
+    recipes = {run.name: mk.Recipe.load(run / "recipe.json") for run in runs}
+    (start,) = (name for name, recipe in recipes.items() if recipe.pretrained is None)
+    (end,) = (recipe for recipe in recipes.values() if recipe.pretrained is not None)
+    assert end.pretrained is not None and end.pretrained.weights == str(tmp_path / "a" / "runs" / start)
+    assert run_study(study, "digits", tmp_path / "b", store=store).comparison == result.comparison
+    assert not (tmp_path / "b" / "runs").exists(), "figures are of a run, wherever it lies"
+
+
+def test_changes_go_to_the_rows_that_have_such_a_place(tmp_path: Path) -> None:
+    study = load_study("headline")
+    changes = ["data.path=a", "training.validation.path=b"]
+    for name in ("MAGE (ViT-B)", "MAGE (ViT-B), fine-tuned"):
+        recipe = recipe_of(study, name, "imagenet", changes)(0)
+        assert recipe.data is not None and recipe.data.model_dump()["path"] == "a"
+        stated = recipe.model_dump(mode="json")["training"].get("validation")
+        assert stated is None or stated["path"] == "b"
+    with pytest.raises(mk.MageKitError, match=r"training.lines=3: no row of 'headline' has such a place"):
+        run_study(study, "imagenet", tmp_path, overrides=["training.lines=3"])
+    with pytest.raises(mk.MageKitError, match="option: 'probes', must be one of Fréchet distance, accuracy"):
+        run_study(study, "imagenet", tmp_path, options={"probes": {"data": "x"}})
+    with pytest.raises(mk.MageKitError, match=r"'inception score' by measure 'fid'.*--skip 'inception score'"):
+        run_study(study, "imagenet", tmp_path, skip=["Fréchet distance"])
+    with pytest.raises(mk.MageKitError, match="skip: 'FID', must be one of Fréchet"):
+        study.measurements("imagenet", skip=["FID"])
+    columns = study.measurements("imagenet", {"fid": {"reference": "r"}, "inception score": {"n": 10}})
+    options = {each.name: each.options for each in columns}
+    assert options["Fréchet distance"] == {"n": 50000, "reference": "r"}
+    assert options["inception score"] == {"n": 10, "reference": "r"}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (
+            {"rows": [{"name": "half", "starts_from": "none"}, {"name": "none"}, {"name": "absent"}]},
+            "must be a row above it that runs",
+        ),
         ({"contrasts": [{"better": "whole", "worse": "none", "measure": "loss"}]}, "row 'whole': must be one of"),
         ({"contrasts": [{"better": "half", "worse": "none", "measure": "fid"}]}, "measure 'fid': must be one of"),
         ({"rows": [{"name": "a"}, {"name": "a"}]}, "two have one name"),
