@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from mage_kit.evaluation.tokenizer_audit import audit
 from mage_kit.images.pictures import grid_picture, save_picture
 from mage_kit.store.folders import RECIPE_FILE, TOKENIZER_FOLDER
 from mage_kit.store.loading import load_tokenizer
+from mage_kit.training.metrics import read_metrics
 from mage_kit.training.tasks import TASKS
 
 SHOWN = 8
@@ -108,17 +110,12 @@ def measure_row(row: Row, runs: Path, results: Path, steps: int, reporter: Repor
     if has_begun and mk.Recipe.load(run / RECIPE_FILE).to_json() != recipe.to_json():
         shutil.rmtree(run)  # of another state of this benchmark
         has_begun = False
-    clock = run.with_name(f"{run.name}.seconds")
-    start, before = time.monotonic(), float(clock.read_text()) if has_begun and clock.is_file() else 0.0
-    try:
-        mk.train(recipe, run, resume=has_begun, reporter=reporter)
-    finally:
-        clock.write_text(str(before + time.monotonic() - start))
+    mk.train(recipe, run, resume=has_begun, reporter=reporter)
     tokenizer = load_tokenizer(run / TOKENIZER_FOLDER)
     images = recipe.changed("data", path=str(crops / "held_out")).build_dataset()
     figures: dict[str, Any] = {
         "row": row.name, "label": row.label, "fingerprint": row.fingerprint(facts, steps),
-        "date": time.strftime("%Y-%m-%d"), "steps": steps, "seconds": float(clock.read_text()), "seed": row.seed,
+        "date": time.strftime("%Y-%m-%d"), "steps": steps, "seconds": _seconds(run, recipe), "seed": row.seed,
         "tokens": tokenizer.spec.grid.size, "codes": tokenizer.spec.codes,
         "levels": len(mk.Recipe.load("vqgan_photos").tokenizer.get("multipliers")),
         "bits": tokenizer.spec.grid.size * float(np.log2(tokenizer.spec.codes or 1)),
@@ -129,6 +126,14 @@ def measure_row(row: Row, runs: Path, results: Path, steps: int, reporter: Repor
         figures["model"] = model_tokens(recipe, run, results / f"{row.name}-generated.png", SHOWN, reporter)
     write_json(results / f"{row.name}.json", figures)
     return figures
+
+
+def _seconds(run: Path, recipe: mk.Recipe) -> float:
+    """Return what the training takes at its median rate: pauses, and what else the machine did, are no part of it."""
+    records = read_metrics(run, "tokenizer")
+    assert recipe.training is not None
+    images = recipe.training.model_dump()["batch"] * records[-1]["step"]
+    return float(images / statistics.median(record["images_per_s"] for record in records if "images_per_s" in record))
 
 
 def _judge(tokenizer: mk.Tokenizer, images: mk.Dataset, strip: Path, reporter: Reporter) -> dict[str, Any]:

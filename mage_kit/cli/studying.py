@@ -55,6 +55,8 @@ def show(name: NameArgument, scale: ScaleOption = None, out: OutOption = HOME) -
     console.print(f"{each.name}: {each.title}. {each.table}; {each.conditions}", style="bold", soft_wrap=True)
     console.print(f"The paper: {each.finding}", soft_wrap=True)
     console.print(_settings(each, scale))
+    for measure in each.measures:
+        console.print(f"{measure.name}: in the paper {measure.paper}", soft_wrap=True)
     result = read_result(each, scale, out)
     if result is None:
         console.print(f"not run at this scale in {out}: mage-kit study run {name} --scale {scale}", soft_wrap=True)
@@ -105,7 +107,8 @@ def _options(texts: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _settings(each: Study, scale: str) -> Table:
-    table = Table("row", "changes", *(f"{measure.name} ({measure.paper})" for measure in each.measures), "days planned")
+    columns = (Column(measure.name, overflow="fold") for measure in each.measures)
+    table = Table("row", Column("changes", overflow="fold", min_width=12), *columns, "days planned")
     for row in each.rows:
         recipe, changes = each.changes(row, scale)
         numbers = ["-" if (value := row.paper.get(m.name)) is None else f"{value:g}" for m in each.measures]
