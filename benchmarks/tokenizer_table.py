@@ -34,7 +34,7 @@ def write_page(found: Sequence[dict[str, Any]], facts: dict[str, Any], results: 
         f"{len(found)} of {rows} rows have been run. Crops of 64 pixels: {training['crops']:,} of "
         f"{training['photographs']} photographs to train on, {held_out['crops']:,} of {held_out['photographs']} others "
         "to judge on. The two columns by network are Fréchet distances of held-out reconstructions, no FID; "
-        "a star: a loss of this row was computed by that network. Seconds are those of the training on two cores at its "
+        "a star: a loss of this row was computed by that network. Seconds are the training's, on two cores, at its "
         "median rate.\n\n"
     )
     text += _HEAD + "".join(_line(row) for row in found)

@@ -39,6 +39,7 @@ def plan(
     """Parameters, operations, memory, the batch that fits, days and traffic of a recipe; docs/planning.md says how."""
     from mage_kit.cli.tokenizer_plan import plan_tokenizer
     from mage_kit.recipes import Recipe
+    from mage_kit.recipes.answers import kind_of
     from mage_kit.recipes.tokenizer_workload import trains_tokenizer
     from mage_kit.training.check import check
 
@@ -50,7 +51,7 @@ def plan(
         return
     work = workload(contents)
     costs = estimate(work, machine, images)
-    measures = _operations_of_measures(work, images)
+    measures = _operations_of_measures(work, images, kind_of(contents))
     forecasts = scale(costs, work.model, machine, _COUNTS, node_bandwidth)
     if json_out:
         lines = [asdict(line) for line in forecasts]
@@ -108,8 +109,8 @@ def _scaling(lines: list[StepForecast]) -> Table:
     return table
 
 
-def _operations_of_measures(work: Workload, images: int) -> dict[str, float]:
-    """Operations of each measure by kind: each says what it sends through the model."""
+def _operations_of_measures(work: Workload, images: int, kind: str) -> dict[str, float]:
+    """Operations of each measure by kind, of those for such a recipe: each says what it sends through the model."""
     from mage_kit.evaluation.evaluate import make_measure
     from mage_kit.evaluation.measures import MEASURES
     from mage_kit.evaluation.stored_results import ask
@@ -117,7 +118,7 @@ def _operations_of_measures(work: Workload, images: int) -> dict[str, float]:
     costs = {}
     for entry in MEASURES:
         fields = [field for name, field in entry.config.model_fields.items() if name != "kind"]
-        if entry.cls.needs == "classifier" or any(field.is_required() for field in fields):
+        if entry.cls.needs not in (kind, "tokenizer") or any(field.is_required() for field in fields):
             continue  # of another model, or of data sets that only its user knows
         costs[entry.kind] = operations_of(work.model, ask(make_measure(entry.kind), "passes", images, _TESTED))
     return {kind: operations for kind, operations in costs.items() if operations}

@@ -6,7 +6,6 @@ import torch
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.machine import memory_size
-from mage_kit.models import Mage
 from mage_kit.planning.estimate import step_memory
 from mage_kit.recipes.build import Parts, weight_bytes
 from mage_kit.recipes.recipe import Recipe
@@ -25,7 +24,7 @@ def memory_note(recipe: Recipe, parts: Parts) -> str | None:
     else:
         place, room = "memory", memory_size()
     needs, what, hint = weight_bytes(parts), "its weights take", ""
-    if needs <= room and isinstance(parts.model, Mage):
+    if needs <= room and parts.model is not None:
         try:
             micro, memory = step_memory(workload(recipe))
         except MageKitError:

@@ -11,16 +11,18 @@ from mage_kit.base.length import steps_in
 from mage_kit.base.signature import ComponentConfig
 from mage_kit.models import Mage
 from mage_kit.optimizers import OPTIMIZERS, AdamW
+from mage_kit.recipes.answers import kind_of
+from mage_kit.recipes.classifier_pass import as_masked
 from mage_kit.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One training of a masked model.
+    """One training of a masked model, or of a classifier.
 
     Args:
         name: Of the recipe.
-        model: On the meta device, frozen where the recipe freezes it.
+        model: On the meta device, frozen where the recipe freezes it; a classifier as a model that hides nothing.
         batch: Images a step over all processes.
         micro_batch: Images at once in a process; None for its share.
         epochs: Passes over the data; None where `steps` say how long.
@@ -56,10 +58,10 @@ def workload(recipe: Recipe, model: Mage | None = None) -> Workload:
 
     Args:
         recipe: With a training.
-        model: Its model on the meta device, where there is one already.
+        model: Its masked model on the meta device, where there is one already.
 
     Raises:
-        RecipeError: If the recipe trains nothing, or something else than a masked model of a length that it states.
+        RecipeError: If the recipe trains nothing, or something of no length that it states.
     """
     training = recipe.training
     if training is None:
@@ -70,7 +72,8 @@ def workload(recipe: Recipe, model: Mage | None = None) -> Workload:
         raise RecipeError([f"$.training.kind: '{training.kind}', {rule}"], recipe.name)
     if model is None:
         with torch.device("meta"):
-            model = recipe.build_model()
+            is_classifier = kind_of(recipe) == "classifier"
+            model = as_masked(recipe.build_classifier()) if is_classifier else recipe.build_model()
     return Workload(
         name=recipe.name,
         model=model,

@@ -206,3 +206,26 @@ def test_contrast_costs_encoder_and_projection_alone() -> None:
         output = real(ids, real.plan(ratio, torch.rand(rows, places - 1)), BatchMasks(ratio, 0, 2))
         output.terms[0].total.backward()
     assert sum(planned.values()) == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_classifier_is_planned_as_it_runs() -> None:
+    """Operations of fine-tuning by torch's counter to 1%, parameters exactly; frozen for a probe, forward alone."""
+    recipe, images = mk.Recipe.load(RECIPES / "finetune_digits.json", ["model.drop_path=0"]), 8
+    model = workload(recipe).model
+    planned = {name: cost.training for name, cost in walk_step(model, images, 0.0, Numbers(4, 1, "matmul")).items()}
+    real = recipe.build_classifier()
+    real.train().set_attention("matmul")
+    ids = build.tokens(real, images)
+    with FlopCounterMode(display=False) as counter:
+        real(ids).sum().backward()
+    assert sum(planned.values()) == pytest.approx(counter.get_total_flops(), rel=0.01)
+    trained = sum(value.numel() for _, value in real.trainable())
+    assert sum(value.numel() for _, value in model.trainable()) == trained
+    costs = estimate(workload(recipe), Machine(processes=1), 1797)
+    assert costs.steps == 14 * int(recipe.training.get("epochs")) and costs.ratio == 0
+
+
+def test_a_frozen_classifier_costs_no_backward_pass_through_its_encoder() -> None:
+    recipe = mk.Recipe.load(RECIPES / "finetune_digits.json", ["pretrained.freeze=true"])
+    costs = walk_step(workload(recipe).model, 4, 0.0, Numbers())
+    assert costs["encoder"].training == costs["encoder"].forward and costs["losses"].training > costs["losses"].forward
