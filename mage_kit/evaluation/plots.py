@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from mage_kit.base.errors import MissingExtraError
 from mage_kit.base.files import atomic
 
@@ -88,6 +91,17 @@ def write_figure(figure: Any, path: Path) -> None:
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)
+
+
+def figure_image(figure: Any) -> Image.Image:
+    """Return a figure as a picture, and forget it."""
+    import matplotlib.pyplot as plt
+
+    figure.set_dpi(110)
+    figure.canvas.draw()
+    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    plt.close(figure)
+    return picture
 
 
 def bars(names: Sequence[str], values: Sequence[float], width: int = 50) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import mage_kit as mk
 from mage_kit.evaluation.token_statistics import (
@@ -87,6 +88,8 @@ def test_a_run_is_measured_and_one_that_predicts_no_tokens_is_refused(tmp_path: 
     assert rows["1 hidden"]["loss"] < 2 * math.log(32)
     assert {"codes_used", "diversity", "difference_of_use"} <= rows["samples"].keys()
     assert result["images"] == 40 and "nothing dropped" in result["protocol"]
+    picture = Image.open(run / "eval" / "tokens.png")
+    assert picture.width > 900 and len(picture.getcolors(10**6) or []) > 100, "four panels with something in them"
     lone = mage(losses=[mk.MaskedCrossEntropy()])
     assert mk.MEASURES.get("tokens").cls.fits(lone)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from mage_kit.base.errors import MageKitError
+from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.base.fields import Positive
 from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset
@@ -18,6 +19,7 @@ from mage_kit.datasets.subset import Subset
 from mage_kit.evaluation.measures.base import MEASURES, Measure, Outcome
 from mage_kit.evaluation.measures.request import Request
 from mage_kit.evaluation.run_images import images_to_look_at
+from mage_kit.evaluation.token_plots import plot_tokens
 from mage_kit.evaluation.token_statistics import (
     CodeUse,
     HiddenTokens,
@@ -52,6 +54,7 @@ class TokenStatistics(Measure):
 
     title: ClassVar[str] = "Statistics of tokens"
     takes: ClassVar[frozenset[str]] = frozenset({"data", "weights", "seed"})
+    caption: ClassVar[str] = "hidden tokens by their share and by step of decoding, calibration, use of codes"
 
     @classmethod
     def fits(cls, model: Mage) -> bool:
@@ -75,10 +78,11 @@ class TokenStatistics(Measure):
         dataset = Subset(every, range(min(self.images, len(every))))
         with evaluating(model):
             hidden, ids_BL, facts = self._ask(model, dataset, request)
-        rows: dict[str, Any] = {name: sums.as_dict() for name, sums in hidden.items()}
-        spec = model.tokenizer.spec
-        if spec.codes and ids_BL is not None and ids_BL.ndim == 2:
-            rows |= self._codes(model, code_use(ids_BL, spec.codes), spec.codes, request)
+        steps = dict(enumerate(decoding_shares(model) if model.generates else (), start=1))
+        rows: dict[str, Any] = {f"{share:g} hidden": hidden[share].as_dict() for share in self.shares}
+        rows |= {f"step {step} of {len(steps)}": hidden[share].as_dict() for step, share in steps.items()}
+        uses = self._uses(model, ids_BL, request)
+        rows |= _use_rows(uses)
         protocol = (
             f"{len(dataset)} images; uniformly hidden tokens predicted from all others, nothing dropped; calibration "
             f"error over 15 bins of confidence; {self.n} samples by the model's own decoding"
@@ -88,17 +92,20 @@ class TokenStatistics(Measure):
             "data": where, "data_sha256": fingerprint(dataset),
             "images": len(dataset), "versions": versions(), **facts,
         }  # fmt: skip
-        return Outcome({**about, "protocol": protocol, "rows": rows})
+        by_step = {step: hidden[share] for step, share in steps.items()}
+        try:
+            picture = plot_tokens({share: hidden[share] for share in self.shares}, by_step, uses)
+        except MissingExtraError as error:
+            request.reporter.say(f"no picture: {error}")
+            picture = None
+        return Outcome({**about, "protocol": protocol, "rows": rows}, picture)
 
     def _ask(
         self, model: Mage, dataset: Dataset, request: Request
-    ) -> tuple[dict[str, HiddenTokens], Tensor | None, dict[str, Any]]:
-        """Sums by share and by step, the images' ids, and which could not be read."""
-        shares = {f"{share:g} hidden": share for share in self.shares}
-        if model.generates:
-            steps = decoding_shares(model)
-            shares |= {f"step {number} of {len(steps)}": share for number, share in enumerate(steps, start=1)}
-        by_share = {share: HiddenTokens() for share in shares.values()}  # steps may hide what a named share does
+    ) -> tuple[dict[float, HiddenTokens], Tensor, dict[str, Any]]:
+        """Sums by share, those of decoding's steps among them, the images' ids, and which could not be read."""
+        shares = [*self.shares, *(decoding_shares(model) if model.generates else ())]
+        by_share = {share: HiddenTokens() for share in shares}
         parts, broken = list[Tensor](), []
         batches = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, len(dataset), _BATCH)]
         with request.reporter.task("asking for hidden tokens", len(dataset)) as task:
@@ -115,20 +122,27 @@ class TokenStatistics(Measure):
                 task.update(part.stop)
         if not parts:
             raise MageKitError(f"data: no image could be read, of {len(dataset)}; the last: {broken[-1]}")
-        hidden = {name: by_share[share] for name, share in shares.items()}
-        return hidden, torch.cat(parts), broken_facts(broken, dataset)
+        return by_share, torch.cat(parts), broken_facts(broken, dataset)
 
-    def _codes(self, model: Mage, data: CodeUse, codes: int, request: Request) -> dict[str, Any]:
-        rows: dict[str, Any] = {"data": data.as_dict()}
+    def _uses(self, model: Mage, ids_BL: Tensor, request: Request) -> dict[str, CodeUse]:
+        """Use of codes by data and samples; none of tokens that are no single ids."""
+        codes = model.tokenizer.spec.codes
+        if not codes or ids_BL.ndim != 2:
+            return {}
+        uses = {"data": code_use(ids_BL, codes)}
         if self.n >= 2 and model.generates:
             with request.reporter.task(f"generating {self.n} images", self.n * model.decoding.steps) as task:
-                ids_BL = generate(
-                    model, self.n, seed=request.seed, on_progress=lambda done, _: task.update(done)
-                ).ids_BL
-            samples = code_use(ids_BL, codes)
-            rows["samples"] = {**samples.as_dict(), "difference_of_use": difference_of_use(data, samples)}
-        return rows
+                samples = generate(model, self.n, seed=request.seed, on_progress=lambda done, _: task.update(done))
+            uses["samples"] = code_use(samples.ids_BL, codes)
+        return uses
 
     def passes(self, train: int, test: int) -> Passes:
         """Every image once through the tokenizer, and once a share through the rest."""
         return Passes(tokenized=self.images, encoded=self.images * len(self.shares), generated=self.n)
+
+
+def _use_rows(uses: Mapping[str, CodeUse]) -> dict[str, dict[str, float]]:
+    rows = {name: use.as_dict() for name, use in uses.items()}
+    if "samples" in uses:
+        rows["samples"]["difference_of_use"] = difference_of_use(uses["data"], uses["samples"])
+    return rows
