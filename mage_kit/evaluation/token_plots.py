@@ -29,8 +29,8 @@ def plot_tokens(
     """
     figure, axes = new_figure(2, 2)
     shares, steps, sure, codes = axes.flat
-    _numbers(shares, by_share, "share of tokens hidden")
-    _numbers(steps, by_step, "step of decoding: hidden as many as before it")
+    _numbers(shares, by_share, "by share of hidden tokens", "share hidden")
+    _numbers(steps, by_step, "by step of decoding", "step; as many are hidden as before it")
     _calibration(sure, by_share)
     for name, use in uses.items():
         counts = np.sort(use.counts_V)[::-1]
@@ -42,13 +42,15 @@ def plot_tokens(
     return figure_image(figure)
 
 
-def _numbers(axis: Any, sums: Mapping[float, HiddenTokens] | Mapping[int, HiddenTokens], across: str) -> None:
+def _numbers(
+    axis: Any, sums: Mapping[float, HiddenTokens] | Mapping[int, HiddenTokens], title: str, across: str
+) -> None:
     """Loss on the left axis, accuracy on the right one."""
     points = [(place, each.as_dict()) for place, each in sorted(sums.items())]
     xs = [place for place, _ in points]
     axis.plot(xs, [numbers["loss"] for _, numbers in points], marker="o", color="tab:blue")
     axis.set_ylabel("loss", color="tab:blue")
-    axis.set(title="hidden tokens, told from all others", xlabel=across)
+    axis.set(title=title, xlabel=across)
     if points and all("accuracy" in numbers for _, numbers in points):
         right = axis.twinx()
         right.plot(xs, [numbers["accuracy"] for _, numbers in points], marker="s", color="tab:orange")
@@ -59,6 +61,7 @@ def _calibration(axis: Any, by_share: Mapping[float, HiddenTokens]) -> None:
     """Accuracy over mean confidence of each bin; on the diagonal a model is right as often as it is sure."""
     places = sorted(by_share)
     chosen = sorted({places[round(at)] for at in np.linspace(0, len(places) - 1, min(_CALIBRATED, len(places)))})
+    highest = 0.02
     for share in chosen:
         sums_K, hits_K, counts_K = by_share[share].sureness_3K.numpy()
         bins = counts_K > 0
@@ -67,6 +70,7 @@ def _calibration(axis: Any, by_share: Mapping[float, HiddenTokens]) -> None:
                 sums_K[bins] / counts_K[bins], hits_K[bins] / counts_K[bins], marker="o", label=f"{share:g} hidden"
             )
     axis.plot([0, 1], [0, 1], color="grey", linestyle="--")
-    axis.set(title="calibration", xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    room = (0, min(1.0, 1.1 * highest))
+    axis.set(title="calibration", xlabel="confidence", ylabel="accuracy", xlim=room, ylim=room)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
