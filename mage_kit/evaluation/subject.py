@@ -24,7 +24,7 @@ from mage_kit.evaluation.kinds import Kind, Precision, model_kinds, pixel_kind
 from mage_kit.evaluation.splits import Split, folder_split, held_out, published_views
 from mage_kit.models.mage import Mage
 from mage_kit.recipes import Recipe, untrained_like
-from mage_kit.recipes.answers import measured_images, pixel_levels, training_views
+from mage_kit.recipes.answers import measured_images, parts_of, pixel_levels, training_views
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.store.loading import load
 from mage_kit.store.run_folders import EVAL
@@ -156,7 +156,8 @@ def open_subject(
 
     Args:
         run: Run or model folder.
-        data: Folder with train/ and val/, or with class folders; None for the run's own images, a fifth set aside.
+        data: Folder with train/ and val/, or with class folders; None for the run's own images: the part
+            that it learned from and the one held out, or a fifth set aside.
         weights: Raw, or the running mean.
         precision: What features are computed in.
         seed: Of what is set aside.
@@ -189,7 +190,11 @@ def _open(
     recipe = Recipe.load(run / RECIPE_FILE)
     size = model.tokenizer.image_size
     augment = published_views(training_views(recipe), size)
-    if data is None:
+    if data is None and (parts := parts_of(recipe)) is not None:
+        for images in parts:
+            images.augment = augment
+        split, name = Split(*parts, "the run's own images: those that it learned from, and those held out"), "own-parts"
+    elif data is None:
         images = measured_images(recipe)
         images.augment = augment
         split = held_out(images, seed, "the run's own images")

@@ -90,10 +90,26 @@ def held_out_images(recipe: Recipe) -> tuple[Dataset, str]:
     Raises:
         MageKitError: As `measured_images`.
     """
-    if recipe.data is not None and getattr(recipe.data, "part", None) == "training":
+    if has_parts(recipe):
         with contextlib.suppress(MageKitError):  # a folder of few images may have none to hold out
             return recipe.changed("data", part="held_out").build_dataset(), "held out"
     return measured_images(recipe), "of those that were trained on"
+
+
+def has_parts(recipe: Recipe) -> bool:
+    """Return whether a run learns from one part of its data, and another part is held out."""
+    return recipe.data is not None and getattr(recipe.data, "part", None) == "training"
+
+
+def parts_of(recipe: Recipe) -> tuple[Dataset, Dataset] | None:
+    """Open the part that a run learns from and the one that is held out; None where its data is one.
+
+    Raises:
+        MageKitError: If either has no image.
+    """
+    if not has_parts(recipe):
+        return None
+    return recipe.build_dataset(), recipe.changed("data", part="held_out").build_dataset()
 
 
 def perceptual_kind(recipe: Recipe) -> str | None:

@@ -15,6 +15,7 @@ from mage_kit.evaluation.measures.on_features import FeatureMeasure
 from mage_kit.evaluation.measures.request import Request
 from mage_kit.evaluation.subject import Subject
 from mage_kit.recipes import Recipe
+from mage_kit.recipes.answers import has_parts
 from mage_kit.store.folders import RECIPE_FILE
 
 FAST = (
@@ -40,19 +41,27 @@ def fit_row(subject: Subject, name: str, train: Features, test: Features) -> dic
     return {"top1": top1, "train_top1": train_top1, "strength": best.strength}
 
 
+def _over_folds(request: Request) -> bool:
+    """Nothing is named, and the run's own images are not in two parts."""
+    file = request.run / RECIPE_FILE
+    return request.data is None and not (file.is_file() and has_parts(Recipe.load(file)))
+
+
 @MEASURES.register("probe-fast")
 class FastProbe(FeatureMeasure):
-    """Linear probe on cached features; without --data over folds of the run's own images."""
+    """Linear probe on cached features; without --data on the run's held-out part, or over folds of its images."""
 
     title: ClassVar[str] = "Linear probe, fast"
     shown: ClassVar[tuple[str, ...]] = ("top1", "train_top1")
 
     def check(self, request: Request) -> None:
         """Over folds the other options would not be followed."""
+        if not _over_folds(request):
+            return
         names = [name for name in request.options() if name != "processes" or request.processes != 1]
         flags = ["--bf16" if name == "precision" else f"--{name}" for name in names]
         flags += [] if self.baselines else ["--no-baselines"]
-        if request.data is None and flags:
+        if flags:
             rule = "the probe over folds of a run's own images takes no such option; name images with --data to use it"
             raise MageKitError(f"{', '.join(flags)}: {rule}")
 
@@ -66,9 +75,9 @@ class FastProbe(FeatureMeasure):
 
     def run(self, request: Request) -> Outcome:
         """Probe parts of images; without any the run's own, in folds."""
-        return super().run(request) if request.data is not None else Outcome(self._over_folds(request))
+        return Outcome(self._fold(request)) if _over_folds(request) else super().run(request)
 
-    def _over_folds(self, request: Request) -> dict[str, Any]:
+    def _fold(self, request: Request) -> dict[str, Any]:
         """The first process alone: folds are fitted by one."""
         if not is_first():
             return {"rows": {}}
