@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -46,6 +46,7 @@ class FrechetAtHand(Measure):
 
     title: ClassVar[str] = "Generated images, by a network at hand"
     takes: ClassVar[frozenset[str]] = frozenset({"weights", "seed"})
+    flags: ClassVar[Mapping[str, str]] = {"n": "-n"}
     shown: ClassVar[tuple[str, ...]] = ("frechet", "floor", "sure_share")
 
     @classmethod

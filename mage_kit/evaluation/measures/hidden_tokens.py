@@ -54,6 +54,7 @@ class TokenStatistics(Measure):
 
     title: ClassVar[str] = "Statistics of tokens"
     takes: ClassVar[frozenset[str]] = frozenset({"data", "weights", "seed"})
+    flags: ClassVar[Mapping[str, str]] = {"n": "-n"}
     caption: ClassVar[str] = "hidden tokens by their share and by step of decoding, calibration, use of codes"
 
     @classmethod
