@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mage_kit.base.files import write_text
@@ -14,6 +15,8 @@ from mage_kit.studies.study import Study
 from mage_kit.studies.study_files import load_study, study_names
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
+REMARKS = "remarks"  # a folder beside the results, NAME.md a study: words of people
+SCALES = ("digits", "pictograms")
 _HEAD = """# The paper on one page
 
 Each table of the paper and its supplement that varies something, as a study: what the paper finds, its numbers,
@@ -21,42 +24,55 @@ ours on embedded data over seeds, a verdict on each contrast, what it would cost
 of 400 TFLOP/s at 35%), and the command. This page is written by `python -m benchmarks.studies`; how to read it:
 [sweeps.md](sweeps.md).
 
-Embedded data are 1,797 handwritten digits, 16 tokens each. Our columns say whether a direction shows on something so
-small; they are not the paper's measures, and are never comparable with its numbers. Features are measured by a logistic
-regression over folds of the same digits, images by the Fréchet distance of a small classifier's features.
+Embedded data are 1,797 handwritten digits, 16 tokens each, and some 2,000 colour pictograms, 64 tokens each. Our
+columns say whether a direction shows on something so small; they are not the paper's measures, and are never
+comparable with its numbers. Features are measured by a logistic regression (of digits over folds, of pictograms on the
+part that no training saw), images by a Fréchet distance (of digits by a small classifier's features, of pictograms by
+an installed network's).
 """
 
 
-def write_page(results: Path, scale: str) -> Path:
-    """Write the page; return it.
+def write_page(results: Path) -> Path:
+    """Write the page from what was run, at every scale; return it.
 
     Args:
-        results: Folder of results.
-        scale: That was run.
+        results: Folder of results, and of remarks on them.
     """
     parts = [_HEAD]
     for name in study_names():
         study = load_study(name)
-        parts.append(_section(study, scale, read_result(study, scale, results)))
+        ran = [read_result(study, scale, results) for scale in SCALES if scale in study.scales]
+        remark = results / REMARKS / f"{name}.md"
+        words = remark.read_text(encoding="utf-8") if remark.is_file() else ""
+        parts.append(_section(study, [result for result in ran if result is not None], words))
     write_text(PAGE, "\n".join(parts))
     return PAGE
 
 
-def _section(study: Study, scale: str, result: StudyResult | None) -> str:
+def _section(study: Study, ran: Sequence[StudyResult], words: str) -> str:
     lines = [
         f"## {study.name}: {study.title}",
         "",
         f"{study.table}; {study.conditions}. The paper: {study.finding}",
         "",
+        _paper(study),
+        "",
     ]
-    lines += [_paper(study), ""]
-    if result is None:
-        lines += ["Not run on embedded data.", ""]
-    else:
+    for result in ran:
         lines += _figures(result)
+    if not ran:
+        lines += [
+            "Not run on embedded data." if set(SCALES) & set(study.scales) else "At full size alone: not run.",
+            "",
+        ]
+    lines += [words, ""] if words else []
+    lines += [f"On ImageNet: {_cost(study)}.", "", "```"]
     command = f"mage-kit study run {study.name} --scale"
-    lines += [f"On ImageNet: {_cost(study)}.", "", "```", f"{command} {scale} --seeds 3"]
-    lines += [f"{command} imagenet --set data.path=IMAGENET/train", "```", ""]
+    lines += [f"{command} {scale} --seeds 3" for scale in SCALES if scale in study.scales]
+    needs = {how["measure"] for measure in study.measures if (how := measure.at.get("imagenet"))}
+    options = " --option fid.extractor=FILE --option fid.reference=FILE" if "fid" in needs else ""
+    options += " --option probe.data=IMAGENET" if "probe" in needs else ""
+    lines += [f"{command} imagenet --set data.path=IMAGENET/train{options}", "```", ""]
     return "\n".join(lines)
 
 
@@ -74,7 +90,7 @@ def _figures(result: StudyResult) -> list[str]:
     heads, body = table_of(comparison)
     counts = [len(by) for row in comparison.rows for by in row.values.values()]
     lines = [
-        f"Here, {min(counts, default=0)} seeds or more of each row:",
+        f"On {result.scale}, {min(counts, default=0)} seeds or more of each row ({result.date}):",
         "",
         _markdown(["here", *heads[1:]], body),
         "",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +33,13 @@ class StudyResult:
         study: The study.
         scale: Where it ran.
         comparison: Its figures.
+        date: When the last of them came, YYYY-MM-DD; "" before it is written.
     """
 
     study: Study
     scale: str
     comparison: Comparison
+    date: str = ""
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -47,14 +51,19 @@ class StudyResult:
         return {
             "study": self.study.name,
             "scale": self.scale,
+            "date": self.date or time.strftime("%Y-%m-%d"),
             "comparison": self.comparison.as_dict(),
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
         }
 
     def write(self, file: Path) -> None:
-        """Write it as JSON, at once."""
+        """Write it as JSON, at once; figures that are there already keep their date."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, self.as_dict())
+        content = self.as_dict()
+        before = read_json(file) if file.is_file() else {}
+        if before.get("comparison") == json.loads(json.dumps(content["comparison"])):
+            content["date"] = before["date"]
+        write_json(file, content)
 
 
 def run_study(
@@ -161,4 +170,4 @@ def read_result(study: Study, scale: str, out: Path) -> StudyResult | None:
     content = read_json(file)
     if not isinstance(content, dict) or content.get("study") != study.name:
         raise MageKitError(f"{file}: holds no result of the study '{study.name}'")
-    return StudyResult(study, scale, Comparison.from_dict(content["comparison"]))
+    return StudyResult(study, scale, Comparison.from_dict(content["comparison"]), str(content.get("date", "")))
