@@ -4,7 +4,8 @@ python -m benchmarks.studies [--scale digits|pictograms] [--out runs/studies] [-
 
 Some ten hours on two cores for all, resumable at any point: each training's figures are a small JSON in
 benchmarks/results/studies/runs, which another machine goes on from. Rows, contrasts and seeds stand in the studies'
-files before anything runs; every training that ran is in the page, whichever way it fell.
+files before anything runs; every training that ran is in the page, whichever way it fell. The page is written at the
+end; --page writes it from what was run so far, and runs nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +53,6 @@ def main() -> None:
         reporter.say(f"study {name}: {study.title}")
         result = run_study(study, scale, arguments.out, seeds=seeds, store=store, reporter=reporter)
         result.write(RESULTS / f"{name}-{scale}.json")
-        write_page(RESULTS)
     reporter.say(f"written: {write_page(RESULTS)}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mage_kit.base.files import write_text
 from mage_kit.planning import Machine, estimate
 from mage_kit.planning.estimate import IMAGENET
+from mage_kit.recipes.answers import has_place
 from mage_kit.recipes.workload import workload
 from mage_kit.studies.comparison_table import number, problems, table_of
 from mage_kit.studies.run_study import StudyResult, read_result, recipe_of
@@ -17,6 +18,7 @@ from mage_kit.studies.study_files import load_study, study_names
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
 REMARKS = "remarks"  # a folder beside the results, NAME.md a study: words of people
 SCALES = ("digits", "pictograms")
+_VALIDATION = "training.validation.path"
 _HEAD = """# The paper on one page
 
 Each table of the paper and its supplement that varies something, as a study: what the paper finds, its numbers,
@@ -69,11 +71,21 @@ def _section(study: Study, ran: Sequence[StudyResult], words: str) -> str:
     lines += [f"On ImageNet: {_cost(study)}.", "", "```"]
     command = f"mage-kit study run {study.name} --scale"
     lines += [f"{command} {scale} --seeds 3" for scale in SCALES if scale in study.scales]
-    needs = {how["measure"] for measure in study.measures if (how := measure.at.get("imagenet"))}
-    options = " --option fid.extractor=FILE --option fid.reference=FILE" if "fid" in needs else ""
-    options += " --option probe.data=IMAGENET" if "probe" in needs else ""
-    lines += [f"{command} imagenet --set data.path=IMAGENET/train{options}", "```", ""]
+    lines += [f"{command} imagenet {_options(study)}", "```", ""]
     return "\n".join(lines)
+
+
+def _options(study: Study) -> str:
+    """What a run on ImageNet has to be told."""
+    needs = {how["measure"] for measure in study.measures if (how := measure.at.get("imagenet"))}
+    recipes = [recipe_of(study, row.name, "imagenet")(0) for row in study.rows if not row.needs]
+    words = ["--set data.path=IMAGENET/train"]
+    if any(has_place(recipe, _VALIDATION) for recipe in recipes):
+        words.append(f"--set {_VALIDATION}=IMAGENET/val")
+    if "fid" in needs:
+        words.append("--option fid.extractor=FILE --option fid.reference=FILE")
+    words += [f"--option {name}.data=IMAGENET" for name in ("probe", "fewshot") if name in needs]
+    return " ".join(words)
 
 
 def _paper(study: Study) -> str:
