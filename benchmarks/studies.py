@@ -20,6 +20,7 @@ from mage_kit.base.progress import Reporter
 from mage_kit.studies.figure_store import FigureStore
 from mage_kit.studies.run_study import run_study
 from mage_kit.studies.study_files import load_study, study_names
+from mage_kit.studies.study_results import result_file
 
 FIRST = ("main-6", "supp-3", "supp-4", "main-5b", "supp-9", "supp-7")  # what the page must have
 RESULTS = Path(__file__).parent / "results" / "studies"
@@ -52,7 +53,7 @@ def main() -> None:
         seeds = None if arguments.seeds is None else range(arguments.seeds)
         reporter.say(f"study {name}: {study.title}")
         result = run_study(study, scale, arguments.out, seeds=seeds, store=store, reporter=reporter)
-        result.write(RESULTS / f"{name}-{scale}.json")
+        result.write(result_file(study, scale, RESULTS))
     reporter.say(f"written: {write_page(RESULTS)}")
 
 

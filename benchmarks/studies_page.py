@@ -11,9 +11,10 @@ from mage_kit.planning.estimate import IMAGENET
 from mage_kit.recipes.answers import has_place
 from mage_kit.recipes.workload import workload
 from mage_kit.studies.comparison_table import number, problems, table_of
-from mage_kit.studies.run_study import StudyResult, read_result, recipe_of
 from mage_kit.studies.study import Study
 from mage_kit.studies.study_files import load_study, study_names
+from mage_kit.studies.study_results import StudyResult, read_study_result
+from mage_kit.studies.study_trials import recipe_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
 REMARKS = "remarks"  # a folder beside the results, NAME.md a study: words of people
@@ -43,15 +44,15 @@ def write_page(results: Path) -> Path:
     parts = [_HEAD]
     for name in study_names():
         study = load_study(name)
-        ran = [read_result(study, scale, results) for scale in SCALES if scale in study.scales]
+        done = [read_study_result(study, scale, results) for scale in SCALES if scale in study.scales]
         remark = results / REMARKS / f"{name}.md"
         words = remark.read_text(encoding="utf-8") if remark.is_file() else ""
-        parts.append(_section(study, [result for result in ran if result is not None], words))
+        parts.append(_section(study, [result for result in done if result is not None], words))
     write_text(PAGE, "\n".join(parts))
     return PAGE
 
 
-def _section(study: Study, ran: Sequence[StudyResult], words: str) -> str:
+def _section(study: Study, done: Sequence[StudyResult], words: str) -> str:
     lines = [
         f"## {study.name}: {study.title}",
         "",
@@ -60,9 +61,9 @@ def _section(study: Study, ran: Sequence[StudyResult], words: str) -> str:
         _paper(study),
         "",
     ]
-    for result in ran:
+    for result in done:
         lines += _figures(result)
-    if not ran:
+    if not done:
         lines += [
             "Not run on embedded data." if set(SCALES) & set(study.scales) else "At full size alone: not run.",
             "",
@@ -77,9 +78,9 @@ def _section(study: Study, ran: Sequence[StudyResult], words: str) -> str:
 
 def _options(study: Study) -> str:
     """What a run on ImageNet has to be told."""
-    needs = {how["measure"] for measure in study.measures if (how := measure.at.get("imagenet"))}
-    recipes = [recipe_of(study, row.name, "imagenet")(0) for row in study.rows if not row.needs]
-    words = ["--set data.path=IMAGENET/train"]
+    needs = {source.measure for measure in study.measures if (source := measure.at.get("imagenet"))}
+    recipes = [recipe_of(study, row.name, "imagenet")(0) for row in study.able_rows("imagenet")]
+    words = ["--set data.path=IMAGENET/train --set tokenizer.weights=TOKENIZER"]
     if any(has_place(recipe, _VALIDATION) for recipe in recipes):
         words.append(f"--set {_VALIDATION}=IMAGENET/val")
     if "fid" in needs:
@@ -100,9 +101,8 @@ def _paper(study: Study) -> str:
 def _figures(result: StudyResult) -> list[str]:
     comparison = result.comparison
     heads, body = table_of(comparison)
-    counts = [len(by) for row in comparison.rows for by in row.values.values()]
     lines = [
-        f"On {result.scale}, {min(counts, default=0)} seeds or more of each row ({result.date}):",
+        f"On {result.scale}, seeds {', '.join(map(str, comparison.seeds))} ({result.date}):",
         "",
         _markdown(["here", *heads[1:]], body),
         "",
@@ -114,20 +114,23 @@ def _figures(result: StudyResult) -> list[str]:
     ]  # fmt: skip
     lines += [_markdown(["the paper has it", "here", "difference"], verdicts), ""]
     lines += [f"- {problem}" for problem in problems(comparison)]
-    lines += [f"- {row.name}: not run, it needs {row.needs}" for row in result.study.rows if row.needs]
+    reasons = {row.name: row.reason(result.scale) for row in result.study.rows}
+    lines += [f"- {name}: not run, {reason}" for name, reason in reasons.items() if reason]
+    lines += [f"- {name}: settings have changed since" for name in result.outdated]
     return [*lines, ""]
 
 
 def _cost(study: Study) -> str:
     days = []
-    for row in study.rows:
-        if row.needs:
-            continue
+    for row in study.able_rows("imagenet"):
         try:
             days.append(estimate(workload(recipe_of(study, row.name, "imagenet")(0)), Machine(), IMAGENET).days)
         except ValueError:
             continue  # a task that the planner does not know
-    return f"{sum(days):.0f} days of 8 GPUs for a seed of the {len(days)} rows that the planner counts"
+    return (
+        f"{sum(days):.0f} days of 8 GPUs for a seed of the {len(days)} rows that the planner counts, the tokenizer's "
+        "training and the measures not among them"
+    )
 
 
 def _markdown(heads: list[str], body: list[list[str]]) -> str:

@@ -150,7 +150,7 @@ def compare(
     )
     print_comparison(result)
     console.print(f"written: {out / 'compare'}.json, .md, .csv, .tex, .png", soft_wrap=True)
-    if all(row.problems for row in result.rows):
+    if not any(row.values for row in result.rows):
         raise typer.Exit(2)
 
 

@@ -13,8 +13,8 @@ from mage_kit.base.json_text import json_or_text
 from mage_kit.cli.app import SetOption, app, console, settings_of
 
 if TYPE_CHECKING:
-    from mage_kit.studies.run_study import StudyResult
     from mage_kit.studies.study import Study
+    from mage_kit.studies.study_results import StudyResult
 
 study = typer.Typer(help="The paper's tables as trainings: ls, show, run.", no_args_is_help=True)
 app.add_typer(study, name="study")
@@ -31,23 +31,24 @@ HOME = Path("runs/studies")
 @study.command("ls")
 def list_studies(out: OutOption = HOME) -> None:
     """List the studies, and what was run of each."""
-    from mage_kit.studies.run_study import read_result
     from mage_kit.studies.study_files import load_study, study_names
+    from mage_kit.studies.study_results import read_study_result
 
     table = Table(Column("study", no_wrap=True), "varies", "rows", "scales", "run")
     for name in study_names():
         each = load_study(name)
         scales = list(each.scales)
-        ran = [scale for scale in scales if read_result(each, scale, out) is not None]
-        table.add_row(name, each.title, str(len(each.rows)), ", ".join(scales), ", ".join(ran) or "-")
+        done = [scale for scale in scales if read_study_result(each, scale, out) is not None]
+        table.add_row(name, each.title, str(len(each.rows)), ", ".join(scales), ", ".join(done) or "-")
     console.print(table)
 
 
 @study.command("show")
 def show(name: NameArgument, scale: ScaleOption = None, out: OutOption = HOME) -> None:
     """Show a study: settings, the paper's numbers, what it is held to say, its cost, and its result if it was run."""
-    from mage_kit.studies.run_study import check_scale, read_result
+    from mage_kit.studies.run_study import check_scale
     from mage_kit.studies.study_files import load_study
+    from mage_kit.studies.study_results import read_study_result
 
     each = load_study(name)
     scale = scale or next(iter(each.scales))
@@ -57,7 +58,7 @@ def show(name: NameArgument, scale: ScaleOption = None, out: OutOption = HOME) -
     console.print(_settings(each, scale))
     for measure in each.measures:
         console.print(f"{measure.name}: in the paper {measure.paper}", soft_wrap=True)
-    result = read_result(each, scale, out)
+    result = read_study_result(each, scale, out)
     if result is None:
         console.print(f"not run at this scale in {out}: mage-kit study run {name} --scale {scale}", soft_wrap=True)
     else:
@@ -75,21 +76,32 @@ def run(
         typer.Option(help="MEASURE.NAME=VALUE or COLUMN.NAME=VALUE, as fid.reference=real.safetensors."),
     ] = None,
     skip: Annotated[list[str] | None, typer.Option(help="A column to leave out; may be repeated.")] = None,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Write recipes and print commands that train them, for several GPUs.")
+    ] = False,
     out: OutOption = HOME,
 ) -> None:
-    """Train and measure a study's rows over seeds; a call that was interrupted goes on."""
+    """Train and measure a study's rows over seeds, in one process; a call that was interrupted goes on."""
     from mage_kit.base.progress import Reporter
-    from mage_kit.studies.run_study import run_study
+    from mage_kit.studies.run_study import check_scale, run_study
+    from mage_kit.studies.study_commands import training_commands
     from mage_kit.studies.study_files import load_study
 
     each = load_study(name)
+    scale = scale or next(iter(each.scales))
+    numbers = None if seeds is None else range(seeds)
+    if commands:
+        check_scale(each, scale)
+        for line in training_commands(each, scale, out, numbers, settings_of(set_)):
+            typer.echo(line)
+        return
     result = run_study(
-        each, scale or next(iter(each.scales)), out, seeds=None if seeds is None else range(seeds),
+        each, scale, out, seeds=numbers,
         overrides=settings_of(set_), options=_options(option or []), skip=skip or [],
         reporter=Reporter(),
     )  # fmt: skip
     _print_result(result)
-    if all(row.problems for row in result.comparison.rows):
+    if not any(row.values for row in result.comparison.rows):
         raise typer.Exit(2)
 
 
@@ -114,7 +126,7 @@ def _settings(each: Study, scale: str) -> Table:
         numbers = ["-" if (value := row.paper.get(m.name)) is None else f"{value:g}" for m in each.measures]
         start = [f"starts from '{row.starts_from}'"] if row.starts_from else []
         table.add_row(
-            row.name, "\n".join([recipe, *changes, *start]), *numbers, row.needs or _days(each, row.name, scale)
+            row.name, "\n".join([recipe, *changes, *start]), *numbers, row.reason(scale) or _days(each, row.name, scale)
         )
     return table
 
@@ -124,7 +136,7 @@ def _days(each: Study, row: str, scale: str) -> str:
     from mage_kit.planning import Machine, estimate
     from mage_kit.planning.estimate import IMAGENET
     from mage_kit.recipes.workload import workload
-    from mage_kit.studies.run_study import recipe_of
+    from mage_kit.studies.study_trials import recipe_of
 
     if scale != "imagenet":
         return "-"
@@ -142,11 +154,17 @@ def _print_result(result: StudyResult) -> None:
     print_comparison(result.comparison)
     table = Table("the paper has it", "here", "difference", "the paper's", title="verdicts, by paired seeds")
     for verdict in result.verdicts:
-        contrast, found = verdict.contrast, verdict.difference
+        contrast, difference = verdict.contrast, verdict.difference
         says = f"{contrast.measure}: {contrast.better} ahead of {contrast.worse}"
         says += " (decides)" if contrast.decides else ""
         paper = contrast.note or ("-" if verdict.paper is None else f"{verdict.paper:+.4g}")
-        table.add_row(says, verdict.way, "-" if found is None else number(found, sign=True), paper)
+        table.add_row(says, verdict.way, "-" if difference is None else number(difference, sign=True), paper)
     console.print(table)
+    for row in result.study.rows:
+        if reason := row.reason(result.scale):
+            console.print(f"{row.name}: not run, {reason}", soft_wrap=True)
+    if result.outdated:
+        rule = "settings have changed since; run it again"
+        console.print(f"{', '.join(result.outdated)}: {rule}", style="yellow", soft_wrap=True)
     words = f"The paper's numbers are of {result.study.conditions}; ours are not comparable with them."
     console.print(words, soft_wrap=True)

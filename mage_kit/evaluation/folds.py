@@ -20,7 +20,7 @@ from mage_kit.recipes.answers import evaluation_of
 from mage_kit.store.folders import RECIPE_FILE, best_device, require_folder, weights_digest
 from mage_kit.store.loading import load
 
-_MOST = 2**30  # pixels of all images, which raw pixels as a baseline need
+MOST_VALUES = 2**30  # pixels of all images, which raw pixels as a baseline need
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def probe_run(
     dataset = recipe.build_dataset()
     settings = evaluation_of(recipe)
     size = len(dataset) * dataset.channels * dataset.image_size[0] * dataset.image_size[1]
-    if size > _MOST:
-        rule = f"folds hold at most {_MOST:,} pixels in memory; measure on parts with mage-kit eval probe-fast --data"
+    if size > MOST_VALUES:
+        rule = f"folds hold at most {MOST_VALUES:,} pixels in memory; name parts: mage-kit eval probe-fast --data"
         raise MageKitError(f"data: {len(dataset)} images of {size // len(dataset):,} values, {rule}")
     baseline = untrained_like(recipe, model)
     images, labels = still_images(dataset)

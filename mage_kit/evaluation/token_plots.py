@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,20 +57,27 @@ def _numbers(
         right.set_ylabel("accuracy", color="tab:orange")
 
 
+def calibration_limit(sums: Sequence[HiddenTokens]) -> float:
+    """Return where the axes of the calibration end: a tenth above the largest confidence and accuracy of a bin."""
+    highest = 0.02
+    for sure_K, hits_K, counts_K in (each.sureness_3K.numpy() for each in sums):
+        bins = counts_K > 0
+        highest = max([highest, *(sure_K[bins] / counts_K[bins]), *(hits_K[bins] / counts_K[bins])])
+    return min(1.0, 1.1 * float(highest))
+
+
 def _calibration(axis: Any, by_share: Mapping[float, HiddenTokens]) -> None:
     """Accuracy over mean confidence of each bin; on the diagonal a model is right as often as it is sure."""
     places = sorted(by_share)
-    chosen = sorted({places[round(at)] for at in np.linspace(0, len(places) - 1, min(_CALIBRATED, len(places)))})
-    highest = 0.02
-    for share in chosen:
+    shares = sorted({places[round(at)] for at in np.linspace(0, len(places) - 1, min(_CALIBRATED, len(places)))})
+    for share in shares:
         sums_K, hits_K, counts_K = by_share[share].sureness_3K.numpy()
         bins = counts_K > 0
         if bins.any():
-            axis.plot(
-                sums_K[bins] / counts_K[bins], hits_K[bins] / counts_K[bins], marker="o", label=f"{share:g} hidden"
-            )
+            sure_K, right_K = sums_K[bins] / counts_K[bins], hits_K[bins] / counts_K[bins]
+            axis.plot(sure_K, right_K, marker="o", label=f"{share:g} hidden")
     axis.plot([0, 1], [0, 1], color="grey", linestyle="--")
-    room = (0, min(1.0, 1.1 * highest))
+    room = (0, calibration_limit([by_share[share] for share in shares]))
     axis.set(title="calibration", xlabel="confidence", ylabel="accuracy", xlim=room, ylim=room)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)

@@ -47,7 +47,7 @@ def plugin_digests(recipe: Recipe) -> dict[str, str]:
 
 
 def has_place(recipe: Recipe, override: str) -> bool:
-    """Return whether a recipe states the place of "training.validation.path=DIR"; what is null may hold anything."""
+    """Return whether a recipe states the place of "training.validation.path=DIR"; a null section has none in it."""
     return states(recipe.model_dump(mode="json", by_alias=True), override.partition("=")[0])
 
 

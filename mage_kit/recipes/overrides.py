@@ -58,10 +58,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def states(data: Any, path: str) -> bool:
-    """Return whether JSON data state a place, `a.b` or `losses[0].weight`; what is null may hold anything."""
+    """Return whether JSON data state a place, `a.b` or `losses[0].weight`; a null section has no places in it."""
     for part in _parts(path):
-        if data is None:
-            return True
         if isinstance(data, list):
             if not isinstance(part, int) or part >= len(data):
                 return False

@@ -61,11 +61,14 @@ def workload(recipe: Recipe, model: Mage | None = None) -> Workload:
         model: Its masked model on the meta device, where there is one already.
 
     Raises:
-        RecipeError: If the recipe trains nothing, or something of no length that it states.
+        RecipeError: If the recipe trains nothing, something of no length that it states, or two players.
     """
     training = recipe.training
     if training is None:
         raise RecipeError(["$.training: missing, there is nothing to plan"], recipe.name)
+    if getattr(training, "adversary", None) is not None:
+        rule = "has an adversary, which the planner does not count"
+        raise RecipeError([f"$.training.kind: '{training.kind}', {rule}"], recipe.name)
     epochs, steps = (getattr(training, name, None) for name in ("epochs", "steps"))
     if epochs is None and steps is None:
         rule = "must be a task of epochs or steps to be planned"

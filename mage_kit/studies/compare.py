@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mage_kit.base.errors import MageKitError
+from mage_kit.base.files import write_text
 from mage_kit.base.progress import Reporter
-from mage_kit.models import Mage
 from mage_kit.recipes import Recipe
-from mage_kit.recipes.answers import evaluation_of, has_labels
-from mage_kit.recipes.overrides import check_overrides
 from mage_kit.studies.comparison import Comparison
 from mage_kit.studies.comparison_plot import plot_comparison
-from mage_kit.studies.measurement import Measurement
-from mage_kit.studies.rows_by_seeds import Rows, compare_trials
-from mage_kit.studies.vary import value_text
-from mage_kit.training.check import check
+from mage_kit.studies.default_measurements import default_measurements
+from mage_kit.studies.measurement import Measurement, check_measurement
+from mage_kit.studies.product import Vary, build_rows
+from mage_kit.studies.rows_by_seeds import compare_trials
+from mage_kit.studies.trials import Trial
 
-PROBE = Measurement("linear probe", "probe-fast", "mean", "top1", {}, "higher", seeded=False)
-LOSSES = tuple(
-    Measurement(f"loss, {share} hidden", "tokens", f"{share} hidden", "loss", {}, "lower") for share in ("0.5", "0.9")
-)
-_MOST = 10_000  # rows
-
-Vary = Mapping[str, Sequence[Any]]
+BASE_FILE = "recipe.json"
 
 
 def compare(
@@ -59,18 +49,25 @@ def compare(
         The comparison. A row that cannot be built or trained is in it with its problem; the others are whole.
 
     Raises:
-        MageKitError: If nothing varies, no row can be built, or `out` holds another comparison.
+        MageKitError: If nothing varies, no row can be built, or `out` holds another comparison, or rows that are not
+            asked for.
+        TrainingStopped: If it was told to stop.
     """
     place, reporter = Path(out), reporter or Reporter()
-    rows, whole = _rows(recipe, vary, overrides)
-    first = int(whole.seed)
+    base = recipe.overridden(overrides) if isinstance(recipe, Recipe) else Recipe.load(recipe, overrides)
+    builders, sound = build_rows(base, vary)
+    first = int(base.seed)
     numbers = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
     if not numbers:
         raise MageKitError(f"seeds: {seeds}, must be at least 1")
-    title = f"{whole.name}: {', '.join(vary)}"
-    _check_place(place, title)
-    columns = measurements if measurements is not None else default_measurements(whole)
+    columns = measurements if measurements is not None else default_measurements(sound)
+    for each in columns:
+        check_measurement(each)
+    title = f"{base.name}: {', '.join(vary)}"
+    _check_place(place, title, base, {name: settings for name, (settings, _) in builders.items()})
     place.mkdir(parents=True, exist_ok=True)
+    write_text(place / BASE_FILE, base.to_json())
+    rows = {name: (settings, _trial_of(build, columns)) for name, (settings, build) in builders.items()}
     comparison = compare_trials(
         title, rows, columns, numbers, Path(runs) if runs is not None else place / "runs", reporter,
         on_row=lambda so_far: so_far.write(place / "compare.json"),
@@ -79,26 +76,12 @@ def compare(
     return comparison
 
 
-def default_measurements(recipe: Recipe) -> list[Measurement]:
-    """Return what a recipe's runs can be measured by without files of the user's."""
-    labelled = has_labels(recipe)
-    model = check(recipe).model
-    if not isinstance(model, Mage):
-        raise MageKitError(f"recipe: '{recipe.name}', makes no masked model; measurements must be named")
-    colour = model.tokenizer.channels == 3
-    distance = [frechet(evaluation_of(recipe).samples)] if labelled or colour else []
-    return [*([PROBE] if labelled else []), *distance, *LOSSES]
-
-
-def frechet(samples: int) -> Measurement:
-    """Return the Fréchet distance of so many samples, by a network at hand."""
-    return Measurement("Fréchet distance", "frechet", "samples", "frechet", {"n": samples}, "lower")
+def _trial_of(build: Callable[[int], Recipe], columns: Sequence[Measurement]) -> Callable[[int], Trial]:
+    return lambda seed: Trial(build(seed), columns)
 
 
 def write_tables(comparison: Comparison, folder: Path, name: str) -> None:
     """Write a comparison as NAME.json, .md, .csv, .tex and .png."""
-    from mage_kit.base.files import write_text
-
     comparison.write(folder / f"{name}.json")
     write_text(folder / f"{name}.md", comparison.to_markdown())
     write_text(folder / f"{name}.csv", comparison.to_csv())
@@ -106,50 +89,15 @@ def write_tables(comparison: Comparison, folder: Path, name: str) -> None:
     plot_comparison(comparison, folder / f"{name}.png")
 
 
-def _check_place(folder: Path, title: str) -> None:
-    file = folder / "compare.json"
-    if file.is_file() and (other := Comparison.read(file).title) != title:
-        raise MageKitError(f"out: '{folder}', holds another comparison ({other}); choose another folder")
-
-
-def _rows(recipe: Recipe | str | os.PathLike[str], vary: Vary, overrides: Sequence[str]) -> tuple[Rows, Recipe]:
-    """Every combination by name, and the first recipe that can be built."""
-    if not vary or any(isinstance(values, str) or len(values) < 1 for values in vary.values()):
-        raise MageKitError("vary: must name at least one place with its values, as {'model.drop': [0.25, 0.5]}")
-    if "seed" in vary:
-        raise MageKitError("vary: 'seed', is what rows are averaged over; give `seeds`")
-    check_overrides([*overrides, *(f"{path}=" for path in vary)])
-    combinations = list(itertools.product(*vary.values()))
-    if len(combinations) > _MOST:
-        raise MageKitError(f"vary: {len(combinations):,} combinations, must be at most {_MOST:,}")
-    texts = [tuple(json.dumps(value, sort_keys=True) for value in values) for values in combinations]
-    if twice := next((text for number, text in enumerate(texts) if text in texts[:number]), None):
-        raise MageKitError(f"vary: {', '.join(twice)}, stands twice")
-    rows: dict[str, tuple[dict[str, str], Callable[[int], Recipe]]] = {}
-    sound: Recipe | None = None
-    problems: list[MageKitError] = []
-    for values in combinations:
-        settings = {path: value_text(value) for path, value in zip(vary, values, strict=True)}
-        changes = [f"{path}={json.dumps(value)}" for path, value in zip(vary, values, strict=True)]
-
-        def build(seed: int | None, changes: list[str] = changes) -> Recipe:
-            return _load(recipe, [*overrides, *changes, *([] if seed is None else [f"seed={seed}"])])
-
-        name = ", ".join(f"{path.rpartition('.')[2]} {text}" for path, text in settings.items())
-        if name in rows:
-            name = ", ".join(f"{path} {text}" for path, text in settings.items())
-        rows[name] = (settings, build)
-        if sound is None:
-            try:
-                sound = build(None)
-                check(sound)
-            except MageKitError as error:
-                sound = None
-                problems.append(error)
-    if sound is None:
-        raise problems[0]
-    return rows, sound
-
-
-def _load(recipe: Recipe | str | os.PathLike[str], changes: Sequence[str]) -> Recipe:
-    return recipe.overridden(changes) if isinstance(recipe, Recipe) else Recipe.load(recipe, changes)
+def _check_place(folder: Path, title: str, base: Recipe, rows: Mapping[str, Mapping[str, str]]) -> None:
+    """A folder holds one comparison; rows and seeds may be added to it."""
+    file, recipe = folder / "compare.json", folder / BASE_FILE
+    if not file.is_file():
+        return
+    other = Comparison.read(file)
+    if other.title != title:
+        raise MageKitError(f"out: '{folder}', holds another comparison ({other.title}); choose another folder")
+    if not recipe.is_file() or Recipe.load(recipe).fingerprint() != base.fingerprint():
+        raise MageKitError(f"out: '{folder}', holds the comparison of another recipe; choose another folder")
+    if lost := next((row.name for row in other.rows if rows.get(row.name) != row.settings), None):
+        raise MageKitError(f"out: '{folder}', its table has a row '{lost}' that would be lost; choose another folder")

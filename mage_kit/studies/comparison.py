@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from mage_kit.base.errors import MageKitError
 from mage_kit.base.files import read_json, write_json
-from mage_kit.studies.statistics import Interval, interval, paired
+from mage_kit.studies.statistics import Interval, difference_interval, interval
 
 Better = Literal["higher", "lower"]
 
@@ -92,7 +92,9 @@ class Comparison:
         base = base or self.rows[0]
         mine, theirs = row.values.get(figure, {}), base.values.get(figure, {})
         both = sorted(mine.keys() & theirs.keys())
-        return paired([theirs[seed] for seed in both], [mine[seed] for seed in both]) if both else None
+        if not both:
+            return None
+        return difference_interval([theirs[seed] for seed in both], [mine[seed] for seed in both])
 
     # -- files -------------------------------------------------------------------------------------------------
 

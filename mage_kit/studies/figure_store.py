@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +32,7 @@ class FigureStore:
         content = read_json(file)
         try:
             figures, absent = content["figures"], set(content["absent"])
-            keys = {each.name: _key(each) for each in measurements}
+            keys = {each.name: each.key() for each in measurements}
             if any(key not in figures and key not in absent for key in keys.values()):
                 return None
             mine = {name: figures[key] for name, key in keys.items() if key in figures}
@@ -62,15 +61,10 @@ class FigureStore:
         file = self.folder / f"{run}.json"
         before = read_json(file) if file.is_file() else {"figures": {}, "absent": []}
         figures = {
-            _key(each): {"value": values[each.name], "protocol": protocols[each.name]}
+            each.key(): {"value": values[each.name], "protocol": protocols[each.name]}
             for each in measurements
             if each.name in values
         }
-        absent = {_key(each) for each in measurements if each.name not in values} | set(before["absent"])
+        absent = {each.key() for each in measurements if each.name not in values} | set(before["absent"])
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(file, {**about, "figures": {**before["figures"], **figures}, "absent": sorted(absent)})
-
-
-def _key(measurement: Measurement) -> str:
-    options = json.dumps(dict(measurement.options), sort_keys=True)
-    return f"{measurement.measure} {measurement.row}: {measurement.figure} {options}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from mage_kit.evaluation.measures import MEASURES
 from mage_kit.evaluation.stored_results import figures_of, read_result
 from mage_kit.store.run_folders import EVAL
 from mage_kit.studies.comparison import Better
+
+NO_RUN = Path(os.devnull) / "run"  # a place where none can be: measures are asked before there is one
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,16 @@ class Measurement:
     better: Better | None = None
     seeded: bool = True
 
+    def key(self) -> str:
+        """Return what tells one figure from another, whatever it is called."""
+        options = json.dumps(dict(self.options), sort_keys=True, default=str)
+        revision = MEASURES.get(self.measure).cls.revision
+        return f"{self.measure} {revision} {self.row}: {self.figure} {options}"
+
+    def with_seed(self, seed: int) -> dict[str, Any]:
+        """Return the measure's options, the run's seed among them where it takes one."""
+        return {**self.options, **({"seed": seed} if self.seeded else {})}
+
 
 def check_measurement(measurement: Measurement, flag: str = "") -> None:
     """Raise MageKitError for a measure, or options of it, that no run can be measured by.
@@ -49,18 +62,13 @@ def check_measurement(measurement: Measurement, flag: str = "") -> None:
         flag: How options are given, for the message.
     """
     try:
-        measure, request = prepared("run", measurement.measure, _options(measurement, 0))
-        check_options(measure, request)
+        check_options(*prepared(NO_RUN, measurement.measure, measurement.with_seed(0)))
     except MageKitError as error:
         raise MageKitError(f"'{measurement.name}' by measure '{measurement.measure}': {error}{flag}") from None
 
 
-def _options(measurement: Measurement, seed: int) -> dict[str, Any]:
-    return {**measurement.options, **({"seed": seed} if measurement.seeded else {})}
-
-
-def measured(measurement: Measurement, run: Path, seed: int, reporter: Reporter) -> tuple[float, str]:
-    """Return a figure of a run and its protocol; a measure's result that is there is read.
+def measure_run(measurement: Measurement, run: Path, seed: int, reporter: Reporter) -> tuple[float, str]:
+    """Return a figure of a run and its protocol; a measure's result that is there is read, one that was begun goes on.
 
     Args:
         measurement: Which.
@@ -71,12 +79,14 @@ def measured(measurement: Measurement, run: Path, seed: int, reporter: Reporter)
     Raises:
         MageKitError: If it cannot be measured, or the result has no such figure.
     """
-    options = _options(measurement, seed)
-    mark = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
-    stem = MEASURES.get(measurement.measure).cls.file or measurement.measure
-    file = run / EVAL / f"{stem}{f'-{mark}' if options else ''}.json"
+    options, cls = measurement.with_seed(seed), MEASURES.get(measurement.measure).cls
+    # Marked, so that what a user measured of the run otherwise is not taken for it.
+    text = json.dumps([cls.revision, options], sort_keys=True, default=str)
+    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    file = run / EVAL / f"{cls.file or measurement.measure}-{mark}.json"
     if not file.is_file():
-        evaluate(run, measurement.measure, out=file, reporter=reporter, **options)
+        again = {"resume": True} if "resume" in cls.takes else {}
+        evaluate(run, measurement.measure, out=file, reporter=reporter, **options, **again)
     measure, result = read_result(file)
     for figure in figures_of(measure, result, str(file)):
         if (figure.of, figure.name) == (measurement.row, measurement.figure):

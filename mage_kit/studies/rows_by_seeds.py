@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mage_kit.base.progress import Reporter
-from mage_kit.recipes import Recipe
 from mage_kit.studies.comparison import Comparison, ComparisonRow, FigureName
+from mage_kit.studies.failures import problem_of
 from mage_kit.studies.figure_store import FigureStore
 from mage_kit.studies.measurement import Measurement
-from mage_kit.studies.trials import FAILURES, Trial, TrialResult, run_trial
+from mage_kit.studies.trials import Trial, TrialResult, run_trial
 
-Rows = Mapping[str, tuple[Mapping[str, str], Callable[[int], Recipe]]]
-"""By name what a row changes, for people, and its recipe for a seed, which may fail."""
+Rows = Mapping[str, tuple[Mapping[str, str], Callable[[int], Trial]]]
+"""By name what a row changes, for people, and its trial of a seed, which may fail."""
 
 
 def compare_trials(
@@ -25,45 +25,41 @@ def compare_trials(
     reporter: Reporter,
     on_row: Callable[[Comparison], None] | None = None,
     store: FigureStore | None = None,
-    starts: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Run every row once a seed and compare; seed by seed, so that an unfinished comparison has all rows.
 
     Args:
         title: Of the comparison.
-        rows: By name what a row changes, for people, and its recipe for a seed, which may fail.
+        rows: By name what a row changes, for people, and its trial of a seed, which may fail.
         measurements: Columns.
         seeds: One training of each row for each.
         runs: Folder of all runs.
         reporter: Where progress goes.
         on_row: Told of the comparison so far after each training.
         store: See `run_trial`.
-        starts: By name of a row the row from whose run of the same seed it starts.
+
+    Raises:
+        TrainingStopped: If it was told to stop.
     """
-
-    def trial(name: str, seed: int) -> Trial:
-        start = (starts or {}).get(name)
-        return Trial(rows[name][1](seed), measurements, trial(start, seed) if start else None)
-
     results: dict[str, dict[int, TrialResult]] = {name: {} for name in rows}
-    comparison = _gathered(title, rows, results, measurements, seeds)
+    comparison = _gather(title, rows, results, measurements, seeds)
     for number, (seed, name) in enumerate(((seed, name) for seed in seeds for name in rows), start=1):
         reporter.say(f"training {number} of {len(seeds) * len(rows)}: {name}, seed {seed}")
         try:
-            each = trial(name, seed)
-        except FAILURES as error:
-            results[name][seed] = TrialResult({}, {}, str(error))
+            trial = rows[name][1](seed)
+        except Exception as error:
+            results[name][seed] = TrialResult({}, {}, problem_of(error))
         else:
-            results[name][seed] = run_trial(each, runs, reporter, store)
+            results[name][seed] = run_trial(trial, runs, reporter, store)
         if problem := results[name][seed].problem:
             reporter.say(f"{name}, seed {seed}: {problem}")
-        comparison = _gathered(title, rows, results, measurements, seeds)
+        comparison = _gather(title, rows, results, measurements, seeds)
         if on_row is not None:
             on_row(comparison)
     return comparison
 
 
-def _gathered(
+def _gather(
     title: str,
     rows: Rows,
     results: Mapping[str, Mapping[int, TrialResult]],
@@ -71,8 +67,7 @@ def _gathered(
     seeds: Sequence[int],
 ) -> Comparison:
     every = [result for by_seed in results.values() for result in by_seed.values()]
-    protocols = {name: words for result in reversed(every) for name, words in result.protocols.items()}
-    figures = tuple(FigureName(each.name, each.better, protocols.get(each.name, "")) for each in measurements)
+    figures = tuple(FigureName(each.name, each.better, _protocol(each.name, every)) for each in measurements)
     built = []
     for name, (settings, _) in rows.items():
         values = {
@@ -83,3 +78,11 @@ def _gathered(
         problems = {seed: result.problem for seed, result in results[name].items() if result.problem}
         built.append(ComparisonRow(name, settings, {key: by for key, by in values.items() if by}, problems))
     return Comparison(title, figures, tuple(built), tuple(seeds))
+
+
+def _protocol(figure: str, results: Sequence[TrialResult]) -> str:
+    """How a column was measured; where its figures were measured in several ways, that they cannot be compared."""
+    ways = list(dict.fromkeys(result.protocols[figure] for result in results if figure in result.protocols))
+    if len(ways) < 2:
+        return "".join(ways)
+    return f"MEASURED IN {len(ways)} WAYS, so that rows cannot be compared: {'; or: '.join(ways)}"

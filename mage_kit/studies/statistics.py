@@ -42,8 +42,12 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside."""
-        return self.low > 0 or self.high < 0
+        """Whether 0 lies outside of an interval that has a width.
+
+        Values that are all alike have none: of so few, as of accuracies on a few hundred images, that is chance, and
+        no certainty.
+        """
+        return self.std > 1e-9 * abs(self.mean) and (self.low > 0 or self.high < 0)
 
 
 def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
@@ -68,7 +72,7 @@ def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(mean, std, mean - half, mean + half, count)
 
 
-def paired(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Interval:
+def difference_interval(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Interval:
     """Return the interval of second - first, value by value: 0 outside of it is the paired t-test at 1 - level.
 
     Raises:

@@ -19,15 +19,23 @@ from mage_kit.studies.measurement import Measurement
 ScaleName = Annotated[str, Field(pattern="^(digits|pictograms|imagenet)$")]
 
 
+class ColumnSource(Strict):
+    """Which figure a column shows at a scale."""
+
+    measure: str = Field(description="Kind, as 'probe-fast'.")
+    row: str = Field(description="Of the measure's result, as 'mean'.")
+    figure: str = Field(description="In that row, as 'top1'.")
+    options: dict[str, Any] = Field({}, description="Of the measure.")
+    seeded: bool = Field(True, description="Whether the measure takes the run's seed.")
+
+
 class StudyMeasure(Strict):
     """A column: what the paper measures, and by what it is measured at a scale."""
 
     name: str = Field(description="Of the column, as 'linear probe'.")
     better: Better = Field(description="Which way is better.")
     paper: str = Field(description="What the paper's numbers are, as 'FID, 50,000 images'.")
-    at: dict[ScaleName, dict[str, Any]] = Field(
-        description="By scale: measure, row and figure of it, and options; a scale that is absent has no such column."
-    )
+    at: dict[ScaleName, ColumnSource] = Field(description="By scale; one that is absent has no such column.")
 
 
 class Scale(Strict):
@@ -45,8 +53,14 @@ class StudyRow(Strict):
     at: dict[str, tuple[str, ...]] = Field({}, description="More changes at a scale.")
     recipes: dict[str, str] = Field({}, description="Another recipe than the scale's, by scale.")
     paper: dict[str, float | None] = Field({}, description="The paper's numbers by column; null: none stands there.")
+    options: dict[str, dict[str, Any]] = Field({}, description="More options of measures for this row, by column.")
+    left_out: dict[str, str] = Field({}, description="Why it is not run at a scale, by scale.")
     starts_from: str = Field("", description="A row above, from whose run of the same seed this one starts.")
     needs: str = Field("", description="What it takes that does not come with this program: it is not run.")
+
+    def reason(self, scale: str) -> str:
+        """Return why the row is not run at a scale; "" where it is."""
+        return f"it needs {self.needs}" if self.needs else self.left_out.get(scale, "")
 
 
 class Contrast(Strict):
@@ -81,13 +95,13 @@ class Study(Strict):
         for names, what in ((rows, "rows"), (columns, "measures")):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what}: two have one name")
-        spoken: list[tuple[str, list[str], str]] = [
+        mentions: list[tuple[str, list[str], str]] = [
             *((name, rows, "row") for contrast in self.contrasts for name in (contrast.better, contrast.worse)),
             *((contrast.measure, columns, "measure") for contrast in self.contrasts),
-            *((name, columns, "measure") for row in self.rows for name in row.paper),
-            *((name, scales, "scale") for row in self.rows for name in (*row.at, *row.recipes)),
+            *((name, columns, "measure") for row in self.rows for name in (*row.paper, *row.options)),
+            *((name, scales, "scale") for row in self.rows for name in (*row.at, *row.recipes, *row.left_out)),
         ]
-        for name, known, what in spoken:
+        for name, known, what in mentions:
             if name not in known:
                 raise ValueError(f"{what} '{name}': must be one of {', '.join(known)}")
         for number, row in enumerate(self.rows):
@@ -97,7 +111,11 @@ class Study(Strict):
         return self
 
     def measurements(
-        self, scale: str, options: Mapping[str, Mapping[str, Any]] | None = None, skip: Collection[str] = ()
+        self,
+        scale: str,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        skip: Collection[str] = (),
+        row: StudyRow | None = None,
     ) -> list[Measurement]:
         """Return the columns at a scale.
 
@@ -105,12 +123,13 @@ class Study(Strict):
             scale: Of the study.
             options: More options by measure or by column, as {"fid": {"reference": "FILE"}}; a column's own count.
             skip: Columns to leave out.
+            row: With its own options; None for those of most rows.
 
         Raises:
             MageKitError: If there is neither such a measure nor such a column, or no column is left.
         """
         here = [measure for measure in self.measures if scale in measure.at]
-        known = {name for measure in here for name in (measure.name, measure.at[scale]["measure"])}
+        known = {name for measure in here for name in (measure.name, measure.at[scale].measure)}
         if unknown := sorted(set(options or {}) - known):
             raise MageKitError(f"option: '{unknown[0]}', must be one of {', '.join(sorted(known))}")
         names = [measure.name for measure in here]
@@ -118,11 +137,20 @@ class Study(Strict):
             raise MageKitError(f"skip: '{unknown[0]}', must be one of {', '.join(names)}, and not all of them")
         columns = []
         for measure in (each for each in here if each.name not in skip):
-            how, more = measure.at[scale], options or {}
-            of_user = {**more.get(how["measure"], {}), **more.get(measure.name, {})}
-            form = {**how, "options": {**how.get("options", {}), **of_user}}
-            columns.append(Measurement(name=measure.name, better=measure.better, **form))
+            source, more = measure.at[scale], options or {}
+            of_row = {} if row is None else row.options.get(measure.name, {})
+            of_user = {**more.get(source.measure, {}), **more.get(measure.name, {})}
+            all_options = {**source.options, **of_row, **of_user}
+            columns.append(
+                Measurement(
+                    measure.name, source.measure, source.row, source.figure, all_options, measure.better, source.seeded
+                )
+            )
         return columns
+
+    def able_rows(self, scale: str) -> list[StudyRow]:
+        """Return the rows that are run at a scale."""
+        return [row for row in self.rows if not row.reason(scale)]
 
     def row(self, name: str) -> StudyRow:
         """Return the row of a name."""

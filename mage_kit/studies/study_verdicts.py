@@ -13,7 +13,7 @@ Way = Literal["the paper's way", "no difference", "the other way", "not run"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StudyVerdict:
     """On one contrast.
 
     Args:
@@ -39,28 +39,30 @@ class Verdict:
         }
 
 
-def verdicts(study: Study, comparison: Comparison) -> list[Verdict]:
+def verdicts(study: Study, comparison: Comparison) -> list[StudyVerdict]:
     """Return a verdict on each contrast of a study.
 
-    A direction is told where the 95% interval of the paired differences leaves 0 out (of one seed it never does).
+    A direction is told where the 95% interval of the paired differences leaves 0 out. Of one seed it never does, and
+    differences that are all alike tell none: of so few that is chance. What images a figure is measured on is the same
+    for all seeds, and is no part of the interval.
     """
     return [_verdict(study, comparison, contrast) for contrast in study.contrasts]
 
 
-def _verdict(study: Study, comparison: Comparison, contrast: Contrast) -> Verdict:
+def _verdict(study: Study, comparison: Comparison, contrast: Contrast) -> StudyVerdict:
     paper = _paper(study, contrast)
     names = {row.name for row in comparison.rows}
     if contrast.better not in names or contrast.worse not in names:
-        return Verdict(contrast, "not run", None, paper)
+        return StudyVerdict(contrast, "not run", None, paper)
     ahead, behind = comparison[contrast.better], comparison[contrast.worse]
     difference = comparison.difference(ahead, contrast.measure, behind)
     if difference is None:
-        return Verdict(contrast, "not run", None, paper)
+        return StudyVerdict(contrast, "not run", None, paper)
     if not difference.excludes_zero:
-        return Verdict(contrast, "no difference", difference, paper)
+        return StudyVerdict(contrast, "no difference", difference, paper)
     better = next(measure.better for measure in study.measures if measure.name == contrast.measure)
     is_ahead = (difference.mean > 0) == (better == "higher")
-    return Verdict(contrast, "the paper's way" if is_ahead else "the other way", difference, paper)
+    return StudyVerdict(contrast, "the paper's way" if is_ahead else "the other way", difference, paper)
 
 
 def _paper(study: Study, contrast: Contrast) -> float | None:

@@ -13,19 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mage_kit.base.errors import TrainingStopped
 from mage_kit.base.progress import Reporter
 from mage_kit.base.version import versions
 from mage_kit.evaluation.measures import MEASURES
 from mage_kit.models import Mage, MageClassifier
 from mage_kit.recipes import Recipe
-from mage_kit.recipes.answers import plugin_digests
-from mage_kit.store.folders import MODEL_FILE
+from mage_kit.recipes.answers import kind_of, plugin_digests
+from mage_kit.recipes.starting_points import starting_from
+from mage_kit.store.folders import MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER
+from mage_kit.studies.failures import problem_of
 from mage_kit.studies.figure_store import FigureStore
-from mage_kit.studies.measurement import Measurement, measured
+from mage_kit.studies.measurement import Measurement, measure_run
 from mage_kit.training.check import check
 from mage_kit.training.train import train
-
-FAILURES = (ValueError, OSError, ImportError)  # what a setting, a part or the machine may do; not a bug of ours
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Trial:
     Args:
         recipe: With data and training.
         measurements: Its figures.
-        start: Whose model this one starts from (`pretrained` of its recipe says what it takes); None where neither.
+        start: Whose model or tokenizer this one starts from; None where neither.
     """
 
     recipe: Recipe
-    measurements: Sequence[Measurement]
+    measurements: Sequence[Measurement] = ()
     start: Trial | None = None
 
-    def settled(self, runs: Path) -> Recipe:
+    def shared_recipe(self, runs: Path) -> Recipe:
         """Return the recipe under a name that follows from its contents, so that whoever asks for it shares the run.
 
         Args:
@@ -50,10 +51,10 @@ class Trial:
         """
         if self.start is None:
             return self.recipe.extended(name=_name(self.recipe))
-        first = self.start.settled(runs)
+        first = self.start.shared_recipe(runs)
         # The name has no folder in it: figures of a run count wherever the runs lie.
-        name = _name(self.recipe.changed("pretrained", weights=first.name))
-        return self.recipe.changed("pretrained", weights=str(runs / first.name)).extended(name=name)
+        name = _name(starting_from(self.recipe, first.name))
+        return starting_from(self.recipe, str(runs / first.name)).extended(name=name)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class TrialResult:
     Args:
         values: Figures by name.
         protocols: How each was measured, by name.
-        problem: Why it failed; "" where it did not.
+        problem: What failed, and why; "" where nothing did.
     """
 
     values: Mapping[str, float]
@@ -71,55 +72,77 @@ class TrialResult:
     problem: str = ""
 
 
-def _name(recipe: Recipe) -> str:
-    text = json.dumps([recipe.fingerprint(), plugin_digests(recipe)], sort_keys=True)
-    return f"run-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
-
-
 def run_trial(trial: Trial, runs: Path, reporter: Reporter, store: FigureStore | None = None) -> TrialResult:
-    """Train what is not trained, measure what is not measured; a failure is a result too.
+    """Train what is not trained, measure what is not measured; a failure is a result too, and costs its figure alone.
 
     Args:
         trial: What to run.
         runs: Folder of all runs.
         reporter: Where progress goes.
         store: Figures of runs that need not be there any more; those of this one go there too.
+
+    Raises:
+        TrainingStopped: If it was told to stop.
     """
-    values: dict[str, float] = {}
-    protocols: dict[str, str] = {}
     start = time.monotonic()
     try:
-        recipe = trial.settled(runs)
+        recipe = trial.shared_recipe(runs)
         if store is not None and (figures := store.get(recipe.name, trial.measurements)) is not None:
             return TrialResult(*figures)
-        folder = _train(trial, runs, reporter)
+        folder = train_trial(trial, runs, reporter)
         model = check(recipe).model
-        for measurement in trial.measurements:
-            if not _fits(measurement, model):
-                continue
-            value, protocol = measured(measurement, folder, recipe.seed, reporter)
-            values[measurement.name], protocols[measurement.name] = value, protocol
-    except FAILURES as error:
-        return TrialResult(values, protocols, str(error))
+    except TrainingStopped:
+        raise
+    except Exception as error:  # a plug-in's bug, a GPU without memory: the other rows are trained all the same
+        return TrialResult({}, {}, problem_of(error))
+    result, asked = _measure_all(trial, folder, model, reporter)
     if store is not None:
         about = {
             "recipe": trial.recipe.name, "seed": recipe.seed, "date": time.strftime("%Y-%m-%d"),
             "seconds": round(time.monotonic() - start, 1), "versions": versions(),
         }  # fmt: skip
-        store.put(recipe.name, trial.measurements, values, protocols, about)
-    return TrialResult(values, protocols)
+        store.put(recipe.name, asked, result.values, result.protocols, about)
+    return result
 
 
-def _train(trial: Trial, runs: Path, reporter: Reporter) -> Path:
-    """Train what is not trained, first what it starts from; return the run."""
-    recipe = trial.settled(runs)
+def train_trial(trial: Trial, runs: Path, reporter: Reporter) -> Path:
+    """Train what is not trained, first what it starts from; return the run's folder."""
+    recipe = trial.shared_recipe(runs)
     folder = runs / recipe.name
-    if not (folder / MODEL_FILE).is_file():
+    if not is_trained(recipe, folder):
         if trial.start is not None:
-            _train(trial.start, runs, reporter)
+            train_trial(trial.start, runs, reporter)
         check(recipe)
-        train(recipe, folder, resume=folder.exists(), reporter=reporter)
+        train(recipe, folder, resume=(folder / RECIPE_FILE).is_file(), reporter=reporter)
     return folder
+
+
+def is_trained(recipe: Recipe, folder: Path) -> bool:
+    """Return whether a run of a recipe has ended: one of a tokenizer alone has no model."""
+    return (folder / (TOKENIZER_FOLDER if kind_of(recipe) == "tokenizer" else MODEL_FILE)).exists()
+
+
+def _measure_all(
+    trial: Trial, folder: Path, model: object, reporter: Reporter
+) -> tuple[TrialResult, list[Measurement]]:
+    """Figures, and those measurements that gave one or have none of such a model."""
+    values: dict[str, float] = {}
+    protocols: dict[str, str] = {}
+    problems, asked = [], []
+    for measurement in trial.measurements:
+        try:
+            if _fits(measurement, model):
+                value, protocol = measure_run(measurement, folder, trial.recipe.seed, reporter)
+                values[measurement.name], protocols[measurement.name] = value, protocol
+            asked.append(measurement)
+        except Exception as error:
+            problems.append(f"{measurement.name}: {problem_of(error)}")
+    return TrialResult(values, protocols, "; ".join(problems)), asked
+
+
+def _name(recipe: Recipe) -> str:
+    text = json.dumps([recipe.fingerprint(), plugin_digests(recipe)], sort_keys=True)
+    return f"run-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
 def _fits(measurement: Measurement, model: object) -> bool:

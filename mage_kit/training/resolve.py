@@ -252,6 +252,8 @@ def _job(recipe: Recipe, path: str, task: Task, images: Dataset, layout: BatchLa
 def _planned(recipe: Recipe, job: Job, meta: Parts) -> Job:
     """Give a job what the planner knows of it; that is of masked models, by tasks that know epochs."""
     config = task_sections(recipe)[job.path]
+    if getattr(config, "adversary", None) is not None:
+        return job  # the planner counts one player
     if job.fingerprint is not None or not isinstance(meta.model, Mage) or not hasattr(config, "epochs"):
         return job
     work = workload(recipe, meta.model)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.evaluation.token_plots import calibration_limit
 from mage_kit.evaluation.token_statistics import (
     BINS,
     HiddenTokens,
@@ -90,6 +91,9 @@ def test_a_run_is_measured_and_one_that_predicts_no_tokens_is_refused(tmp_path: 
     assert result["images"] == 40 and "nothing dropped" in result["protocol"]
     picture = Image.open(run / "eval" / "tokens.png")
     assert picture.width > 900 and len(picture.getcolors(10**6) or []) > 100, "four panels with something in them"
+    sums = HiddenTokens(loss=1.0, hits=1.0, count=2)
+    sums.sureness_3K[:, BINS - 1] = torch.tensor([1.9, 1.0, 2.0])
+    assert calibration_limit([sums]) == 1.0, "a bin at 0.95 is inside"
     lone = mage(losses=[mk.MaskedCrossEntropy()])
     assert mk.MEASURES.get("tokens").cls.fits(lone)
 

@@ -11,8 +11,10 @@ from PIL import Image
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
 from mage_kit.studies import trials
-from mage_kit.studies.compare import LOSSES, PROBE, compare, default_measurements, frechet
+from mage_kit.studies.compare import compare
 from mage_kit.studies.comparison import Comparison
+from mage_kit.studies.default_measurements import ACCURACY, LOSSES, PROBE, default_measurements, frechet
+from mage_kit.studies.product import build_rows
 from mage_kit.studies.vary import parse_vary
 from tests.training.test_training import small
 
@@ -108,7 +110,59 @@ def test_what_is_no_sweep_is_refused(vary: Any, words: str, tmp_path: Path) -> N
 
 def test_without_labels_there_is_no_probe(tmp_path: Path) -> None:
     recipe = tiny()
-    assert default_measurements(recipe) == [PROBE, frechet(1000), *LOSSES]
+    assert default_measurements(recipe) == [PROBE, frechet(1000, "classifier"), *LOSSES]
     for number in range(3):
         Image.new("L", (32, 32), 40 * number).save(tmp_path / f"{number}.png")
     assert default_measurements(recipe.extended(data={"kind": "image_folder", "path": str(tmp_path)})) == [*LOSSES]
+    colour = mk.Recipe.load("pictograms_small").extended(data={"kind": "image_folder", "path": str(tmp_path)})
+    columns = [column.name for column in default_measurements(colour)]
+    assert columns == ["Fréchet distance", *(loss.name for loss in LOSSES)]
+    assert default_measurements(mk.Recipe.load("finetune_digits")) == [ACCURACY]
+
+
+def test_a_figure_that_cannot_be_measured_costs_itself_alone(tmp_path: Path) -> None:
+    columns = (mk.Measurement("k-NN", "knn", "mean", "top1", {"data": str(tmp_path / "nowhere")}), SOME[0])
+    result = compare(tiny(), {"model.drop": [0.25, 0.5]}, out=tmp_path / "c", measurements=columns)
+    for row in result.rows:
+        assert list(row.values) == [SOME[0].name]
+        assert "k-NN: " in row.problems[0] and "nowhere" in row.problems[0]
+
+
+def test_a_bug_in_one_training_is_a_problem_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = trials.train, []
+
+    def broken(*words: Any, **names: Any) -> Any:
+        calls.append(words)
+        if len(calls) == 1:
+            raise RuntimeError("no memory")
+        return plain(*words, **names)
+
+    monkeypatch.setattr(trials, "train", broken)
+    result = compare(tiny(), {"model.drop": [0.25, 0.5]}, out=tmp_path / "c", measurements=SOME)
+    assert "RuntimeError: no memory (" in result.rows[0].problems[0] and result.rows[1].values
+
+
+def test_a_run_that_was_killed_before_its_recipe_goes_on(tmp_path: Path) -> None:
+    trial = trials.Trial(tiny(), SOME)
+    folder = tmp_path / trial.shared_recipe(tmp_path).name
+    folder.mkdir()
+    (folder / ".lock").touch()
+    assert not trials.run_trial(trial, tmp_path, Reporter()).problem
+
+
+def test_rows_may_be_added_to_a_table_and_none_is_lost(tmp_path: Path) -> None:
+    compare(tiny(), {"model.drop": [0.25, 0.5]}, out=tmp_path, measurements=SOME)
+    more = compare(tiny(), {"model.drop": [0.25, 0.5, 0.0]}, out=tmp_path, measurements=SOME)
+    assert len(more.rows) == 3
+    with pytest.raises(mk.MageKitError, match=r"a row 'drop 0\.0' that would be lost"):
+        compare(tiny(), {"model.drop": [0.25, 0.5]}, out=tmp_path, measurements=SOME)
+    other = tiny().changed("training", base_lr=0.1)
+    with pytest.raises(mk.MageKitError, match="the comparison of another recipe"):
+        compare(other, {"model.drop": [0.25, 0.5, 0.0]}, out=tmp_path, measurements=SOME)
+
+
+def test_places_that_end_alike_are_told_apart() -> None:
+    rows, _ = build_rows(tiny(), {"model.encoder.depth": [1, 2], "model.decoder.depth": [1, 2]})
+    assert "model.encoder.depth 1, model.decoder.depth 2" in rows
+    with pytest.raises(mk.MageKitError, match="give `seeds`"):
+        build_rows(tiny(), {"$.seed": [0, 1]})

@@ -10,7 +10,7 @@ import pytest
 
 import mage_kit as mk
 from mage_kit.base.progress import Reporter
-from mage_kit.studies.compare import LOSSES
+from mage_kit.studies.default_measurements import LOSSES
 from mage_kit.studies.figure_store import FigureStore
 from mage_kit.studies.measurement import Measurement
 from mage_kit.studies.trials import Trial, run_trial

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import mage_kit as mk
-from mage_kit.studies.statistics import interval, paired
+from mage_kit.studies.statistics import difference_interval, interval
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 30])
@@ -28,7 +28,7 @@ def test_zero_is_outside_just_where_the_paired_test_says_so() -> None:
         count = int(random.integers(2, 8))
         first = random.normal(0, 1, count)
         second = first + random.normal(0.5, 0.5, count)
-        ours, theirs = paired(first.tolist(), second.tolist()), stats.ttest_rel(second, first)
+        ours, theirs = difference_interval(first.tolist(), second.tolist()), stats.ttest_rel(second, first)
         assert ours.excludes_zero == (theirs.pvalue < 0.05), trial
         low, high = theirs.confidence_interval(0.95)
         assert (ours.low, ours.high) == pytest.approx((low, high))
@@ -49,4 +49,10 @@ def test_what_has_no_mean_is_refused(values: list[float]) -> None:
 
 def test_pairs_are_pairs() -> None:
     with pytest.raises(mk.MageKitError, match="2 and 1, must be pairs"):
-        paired([1.0, 2.0], [1.0])
+        difference_interval([1.0, 2.0], [1.0])
+
+
+def test_differences_that_are_all_alike_tell_no_direction() -> None:
+    alike = interval([0.1 + 0.2, 0.3, 0.3])
+    assert alike.low > 0 and not alike.excludes_zero
+    assert interval([0.31, 0.3, 0.29]).excludes_zero

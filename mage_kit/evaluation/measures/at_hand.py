@@ -28,7 +28,7 @@ from mage_kit.recipes.answers import measured_images
 from mage_kit.store.folders import RECIPE_FILE, best_device, weights_digest
 from mage_kit.store.loading import load
 
-_MOST = 2**28  # values of all real images, which are held in memory
+MOST_VALUES = 2**28  # values of all real images, which are held in memory
 _BATCH = 64
 T = TypeVar("T")
 Network = Literal["auto", "classifier", "efficientnet_lite0", "squeezenet"]
@@ -63,7 +63,7 @@ class FrechetAtHand(Measure):
         model.check_generates("frechet")
         recipe = Recipe.load(request.run / RECIPE_FILE)
         dataset = measured_images(recipe)
-        if len(dataset) * dataset.channels * dataset.image_size[0] * dataset.image_size[1] > _MOST:
+        if len(dataset) * dataset.channels * dataset.image_size[0] * dataset.image_size[1] > MOST_VALUES:
             rule = "are more than this measure holds in memory; use mage-kit eval fid with a network of yours"
             raise MageKitError(f"data: {len(dataset):,} images, {rule}")
         network = self._network(dataset)

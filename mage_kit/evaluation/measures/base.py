@@ -81,6 +81,7 @@ _FORMS: tuple[tuple[str, Any, str], ...] = (
     ("title", str, "text"),
     ("file", str, "text"),
     ("caption", str, "text"),
+    ("revision", int, "a whole number"),
 )
 
 
@@ -99,6 +100,7 @@ class Measure(ABC):
         file: Name of its result; "" for its kind.
         flags: Options that are called otherwise on the command line, by keyword, as {"labels": "--class"}.
         shown: Names of the numbers in its rows that are its figures; none for all of them.
+        revision: Raised when the same options come to give other numbers: figures of an older one are not taken again.
         caption: What its picture shows; "" if it leaves none but a plot of its curves.
     """
 
@@ -108,6 +110,7 @@ class Measure(ABC):
     file: ClassVar[str] = ""
     flags: ClassVar[Mapping[str, str]] = {}
     shown: ClassVar[tuple[str, ...]] = ()
+    revision: ClassVar[int] = 1
     caption: ClassVar[str] = ""
 
     def __init_subclass__(cls, **words: Any) -> None:

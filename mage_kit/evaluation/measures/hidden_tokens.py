@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.base.fields import Positive
 from mage_kit.base.version import versions
@@ -48,7 +50,7 @@ class TokenStatistics(Measure):
 
     Args:
         shares: Of the tokens that are hidden, uniformly; nothing of the others is dropped.
-        images: Looked at, the first ones.
+        images: Looked at; drawn once for all runs, since files are often sorted by class.
         n: Images to generate; 0 for none.
     """
 
@@ -76,7 +78,7 @@ class TokenStatistics(Measure):
         model = load(request.run, best_device(), weights=request.weights)
         recipe = Recipe.load(request.run / RECIPE_FILE)
         every, where = images_to_look_at(recipe, request.data)
-        dataset = Subset(every, range(min(self.images, len(every))))
+        dataset = Subset(every, _some(len(every), self.images))
         with evaluating(model):
             hidden, ids_BL, facts = self._ask(model, dataset, request)
         steps = dict(enumerate(decoding_shares(model) if model.generates else (), start=1))
@@ -85,8 +87,8 @@ class TokenStatistics(Measure):
         uses = self._uses(model, ids_BL, request)
         rows |= _use_rows(uses)
         protocol = (
-            f"{len(dataset)} images; uniformly hidden tokens predicted from all others, nothing dropped; calibration "
-            f"error over 15 bins of confidence; {self.n} samples by the model's own decoding"
+            f"{len(dataset)} images drawn from {len(every)}; uniformly hidden tokens predicted from all others, "
+            f"nothing dropped; calibration error over 15 bins of confidence; {self.n} samples by the model's decoding"
         )
         about = {
             "run": recipe.name, "weights": request.weights, "weights_sha256": weights_digest(model),
@@ -140,6 +142,12 @@ class TokenStatistics(Measure):
     def passes(self, train: int, test: int) -> Passes:
         """Every image once through the tokenizer, and once a share through the rest."""
         return Passes(tokenized=self.images, encoded=self.images * len(self.shares), generated=self.n)
+
+
+def _some(count: int, most: int) -> list[int]:
+    """Places of images, the same for every run and seed."""
+    random = np.random.Generator(np.random.PCG64(derive(0, "images", count)))
+    return sorted(random.permutation(count)[:most].tolist())
 
 
 def _use_rows(uses: Mapping[str, CodeUse]) -> dict[str, dict[str, float]]:

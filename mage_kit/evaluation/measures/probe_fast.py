@@ -43,8 +43,7 @@ def fit_row(subject: Subject, name: str, train: Features, test: Features) -> dic
 
 def _over_folds(request: Request) -> bool:
     """Nothing is named, and the run's own images are not in two parts."""
-    file = request.run / RECIPE_FILE
-    return request.data is None and not (file.is_file() and has_parts(Recipe.load(file)))
+    return request.data is None and not has_parts(Recipe.load(request.run / RECIPE_FILE))
 
 
 @MEASURES.register("probe-fast")
@@ -56,7 +55,7 @@ class FastProbe(FeatureMeasure):
 
     def check(self, request: Request) -> None:
         """Over folds the other options would not be followed."""
-        if not _over_folds(request):
+        if not (request.run / RECIPE_FILE).is_file() or not _over_folds(request):
             return
         names = [name for name in request.options() if name != "processes" or request.processes != 1]
         flags = ["--bf16" if name == "precision" else f"--{name}" for name in names]
