@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from mage_kit.studies.comparison import Comparison
 from mage_kit.studies.statistics import Interval
-from mage_kit.studies.study import Contrast, Study
+from mage_kit.studies.study import Study
+from mage_kit.studies.study_parts import Contrast
 
 Way = Literal["the paper's way", "no difference", "the other way", "not run"]
 
