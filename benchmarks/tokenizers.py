@@ -43,7 +43,7 @@ QUANTIZERS: dict[str, dict[str, Any]] = {  # ten bits a token each
     "fsq": {"kind": "fsq", "levels": [4, 4, 4, 4, 4]},
     "lfq": {"kind": "lfq", "bits": 10},
     "bsq": {"kind": "bsq", "bits": 10},
-    "ibq": {"kind": "ibq", "codes": 1024, "width": 32, "unit": True},  # else twenty codes are left of it, at these rates
+    "ibq": {"kind": "ibq", "codes": 1024, "width": 32, "unit": True},  # else twenty codes are left, at this rate
     "simvq": {"kind": "simvq", "codes": 1024, "width": 32},
 }
 
