@@ -44,7 +44,7 @@ QUANTIZERS: dict[str, dict[str, Any]] = {  # ten bits a token each
     "lfq": {"kind": "lfq", "bits": 10},
     "bsq": {"kind": "bsq", "bits": 10},
     "ibq": {"kind": "ibq", "codes": 1024, "width": 32, "unit": True},  # else twenty codes are left, at this rate
-    "simvq": {"kind": "simvq", "codes": 1024, "width": 32},
+    "simvq": {"kind": "simvq", "codes": 1024, "width": 8},  # of 32 values fewer codes are in use
 }
 
 

@@ -1,7 +1,8 @@
 """SimVQ (Zhu et al., "Addressing Representation Collapse in Vector Quantized Models with One Linear Layer").
 
 A gradient moves only the codes that a batch uses, and the others fall behind for good. Here the table stays as it was
-drawn, and one linear layer over it learns: every code moves with every step.
+drawn, and one layer over it learns: every code moves with every step. The layer has a bias, so that the codes can go
+where the features lie.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mage_kit.quantizers.learned_codes import GradientCodebook
 
 @QUANTIZERS.register("simvq")
 class SimVQ(GradientCodebook):
-    """A frozen table of N(0, 1 / W) codes, times one linear layer that is learned."""
+    """A frozen table of N(0, 1 / W) codes, through one linear layer that is learned."""
 
     alike = frozenset({"simvq"})
 
@@ -24,7 +25,7 @@ class SimVQ(GradientCodebook):
         super().__init__(**shared)
         nn.init.normal_(self.embedding.weight, std=self.width**-0.5)
         self.embedding.weight.requires_grad_(False)
-        self.projection = nn.Linear(self.width, self.width, bias=False)
+        self.projection = nn.Linear(self.width, self.width)
 
     def start_training(self) -> None:
         """The table stays."""
