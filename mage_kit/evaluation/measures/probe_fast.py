@@ -43,7 +43,8 @@ def fit_row(subject: Subject, name: str, train: Features, test: Features) -> dic
 
 def _over_folds(request: Request) -> bool:
     """Nothing is named, and the run's own images are not in two parts."""
-    return request.data is None and not has_parts(Recipe.load(request.run / RECIPE_FILE))
+    file = request.run / RECIPE_FILE
+    return request.data is None and not (file.is_file() and has_parts(Recipe.load(file)))
 
 
 @MEASURES.register("probe-fast")
