@@ -8,8 +8,8 @@ from torch import Tensor
 
 import mage_kit as mk
 from mage_kit.optimizers import set_lr
-from mage_kit.studies.study_trials import recipe_of
 from mage_kit.studies.study_files import load_study
+from mage_kit.studies.study_trials import recipe_of
 from mage_kit.training.loader import Order, batches
 from tests.loops import loop_of
 from tests.reference.plain_classifier import Tensors, first_adamw_step, plain_attention, plain_linear, plain_norm
