@@ -10,7 +10,7 @@ def tokenizer_recipe(recipe: Recipe) -> Recipe | None:
 
     Second views and distortions are left out: a tokenizer sees neither.
     """
-    if recipe.tokenizer_training is None or recipe.tokenizer.get("weights") is not None:
+    if not _trains_tokenizer(recipe):
         return None
     alone = recipe.extended(
         name="tokenizer", model=None, pretrained=None, training=recipe.tokenizer_training, tokenizer_training=None
@@ -24,7 +24,7 @@ def tokenizer_recipe(recipe: Recipe) -> Recipe | None:
 def trains_same_tokenizer(recipe: Recipe, other: Recipe) -> bool:
     """Return whether two recipes train a tokenizer of the same form in the same way, on whatever images."""
     sections = ("tokenizer", "tokenizer_training")
-    return tokenizer_recipe(recipe) is not None and recipe.fingerprint(*sections) == other.fingerprint(*sections)
+    return _trains_tokenizer(recipe) and recipe.fingerprint(*sections) == other.fingerprint(*sections)
 
 
 def starting_from(recipe: Recipe, folder: str) -> Recipe:
@@ -39,3 +39,7 @@ def starting_from(recipe: Recipe, folder: str) -> Recipe:
     return recipe.extended(
         tokenizer={**recipe.tokenizer.model_dump(mode="json"), "weights": folder}, tokenizer_training=None
     )
+
+
+def _trains_tokenizer(recipe: Recipe) -> bool:
+    return recipe.tokenizer_training is not None and recipe.tokenizer.get("weights") is None

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import gc
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
+from mage_kit.base.errors import TrainingStopped
+
+T = TypeVar("T")
+
 EXPECTED = (ValueError, OSError, ImportError)  # what a setting, a part or the machine may do; no bug
+
+
+def attempt(action: Callable[[], T]) -> tuple[T | None, str]:
+    """Return what an action gives, and ""; or None, and what went wrong.
+
+    Raises:
+        TrainingStopped: If a training in it was told to stop.
+    """
+    try:
+        return action(), ""
+    except TrainingStopped:
+        raise
+    except Exception as error:  # a plug-in's bug, a GPU without memory: the others go on all the same
+        return None, problem_of(error)
 
 
 def problem_of(error: Exception) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from mage_kit.base.progress import Reporter
 from mage_kit.studies.comparison import Comparison, ComparisonRow, FigureName
-from mage_kit.studies.failures import problem_of
+from mage_kit.studies.failures import attempt
 from mage_kit.studies.figure_store import FigureStore
 from mage_kit.studies.measurement import Measurement
 from mage_kit.studies.trials import Trial, TrialResult, run_trial
@@ -45,12 +46,9 @@ def compare_trials(
     comparison = _gather(title, rows, results, measurements, seeds)
     for number, (seed, name) in enumerate(((seed, name) for seed in seeds for name in rows), start=1):
         reporter.say(f"training {number} of {len(seeds) * len(rows)}: {name}, seed {seed}")
-        try:
-            trial = rows[name][1](seed)
-        except Exception as error:
-            results[name][seed] = TrialResult({}, {}, problem_of(error))
-        else:
-            results[name][seed] = run_trial(trial, runs, reporter, store)
+        trial, problem = attempt(partial(rows[name][1], seed))
+        no_trial = TrialResult({}, {}, problem)
+        results[name][seed] = no_trial if trial is None else run_trial(trial, runs, reporter, store)
         if problem := results[name][seed].problem:
             reporter.say(f"{name}, seed {seed}: {problem}")
         comparison = _gather(title, rows, results, measurements, seeds)

@@ -11,9 +11,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from mage_kit.base.errors import TrainingStopped
 from mage_kit.base.progress import Reporter
 from mage_kit.base.version import versions
 from mage_kit.evaluation.measures import MEASURES
@@ -22,7 +22,7 @@ from mage_kit.recipes import Recipe
 from mage_kit.recipes.answers import kind_of, plugin_digests
 from mage_kit.recipes.starting_points import starting_from
 from mage_kit.store.folders import MODEL_FILE, RECIPE_FILE, TOKENIZER_FOLDER
-from mage_kit.studies.failures import problem_of
+from mage_kit.studies.failures import attempt
 from mage_kit.studies.figure_store import FigureStore
 from mage_kit.studies.measurement import Measurement, measure_run
 from mage_kit.training.check import check
@@ -85,16 +85,17 @@ def run_trial(trial: Trial, runs: Path, reporter: Reporter, store: FigureStore |
         TrainingStopped: If it was told to stop.
     """
     start = time.monotonic()
-    try:
-        recipe = trial.shared_recipe(runs)
-        if store is not None and (figures := store.get(recipe.name, trial.measurements)) is not None:
-            return TrialResult(*figures)
-        folder = train_trial(trial, runs, reporter)
-        model = check(recipe).model
-    except TrainingStopped:
-        raise
-    except Exception as error:  # a plug-in's bug, a GPU without memory: the other rows are trained all the same
-        return TrialResult({}, {}, problem_of(error))
+    recipe, problem = attempt(lambda: trial.shared_recipe(runs))
+    if recipe is None:
+        return TrialResult({}, {}, problem)
+    if store is not None:
+        figures, problem = attempt(partial(store.get, recipe.name, trial.measurements))
+        if figures is not None or problem:
+            return TrialResult(*(figures or ({}, {})), problem)
+    run, problem = attempt(lambda: (train_trial(trial, runs, reporter), check(recipe).model))
+    if run is None:
+        return TrialResult({}, {}, problem)
+    folder, model = run
     result, asked = _measure_all(trial, folder, model, reporter)
     if store is not None:
         about = {
@@ -130,13 +131,15 @@ def _measure_all(
     protocols: dict[str, str] = {}
     problems, asked = [], []
     for measurement in trial.measurements:
-        try:
-            if _fits(measurement, model):
-                value, protocol = measure_run(measurement, folder, trial.recipe.seed, reporter)
-                values[measurement.name], protocols[measurement.name] = value, protocol
+        if not _fits(measurement, model):
             asked.append(measurement)
-        except Exception as error:
-            problems.append(f"{measurement.name}: {problem_of(error)}")
+            continue
+        figure, problem = attempt(partial(measure_run, measurement, folder, trial.recipe.seed, reporter))
+        if figure is None:
+            problems.append(f"{measurement.name}: {problem}")
+            continue
+        values[measurement.name], protocols[measurement.name] = figure
+        asked.append(measurement)
     return TrialResult(values, protocols, "; ".join(problems)), asked
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import mage_kit as mk
+from mage_kit.base.errors import TrainingStopped
 from mage_kit.base.progress import Reporter
 from mage_kit.studies import trials
 from mage_kit.studies.compare import compare
@@ -166,3 +167,12 @@ def test_places_that_end_alike_are_told_apart() -> None:
     assert "model.encoder.depth 1, model.decoder.depth 2" in rows
     with pytest.raises(mk.MageKitError, match="give `seeds`"):
         build_rows(tiny(), {"$.seed": [0, 1]})
+
+
+def test_a_stop_while_measuring_is_no_problem_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*words: Any) -> Any:
+        raise TrainingStopped("told to stop")
+
+    monkeypatch.setattr(trials, "measure_run", stopped)
+    with pytest.raises(TrainingStopped):
+        compare(tiny(), {"model.drop": [0.25, 0.5]}, out=tmp_path / "c", measurements=SOME)

@@ -10,14 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mage_kit.base.draws import derive
 from mage_kit.base.errors import MageKitError, MissingExtraError
 from mage_kit.base.fields import Positive
 from mage_kit.base.version import versions
 from mage_kit.datasets import Dataset
 from mage_kit.datasets.base import fingerprint
 from mage_kit.datasets.stills import broken_facts, still_batches
-from mage_kit.datasets.subset import Subset
+from mage_kit.datasets.subset import Subset, draw_places
 from mage_kit.evaluation.measures.base import MEASURES, Measure, Outcome
 from mage_kit.evaluation.measures.request import Request
 from mage_kit.evaluation.run_images import images_to_look_at
@@ -78,7 +77,8 @@ class TokenStatistics(Measure):
         model = load(request.run, best_device(), weights=request.weights)
         recipe = Recipe.load(request.run / RECIPE_FILE)
         every, where = images_to_look_at(recipe, request.data)
-        dataset = Subset(every, _some(len(every), self.images))
+        one_class_I = np.zeros(len(every), dtype=np.int64)  # the same places for every run and seed
+        dataset = Subset(every, sorted(draw_places(one_class_I, 1, self.images, seed=0).tolist()))
         with evaluating(model):
             hidden, ids_BL, facts = self._ask(model, dataset, request)
         steps = dict(enumerate(decoding_shares(model) if model.generates else (), start=1))
@@ -142,12 +142,6 @@ class TokenStatistics(Measure):
     def passes(self, train: int, test: int) -> Passes:
         """Every image once through the tokenizer, and once a share through the rest."""
         return Passes(tokenized=self.images, encoded=self.images * len(self.shares), generated=self.n)
-
-
-def _some(count: int, most: int) -> list[int]:
-    """Places of images, the same for every run and seed."""
-    random = np.random.Generator(np.random.PCG64(derive(0, "images", count)))
-    return sorted(random.permutation(count)[:most].tolist())
 
 
 def _use_rows(uses: Mapping[str, CodeUse]) -> dict[str, dict[str, float]]:
