@@ -10,7 +10,7 @@ def tokenizer_recipe(recipe: Recipe) -> Recipe | None:
 
     Second views and distortions are left out: a tokenizer sees neither.
     """
-    if not _trains_tokenizer(recipe):
+    if not trains_tokenizer(recipe):
         return None
     alone = recipe.extended(
         name="tokenizer", model=None, pretrained=None, training=recipe.tokenizer_training, tokenizer_training=None
@@ -24,7 +24,7 @@ def tokenizer_recipe(recipe: Recipe) -> Recipe | None:
 def trains_same_tokenizer(recipe: Recipe, other: Recipe) -> bool:
     """Return whether two recipes train a tokenizer of the same form in the same way, on whatever images."""
     sections = ("tokenizer", "tokenizer_training")
-    return _trains_tokenizer(recipe) and recipe.fingerprint(*sections) == other.fingerprint(*sections)
+    return trains_tokenizer(recipe) and recipe.fingerprint(*sections) == other.fingerprint(*sections)
 
 
 def starting_from(recipe: Recipe, folder: str) -> Recipe:
@@ -41,5 +41,6 @@ def starting_from(recipe: Recipe, folder: str) -> Recipe:
     )
 
 
-def _trains_tokenizer(recipe: Recipe) -> bool:
+def trains_tokenizer(recipe: Recipe) -> bool:
+    """Return whether a recipe's tokenizer is trained first: patches are not, nor one whose weights are there."""
     return recipe.tokenizer_training is not None and recipe.tokenizer.get("weights") is None

@@ -9,7 +9,7 @@ from mage_kit.base.errors import MageKitError
 from mage_kit.recipes import Recipe
 from mage_kit.recipes.answers import has_place
 from mage_kit.recipes.overrides import check_overrides
-from mage_kit.recipes.starting_points import tokenizer_recipe, trains_same_tokenizer
+from mage_kit.recipes.starting_points import tokenizer_recipe, trains_same_tokenizer, trains_tokenizer
 from mage_kit.studies.study import Study
 from mage_kit.studies.trials import Trial
 
@@ -72,7 +72,7 @@ def check_rows(study: Study, scale: str, overrides: Sequence[str] = ()) -> None:
     for override in overrides:
         if override.partition("=")[0].removeprefix("$.") == "seed":
             raise MageKitError(f"--set {override}: rows are averaged over seeds; give --seeds")
-        if not any(has_place(recipe, override) for recipe in recipes):
+        if not any(_takes(recipe, override) for recipe in recipes):
             raise MageKitError(f"--set {override}: no row of '{study.name}' has such a place")
     names: dict[tuple[str, str], str] = {}
     for row in rows if overrides else ():
@@ -82,10 +82,16 @@ def check_rows(study: Study, scale: str, overrides: Sequence[str] = ()) -> None:
         names[mark] = row.name
 
 
+def _takes(recipe: Recipe, override: str) -> bool:
+    """Whether a change is meant for a row: it has the place; a tokenizer's weights are for those that train one."""
+    is_weights = override.partition("=")[0].removeprefix("$.") == "tokenizer.weights"
+    return has_place(recipe, override) and (trains_tokenizer(recipe) or not is_weights)
+
+
 def _builder(recipe: str, changes: Sequence[str], overrides: Sequence[str]) -> Callable[[int], Recipe]:
     def build(seed: int) -> Recipe:
         plain = Recipe.load(recipe, changes) if overrides else None
-        mine = [override for override in overrides if plain is not None and has_place(plain, override)]
+        mine = [override for override in overrides if plain is not None and _takes(plain, override)]
         return Recipe.load(recipe, [*changes, *mine, f"seed={seed}"])
 
     return build

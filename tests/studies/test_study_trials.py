@@ -99,6 +99,9 @@ def test_changes_go_to_the_rows_that_have_such_a_place(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(mk.MageKitError, match=words):
             run_study(load_study(name), "digits", tmp_path, overrides=[change])
+    for row, weights in (("MAE", None), ("C + R", "vqgan")):  # pixels are no business of a VQGAN's
+        recipe = recipe_of(load_study("supp-7"), row, "imagenet", ["tokenizer.weights=vqgan"])(0)
+        assert recipe.tokenizer.get("weights") == weights
     plain = recipe_of(load_study("supp-7"), "C only", "pictograms")(0)
     again = recipe_of(load_study("supp-7"), "C only", "pictograms", ["model.decoder.depth=3"])(0)
     assert again == plain, "null has no places in it"
